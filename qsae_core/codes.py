@@ -1,0 +1,111 @@
+"""SparseCodes: the activations of a batch, as (indices, values, offsets). Shapes: B tokens, F latents, N entries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SparseCodes:
+    """The codes of B tokens in compressed rows: entries ``offsets[b]:offsets[b+1]`` belong to token b.
+
+    An entry may hold the value 0 (a top-k rule that found fewer than k positive latents pads so); it
+    does not count as active. Within a token the order of entries is free and indices do not repeat.
+
+    Attributes:
+        indices: int32 ``[N]``, the latent of each entry.
+        values: float ``[N]``, its activation; carries the gradient.
+        offsets: int64 ``[B + 1]``, starts at 0 and ends at N.
+        n_latents: F.
+        k: entries per token where every token has the same number of them, else None.
+    """
+
+    indices: Tensor
+    values: Tensor
+    offsets: Tensor
+    n_latents: int
+    k: int | None = None
+
+    @staticmethod
+    def from_top_k(indices_BK: Tensor, values_BK: Tensor, n_latents: int) -> SparseCodes:
+        """Codes with k entries per token from ``[B, k]`` indices and values."""
+        batch, k = indices_BK.shape
+        offsets = torch.arange(0, batch * k + 1, max(k, 1), device=indices_BK.device)[: batch + 1]
+        if k == 0:
+            offsets = torch.zeros(batch + 1, dtype=torch.int64, device=indices_BK.device)
+        return SparseCodes(
+            indices_BK.reshape(-1).to(torch.int32), values_BK.reshape(-1), offsets, n_latents, k
+        )
+
+    @staticmethod
+    def from_dense(latents_BF: Tensor) -> SparseCodes:
+        """Codes of the non-zero entries of a dense ``[B, F]`` tensor; values keep its gradient."""
+        rows, columns = torch.nonzero(latents_BF, as_tuple=True)
+        counts = torch.bincount(rows, minlength=latents_BF.shape[0])
+        offsets = torch.zeros(latents_BF.shape[0] + 1, dtype=torch.int64, device=latents_BF.device)
+        torch.cumsum(counts, 0, out=offsets[1:])
+        return SparseCodes(columns.to(torch.int32), latents_BF[rows, columns], offsets, latents_BF.shape[1])
+
+    @property
+    def batch_size(self) -> int:
+        """B, the number of tokens."""
+        return self.offsets.numel() - 1
+
+    @property
+    def rows(self) -> Tensor:
+        """int64 ``[N]``: the token of each entry."""
+        counts = self.offsets[1:] - self.offsets[:-1]
+        return torch.repeat_interleave(
+            torch.arange(self.batch_size, device=self.offsets.device), counts, output_size=self.indices.numel()
+        )
+
+    @property
+    def active(self) -> Tensor:
+        """Bool ``[N]``: entries whose value is not zero (negative ones count)."""
+        return self.values != 0
+
+    def with_values(self, values: Tensor) -> SparseCodes:
+        """The same support with other values ``[N]``."""
+        return replace(self, values=values)
+
+    def detach(self) -> SparseCodes:
+        """The same codes without gradient."""
+        return self.with_values(self.values.detach())
+
+    def l0(self) -> Tensor:
+        """int64 ``[B]``: active latents of each token."""
+        counts = torch.zeros(self.batch_size, dtype=torch.int64, device=self.indices.device)
+        return counts.index_add_(0, self.rows, self.active.to(torch.int64))
+
+    def fired(self) -> Tensor:
+        """int64 ``[F]``: in how many tokens of the batch each latent is active."""
+        return torch.bincount(self.indices[self.active], minlength=self.n_latents)
+
+    def to_dense(self) -> Tensor:
+        """The dense ``[B, F]`` tensor; keeps the gradient. For small batches, tests and dense methods."""
+        dense = self.values.new_zeros(self.batch_size * self.n_latents)
+        flat = self.rows * self.n_latents + self.indices
+        return dense.index_put((flat,), self.values).view(self.batch_size, self.n_latents)
+
+
+def concatenate(parts: list[SparseCodes]) -> SparseCodes:
+    """The codes of consecutive chunks of a batch as one."""
+    if len(parts) == 1:
+        return parts[0]
+    shifts = [0]
+    for part in parts:
+        shifts.append(shifts[-1] + part.indices.numel())
+    offsets = torch.cat(
+        [parts[0].offsets, *(p.offsets[1:] + s for p, s in zip(parts[1:], shifts[1:], strict=False))]
+    )
+    same_k = {part.k for part in parts}
+    return SparseCodes(
+        torch.cat([p.indices for p in parts]),
+        torch.cat([p.values for p in parts]),
+        offsets,
+        parts[0].n_latents,
+        same_k.pop() if len(same_k) == 1 else None,
+    )

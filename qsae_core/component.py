@@ -1,0 +1,80 @@
+"""What a plugin registers: a ComponentSpec, whose options are a ComponentConfig. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticUndefined
+
+
+class ComponentConfig(BaseModel):
+    """Base of every component's options: unknown keys are errors and instances do not change.
+
+    The class docstring is what ``qsae describe`` prints, and each field's description becomes the help
+    of a command-line flag; so both are part of the contract.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+def option(
+    default: Any = PydanticUndefined, description: str = "", *, aliases: Sequence[str] = (), **constraints: Any
+) -> Any:
+    """Declare one option of a component (a pydantic ``Field`` with a description and flag aliases).
+
+    Args:
+        default: the value when neither YAML nor a flag gives one; leave it out for a required option.
+        description: one sentence, with the unit; shown by ``qsae describe`` and ``--help``.
+        aliases: other flag spellings that the field already uses, without dashes (``("top-k",)``).
+        constraints: what pydantic's ``Field`` takes: ``gt``, ``ge``, ``lt``, ``le``, ``default_factory``, ...
+    """
+    extra = {"flags": list(aliases)} if aliases else None
+    return Field(default, description=description, json_schema_extra=extra, **constraints)
+
+
+class CoderConfig(ComponentConfig):
+    """Options that every SAE and transcoder has; a variant's config derives from this."""
+
+    n_latents: int = option(
+        4096, "size of the dictionary (latents)", aliases=("hidden-dim", "latent-size", "d-sae"), gt=0
+    )
+    normalize: Literal["none", "center", "scale"] = option(
+        "scale",
+        "input normalisation from the data's statistics: none, center (subtract the mean) or scale "
+        "(subtract the mean, divide by the RMS)",
+    )
+    rotate: bool | Literal["auto"] = option(
+        "auto",
+        "rotate inputs by a structured orthogonal matrix, so that outlier dimensions do not spoil the "
+        "quantizers' grids; auto: where anything is quantized",
+    )
+    dead_after_tokens: int | Literal["auto"] = option(
+        "auto",
+        "a latent that has not fired for so many tokens counts as dead; auto: 10M, or an eighth of a shorter run",
+    )
+
+
+@dataclass(frozen=True)
+class ComponentSpec:
+    """One pluggable thing.
+
+    Attributes:
+        kind: one of ``qsae_core.kinds.KINDS`` (``sae``, ``quantizer``, ...).
+        name: what a user writes after ``--sae`` or ``use:``; lower-case letters, digits and dashes.
+        config: the component's options.
+        target: ``"package.module:Class"``, imported only when the component is used, so that listing
+            and describing plugins needs no torch. The class is built as its kind's base class says.
+        default_parts: for coders: slot -> block (``{"sparsity": {"use": "topk", "k": 32}}``), used where
+            the user chooses nothing. ``None`` as a block says that the coder has no such slot's part.
+        refuses: for coders: ``(kind, name)`` -> the reason why this coder cannot work with that part.
+    """
+
+    kind: str
+    name: str
+    config: type[ComponentConfig]
+    target: str
+    default_parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    refuses: Mapping[tuple[str, str], str] = field(default_factory=dict)

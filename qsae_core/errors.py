@@ -1,0 +1,51 @@
+"""Errors that a user can act on: what is wrong, where, what would be allowed, and the next command."""
+
+from __future__ import annotations
+
+
+class QsaeError(Exception):
+    """A fault in what the user gave: a config, a file, a plugin, a combination of parts.
+
+    The CLI prints it without a traceback and exits with 2. Internal faults use ordinary exceptions.
+
+    Args:
+        what: one sentence that says what is wrong, with the offending value in it.
+        where: the place: a file, a row, a config key (``my.yaml: sparsity.k``).
+        allowed: what would be accepted instead.
+        next: a command or an action that gets the user further.
+    """
+
+    def __init__(
+        self, what: str, *, where: str | None = None, allowed: str | None = None, next: str | None = None
+    ) -> None:
+        self.what, self.where, self.allowed, self.next = what, where, allowed, next
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        lines = [head]
+        if self.allowed:
+            lines.append(f"  allowed: {self.allowed}")
+        if self.next:
+            lines.append(f"  next:    {self.next}")
+        return "\n".join(lines)
+
+
+class ConfigError(QsaeError):
+    """A key, a value or a combination of parts that the configuration cannot take."""
+
+
+class PluginError(QsaeError):
+    """A plugin that cannot be loaded, or whose component is asked for and cannot be had."""
+
+
+class DataError(QsaeError):
+    """A data file, a text or a language model that cannot be read as asked."""
+
+
+class ArtifactError(QsaeError):
+    """A checkpoint that is truncated, altered, or made by something that is not installed."""
+
+
+class TrainingError(QsaeError):
+    """A run that cannot go on (non-finite loss) or cannot start (a finished run is in the way)."""

@@ -1,0 +1,106 @@
+"""Every hook that a plugin may implement. The docstring of a hook is its contract.
+
+A plugin decorates functions of its top module with ``qsae_core.hookimpl``; it may take a subset of a
+hook's arguments, by name. Registration hooks run at start-up and must not import torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    import pathlib
+
+    import click
+
+    from qsae_core.component import ComponentSpec
+    from qsae_core.results import Run
+    from qsae_core.run_config import RunConfig
+
+hookspec = pluggy.HookspecMarker("qsae")
+hookimpl = pluggy.HookimplMarker("qsae")
+
+
+@hookspec
+def qsae_register_saes() -> list[ComponentSpec]:  # type: ignore[empty-body]
+    """SAE variants. Each target subclasses ``qsae_core.coder.SparseCoder``; target and input are equal."""
+
+
+@hookspec
+def qsae_register_transcoders() -> list[ComponentSpec]:  # type: ignore[empty-body]
+    """Transcoders. Each target subclasses ``qsae_core.coder.SparseCoder``; it maps a source to a target site."""
+
+
+@hookspec
+def qsae_register_quantizers() -> list[ComponentSpec]:  # type: ignore[empty-body]
+    """Weight quantizers. Each target subclasses ``qsae_core.parts.Quantizer``."""
+
+
+@hookspec
+def qsae_register_activations() -> list[ComponentSpec]:  # type: ignore[empty-body]
+    """Activation functions of the pre-activations. Each target subclasses ``qsae_core.parts.Activation``."""
+
+
+@hookspec
+def qsae_register_sparsity_rules() -> list[ComponentSpec]:  # type: ignore[empty-body]
+    """Sparsity rules: selection and penalty. Each target subclasses ``qsae_core.parts.SparsityRule``."""
+
+
+@hookspec
+def qsae_register_data_sources() -> list[ComponentSpec]:  # type: ignore[empty-body]
+    """Sources of vectors to train and evaluate on. Each target subclasses ``qsae_core.data.DataSource``."""
+
+
+@hookspec
+def qsae_register_metrics() -> list[ComponentSpec]:  # type: ignore[empty-body]
+    """Streaming measurements of codes and reconstructions. Each target subclasses ``qsae_core.parts.Metric``."""
+
+
+@hookspec
+def qsae_register_evaluations() -> list[ComponentSpec]:  # type: ignore[empty-body]
+    """Whole evaluations of a trained coder. Each target subclasses ``qsae_core.parts.Evaluation``."""
+
+
+@hookspec
+def qsae_register_formats() -> list[ComponentSpec]:  # type: ignore[empty-body]
+    """Other libraries' checkpoint formats. Each target subclasses ``qsae_core.parts.CheckpointFormat``."""
+
+
+@hookspec
+def qsae_register_trackers() -> list[ComponentSpec]:  # type: ignore[empty-body]
+    """Experiment trackers. Each target subclasses ``qsae_core.parts.Tracker``."""
+
+
+@hookspec
+def qsae_register_commands(cli: click.Group) -> None:
+    """Add commands to the ``qsae`` command line with ``cli.add_command``; import heavy modules inside them.
+
+    A command whose name is taken is refused, and the plugin is shown as broken.
+    """
+
+
+@hookspec(historic=True)
+def qsae_configure(run_config: RunConfig) -> None:
+    """Called with the resolved configuration before anything is built, also for plugins loaded later."""
+
+
+@hookspec
+def qsae_train_start(run: Run) -> None:
+    """Called once when a run starts or resumes, after its folder exists and before the first step."""
+
+
+@hookspec
+def qsae_step_end(run: Run, step: int, metrics: dict[str, Any]) -> None:
+    """Called after each logged step. ``metrics``: name -> float or None (loss terms, fvu, l0, dead, lr, tokens/s)."""
+
+
+@hookspec
+def qsae_checkpoint_saved(run: Run, path: pathlib.Path) -> None:
+    """Called when a checkpoint (a resume state or the final artifact) is complete at ``path``."""
+
+
+@hookspec
+def qsae_train_end(run: Run) -> None:
+    """Called once after the final artifact and metrics are written."""

@@ -1,0 +1,74 @@
+"""One table of what can be plugged in: kind -> hook, base class, flag; and the slots of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of component.
+
+    Attributes:
+        name: singular, as in ``ComponentSpec.kind``.
+        hook: the registration hook that lists components of this kind.
+        base: ``"module:Class"`` that a component's target must be a subclass of.
+        title: plural for tables and messages.
+    """
+
+    name: str
+    hook: str
+    base: str
+    title: str
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("sae", "qsae_register_saes", "qsae_core.coder:SparseCoder", "SAEs"),
+        Kind("transcoder", "qsae_register_transcoders", "qsae_core.coder:SparseCoder", "transcoders"),
+        Kind("quantizer", "qsae_register_quantizers", "qsae_core.parts:Quantizer", "quantizers"),
+        Kind("activation", "qsae_register_activations", "qsae_core.parts:Activation", "activations"),
+        Kind("sparsity", "qsae_register_sparsity_rules", "qsae_core.parts:SparsityRule", "sparsity rules"),
+        Kind("data", "qsae_register_data_sources", "qsae_core.data:DataSource", "data sources"),
+        Kind("metric", "qsae_register_metrics", "qsae_core.parts:Metric", "metrics"),
+        Kind("evaluation", "qsae_register_evaluations", "qsae_core.parts:Evaluation", "evaluations"),
+        Kind("format", "qsae_register_formats", "qsae_core.parts:CheckpointFormat", "formats"),
+        Kind("tracker", "qsae_register_trackers", "qsae_core.parts:Tracker", "trackers"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in a run that takes one component: its config key and flag, and the kind that fits.
+
+    Attributes:
+        name: the YAML key and, with dashes, the flag (``encoder_quantizer`` -> ``--encoder-quantizer``).
+        kind: the kind of component that goes there.
+        default: the component used when neither the user nor the coder's default parts choose one.
+        help: what the flag's help says.
+    """
+
+    name: str
+    kind: str
+    default: str | None
+    help: str
+
+
+SLOTS: dict[str, Slot] = {
+    slot.name: slot
+    for slot in (
+        Slot("sae", "sae", None, "the sparse autoencoder to train"),
+        Slot("transcoder", "transcoder", None, "the transcoder to train, instead of an SAE"),
+        Slot("quantizer", "quantizer", "none", "how the decoder's weights are quantized"),
+        Slot("encoder_quantizer", "quantizer", "none", "how the encoder's weights are quantized"),
+        Slot("activation", "activation", "relu", "the function of the pre-activations"),
+        Slot("sparsity", "sparsity", "none", "the rule or penalty that makes the code sparse"),
+        Slot("data", "data", "lm", "where the vectors come from"),
+    )
+}
+CODER_SLOTS = ("sae", "transcoder")
+PART_SLOTS = ("quantizer", "encoder_quantizer", "activation", "sparsity")
+LIST_SLOTS = {"metrics": "metric", "evaluate": "evaluation", "trackers": "tracker"}
+"""Places that take any number of components: config key -> kind."""

@@ -1,0 +1,272 @@
+"""Base classes of the parts that plugins bring: quantizers, activations, sparsity rules, metrics, evaluations.
+
+Shapes: B tokens, D width of a row, F latents (rows of a matrix), N entries of SparseCodes.
+Every part is built as ``Class(config, ...)`` with the arguments that its base class documents. Parts with
+parameters or counters are ``nn.Module``; ``eval()`` mode must change no state.
+"""
+
+from __future__ import annotations
+
+import abc
+import pathlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from qsae_core.codes import SparseCodes
+from qsae_core.component import ComponentConfig
+
+if TYPE_CHECKING:
+    from qsae_core.coder import SparseCoder
+    from qsae_core.data import DataSource
+    from qsae_core.results import Run
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A matrix as it is stored.
+
+    Attributes:
+        tensors: what goes into the file: bit-packed codes (uint8), scales (float16), masks, codebooks;
+            names are the quantizer's own (``codes``, ``scales``).
+        shape: ``(F, D)`` of the matrix.
+        layout: JSON values that ``unpack`` needs besides the tensors (``{"grid": "ternary"}``).
+    """
+
+    tensors: dict[str, Tensor]
+    shape: tuple[int, int]
+    layout: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(t.numel() * t.element_size() for t in self.tensors.values())
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Everything that is stored (codes, scales, masks, codebooks), in bits, per weight of the matrix."""
+        return 8 * self.n_bytes / (self.shape[0] * self.shape[1])
+
+
+class Quantizer(nn.Module, abc.ABC):
+    """Maps a float matrix to one whose entries lie on a grid; one instance serves one matrix.
+
+    Built as ``Class(config, shape)`` with ``shape = (F, D)``; rows are what a scale belongs to. Masters
+    stay float32 outside; a quantizer holds only what it learns itself (scales, offsets).
+    """
+
+    def __init__(self, config: ComponentConfig, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.config, self.shape = config, shape
+
+    def initialize(self, weight_FD: Tensor) -> None:  # noqa: B027 (most quantizers learn nothing)
+        """Set learned scales from the initial float weights ``[F, D]``; called once before training."""
+
+    @abc.abstractmethod
+    def fake_quantize(self, weight_FD: Tensor) -> Tensor:
+        """``[F, D]`` float -> ``[F, D]`` on the grid, same dtype, differentiable (straight-through or better).
+
+        Deterministic in evaluation mode; applying it twice gives what applying it once gives.
+        """
+
+    @abc.abstractmethod
+    def pack(self, weight_FD: Tensor) -> Packed:
+        """The stored form of ``fake_quantize(weight)`` in evaluation mode."""
+
+    @abc.abstractmethod
+    def unpack(self, packed: Packed) -> Tensor:
+        """float32 ``[F, D]``; equals ``fake_quantize(weight)`` in evaluation mode bit for bit."""
+
+    def grid(self) -> Tensor | None:
+        """float ``[G]``: the values of ``W_hat / scale`` in ascending order; None if not a fixed grid."""
+        return None
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether this quantizer leaves weights as they are (only ``none`` says so)."""
+        return False
+
+
+class Activation(nn.Module, abc.ABC):
+    """An elementwise function of pre-activations. Built as ``Class(config, n_latents)``."""
+
+    def __init__(self, config: ComponentConfig, n_latents: int) -> None:
+        super().__init__()
+        self.config, self.n_latents = config, n_latents
+
+    @abc.abstractmethod
+    def forward(self, pre_acts: Tensor, latent_index: Tensor | None = None) -> Tensor:
+        """Latents from pre-activations, differentiable.
+
+        Args:
+            pre_acts: ``[B, F]``, or ``[N]`` gathered entries of it.
+            latent_index: for ``[N]`` input, int ``[N]``: the latent of each entry (per-latent parameters
+                are gathered by it); None for ``[B, F]``.
+        """
+
+
+class SparsityRule(nn.Module, abc.ABC):
+    """Decides which latents stay in the code, and what sparsity costs. Built as ``Class(config, n_latents)``.
+
+    ``select`` sees a chunk of rows of a batch, never the whole ``[B, F]`` tensor at once.
+    """
+
+    fixed_k: int | None = None
+    """Entries per token where that is constant (at most n_latents); None where it varies."""
+
+    def __init__(self, config: ComponentConfig, n_latents: int) -> None:
+        super().__init__()
+        self.config, self.n_latents = config, n_latents
+
+    @abc.abstractmethod
+    def select(self, latents_BF: Tensor, importance_F: Tensor | None = None) -> SparseCodes:
+        """Which latents of each row stay. Called without gradient; the caller recomputes values with it.
+
+        Args:
+            latents_BF: activations of a chunk of tokens.
+            importance_F: weight of each latent in the ranking (the norm of its atom); None: equal.
+        """
+
+    def penalty(self, codes: SparseCodes, atom_norms_F: Tensor) -> Tensor | None:
+        """A scalar to add to the loss (mean over tokens), or None where the rule has no penalty."""
+        return None
+
+    def max_l0(self) -> int | None:
+        """The largest number of active latents that the rule admits per token; None where it sets no bound."""
+        return self.fixed_k
+
+
+class Observation(NamedTuple):
+    """What a metric sees of one batch, all in the data's own space."""
+
+    target: Tensor
+    """float ``[B, d_out]``: what should be reconstructed."""
+    reconstruction: Tensor
+    """float ``[B, d_out]``."""
+    codes: SparseCodes
+    atom_norms: Tensor
+    """float ``[F]``: norm of each decoder row."""
+    token_ids: Tensor | None = None
+    """int ``[B]``: the token behind each vector, where there is one."""
+
+
+class Metric(abc.ABC):
+    """A streaming measurement in float64 that does not depend on the batch size. Built as ``Class(config)``."""
+
+    optimum: ClassVar[Mapping[str, float]] = {}
+    """Value name -> what a perfect reconstruction gives (``{"fvu": 0.0}``); checked by the conformance suite."""
+
+    def __init__(self, config: ComponentConfig) -> None:
+        self.config = config
+
+    @abc.abstractmethod
+    def update(self, observation: Observation) -> None:
+        """Take one batch into account."""
+
+    @abc.abstractmethod
+    def compute(self) -> dict[str, float | None]:
+        """Name -> value over everything since ``reset``; None where the value is not defined."""
+
+    @abc.abstractmethod
+    def reset(self) -> None:
+        """Forget everything."""
+
+
+@dataclass(frozen=True)
+class EvaluationContext:
+    """What an evaluation works with.
+
+    Attributes:
+        coder: in evaluation mode.
+        data: gives held-out vectors, and tokens and the language model where there are any.
+        metrics: fresh metrics of the run's configuration.
+        n_tokens: how many held-out tokens to use.
+        batch_size: rows per batch.
+        device: where the coder lives.
+    """
+
+    coder: SparseCoder
+    data: DataSource
+    metrics: list[Metric]
+    n_tokens: int
+    batch_size: int
+    device: str
+
+    def observations(self) -> Iterator[Observation]:
+        """Held-out batches passed through the coder, without gradient, up to ``n_tokens`` tokens."""
+        from qsae_core.coder import observe
+
+        for batch in self.data.held_out(self.n_tokens, self.batch_size):
+            yield observe(self.coder, batch.to(self.device))
+
+
+class Evaluation(abc.ABC):
+    """One evaluation of a trained coder. Built as ``Class(config)``; its name is its component's."""
+
+    def __init__(self, config: ComponentConfig) -> None:
+        self.config = config
+
+    @abc.abstractmethod
+    def run(self, context: EvaluationContext) -> dict[str, float | None]:
+        """Name -> value; None where a value is not defined.
+
+        Raises:
+            QsaeError: if the data cannot support this evaluation (no language model, say).
+        """
+
+    def unavailable(self, context: EvaluationContext) -> str | None:
+        """Why this evaluation cannot run on that data, in one sentence; None if it can."""
+        return None
+
+
+class Tracker(abc.ABC):
+    """Sends a run's numbers somewhere. Built as ``Class(config)``; its methods mirror the life-cycle hooks."""
+
+    def __init__(self, config: ComponentConfig) -> None:
+        self.config = config
+
+    @abc.abstractmethod
+    def start(self, run: Run) -> None:
+        """The run starts or resumes."""
+
+    @abc.abstractmethod
+    def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
+        """Numbers of one logged step."""
+
+    def finish(self) -> None:  # noqa: B027 (nothing to close in most trackers)
+        """The run has ended."""
+
+
+class CheckpointFormat(abc.ABC):
+    """Another library's checkpoint. Built as ``Class(config)``; never unpickles what it reads."""
+
+    def __init__(self, config: ComponentConfig) -> None:
+        self.config = config
+
+    @abc.abstractmethod
+    def recognizes(self, path: pathlib.Path) -> bool:
+        """Whether the file or folder looks like this format."""
+
+    @abc.abstractmethod
+    def read(self, path: pathlib.Path) -> SparseCoder:
+        """A coder in evaluation mode with the checkpoint's weights."""
+
+    @abc.abstractmethod
+    def write(self, coder: SparseCoder, path: pathlib.Path) -> None:
+        """Write the coder as that library would have."""
+
+
+__all__ = [
+    "Activation",
+    "CheckpointFormat",
+    "Evaluation",
+    "EvaluationContext",
+    "Metric",
+    "Observation",
+    "Packed",
+    "Quantizer",
+    "SparsityRule",
+    "Tracker",
+]
