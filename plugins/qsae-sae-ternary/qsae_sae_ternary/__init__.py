@@ -1,0 +1,30 @@
+"""SAE variant ``ternary``: a TopK SAE whose decoder weights are in {-1, 0, +1} times a scale per atom."""
+
+from __future__ import annotations
+
+from qsae_core import CoderConfig, ComponentSpec, hookimpl, option
+
+
+class TernaryConfig(CoderConfig):
+    """Ternary SAE: a TopK SAE trained through a quantized decoder, w_hat = scale_j sign(w) 1[|w| >= Delta_j]."""
+
+    auxk_coefficient: float = option(1 / 32, "weight of the auxiliary loss over dead latents; 0: off", ge=0)
+    k_aux: int | None = option(None, "dead latents per token in the auxiliary loss; none: d_in / 2", gt=0)
+
+
+@hookimpl
+def qsae_register_saes() -> list[ComponentSpec]:
+    """Register ``ternary``."""
+    return [
+        ComponentSpec(
+            "sae",
+            "ternary",
+            TernaryConfig,
+            "qsae_sae_ternary.model:TernarySAE",
+            default_parts={
+                "quantizer": {"use": "ste", "grid": "ternary", "scale": "optimal"},
+                "activation": {"use": "relu"},
+                "sparsity": {"use": "topk", "k": 32},
+            },
+        )
+    ]

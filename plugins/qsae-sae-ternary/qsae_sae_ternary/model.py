@@ -1,0 +1,38 @@
+"""The ternary SAE. Shapes: B tokens, D model width, F latents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qsae_core.coder import LossOutput
+from qsae_core.data import Batch
+from qsae_core.linear_coder import LinearCoder
+
+if TYPE_CHECKING:
+    from qsae_sae_ternary import TernaryConfig
+
+
+class TernarySAE(LinearCoder):
+    """f = top_k(ReLU(W_enc (x - b_dec) + b_enc)); x_hat = f W_hat + b_dec; W_hat = quantize(W_dec).
+
+    The masters W_dec keep unit norm: a row's scale is the quantizer's business, and without a fixed norm the
+    masters drift, so that the same step of Adam flips ever fewer weights.
+    """
+
+    config: TernaryConfig
+    unit_norm_rows = True
+
+    def loss(self, batch: Batch) -> LossOutput:
+        """``||x - x_hat||^2`` through the quantized decoder, plus AuxK over dead latents."""
+        W_enc, W_hat = self.W_enc(), self.W_dec()
+        x = self.norm_in(batch.x)
+        codes = self.encode_normalized(x, W_enc, W_hat)
+        x_hat = self.decode_normalized(codes, W_hat)
+        if self.training:
+            self.dead.update(codes)
+
+        terms = {"mse": (x - x_hat).square().sum(1).mean()} | self.penalty(codes, W_hat)
+        if self.training and self.config.auxk_coefficient > 0:
+            k_aux = self.config.k_aux or self.shape.d_in // 2
+            terms["auxk"] = self.config.auxk_coefficient * self.auxk(x, x - x_hat, W_enc, W_hat, k_aux)
+        return LossOutput(terms, codes, x, x_hat)

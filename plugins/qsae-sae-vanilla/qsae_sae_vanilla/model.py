@@ -1,0 +1,29 @@
+"""The ReLU SAE with an L1 penalty (Bricken et al., 2023). Shapes: B tokens, D model width, F latents."""
+
+from __future__ import annotations
+
+from qsae_core.coder import LossOutput
+from qsae_core.data import Batch
+from qsae_core.linear_coder import LinearCoder
+
+
+class VanillaSAE(LinearCoder):
+    """f = ReLU(W_enc (x - b_dec) + b_enc); x_hat = f W_dec + b_dec; rows of W_dec are free.
+
+    The penalty is ``coefficient * sum_j f_j ||w_j||`` (a sum over latents, a mean over tokens): with the norms
+    in it, latents cannot shrink their activations by growing their atoms (Conerly et al., 2024).
+    """
+
+    unit_norm_rows = False
+
+    def loss(self, batch: Batch) -> LossOutput:
+        """``||x - x_hat||^2`` plus the sparsity rule's penalty."""
+        W_enc, W_dec = self.W_enc(), self.W_dec()
+        x = self.norm_in(batch.x)
+        codes = self.encode_normalized(x, W_enc, W_dec)
+        x_hat = self.decode_normalized(codes, W_dec)
+        if self.training:
+            self.dead.update(codes)
+
+        terms = {"mse": (x - x_hat).square().sum(1).mean()} | self.penalty(codes, W_dec)
+        return LossOutput(terms, codes, x, x_hat)

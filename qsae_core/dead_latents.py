@@ -1,0 +1,96 @@
+"""Dead latents: counting them in tokens, and the auxiliary loss that revives them. Shapes: B, D, F, K as usual."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from qsae_core import kernels
+from qsae_core.codes import SparseCodes
+from qsae_core.parts import Activation
+
+DEAD_AFTER_TOKENS = 10_000_000
+
+
+class DeadLatents(nn.Module):
+    """Counts, for each latent, the tokens since it last fired. Saved with checkpoints, not with artifacts."""
+
+    training_only = True
+    tokens_since_fired: Tensor
+
+    def __init__(self, n_latents: int) -> None:
+        super().__init__()
+        self.register_buffer("tokens_since_fired", torch.zeros(n_latents, dtype=torch.int64))
+        self.threshold = DEAD_AFTER_TOKENS
+
+    def set_threshold(self, tokens: int | str, budget_tokens: int) -> None:
+        """Dead after so many tokens; ``"auto"``: 10M, or an eighth of a run that is shorter than 80M."""
+        self.threshold = min(DEAD_AFTER_TOKENS, budget_tokens // 8) if tokens == "auto" else int(tokens)
+
+    @torch.no_grad()
+    def update(self, codes: SparseCodes) -> None:
+        """Take a training batch into account."""
+        fired = torch.zeros_like(self.tokens_since_fired, dtype=torch.bool)
+        fired[codes.indices[codes.active].long()] = True
+        self.tokens_since_fired += codes.batch_size
+        self.tokens_since_fired[fired] = 0
+
+    def mask(self) -> Tensor:
+        """Bool ``[F]``: latents that count as dead."""
+        return self.tokens_since_fired >= self.threshold
+
+    def share(self) -> float:
+        """Dead latents as a share of all."""
+        return self.mask().double().mean().item()
+
+
+def auxk_loss(
+    x_BD: Tensor,
+    residual_BD: Tensor,
+    W_enc_FD: Tensor,
+    bias_F: Tensor,
+    W_dec_FD: Tensor,
+    dead_F: Tensor,
+    activation: Activation,
+    k_aux: int,
+) -> Tensor:
+    """The auxiliary loss of Gao et al. (2024): the top ``k_aux`` dead latents model what the live ones left.
+
+    ``||sg(e) - e_hat||^2 / ||e - mean(e)||^2`` with ``e_hat`` decoded without bias; 0 where nothing is dead or the
+    denominator vanishes.
+
+    Args:
+        x_BD: what the encoder multiplies.
+        residual_BD: ``e``; its gradient is stopped here.
+        dead_F: bool, which latents are dead.
+        k_aux: dead latents per token, at most as many as there are.
+    """
+    dead = torch.nonzero(dead_F).squeeze(1)
+    if dead.numel() == 0:
+        return residual_BD.new_zeros(())
+    k = min(k_aux, dead.numel())
+
+    def select(latents_CF: Tensor) -> SparseCodes:
+        values, indices = torch.topk(latents_CF, k, dim=1, sorted=False)
+        return SparseCodes.from_top_k(indices, values, dead.numel())
+
+    codes = kernels.encode(x_BD, W_enc_FD[dead], bias_F[dead], _Subset(activation, dead), select)
+    error = residual_BD.detach()
+    modelled = kernels.decode(codes, W_dec_FD[dead])
+    spread = (error - error.mean(0)).square().sum()
+    return ((error - modelled).square().sum() / spread).nan_to_num(nan=0.0, posinf=0.0)
+
+
+class _Subset(Activation):
+    """An activation applied to a subset of its latents."""
+
+    def __init__(self, whole: Activation, subset: Tensor) -> None:
+        super().__init__(whole.config, subset.numel())
+        self.whole, self.subset = whole, subset
+
+    def forward(self, pre_acts: Tensor, latent_index: Tensor | None = None) -> Tensor:
+        """Look each entry's latent up in the whole dictionary."""
+        if latent_index is not None:
+            return self.whole(pre_acts, self.subset[latent_index.long()])
+        index = self.subset.expand(pre_acts.shape).reshape(-1)
+        return self.whole(pre_acts.reshape(-1), index).view_as(pre_acts)

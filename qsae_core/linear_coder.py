@@ -1,0 +1,121 @@
+"""LinearCoder: one encoder matrix, one decoder matrix; what most variants are built on.
+
+Shapes: B tokens, D width of the input, E width of the output (D for an SAE), F latents.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from qsae_core import kernels
+from qsae_core.codes import SparseCodes
+from qsae_core.coder import Budget, CoderShape, LossOutput, Parts, SparseCoder
+from qsae_core.component import CoderConfig
+from qsae_core.data import Batch
+from qsae_core.dead_latents import DeadLatents, auxk_loss
+from qsae_core.quantized_matrix import QuantizedMatrix, normalize_rows_, project_out_rows_
+
+
+class LinearCoder(SparseCoder):
+    """``f = rule(activation(W_enc (x - b_dec) + b_enc))``, ``x_hat = f W_dec + b_dec``, in the normalised space.
+
+    A variant defines ``loss``, sets the class attributes, and overrides what else it does differently.
+    """
+
+    unit_norm_rows: bool = True
+    """Keep decoder rows at unit norm: project the gradient before the step, renormalise after it."""
+    subtract_b_dec: bool = True
+    """Subtract ``b_dec`` from the input before encoding; transcoders do not."""
+
+    def __init__(self, config: CoderConfig, shape: CoderShape, parts: Parts) -> None:
+        super().__init__(config, shape, parts)
+        n, d_in, d_out = config.n_latents, shape.d_in, shape.d_out
+        atoms = torch.randn(n, d_out)
+        normalize_rows_(atoms)
+        directions = atoms.clone() if d_in == d_out else _unit_rows(n, d_in)
+        self.W_enc = QuantizedMatrix(directions, parts.encoder_quantizer((n, d_in)))
+        self.W_dec = QuantizedMatrix(atoms, parts.quantizer((n, d_out)))
+        self.b_enc = nn.Parameter(torch.zeros(n))
+        self.b_dec = nn.Parameter(torch.zeros(d_out))
+        self.activation = parts.activation(n)
+        self.sparsity = parts.sparsity(n)
+        self.dead = DeadLatents(n)
+
+    # --- the maths, in the normalised space; matrices are read once a step and passed on
+
+    def encode_normalized(self, x_BD: Tensor, W_enc_FD: Tensor, W_dec_FE: Tensor) -> SparseCodes:
+        """Codes of normalised inputs; ranked by ``f_j ||w_j||`` where rows are not of unit norm."""
+        norms = None if self.unit_norm_rows else W_dec_FE.detach().norm(dim=1)
+        bias = self.encoder_bias(W_enc_FD)
+        return kernels.encode(
+            x_BD, W_enc_FD, bias, self.activation, lambda latents: self.sparsity.select(latents, norms)
+        )
+
+    def decode_normalized(self, codes: SparseCodes, W_dec_FE: Tensor) -> Tensor:
+        """``f W_dec + b_dec``: the normalised reconstruction ``[B, E]``."""
+        return kernels.decode(codes, W_dec_FE) + self.b_dec
+
+    def encoder_bias(self, W_enc_FD: Tensor) -> Tensor:
+        """``[F]``: ``b_enc - W_enc b_dec``, or ``b_enc`` where ``b_dec`` is not subtracted.
+
+        ``x - b_dec`` folded into the bias this way leaves x without a gradient to compute.
+        """
+        return self.b_enc - W_enc_FD @ self.b_dec if self.subtract_b_dec else self.b_enc
+
+    def penalty(self, codes: SparseCodes, W_dec_FE: Tensor) -> dict[str, Tensor]:
+        """The sparsity rule's term of the loss, or nothing."""
+        term = self.sparsity.penalty(codes, W_dec_FE.norm(dim=1))
+        return {} if term is None else {"sparsity": term}
+
+    def auxk(self, x_BD: Tensor, residual_BE: Tensor, W_enc_FD: Tensor, W_dec_FE: Tensor, k_aux: int) -> Tensor:
+        """The auxiliary loss over dead latents (Gao et al., 2024), in units of the residual's variance."""
+        return auxk_loss(
+            x_BD,
+            residual_BE,
+            W_enc_FD,
+            self.encoder_bias(W_enc_FD),
+            W_dec_FE,
+            self.dead.mask(),
+            self.activation,
+            k_aux,
+        )
+
+    # --- the contract of SparseCoder
+
+    def encode(self, x: Tensor) -> SparseCodes:
+        """``[B, D]`` in the data's space -> codes."""
+        return self.encode_normalized(self.norm_in(x), self.W_enc(), self.W_dec())
+
+    def decode(self, codes: SparseCodes) -> Tensor:
+        """Codes -> ``[B, E]`` in the data's space."""
+        return self.norm_out.inverse(self.decode_normalized(codes, self.W_dec()))
+
+    @torch.no_grad()
+    def initialize(self, sample: Batch) -> None:
+        """Normalisation from the sample, ``b_dec`` at the normalised mean, learned scales from the rows."""
+        super().initialize(sample)
+        self.b_dec.copy_(self.norm_out(sample.y).mean(0))
+        for matrix in self.matrices().values():
+            matrix.quantizer.initialize(matrix.master.detach())
+
+    def begin_training(self, budget: Budget) -> None:
+        """Scale the dead threshold to the run's length."""
+        self.dead.set_threshold(self.config.dead_after_tokens, budget.tokens)
+
+    def before_step(self) -> None:
+        """Project the decoder's gradient off its unit-norm rows."""
+        weight = self.W_dec.master
+        if self.unit_norm_rows and weight.grad is not None:
+            project_out_rows_(weight.grad, weight)
+
+    def after_step(self, step: int) -> None:
+        """Renormalise the decoder's rows."""
+        if self.unit_norm_rows:
+            normalize_rows_(self.W_dec.master)
+
+
+def _unit_rows(rows: int, columns: int) -> Tensor:
+    matrix = torch.randn(rows, columns)
+    normalize_rows_(matrix)
+    return matrix

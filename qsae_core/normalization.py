@@ -1,0 +1,101 @@
+"""Input normalisation: mean, RMS and a structured rotation. Shapes: B tokens, D width, D = S * T."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+ROTATION_SEED = 0x5AE
+
+
+class Normalization(nn.Module):
+    """``x -> ((x - mean) / scale) R`` and back; statistics are measured once and stored with the coder.
+
+    ``R = diag(signs) (H_S kron Q_T)``: random signs, then the Kronecker product of a normalised Hadamard
+    matrix and a small dense orthogonal factor that holds what of D is no power of two (576 = 16 x 36).
+    Real residual streams have a few enormous dimensions; a rotation spreads them evenly, so that rows of
+    the dictionary look Gaussian to a quantizer's grid (as in QuaRot, Ashkboos et al., 2024). FVU does not
+    change under it, and one application costs ``S + T`` multiply-adds per entry.
+
+    Args:
+        width: D.
+        mode: ``none`` (identity), ``center`` (subtract the mean) or ``scale`` (also divide by the RMS of
+            the centred data per dimension, one number for all dimensions).
+    """
+
+    mean: Tensor
+    scale: Tensor
+    signs: Tensor
+    left: Tensor
+    right: Tensor
+    rotated: Tensor
+
+    def __init__(self, width: int, mode: str) -> None:
+        super().__init__()
+        self.mode = mode
+        left, right = _split_width(width)
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("signs", torch.ones(width, dtype=torch.int8))
+        self.register_buffer("left", _hadamard(left), persistent=False)
+        self.register_buffer("right", torch.eye(right))
+        self.register_buffer("rotated", torch.zeros((), dtype=torch.bool))
+
+    @torch.no_grad()
+    def fit(self, sample_BD: Tensor, *, rotate: bool) -> None:
+        """Measure mean and RMS on ``[B, D]`` (or ``[B, L, D]``) vectors and draw the rotation.
+
+        The rotation depends on D alone, so that coders of one width share it.
+        """
+        flat = sample_BD.reshape(-1, sample_BD.shape[-1]).double()
+        if self.mode != "none":
+            self.mean.copy_(flat.mean(0))
+        if self.mode == "scale":
+            rms = (flat - flat.mean(0)).square().mean().sqrt()
+            self.scale.copy_(rms if rms > 0 else torch.ones(()))
+        if rotate:
+            generator = torch.Generator().manual_seed(ROTATION_SEED)
+            self.signs.copy_(torch.randint(0, 2, self.signs.shape, generator=generator) * 2 - 1)
+            gaussian = torch.randn(self.right.shape, generator=generator, dtype=torch.float64)
+            self.right.copy_(torch.linalg.qr(gaussian).Q)
+        self.rotated.fill_(rotate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Data space -> normalised space, ``[..., D]``."""
+        return self.direction((x - self.mean) / self.scale)
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """Normalised space -> data space, ``[..., D]``."""
+        return self.inverse_direction(z) + self.mean
+
+    def direction(self, x: Tensor) -> Tensor:
+        """The rotation alone, ``[..., D]``: for vectors that are already centred and scaled."""
+        if not self.rotated:
+            return x
+        blocks = (x * self.signs).reshape(-1, self.left.shape[0], self.right.shape[0])
+        return (self.left @ (blocks @ self.right)).reshape(x.shape)
+
+    def inverse_direction(self, z: Tensor) -> Tensor:
+        """Rotate back and scale, without the mean: for rows of a decoder, ``[..., D]``."""
+        if self.rotated:
+            blocks = z.reshape(-1, self.left.shape[0], self.right.shape[0])
+            z = ((self.left @ blocks) @ self.right.T).reshape(z.shape) * self.signs
+        return z * self.scale
+
+
+def _split_width(width: int) -> tuple[int, int]:
+    """D = S * T, where S is the largest power of two that divides D and is at most sqrt(D)."""
+    left = 1
+    while width % (left * 2) == 0 and (left * 2) ** 2 <= width:
+        left *= 2
+    return left, width // left
+
+
+def _hadamard(size: int) -> Tensor:
+    """Sylvester's Hadamard matrix of a power of two, normalised to be orthogonal (and symmetric)."""
+    matrix = torch.ones(1, 1, dtype=torch.float64)
+    while matrix.shape[0] < size:
+        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
+    return (matrix / math.sqrt(size)).float()

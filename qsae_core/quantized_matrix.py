@@ -1,0 +1,101 @@
+"""QuantizedMatrix: a float master and the quantizer through which it is used. Shapes: F rows, D columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qsae_core.parts import Packed, Quantizer
+
+
+class QuantizedMatrix(nn.Module):
+    """A matrix ``[F, D]`` that a coder reads by calling it.
+
+    Training reads ``quantizer.fake_quantize(weight)``, or the master itself while ``quantizing`` is False
+    (a float warm start); evaluation always reads the quantized matrix and computes it once. After
+    ``restore`` the master is gone and the packed tensors are what there is.
+    """
+
+    weight: nn.Parameter | None
+
+    def __init__(self, weight_FD: Tensor, quantizer: Quantizer) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight_FD)
+        self.quantizer = quantizer
+        self.quantizing = True
+        self.shape = (weight_FD.shape[0], weight_FD.shape[1])
+        self._packed: Packed | None = None
+        self._cache: tuple[int, Tensor] | None = None
+
+    def forward(self) -> Tensor:
+        """The matrix as the coder uses it, ``[F, D]``."""
+        if self.weight is None:
+            return self._restored()
+        if self.training:
+            return self.quantizer.fake_quantize(self.weight) if self.quantizing else self.weight
+        if torch.is_grad_enabled():
+            return self.quantizer.fake_quantize(self.weight)
+        if self._cache is None or self._cache[0] != self.weight._version:
+            self._cache = (self.weight._version, self.quantizer.fake_quantize(self.weight))
+        return self._cache[1]
+
+    @property
+    def master(self) -> nn.Parameter:
+        """The float32 master.
+
+        Raises:
+            RuntimeError: after ``restore``, when only the packed form is left.
+        """
+        if self.weight is None:
+            raise RuntimeError("this matrix was loaded from its packed form and has no float master")
+        return self.weight
+
+    def train(self, mode: bool = True) -> QuantizedMatrix:
+        """Switch mode; the cached quantized matrix is dropped."""
+        self._cache = None
+        return super().train(mode)
+
+    @torch.no_grad()
+    def pack(self) -> Packed:
+        """The stored form: what evaluation mode computes with."""
+        if self._packed is not None:
+            return self._packed
+        was_training = self.quantizer.training
+        self.quantizer.eval()
+        packed = self.quantizer.pack(self.master.detach())
+        self.quantizer.train(was_training)
+        return packed
+
+    def restore(self, tensors: dict[str, Tensor], shape: tuple[int, int], layout: dict[str, Any]) -> None:
+        """Become the matrix of a stored form; ``forward`` then gives ``quantizer.unpack`` of it."""
+        self.weight, self._cache = None, None
+        self._packed = Packed(tensors, shape, layout)
+
+    def _restored(self) -> Tensor:
+        assert self._packed is not None
+        if self._cache is None:
+            self._cache = (0, self.quantizer.unpack(self._packed))
+        return self._cache[1]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> QuantizedMatrix:
+        if self._packed is not None:  # move the stored tensors without changing their dtype
+            moved = {n: t.to(fn(torch.empty(0)).device) for n, t in self._packed.tensors.items()}
+            self._packed = Packed(moved, self._packed.shape, self._packed.layout)
+        self._cache = None
+        return super()._apply(fn, recurse)
+
+
+@torch.no_grad()
+def normalize_rows_(weight_FD: Tensor) -> None:
+    """Scale every row of a matrix to unit norm, in place; zero rows stay zero."""
+    norms = weight_FD.norm(dim=1, keepdim=True)
+    weight_FD.div_(norms.clamp_min_(torch.finfo(weight_FD.dtype).tiny))
+
+
+@torch.no_grad()
+def project_out_rows_(gradient_FD: Tensor, weight_FD: Tensor) -> None:
+    """Remove from each row of a gradient its component along the (unit-norm) row of the weight, in place."""
+    along = torch.einsum("fd,fd->f", gradient_FD, weight_FD)
+    gradient_FD.addcmul_(weight_FD, along[:, None], value=-1.0)
