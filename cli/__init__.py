@@ -1,0 +1,1 @@
+"""The ``qsae`` command line; installed as the package ``qsae_cli``."""
