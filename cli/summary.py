@@ -1,0 +1,76 @@
+"""The table at the end of training and of ``qsae evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qsae_cli.output import print_table
+
+HEADINGS = (
+    ("fvu", "FVU>", "{:.4f}"),
+    ("l0", "L0>", "{:.1f}"),
+    ("dead_fraction", "dead>", "{:.1%}"),
+    ("ce_recovered", "CE recovered>", "{:.1%}"),
+    ("kl", "KL>", "{:.4f}"),
+)
+"""Values of the evaluations that the table shows where they are there: name, heading, form."""
+
+
+def print_coders(rows: Sequence[tuple[str, Mapping[str, Any]]], title: str) -> None:
+    """Print one row a coder.
+
+    Args:
+        rows: label and the coder's entry of ``metrics.json`` (``artifact`` and ``evaluations``).
+        title: the line above the table.
+    """
+    found = [values_of(entry) for _, entry in rows]
+    shown = [h for h in HEADINGS if any(h[0] in values for values in found)]
+    columns = ["coder", *(h[1] for h in shown), "bits/weight, decoder>", "encoder>", "bytes>", "x smaller>"]
+    cells = []
+    for (label, entry), values in zip(rows, found, strict=True):
+        artifact = entry["artifact"]
+        bits = artifact["bits_per_weight"]
+        cells.append(
+            [
+                label,
+                *(_cell(values.get(name), form) for name, _, form in shown),
+                _cell(bits.get("W_dec"), "{:.2f}"),
+                _cell(bits.get("W_enc"), "{:.2f}"),
+                f"{artifact['bytes']:,}",
+                f"{artifact['times_smaller']:.1f}",
+            ]
+        )
+    print_table(columns, cells, title=title)
+
+
+def values_of(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """All evaluations' values of a coder in one mapping."""
+    merged: dict[str, Any] = {}
+    for values in entry["evaluations"].values():
+        merged |= {name: value for name, value in values.items() if name != "unavailable"}
+    return merged
+
+
+def unavailable(entry: Mapping[str, Any]) -> list[str]:
+    """A sentence for each evaluation that the data could not support."""
+    return [
+        f"{name}: not evaluated, {values['unavailable']}"
+        for name, values in entry["evaluations"].items()
+        if "unavailable" in values
+    ]
+
+
+def labels(config: Mapping[str, Any]) -> dict[str, str]:
+    """How a run's coders are called in its table, from its ``config.json``."""
+    slot = "sae" if "sae" in config else "transcoder"
+    coder = config[slot]["use"]
+    rule = config.get("sparsity", {}).get("use", "")
+    return {
+        "coder": f"{coder} ({config.get('quantizer', {}).get('use', 'none')})",
+        "float_twin": f"full-precision {rule}, same size and budget".replace("  ", " "),
+    }
+
+
+def _cell(value: float | None, form: str) -> str | None:
+    return None if value is None else form.format(value)

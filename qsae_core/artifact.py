@@ -1,0 +1,171 @@
+"""Trained coders on disk: ``coder.safetensors`` (packed weights) and ``coder.json`` (how to read them).
+
+The JSON names every component with its options and the distribution and version that it came from; the
+header of the safetensors file holds a sha256 over the tensors and that JSON, so that neither can be
+changed alone. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from qsae_core.coder import CoderShape, Export, SparseCoder
+from qsae_core.compose import compose_coder
+from qsae_core.errors import ArtifactError, ConfigError, PluginError
+from qsae_core.files import atomic_folder, read_json
+from qsae_core.kinds import SLOTS
+from qsae_core.plugins import load_plugins
+from qsae_core.tensor_files import load_tensors, save_tensors
+
+if TYPE_CHECKING:
+    from qsae_core.registry import Registry
+    from qsae_core.run_config import RunConfig
+
+FORMAT = "qsae-coder"
+FORMAT_VERSION = 1
+TENSORS, DESCRIPTION, MASTERS = "coder.safetensors", "coder.json", "masters.safetensors"
+
+
+def save(
+    coder: SparseCoder,
+    folder: pathlib.Path,
+    config: RunConfig,
+    registry: Registry,
+    source: dict[str, Any],
+    *,
+    masters: bool = False,
+) -> None:
+    """Write a coder's packed artifact as a folder, all or nothing.
+
+    Args:
+        config: the run whose coder this is; its components are what ``load`` builds again.
+        registry: knows which distribution provides each of them.
+        source: JSON values about the training data (model, site, tokens), for whoever loads it.
+        masters: also write ``masters.safetensors``: every float32 master and buffer, as trained.
+    """
+    export = coder.export()
+    description = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "components": config.coder_dict(),
+        "distributions": _distributions(config, registry),
+        "shape": coder.shape._asdict(),
+        "layout": export.layout,
+        "source": source,
+    }
+    text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+    with atomic_folder(folder) as temporary:
+        save_tensors(temporary / TENSORS, export.tensors, text)
+        (temporary / DESCRIPTION).write_text(text, encoding="utf-8")
+        if masters:
+            save_tensors(temporary / MASTERS, coder.state_dict(), text)
+
+
+def load(
+    path: str | os.PathLike[str], *, device: str = "cpu", registry: Registry | None = None
+) -> SparseCoder:
+    """A trained coder in evaluation mode, ready for ``encode``, ``decode`` and ``forward``.
+
+    Its reconstructions equal those of the model that was trained, in evaluation mode, bit for bit (on
+    the same machine and device).
+
+    Args:
+        path: a run's folder, its ``checkpoints/final``, or any folder with ``coder.json``.
+        device: where to put it.
+        registry: the installed components; found by themselves when left out.
+
+    Raises:
+        ArtifactError: if nothing is there, a file is truncated or altered, or was made by a later format.
+        PluginError: if a component's plugin is not installed; the message names the distribution.
+    """
+    folder = artifact_folder(pathlib.Path(path))
+    description = read_description(folder)
+    tensors = load_tensors(folder / TENSORS, (folder / DESCRIPTION).read_text(encoding="utf-8"))
+    registry = registry or load_plugins().registry
+    _check_installed(description, registry, str(folder / DESCRIPTION))
+    coder = compose_coder(
+        description["components"], registry, CoderShape(**description["shape"]), place=str(folder / DESCRIPTION)
+    )
+    try:
+        coder.restore(Export(tensors, description["layout"]))
+    except (ConfigError, KeyError, ValueError) as error:
+        raise ArtifactError(f"does not fit the coder that it describes ({error})", where=str(folder)) from error
+    return coder.to(device).eval()
+
+
+def artifact_folder(path: pathlib.Path) -> pathlib.Path:
+    """The folder with ``coder.json`` that a user means by a run, a checkpoint or a file.
+
+    Raises:
+        ArtifactError: if there is none.
+    """
+    candidates = [path, path / "checkpoints" / "final", path / "final", path.parent]
+    if not path.exists():
+        raise ArtifactError("there is no such file or folder", where=str(path), next="qsae runs")
+    for candidate in candidates[: 4 if path.is_file() else 3]:
+        if (candidate / DESCRIPTION).is_file():
+            return candidate
+    raise ArtifactError(
+        f"holds no trained coder (no {DESCRIPTION})",
+        where=str(path),
+        allowed="a run's folder, its checkpoints/final, or a folder that qsae wrote",
+        next="qsae runs",
+    )
+
+
+def read_description(folder: pathlib.Path) -> dict[str, Any]:
+    """``coder.json`` of an artifact, checked for its format."""
+    description = read_json(folder / DESCRIPTION)
+    where = str(folder / DESCRIPTION)
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise ArtifactError("does not describe a qsae coder", where=where)
+    if description.get("format_version") != FORMAT_VERSION:
+        raise ArtifactError(
+            f"has format version {description.get('format_version')}; this qsae reads {FORMAT_VERSION}",
+            where=where,
+            next="pip install --upgrade qsae",
+        )
+    return description
+
+
+def _distributions(config: RunConfig, registry: Registry) -> dict[str, dict[str, str]]:
+    found = {}
+    for slot, block in config.coder_dict().items():
+        name, version = registry.provider(SLOTS[slot].kind, block["use"])
+        found[slot] = {"name": name, "version": version}
+    return found
+
+
+def _check_installed(description: dict[str, Any], registry: Registry, where: str) -> None:
+    """Every component of an artifact must be there; the error names the distribution that brings it."""
+    for slot, block in description["components"].items():
+        source = description["distributions"][slot]
+        kind = SLOTS[slot].kind
+        if block["use"] not in registry.names(kind):
+            raise PluginError(
+                f"was made with {kind} '{block['use']}' of {source['name']} {source['version']}, "
+                "which is not installed or does not work here",
+                where=where,
+                next=f"pip install {source['name']}=={source['version']}, then qsae list-plugins",
+            )
+
+
+def measurements(coder: SparseCoder, folder: pathlib.Path) -> dict[str, Any]:
+    """What an artifact costs: bytes of its two files, bytes of the same coder in float32, bits per weight.
+
+    ``float_bytes`` counts every matrix at 4 bytes a weight and every other tensor as it is stored.
+    """
+    export = coder.export()
+    packed = {f"{name}.{part}" for name, entry in export.layout.items() for part in entry["parts"]}
+    matrices = sum(4 * entry["shape"][0] * entry["shape"][1] for entry in export.layout.values())
+    rest = sum(t.numel() * t.element_size() for n, t in export.tensors.items() if n not in packed)
+    n_bytes = sum((folder / name).stat().st_size for name in (TENSORS, DESCRIPTION))
+    return {
+        "bytes": n_bytes,
+        "float_bytes": matrices + rest,
+        "times_smaller": (matrices + rest) / n_bytes,
+        "bits_per_weight": {name: matrix.pack().bits_per_weight for name, matrix in coder.matrices().items()},
+    }

@@ -1,0 +1,176 @@
+"""The results/ layout: ``results/{model_type}/{layer}/{steps}/``. Importing this needs no torch."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from qsae_core.config_layers import RECORD_KEYS
+from qsae_core.errors import TrainingError
+from qsae_core.files import atomic_file, read_json, write_json
+
+if TYPE_CHECKING:
+    from qsae_core.run_config import RunConfig
+
+@dataclass(frozen=True)
+class Run:
+    """One training run on disk.
+
+    Attributes:
+        path: ``results/{model_type}/{layer}/{steps}``.
+    """
+
+    path: pathlib.Path
+
+    @property
+    def config_file(self) -> pathlib.Path:
+        """The resolved configuration, versions, and when the run started and completed."""
+        return self.path / "config.json"
+
+    @property
+    def metrics_file(self) -> pathlib.Path:
+        """The final summary."""
+        return self.path / "metrics.json"
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """Resume states ``step_XXXXXXXX`` and the artifact ``final``."""
+        return self.path / "checkpoints"
+
+    @property
+    def final(self) -> pathlib.Path:
+        """The packed artifact."""
+        return self.checkpoints / "final"
+
+    def record(self) -> dict[str, Any]:
+        """``config.json``."""
+        return read_json(self.config_file)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.config_file.exists() and self.record().get("completed_at") is not None
+
+    def resume_states(self) -> list[pathlib.Path]:
+        """Complete resume states, oldest first."""
+        return sorted(p for p in self.checkpoints.glob("step_*") if (p / "state.json").exists())
+
+    def update_record(self, **values: Any) -> None:
+        """Change keys of ``config.json``."""
+        write_json(self.config_file, self.record() | values)
+
+    def write_step_metrics(self, step: int, values: dict[str, Any]) -> None:
+        """``metrics/step_XXXXXXXX.json``."""
+        write_json(self.path / "metrics" / f"step_{step:08d}.json", values)
+
+    def append_log(self, step: int, values: Mapping[str, Any]) -> None:
+        """One line of ``metrics/log.jsonl``."""
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("a", encoding="utf-8") as log:
+            log.write(json.dumps({"step": step, **values}) + "\n")
+
+    def truncate_log(self, step: int) -> None:
+        """Drop the lines of ``metrics/log.jsonl`` after a step: a resumed run writes them again."""
+        if self._log.exists():
+            lines = self._log.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            with atomic_file(self._log) as temporary:
+                temporary.write_text("".join(kept), encoding="utf-8")
+
+    @property
+    def _log(self) -> pathlib.Path:
+        return self.path / "metrics" / "log.jsonl"
+
+
+def run_path(config: RunConfig, model_name: str, layer: str, steps: int) -> pathlib.Path:
+    """Where a run's results go."""
+    coder = config.coder.use
+    model_type = config.run.name or f"{coder}-{model_name}"
+    return pathlib.Path(config.run.out) / _slug(model_type) / _slug(layer) / str(steps)
+
+
+def open_run(config: RunConfig, path: pathlib.Path, data_record: dict[str, Any]) -> Run:
+    """Make a run's folder, or take up the one that is there if the configuration says so.
+
+    Raises:
+        TrainingError: if there is a run already and neither ``--overwrite`` nor ``--resume`` was given,
+            if there is nothing to resume, or if what would be resumed had another configuration.
+    """
+    run = Run(path)
+    if config.run.resume:
+        _check_resumable(run, config)
+        return run
+    if run.config_file.exists():
+        if not config.run.overwrite:
+            state = "a finished run" if run.finished else "an unfinished run"
+            raise TrainingError(
+                f"{state} is there already",
+                where=str(path),
+                allowed="--overwrite, another --name or --out" + ("" if run.finished else ", or --resume"),
+            )
+        shutil.rmtree(path)
+    record = config.to_dict() | {
+        "status": "running",
+        "started_at": now(),
+        "completed_at": None,
+        "git": git_state(),
+        "data_record": data_record,
+    }
+    write_json(run.config_file, record)
+    return run
+
+
+def _check_resumable(run: Run, config: RunConfig) -> None:
+    if not run.config_file.exists():
+        raise TrainingError("there is no run to resume", where=str(run.path), next="leave --resume out")
+    if run.finished:
+        raise TrainingError("this run is finished", where=str(run.path), next="qsae evaluate " + str(run.path))
+    if not run.resume_states():
+        raise TrainingError(
+            "the run has no checkpoint to resume from", where=str(run.path), next="--overwrite starts it again"
+        )
+    before, now_ = run.record(), config.to_dict()
+    skip = {"run", "versions", *RECORD_KEYS}
+    changed = [k for k in now_ if k not in skip and now_[k] != before.get(k)]
+    changed += [f"run.{k}" for k in ("seed", "compare_float") if now_["run"][k] != before["run"][k]]
+    if changed:
+        raise TrainingError(
+            f"the run was started with another configuration; different: {', '.join(changed)}",
+            where=str(run.config_file),
+            next=f"qsae train --config {run.config_file} --resume",
+        )
+
+
+def find_runs(out: pathlib.Path) -> Iterator[Run]:
+    """Every run below a results folder, in the order of paths."""
+    for config_file in sorted(out.glob("*/*/*/config.json")):
+        yield Run(config_file.parent)
+
+
+def now() -> str:
+    """The time in ISO 8601, UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit and cleanliness of the current folder's repository, or None where there is none."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=10)
+        return done.stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.").lower() or "run"

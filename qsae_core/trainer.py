@@ -1,0 +1,181 @@
+"""The training step of one coder; knows only the contracts. Shapes: B tokens, D width."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from qsae_core.coder import Budget, LossOutput, SparseCoder
+from qsae_core.data import Batch
+from qsae_core.errors import TrainingError
+
+if TYPE_CHECKING:
+    from qsae_core.run_settings import TrainConfig
+
+LONG_RUN_STEPS = 20_000
+"""Runs of this many steps or more take the rate of the 1/sqrt(F) rule as it is; shorter ones a higher one."""
+
+
+def auto_learning_rate(n_latents: int, steps: int) -> float:
+    """Adam's peak rate: ``2e-4 / sqrt(F / 2^14)`` (Gao et al., 2024), times ``sqrt(20000 / steps)`` in short runs.
+
+    A short run cannot afford the rate that is best for a long one; the factor is at most 10.
+    """
+    return 2e-4 / math.sqrt(n_latents / 2**14) * min(10.0, max(1.0, math.sqrt(LONG_RUN_STEPS / steps)))
+
+
+def schedule(step: int, steps: int, warmup: float, decay: float) -> float:
+    """Share of the peak rate at a step (from 0): linear warm-up, constant, linear decay towards 0."""
+    warm, cool = warmup * steps, decay * steps
+    rise = (step + 1) / warm if step + 1 < warm else 1.0
+    fall = (steps - step) / cool if steps - step < cool else 1.0
+    return min(rise, fall)
+
+
+class StepSums(NamedTuple):
+    """Sums over steps, from which the mean of any number of steps is made."""
+
+    steps: int
+    tokens: int
+    terms: dict[str, float]
+    squared_error: float
+    spread: float
+    active: float
+    grad_norm: float
+
+
+class Trainer:
+    """One coder, its optimiser and its schedule.
+
+    Args:
+        coder: initialised, on its device.
+        config: the ``train`` section.
+        name: what messages and checkpoints call it.
+    """
+
+    def __init__(self, coder: SparseCoder, config: TrainConfig, name: str) -> None:
+        self.coder, self.config, self.name = coder, config, name
+        self.steps = config.n_steps
+        self.peak_rate = (
+            auto_learning_rate(coder.n_latents, self.steps) if config.lr == "auto" else float(config.lr)
+        )
+        self.parameters = {n: p for n, p in coder.named_parameters() if p.requires_grad}
+        self.optimizer = torch.optim.Adam(
+            self.parameters.values(), lr=self.peak_rate, betas=(config.beta1, config.beta2), fused=True
+        )
+        self.sums: list[StepSums] = []
+        coder.begin_training(Budget(self.steps, config.n_tokens, config.batch_size))
+
+    @property
+    def quantize_from(self) -> int:
+        """The first step (from 0) whose forward pass goes through the quantizers."""
+        return math.ceil(self.config.quantize_after * self.steps)
+
+    def step(self, batch: Batch, step: int) -> None:
+        """Train on one batch; ``step`` counts from 0.
+
+        Raises:
+            TrainingError: if the loss is not finite, with the batch's statistics; no weight has changed then.
+        """
+        coder = self.coder.train()
+        coder.quantize_weights(step >= self.quantize_from)
+        rate = self.peak_rate * schedule(step, self.steps, self.config.warmup, self.config.decay)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._autocast():
+            output = coder.loss(batch)
+            total = torch.stack(list(output.terms.values())).sum()
+        if not math.isfinite(total.item()):
+            raise TrainingError(_non_finite(self.name, step, output, batch))
+        total.backward()
+        coder.before_step()
+        limit = math.inf if self.config.clip is None else self.config.clip
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit)
+        self.optimizer.step()
+        coder.after_step(step + 1)
+        self.sums.append(_sums(output, norm))
+
+    def report(self) -> dict[str, float | None]:
+        """Means over the steps since the last report; shares and rates as they stand now."""
+        if not self.sums:
+            return {}
+        steps, sums = len(self.sums), self.sums
+        spread = sum(s.spread for s in sums)
+        values: dict[str, float | None] = {"loss": sum(sum(s.terms.values()) for s in sums) / steps}
+        for term in sums[-1].terms:
+            values[f"loss/{term}"] = sum(s.terms.get(term, 0.0) for s in sums) / steps
+        values["fvu"] = sum(s.squared_error for s in sums) / spread if spread > 0 else None
+        values["l0"] = sum(s.active for s in sums) / sum(s.tokens for s in sums)
+        dead = getattr(self.coder, "dead", None)
+        values["dead"] = dead.share() if dead is not None else None
+        values["grad_norm"] = sum(s.grad_norm for s in sums) / steps
+        values["lr"] = self.optimizer.param_groups[0]["lr"]
+        self.sums = []
+        return values
+
+    # --- state, as tensors, for checkpoints
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything from which ``load_state`` continues bit for bit: weights, buffers, Adam's moments."""
+        tensors = {f"coder.{n}": t for n, t in self.coder.state_dict().items()}
+        for name, parameter in self.parameters.items():
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"adam.{key}.{name}"] = value
+        return {name: tensor.detach() for name, tensor in tensors.items()}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what ``state`` gave.
+
+        Raises:
+            RuntimeError: if the tensors are not those of this coder.
+        """
+        prefix = "coder."
+        self.coder.load_state_dict({n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)})
+        for name, parameter in self.parameters.items():
+            state = self.optimizer.state[parameter]
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                if f"adam.{key}.{name}" in tensors:
+                    stored = tensors[f"adam.{key}.{name}"]
+                    state[key] = stored.clone() if key == "step" else stored.to(parameter.device).clone()
+
+    @contextlib.contextmanager
+    def _autocast(self) -> Iterator[None]:
+        with torch.autocast(
+            self.coder.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bf16"
+        ):
+            yield
+
+
+@torch.no_grad()
+def _sums(output: LossOutput, grad_norm: Tensor) -> StepSums:
+    target = output.target.detach().flatten(1)
+    error = (target - output.reconstruction.detach().flatten(1)).square().sum(dtype=torch.float64)
+    spread = (target - target.mean(0)).square().sum(dtype=torch.float64)
+    return StepSums(
+        steps=1,
+        tokens=target.shape[0],
+        terms={name: term.item() for name, term in output.terms.items()},
+        squared_error=error.item(),
+        spread=spread.item(),
+        active=float(output.codes.active.sum()),
+        grad_norm=grad_norm.item(),
+    )
+
+
+def _non_finite(name: str, step: int, output: LossOutput, batch: Batch) -> str:
+    terms = ", ".join(f"{n} = {t.item():.4g}" for n, t in output.terms.items())
+    x = batch.x.detach().double()
+    finite = x[torch.isfinite(x)]
+    statistics = (
+        f"{x.shape[0]} vectors, {x.numel() - finite.numel()} values not finite, "
+        f"min {finite.min():.4g}, max {finite.max():.4g}, rms {finite.square().mean().sqrt():.4g}"
+        if finite.numel()
+        else f"{x.shape[0]} vectors, none of their values finite"
+    )
+    return f"the loss of {name} is not finite at step {step + 1} ({terms}); the batch: {statistics}"

@@ -1,0 +1,303 @@
+"""One run from configuration to results: data, coders, loop, checkpoints, artifact, evaluation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from qsae_core import artifact, checkpoints
+from qsae_core.coder import CoderShape, SparseCoder
+from qsae_core.compose import (
+    compose_coder,
+    compose_data,
+    compose_evaluations,
+    compose_metrics,
+    compose_trackers,
+)
+from qsae_core.data import Batch, DataSource
+from qsae_core.errors import ConfigError, QsaeError, TrainingError
+from qsae_core.evaluation import evaluate, measure
+from qsae_core.files import write_json
+from qsae_core.interrupt import Interrupt
+from qsae_core.kinds import SLOTS
+from qsae_core.results import Run, now, open_run, run_path
+from qsae_core.run_config import Block, RunConfig
+from qsae_core.trainer import Trainer
+
+if TYPE_CHECKING:
+    from qsae_core.plugins import Plugins
+
+QUANTIZER_SLOTS = ("quantizer", "encoder_quantizer")
+MAIN, TWIN = "coder", "float_twin"
+
+
+class Watcher(Protocol):
+    """Shows a run to whoever started it; the command line has one for terminals and one for plain lines."""
+
+    def message(self, text: str) -> None:
+        """A sentence about what happens now."""
+
+    def start(self, run: Run, first_step: int, steps: int) -> None:
+        """Training begins."""
+
+    def logged(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Numbers of a logged step."""
+
+    def measured(self, step: int, values: Mapping[str, Mapping[str, Any]]) -> None:
+        """Held-out metrics: coder -> name -> value."""
+
+    def stop(self) -> None:
+        """Training has ended, one way or another."""
+
+
+def train(config: RunConfig, plugins: Plugins, watcher: Watcher) -> Run:
+    """Carry out a run; returns it with its artifact and ``metrics.json`` written.
+
+    Raises:
+        QsaeError: for what the user can mend; nothing that was complete is lost.
+        TrainingError: on a non-finite loss or an interrupt; says how to resume.
+    """
+    plugins.hook.qsae_configure.call_historic(kwargs={"run_config": config})
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    device = resolve_device(config.run.device)
+    data = compose_data(config, plugins.registry, device=device)
+    try:
+        return _TrainingRun(config, plugins, watcher, data, device).carry_out()
+    finally:
+        watcher.stop()
+        data.close()
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` -> ``cuda`` where there is one, else ``cpu``.
+
+    Raises:
+        ConfigError: if a GPU is asked for that is not there.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda"):
+        index = int(device.partition(":")[2] or 0)
+        if index >= torch.cuda.device_count():
+            raise ConfigError(
+                f"device '{device}' is not there ({torch.cuda.device_count()} CUDA devices)",
+                where="--device",
+                allowed="auto, cpu" + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count())),
+            )
+    return device
+
+
+def shape_of(data: DataSource) -> CoderShape:
+    """The widths that a coder for this data needs."""
+    return CoderShape(data.d_in, data.d_out, data.layers_in, data.layers_out)
+
+
+def float_twin(config: RunConfig, coder: SparseCoder, plugins: Plugins) -> RunConfig | None:
+    """The same run without any quantizer, normalised alike; None where nothing is quantized anyway."""
+    if all(m.quantizer.is_identity for m in coder.matrices().values()):
+        return None
+    components = dict(config.components)
+    for slot in QUANTIZER_SLOTS:
+        if slot in components:
+            name = SLOTS[slot].default
+            assert name is not None
+            components[slot] = Block(name, plugins.registry.get("quantizer", name).config())
+    options = config.coder.options
+    if getattr(options, "rotate", None) == "auto":
+        rotated = options.model_copy(update={"rotate": True})
+        components[config.coder_slot] = Block(config.coder.use, rotated)
+    return replace(config, components=components)
+
+
+class _TrainingRun:
+    """The state of one run while it is carried out."""
+
+    def __init__(
+        self, config: RunConfig, plugins: Plugins, watcher: Watcher, data: DataSource, device: str
+    ) -> None:
+        self.config, self.plugins, self.watcher = config, plugins, watcher
+        self.data, self.device = data, device
+        self.steps = config.train.n_steps
+        self.configs: dict[str, RunConfig] = {}
+        self.trainers: dict[str, Trainer] = {}
+        self.held_out: list[Batch] = []
+        self.trackers = list(compose_trackers(config, plugins.registry).values())
+        compose_evaluations(config, plugins.registry)  # a faulty one should stop the run now, not at its end
+
+    def carry_out(self) -> Run:
+        path = run_path(self.config, self.data.model_name, self.data.layer, self.steps)
+        coders = self._compose_coders()
+        self.run = open_run(self.config, path, self.data.describe())
+        first = self._restore(coders) if self.config.run.resume else self._initialize(coders)
+        self.plugins.hook.qsae_train_start(run=self.run)
+        for tracker in self.trackers:
+            tracker.start(self.run)
+        seconds = self._loop(first)
+        self._finish(seconds)
+        return self.run
+
+    # --- before the first step
+
+    def _compose_coders(self) -> dict[str, SparseCoder]:
+        registry, shape = self.plugins.registry, shape_of(self.data)
+        coders = {MAIN: compose_coder(self.config, registry, shape)}
+        self.configs[MAIN] = self.config
+        twin = float_twin(self.config, coders[MAIN], self.plugins) if self.config.run.compare_float else None
+        if twin:
+            self.configs[TWIN] = twin
+            coders[TWIN] = compose_coder(twin, registry, shape)
+            self.watcher.message(
+                "a float twin (the same coder without quantizers) is trained on the same batches, "
+                "so that you see what quantization costs; --no-compare-float leaves it out"
+            )
+        return coders
+
+    def _initialize(self, coders: Mapping[str, SparseCoder]) -> int:
+        self.watcher.message(f"measuring statistics on {self.config.train.statistics_tokens} vectors")
+        sample = self.data.next_batch(self.config.train.statistics_tokens)
+        for coder in coders.values():
+            coder.initialize(sample)
+        self._make_trainers(coders)
+        torch.manual_seed(self.config.run.seed)
+        return 0
+
+    def _restore(self, coders: Mapping[str, SparseCoder]) -> int:
+        self._make_trainers(coders)
+        latest = self.run.resume_states()[-1]
+        first = checkpoints.load_state(latest, self.trainers, self.data)
+        self.run.truncate_log(first)
+        self.watcher.message(f"resuming after step {first} from {latest}")
+        return first
+
+    def _make_trainers(self, coders: Mapping[str, SparseCoder]) -> None:
+        for name, coder in coders.items():
+            self.trainers[name] = Trainer(coder.to(self.device), self.config.train, name)
+
+    # --- the loop
+
+    def _loop(self, first: int) -> float:
+        settings = self.config.train
+        log_every = max(1, self.steps // 200) if settings.log_every == "auto" else settings.log_every
+        eval_every = max(1, self.steps // 10) if settings.eval_every == "auto" else settings.eval_every
+        if eval_every:
+            self.watcher.message(f"reading {settings.eval_tokens} held-out vectors")
+            self.held_out = list(self.data.held_out(settings.eval_tokens, settings.batch_size))
+        self.watcher.start(self.run, first, self.steps)
+        started = last_log = time.perf_counter()
+        with Interrupt() as interrupt:
+            for step in range(first, self.steps):
+                batch = self.data.next_batch(settings.batch_size).to(self.device)
+                self._step(batch, step)
+                done = step + 1
+                if done % log_every == 0 or done == self.steps:
+                    clock = time.perf_counter()
+                    self._log(done, log_every * settings.batch_size / (clock - last_log))
+                    last_log = clock
+                if eval_every and done % eval_every == 0 and done < self.steps:
+                    self._measure(done)
+                if interrupt.requested or (
+                    settings.checkpoint_every and done % settings.checkpoint_every == 0 and done < self.steps
+                ):
+                    self._checkpoint(done)
+                if interrupt.requested:
+                    self._stop_interrupted(done)
+        return time.perf_counter() - started
+
+    def _step(self, batch: Batch, step: int) -> None:
+        try:
+            for trainer in self.trainers.values():
+                trainer.step(batch, step)
+        except TrainingError as error:
+            states = self.run.resume_states()
+            error.where = str(self.run.path)
+            error.next = (
+                f"the last good checkpoint is {states[-1]}; try a lower --lr or --clip"
+                if states
+                else "there is no checkpoint yet; try a lower --lr or --clip, and --checkpoint-every N"
+            )
+            self.run.update_record(status="failed: non-finite loss")
+            raise
+
+    def _log(self, step: int, tokens_per_second: float) -> None:
+        values: dict[str, float | None] = {"tokens_per_second": tokens_per_second}
+        for name, trainer in self.trainers.items():
+            prefix = "" if name == MAIN else f"{name}/"
+            values |= {f"{prefix}{key}": value for key, value in trainer.report().items()}
+        self.run.append_log(step, values)
+        self.watcher.logged(step, values)
+        for tracker in self.trackers:
+            tracker.log(step, values)
+        self.plugins.hook.qsae_step_end(run=self.run, step=step, metrics=values)
+
+    def _measure(self, step: int) -> None:
+        values = {
+            name: measure(
+                trainer.coder,
+                self.held_out,
+                list(compose_metrics(self.config, self.plugins.registry).values()),
+            )
+            for name, trainer in self.trainers.items()
+        }
+        self.run.write_step_metrics(step, values)
+        self.watcher.measured(step, values)
+
+    def _checkpoint(self, step: int) -> None:
+        path = checkpoints.save_state(self.run, step, self.trainers, self.data)
+        self.plugins.hook.qsae_checkpoint_saved(run=self.run, path=path)
+
+    def _stop_interrupted(self, step: int) -> None:
+        self.run.update_record(status="interrupted")
+        raise TrainingError(
+            f"interrupted after step {step} of {self.steps}; everything up to here is saved",
+            where=str(self.run.path),
+            next=f"qsae train --config {self.run.config_file} --resume",
+        )
+
+    # --- after the last step
+
+    def _finish(self, seconds: float) -> None:
+        self.watcher.stop()
+        summary: dict[str, Any] = {
+            "model": self.data.model_name,
+            "layer": self.data.layer,
+            "steps": self.steps,
+            "tokens": self.config.train.n_tokens,
+            "training_seconds": round(seconds, 3),
+            "coders": {},
+        }
+        for name, trainer in self.trainers.items():
+            summary["coders"][name] = self._finish_coder(name, trainer.coder)
+        write_json(self.run.metrics_file, summary)
+        self.run.update_record(status="finished", completed_at=now())
+        for tracker in self.trackers:
+            tracker.finish()
+        self.plugins.hook.qsae_train_end(run=self.run)
+
+    def _finish_coder(self, name: str, coder: SparseCoder) -> dict[str, Any]:
+        folder = self.run.final if name == MAIN else self.run.checkpoints / name
+        source = {"model": self.data.model_name, "layer": self.data.layer, **self.data.describe()}
+        registry = self.plugins.registry
+        masters = self.config.run.save_float and name == MAIN
+        artifact.save(coder, folder, self.configs[name], registry, source, masters=masters)
+        self.plugins.hook.qsae_checkpoint_saved(run=self.run, path=folder)
+        self.watcher.message(f"evaluating {folder}")
+        loaded = artifact.load(folder, device=self.device, registry=registry)
+        return {
+            "artifact": artifact.measurements(loaded, folder) | {"path": str(folder.relative_to(self.run.path))},
+            "evaluations": evaluate(
+                loaded,
+                self.data,
+                compose_evaluations(self.config, registry),
+                lambda: list(compose_metrics(self.config, registry).values()),
+                n_tokens=self.config.train.eval_tokens,
+                batch_size=self.config.train.batch_size,
+            ),
+        }
+
+
+__all__ = ["QsaeError", "Watcher", "float_twin", "resolve_device", "shape_of", "train"]
