@@ -17,7 +17,7 @@ class ComponentConfig(BaseModel):
     of a command-line flag; so both are part of the contract.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 def option(

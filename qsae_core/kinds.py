@@ -72,3 +72,9 @@ CODER_SLOTS = ("sae", "transcoder")
 PART_SLOTS = ("quantizer", "encoder_quantizer", "activation", "sparsity")
 LIST_SLOTS = {"metrics": "metric", "evaluate": "evaluation", "trackers": "tracker"}
 """Places that take any number of components: config key -> kind."""
+LIST_DEFAULTS: dict[str, tuple[str, ...]] = {
+    "metrics": ("reconstruction", "sparsity"),
+    "evaluate": ("reconstruction", "loss-recovered"),
+    "trackers": (),
+}
+"""What stands there when nothing is chosen; a name that is not installed is left out with a note."""

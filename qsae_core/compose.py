@@ -1,0 +1,158 @@
+"""RunConfig -> live objects: data, coder, metrics. The only importer of component targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import torch
+
+from qsae_core.coder import CoderShape, Parts, SparseCoder
+from qsae_core.data import DataSource
+from qsae_core.errors import ConfigError, QsaeError
+from qsae_core.kinds import CODER_SLOTS, SLOTS
+from qsae_core.parts import Evaluation, Metric, Tracker
+from qsae_core.plugins import Plugins, load_plugins
+from qsae_core.registry import Registry
+from qsae_core.run_config import Block, RunConfig, read_stored_coder
+
+
+def compose_data(config: RunConfig, registry: Registry, *, device: str = "cpu") -> DataSource:
+    """The run's data source, under the run's seed.
+
+    Args:
+        device: where a language model behind the data runs (``auto`` is resolved by the caller).
+
+    Raises:
+        DataError: from the source, if its files or model cannot be read as asked.
+    """
+    target = registry.load_target(registry.get("data", config.data.use))
+    with _located(("data",), config.data, config.origins):
+        return target(config.data.options, seed=config.run.seed, device=device)
+
+
+def compose_coder(config: RunConfig, registry: Registry, shape: CoderShape) -> SparseCoder:
+    """A run's coder with its parts; the run's seed is given to the global generator first.
+
+    Args:
+        config: the run.
+        registry: where components come from.
+        shape: widths of the data; an SAE needs ``d_in == d_out`` and as many layers in as out.
+
+    Raises:
+        ConfigError: if an SAE is to map between different widths, or a constructor refuses its options.
+    """
+    torch.manual_seed(config.run.seed)
+    return _build_coder(config.components, config.origins, registry, shape)
+
+
+def compose_coder_from(
+    stored: Mapping[str, Any], shape: CoderShape, plugins: Plugins | None = None, *, place: str = "coder"
+) -> SparseCoder:
+    """The coder that ``run_config.stored_coder`` described; the global generator stays as it is.
+
+    Args:
+        stored: slot -> ``{"use", "options", "distribution", "version"}``.
+        shape: as in ``compose_coder``.
+        plugins: the installed plugins; found when left out.
+        place: what errors call the description (a file's path).
+
+    Raises:
+        ConfigError: if an option does not fit the component that is installed.
+        PluginError: if a component is not installed; the message names its distribution.
+    """
+    registry = (plugins or load_plugins()).registry
+    blocks = read_stored_coder(stored, registry, place)
+    with torch.random.fork_rng(devices=[]):
+        return _build_coder(blocks, {}, registry, shape)
+
+
+def compose_metrics(config: RunConfig, registry: Registry) -> dict[str, Metric]:
+    """Name -> a fresh metric, in the config's order."""
+    return _build_list("metrics", "metric", config.metrics, config, registry)
+
+
+def compose_evaluations(config: RunConfig, registry: Registry) -> dict[str, Evaluation]:
+    """Name -> evaluation, in the config's order."""
+    return _build_list("evaluate", "evaluation", config.evaluate, config, registry)
+
+
+def compose_trackers(config: RunConfig, registry: Registry) -> dict[str, Tracker]:
+    """Name -> tracker, in the config's order."""
+    return _build_list("trackers", "tracker", config.trackers, config, registry)
+
+
+def _build_list(
+    section: str, kind: str, blocks: tuple[Block, ...], config: RunConfig, registry: Registry
+) -> dict[str, Any]:
+    built = {}
+    for block in blocks:
+        target = registry.load_target(registry.get(kind, block.use))
+        with _located((section, block.use), block, config.origins):
+            built[block.use] = target(block.options)
+    return built
+
+
+def _build_coder(
+    blocks: Mapping[str, Block], origins: Mapping[str, str], registry: Registry, shape: CoderShape
+) -> SparseCoder:
+    slot = next(slot for slot in CODER_SLOTS if slot in blocks)
+    block = blocks[slot]
+    if slot == "sae" and (shape.d_in, shape.layers_in) != (shape.d_out, shape.layers_out):
+        source, goal = _width(shape.layers_in, shape.d_in), _width(shape.layers_out, shape.d_out)
+        raise ConfigError(
+            f"SAE '{block.use}' reconstructs its input, but the data goes from {source} to {goal}",
+            where="data",
+            allowed="input and target of one width; a transcoder where they differ",
+            next=f"--transcoder {' | '.join(registry.names('transcoder')) or 'NAME'}, or other data",
+        )
+    target = registry.load_target(registry.get(SLOTS[slot].kind, block.use))
+    parts = Parts(
+        **{name: _factory(name, blocks.get(name), origins, registry, slot, block) for name in Parts._fields}
+    )
+    with _located((slot,), block, origins):
+        return target(block.options, shape, parts)
+
+
+def _width(layers: int, d: int) -> str:
+    return f"d={d}" if layers == 1 else f"{layers} layers of d={d}"
+
+
+def _factory(
+    slot: str,
+    block: Block | None,
+    origins: Mapping[str, str],
+    registry: Registry,
+    coder_slot: str,
+    coder: Block,
+) -> Callable[[Any], Any]:
+    """Builds one part for each matrix or group of latents that the coder asks for."""
+    if block is None:
+
+        def refuse(size: Any) -> NoReturn:
+            raise AssertionError(f"{coder_slot} '{coder.use}' says that it has no {slot}, and asks for one")
+
+        return refuse
+    target = registry.load_target(registry.get(SLOTS[slot].kind, block.use))
+
+    def build(size: Any) -> Any:
+        with _located((slot,), block, origins):
+            return target(block.options, size)
+
+    return build
+
+
+@contextmanager
+def _located(path: tuple[str, ...], block: Block, origins: Mapping[str, str]) -> Iterator[None]:
+    """Add the place to an error of a constructor: ``where`` may be the name of one of its own options."""
+    try:
+        yield
+    except QsaeError as error:
+        options = type(block.options).model_fields
+        if error.where in options:
+            key = ".".join((*path, str(error.where)))
+            error.where = origins.get(key, key)
+        elif error.where is None:
+            error.where = f"{path[0]} '{block.use}'"
+        raise

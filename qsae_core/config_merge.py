@@ -1,0 +1,139 @@
+"""Layers of configuration -> one draft: which component goes where, with its options and their origins.
+
+Precedence: schema default < the coder's default parts < the layers in their order (YAML, then flags).
+Nothing is validated here but names; ``run_config`` validates the options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from qsae_core.config_draft import Draft, DraftConfig, lookup, split_block
+from qsae_core.config_layers import Layer
+from qsae_core.config_lists import merge_list, merge_section
+from qsae_core.errors import ConfigError
+from qsae_core.kinds import CODER_SLOTS, LIST_SLOTS, SLOTS
+
+if TYPE_CHECKING:
+    from qsae_core.registry import Registry
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What one layer says of one slot: perhaps a component, and options."""
+
+    layer: Layer
+    slot: str
+    use: str | None
+    options: Mapping[str, Any]
+
+
+def merge(layers: Sequence[Layer], registry: Registry, *, coder_required: bool = True) -> DraftConfig:
+    """Merge layers, lowest precedence first.
+
+    Raises:
+        ConfigError: for a block of the wrong form, no coder or two, or a part that the coder has not.
+        PluginError: for a component that is not installed.
+    """
+    draft = DraftConfig()
+    given = {slot: [g for layer in layers if (g := _given(layer, slot))] for slot in SLOTS}
+    coder_slot = _coder_slot(given, registry, coder_required)
+    default_parts: Mapping[str, Mapping[str, Any] | None] = {}
+    owner = ""
+    if coder_slot:
+        coder = _merge_slot(coder_slot, given[coder_slot], registry, draft.notes)
+        assert coder.spec is not None
+        draft.slots[coder_slot] = coder
+        default_parts, owner = coder.spec.default_parts, f"{coder.title} (default parts)"
+    for slot in SLOTS:
+        if slot in CODER_SLOTS:
+            continue
+        block = default_parts.get(slot, {})
+        if block is None:
+            _check_absent(given[slot], owner)
+            continue
+        defaults = _given(Layer({slot: block}, owner), slot)
+        draft.slots[slot] = _merge_slot(
+            slot, [*([defaults] if defaults else []), *given[slot]], registry, draft.notes, owner
+        )
+    for section, kind in LIST_SLOTS.items():
+        draft.lists[section] = merge_list(section, kind, layers, registry, draft.notes)
+    for section_draft in (draft.train, draft.run):
+        merge_section(section_draft, layers)
+    return draft
+
+
+def _given(layer: Layer, slot: str) -> _Given | None:
+    block = layer.tree.get(slot)
+    if block is None:
+        return None
+    use, options = split_block(block, layer.place(slot))
+    return _Given(layer, slot, use, options)
+
+
+def _coder_slot(given: Mapping[str, list[_Given]], registry: Registry, required: bool) -> str | None:
+    present = {slot: given[slot][-1].layer.place(slot) for slot in CODER_SLOTS if given[slot]}
+    if len(present) > 1:
+        raise ConfigError(
+            f"an SAE and a transcoder are both chosen ({', '.join(present.values())}); a run trains one"
+        )
+    chosen = next(iter(present), None)
+    if chosen and any(g.use for g in given[chosen]):
+        return chosen
+    if not required:
+        return None
+    saes, transcoders = registry.names("sae"), registry.names("transcoder")
+    raise ConfigError(
+        "no SAE and no transcoder is chosen",
+        where=present.get(chosen) if chosen else None,
+        allowed=f"--sae {' | '.join(saes) or '(none installed)'}"
+        + (f"; --transcoder {' | '.join(transcoders)}" if transcoders else ""),
+        next=f"qsae train --sae {saes[0]}"
+        if saes
+        else "pip install a qsae-sae-* plugin; see qsae list-plugins",
+    )
+
+
+def _check_absent(given: Sequence[_Given], owner: str) -> None:
+    for g in given:
+        raise ConfigError(
+            f"{owner.removesuffix(' (default parts)')} has no {g.slot} to choose", where=g.layer.place(g.slot)
+        )
+
+
+def _merge_slot(
+    slot: str, given: Sequence[_Given], registry: Registry, notes: list[str], owner: str = ""
+) -> Draft:
+    """One slot's component is the last one chosen. Options given beside another component stay where the
+    chosen one has them too (``k`` of another rule); a coder's defaults for another component do not."""
+    kind = SLOTS[slot].kind
+    chooser = next((g for g in reversed(given) if g.use), None)
+    use = chooser.use if chooser else SLOTS[slot].default
+    assert use is not None  # only coders have no default, and _coder_slot has seen one
+    chosen_at = chooser.layer.place(slot) if chooser else "default"
+    spec = lookup(registry, kind, use, chosen_at if chooser else slot)
+    draft = Draft((slot,), spec.config, spec, chosen_at=chosen_at)
+    for g in given:
+        is_default_part = bool(owner) and g.layer.name == owner
+        beside = g.use if g.use != use else None
+        if is_default_part and beside:
+            continue
+        for option, value in g.options.items():
+            if (
+                beside
+                and option not in spec.config.model_fields
+                and _has_option(registry, kind, beside, option)
+            ):
+                notes.append(
+                    f"{g.layer.place(slot, option)} is left out: it belongs to {kind} '{beside}', "
+                    f"and {kind} '{use}' is chosen ({draft.chosen_at})"
+                )
+                continue
+            draft.give(option, value, g.layer.place(slot, option))
+    return draft
+
+
+def _has_option(registry: Registry, kind: str, name: str, option: str) -> bool:
+    return name not in registry.names(kind) or option in registry.get(kind, name).config.model_fields

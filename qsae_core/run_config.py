@@ -1,0 +1,238 @@
+"""RunConfig: everything that a run is, validated, with every default filled in. Imports no torch."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import qsae_core
+from qsae_core.component import ComponentConfig, ComponentSpec
+from qsae_core.config_errors import validate
+from qsae_core.config_layers import Layer, checked_layer
+from qsae_core.config_merge import Draft, DraftConfig, merge
+from qsae_core.errors import ConfigError, PluginError
+from qsae_core.kinds import CODER_SLOTS, LIST_SLOTS, PART_SLOTS, SLOTS
+from qsae_core.run_settings import RunSettings, TrainConfig
+
+if TYPE_CHECKING:
+    from qsae_core.registry import Registry
+
+__all__ = ["Block", "RunConfig", "RunSettings", "TrainConfig", "resolve"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A chosen component and its options.
+
+    Attributes:
+        use: the component's name.
+        options: an instance of the component's own config class.
+    """
+
+    use: str
+    options: ComponentConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """``{"use": name, option: JSON value, ...}``, every option included."""
+        return {"use": self.use, **self.options.model_dump(mode="json")}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A resolved run.
+
+    Attributes:
+        components: slot of ``kinds.SLOTS`` -> block; exactly one of ``sae`` and ``transcoder``, and no slot
+            that the coder has no part for.
+        metrics: what is measured while training and at the end.
+        evaluate: evaluations of the trained coder.
+        trackers: where a run's numbers are sent.
+        train: the loop.
+        run: seed, device, places.
+        versions: python, qsae, torch, and every distribution that provides one of the components -> version.
+        notes: what the user should be told about how this was resolved; not part of equality.
+        origins: dotted key -> the place that gave it (``my.yaml: sparsity.k``); not part of equality.
+    """
+
+    components: Mapping[str, Block]
+    metrics: tuple[Block, ...] = ()
+    evaluate: tuple[Block, ...] = ()
+    trackers: tuple[Block, ...] = ()
+    train: TrainConfig = field(default_factory=TrainConfig)
+    run: RunSettings = field(default_factory=RunSettings)
+    versions: Mapping[str, str] = field(default_factory=dict, compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def coder_slot(self) -> str:
+        """``"sae"`` or ``"transcoder"``."""
+        return next(slot for slot in CODER_SLOTS if slot in self.components)
+
+    @property
+    def coder(self) -> Block:
+        """The SAE or the transcoder."""
+        return self.components[self.coder_slot]
+
+    @property
+    def data(self) -> Block:
+        """The data source."""
+        return self.components["data"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values with every default filled in; ``from_dict`` gives an equal RunConfig back.
+
+        ``run.overwrite`` and ``run.resume`` are left out: they are about one start, not about the run, and
+        repeating a run from its record must not overwrite anything.
+        """
+        return {
+            **{slot: block.to_dict() for slot, block in self.components.items()},
+            **{section: [b.to_dict() for b in getattr(self, section)] for section in LIST_SLOTS},
+            "train": self.train.model_dump(mode="json"),
+            "run": self.run.model_dump(mode="json", exclude={"overwrite", "resume"}),
+            "versions": dict(self.versions),
+        }
+
+    @staticmethod
+    def from_dict(tree: Mapping[str, Any], registry: Registry, name: str = "config") -> RunConfig:
+        """The RunConfig that a tree of YAML or JSON values describes; ``name`` is what errors call it."""
+        return resolve([checked_layer(tree, name)], registry)
+
+
+def resolve(layers: Sequence[Layer], registry: Registry) -> RunConfig:
+    """Merge the layers (lowest precedence first) over all defaults and validate the result.
+
+    Raises:
+        ConfigError: for an option that does not fit, with its place; for a combination that a coder refuses.
+        PluginError: for a component that is not installed.
+    """
+    draft = merge(layers, registry)
+    _check_refusals(draft)
+    components = {slot: _block(draft.slots[slot]) for slot in SLOTS if slot in draft.slots}
+    lists = {section: tuple(_block(d) for d in drafts) for section, drafts in draft.lists.items()}
+    origins = {
+        ".".join((*d.path, option)): place for d in draft.drafts() for option, place in d.origins.items()
+    }
+    _check_k(components, origins)
+    found = versions((d.spec for d in draft.drafts() if d.spec), registry)
+    return RunConfig(
+        components=components,
+        **lists,
+        train=cast(TrainConfig, validate(draft.train)),
+        run=cast(RunSettings, validate(draft.run)),
+        versions=found,
+        notes=(*draft.notes, *(note for layer in layers for note in _version_notes(layer, found))),
+        origins=origins,
+    )
+
+
+def stored_coder(config: RunConfig, registry: Registry) -> dict[str, dict[str, Any]]:
+    """The coder and its parts as an artifact stores them.
+
+    Slot -> ``{"use", "options", "distribution", "version"}``, every option included.
+    """
+    stored = {}
+    for slot, block in config.components.items():
+        if slot in (*CODER_SLOTS, *PART_SLOTS):
+            distribution, version = registry.provider(SLOTS[slot].kind, block.use)
+            options = block.options.model_dump(mode="json")
+            stored[slot] = {
+                "use": block.use,
+                "options": options,
+                "distribution": distribution,
+                "version": version,
+            }
+    return stored
+
+
+def read_stored_coder(stored: Mapping[str, Any], registry: Registry, place: str) -> dict[str, Block]:
+    """The blocks that ``stored_coder`` wrote; no coder's default part is filled in.
+
+    Raises:
+        ConfigError: if an entry or an option does not fit what is installed.
+        PluginError: if a component is not installed; it names the distribution that has it.
+    """
+    blocks = {}
+    for slot, entry in stored.items():
+        if slot not in SLOTS or not isinstance(entry, Mapping) or not isinstance(entry.get("use"), str):
+            raise ConfigError(f"'{slot}' is no part of a coder", where=place, allowed=", ".join(SLOTS))
+        kind, name = SLOTS[slot].kind, entry["use"]
+        if name not in registry.names(kind) and entry.get("distribution"):
+            package = f"{entry['distribution']} {entry.get('version', '')}".strip()
+            raise PluginError(
+                f"{kind} '{name}' of {package} is needed and is not installed",
+                where=place,
+                next=f"pip install {entry['distribution']}, or see qsae list-plugins",
+            )
+        spec = registry.get(kind, name)
+        options = dict(entry.get("options", {}))
+        origins = {option: f"{place}: {slot}.{option}" for option in options}
+        blocks[slot] = _block(Draft((slot,), spec.config, spec, options, origins))
+    if sum(slot in blocks for slot in CODER_SLOTS) != 1:
+        raise ConfigError("holds not exactly one SAE or transcoder", where=place)
+    return blocks
+
+
+def versions(specs: Iterable[ComponentSpec], registry: Registry) -> dict[str, str]:
+    """Versions of python, qsae, torch, and of the distributions that provide these components."""
+    found = {"python": platform.python_version(), "qsae": qsae_core.__version__, "torch": _version("torch")}
+    provided = dict(registry.provider(spec.kind, spec.name) for spec in specs)
+    return found | {name: provided[name] for name in sorted(provided)}
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _version_notes(layer: Layer, found: Mapping[str, str]) -> list[str]:
+    recorded = layer.tree.get("versions")
+    if not isinstance(recorded, Mapping):
+        return []
+    return [
+        f"{layer.name} was written with {name} {version}, and {name} {found[name]} is here: "
+        "the run may not repeat exactly"
+        for name, version in recorded.items()
+        if name in found and found[name] != version
+    ]
+
+
+def _block(draft: Draft) -> Block:
+    assert draft.spec is not None  # only train and run have none
+    return Block(draft.spec.name, validate(draft))
+
+
+def _check_refusals(draft: DraftConfig) -> None:
+    coder = draft.coder
+    assert coder is not None  # merge requires one
+    assert coder.spec is not None
+    for slot, part in draft.slots.items():
+        assert part.spec is not None
+        for kind in (slot, part.spec.kind):
+            reason = coder.spec.refuses.get((kind, part.spec.name))
+            if reason:
+                raise ConfigError(
+                    f"{coder.title} cannot work with {part.title}: {reason}",
+                    where=part.chosen_at if part.chosen_at != "default" else slot,
+                    next=f"qsae describe {coder.spec.kind} {coder.spec.name}",
+                )
+
+
+def _check_k(components: Mapping[str, Block], origins: Mapping[str, str]) -> None:
+    """A rule that keeps k latents of each token needs as many."""
+    if "sparsity" not in components:
+        return
+    k = getattr(components["sparsity"].options, "k", None)
+    coder = next(components[slot] for slot in CODER_SLOTS if slot in components)
+    n_latents = getattr(coder.options, "n_latents", None)
+    if isinstance(k, int) and isinstance(n_latents, int) and k > n_latents:
+        raise ConfigError(
+            f"k ({k}) exceeds n_latents ({n_latents})",
+            where=origins.get("sparsity.k", "sparsity.k"),
+            allowed=f"1 to {n_latents}, or a larger --n-latents",
+        )

@@ -1,0 +1,124 @@
+"""The two sections of a run that no plugin brings: ``train`` (the loop) and ``run`` (where and how)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from qsae_core.component import ComponentConfig, option
+
+DEFAULT_TOKENS = 2_000_000
+Positive = Annotated[int, Field(gt=0)]
+NotNegative = Annotated[int, Field(ge=0)]
+
+
+class TrainConfig(ComponentConfig):
+    """How long and how the coder is trained (Adam, linear warm-up, constant rate, linear decay to zero)."""
+
+    tokens: Positive | None = option(
+        DEFAULT_TOKENS, "length of training in vectors (tokens), rounded up to whole batches; or give steps"
+    )
+    steps: Positive | None = option(None, "length of training in optimiser steps, instead of tokens")
+    batch_size: int = option(4096, "vectors per optimiser step", gt=0)
+    lr: Annotated[float, Field(gt=0)] | Literal["auto"] = option(
+        "auto", "peak learning rate of Adam; auto: scaled with the size of the dictionary"
+    )
+    warmup: float = option(0.05, "share of the steps in which the rate rises from zero", ge=0, le=1)
+    decay: float = option(0.2, "share of the steps at the end in which the rate falls to zero", ge=0, le=1)
+    beta1: float = option(0.9, "Adam's decay of the first moment", ge=0, lt=1)
+    beta2: float = option(0.999, "Adam's decay of the second moment", ge=0, lt=1)
+    clip: Annotated[float, Field(gt=0)] | None = option(
+        1.0, "largest norm of the gradient of all parameters together; none: no clipping"
+    )
+    precision: Literal["fp32", "bf16"] = option(
+        "fp32", "arithmetic of matrix products: fp32, or bf16 autocast; masters and moments stay fp32"
+    )
+    quantize_after: float = option(
+        0.5, "share of the steps trained in float before training passes through the quantizers", ge=0, le=1
+    )
+    statistics_tokens: int = option(
+        16384, "training vectors from which normalisation and initial values are computed", gt=0
+    )
+    log_every: Positive | Literal["auto"] = option(
+        "auto", "steps between logged lines; auto: 200 lines a run"
+    )
+    eval_every: NotNegative | Literal["auto"] = option(
+        "auto", "steps between measurements on held-out vectors; 0: only at the end; auto: 10 a run"
+    )
+    eval_tokens: int = option(32768, "held-out vectors (tokens) that each measurement uses", gt=0)
+    checkpoint_every: int = option(
+        0, "steps between checkpoints to resume from; 0: only at the end or when interrupted", ge=0
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_replace_tokens(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("steps") is not None and "tokens" not in values:
+            return {**values, "tokens": None}
+        return values
+
+    @model_validator(mode="after")
+    def _check_together(self) -> TrainConfig:
+        if self.tokens is None and self.steps is None:
+            raise ValueError("the length of training is missing: give tokens or steps")
+        if self.tokens is not None and self.steps is not None:
+            raise ValueError(
+                f"tokens ({self.tokens}) and steps ({self.steps}) are both given; give one of them"
+            )
+        if self.warmup + self.decay > 1:
+            raise ValueError(
+                f"warmup ({self.warmup}) and decay ({self.decay}) together exceed the whole run (1)"
+            )
+        return self
+
+    @property
+    def n_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        if self.steps is not None:
+            return self.steps
+        assert self.tokens is not None  # _check_together
+        return -(-self.tokens // self.batch_size)
+
+    @property
+    def n_tokens(self) -> int:
+        """Vectors of the whole run, in whole batches."""
+        return self.n_steps * self.batch_size
+
+
+class RunSettings(ComponentConfig):
+    """What surrounds the training: seed, device, where results go."""
+
+    seed: int = option(0, "seed of initial weights, data order and every other draw", ge=0, lt=2**63)
+    device: str = option("auto", "auto (cuda where there is one), cpu, cuda or cuda:N")
+    out: str = option("results", "folder under which the run's own folder is made")
+    name: str | None = option(None, "name of the run's folder, instead of {coder}-{model}")
+    overwrite: bool = option(False, "replace a finished run that has the same folder")
+    resume: bool = option(False, "continue an interrupted run from its last checkpoint")
+    save_float: bool = option(False, "write the float32 master weights beside the packed artifact")
+    compare_float: bool = option(
+        False, "also train a full-precision topk SAE of the same size and budget, and show both"
+    )
+    threads: Positive | None = option(None, "CPU threads of torch; none: as many as torch takes by itself")
+
+    @field_validator("device")
+    @classmethod
+    def _check_device(cls, device: str) -> str:
+        kind, colon, index = device.partition(":")
+        known = device in ("auto", "cpu", "cuda") or (kind == "cuda" and bool(colon) and index.isdecimal())
+        if not known:
+            raise ValueError("Input should be auto, cpu, cuda or cuda:N")
+        return device
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str | None) -> str | None:
+        if name is not None and (not name.strip() or name in (".", "..") or any(c in name for c in "/\\\0")):
+            raise ValueError("Input should be one folder's name, without slashes")
+        return name
+
+    @model_validator(mode="after")
+    def _check_together(self) -> RunSettings:
+        if self.overwrite and self.resume:
+            raise ValueError("overwrite and resume exclude each other; give one of them")
+        return self
