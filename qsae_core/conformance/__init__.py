@@ -1,0 +1,38 @@
+"""The conformance kit: what every component has to do, checked. A plugin's whole conformance test is
+
+    from qsae_core.conformance import parametrize_with_checks
+
+    test_conformance = parametrize_with_checks("qsae-quantizers")
+
+``qsae check DIST`` runs the same checks without pytest, through ``checks_for``.
+
+What a component may declare, as class attributes or methods of its target:
+
+| kind | name | meaning |
+|---|---|---|
+| any | ``conformance_cases(cls, folder) -> list[Case]`` | sample configurations (see ``Case``) |
+| activation | ``straight_through = True`` | its gradient is a surrogate, not its derivative |
+| sparsity | ``selects_largest = False`` | ``fixed_k`` entries, but not the k largest |
+| metric | ``batch_dependent = {"name"}`` | values that are defined over batches |
+| coder | ``without_gradient = {"name"}`` | parameters that the loss does not reach |
+
+Everything else that a component cannot comply with is an expected failure with a reason.
+"""
+
+from __future__ import annotations
+
+from qsae_core.conformance.cases import Case, choices
+from qsae_core.conformance.check import Check, CheckFailure
+from qsae_core.conformance.collect import checks_for, checks_for_component, expecting
+from qsae_core.conformance.pytest_entry import parametrize_with_checks
+
+__all__ = [
+    "Case",
+    "Check",
+    "CheckFailure",
+    "checks_for",
+    "checks_for_component",
+    "choices",
+    "expecting",
+    "parametrize_with_checks",
+]

@@ -1,0 +1,112 @@
+"""Rules for quantizers: the grid, and the packed form. Shapes: F rows, D columns, G grid points."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from torch import Tensor
+
+from qsae_core.conformance.cases import Case
+from qsae_core.conformance.check import (
+    NotApplicable,
+    Rules,
+    expect,
+    expect_equal,
+)
+from qsae_core.conformance.quantizer_samples import admits, built, matrices, samples
+from qsae_core.conformance.subject import Subject
+from qsae_core.parts import Packed, Quantizer
+
+RULES = Rules()
+MOST_BITS = 36
+"""No quantizer stores more than float32 weights and a scale per row."""
+
+
+@RULES.each_case("grid", "each row of W_hat is a scale (or one per group) times values of grid().")
+def _grid(subject: Subject, case: Case) -> None:
+    shape = (16, 128)
+    if not admits(subject, case, shape):
+        raise NotApplicable(f"these options refuse a {list(shape)} matrix")
+    weight = matrices(shape)["entries of size 1"]
+    quantizer = built(subject, case, weight)
+    grid = quantizer.grid()
+    if grid is None:
+        raise NotApplicable("the quantizer declares no fixed grid")
+    expect(grid.dim() == 1 and grid.numel() > 0, f"grid() has shape {list(grid.shape)}, not [G].")
+    expect((grid.diff() > 0).all(), f"grid() is not in strictly ascending order: {grid.tolist()[:8]}.")
+    groups = _scale_groups(quantizer, weight)
+    for row, values in enumerate(quantizer.fake_quantize(weight).double()):
+        for group in values.view(groups, -1):
+            distinct = group.unique()
+            expect(
+                _fits(distinct, grid.double()),
+                f"row {row} takes {distinct.numel()} values, not a scale times the {grid.numel()} of grid(): "
+                f"{[round(v, 6) for v in distinct.tolist()[:8]]}.",
+            )
+
+
+def _scale_groups(quantizer: Quantizer, weight: Tensor) -> int:
+    """How many scales a row has, from the packed scales; 1 for scales per row and for the tensor."""
+    scales = quantizer.pack(weight).tensors.get("scales")
+    if scales is None or scales.numel() % weight.shape[0] or weight.numel() % scales.numel():
+        return 1
+    return max(1, scales.numel() // weight.shape[0])
+
+
+def _fits(values: Tensor, grid: Tensor) -> bool:
+    """Whether some scale makes every value a grid point; the largest one must then stand for one of them."""
+    largest = values[values.abs().argmax()]
+    if largest == 0:
+        return bool((grid == 0).any())
+    for point in grid[grid != 0]:
+        scale = largest / point
+        if scale > 0:
+            distance = (values[:, None] / scale - grid[None, :]).abs().min(dim=1).values
+            if distance.max() <= 1e-5 * grid.abs().max():
+                return True
+    return False
+
+
+@RULES.each_case(
+    "pack", "unpack(pack(W)) by a fresh quantizer equals fake_quantize(W) in evaluation mode, bit for bit."
+)
+def _pack(subject: Subject, case: Case) -> None:
+    for what, weight in samples(subject, case):
+        quantizer = built(subject, case, weight)
+        with torch.no_grad():
+            packed = quantizer.pack(weight)
+            expect(tuple(packed.shape) == tuple(weight.shape), f"Packed.shape of {what} is {packed.shape}.")
+            fresh: Quantizer = subject.build(case, (weight.shape[0], weight.shape[1]))
+            unpacked = fresh.eval().unpack(_stored(packed))
+            expect_equal(unpacked, quantizer.fake_quantize(weight), f"unpack against fake_quantize of {what}")
+
+
+@RULES.each_case(
+    "packed-size", "the packed form counts every byte it stores, in plain CPU tensors and small JSON values."
+)
+def _packed_size(subject: Subject, case: Case) -> None:
+    layouts = []
+    for shape in ((64, 128), (512, 128)):
+        if not admits(subject, case, shape):
+            raise NotApplicable(f"these options refuse a {list(shape)} matrix")
+        weight = matrices(shape)["entries of size 1"]
+        packed = built(subject, case, weight).pack(weight)
+        layouts.append(len(json.dumps(packed.layout)))
+        for name, tensor in packed.tensors.items():
+            expect(not tensor.requires_grad, f"the packed tensor {name!r} carries a gradient.")
+        bits = 8 * sum(t.numel() * t.element_size() for t in packed.tensors.values()) / weight.numel()
+        expect(
+            abs(packed.bits_per_weight - bits) < 1e-9,
+            f"bits_per_weight says {packed.bits_per_weight}, but the tensors hold {bits} bits per weight.",
+        )
+        expect(bits <= MOST_BITS, f"it stores {bits:.1f} bits per weight, more than float32 does.")
+    expect(
+        layouts[1] <= layouts[0] + 64, "the layout grows with the matrix: it hides data that no one counts."
+    )
+
+
+def _stored(packed: Packed) -> Packed:
+    """The packed matrix as it comes back from a file: copies, and a layout that went through JSON."""
+    tensors = {name: t.detach().clone().contiguous() for name, t in packed.tensors.items()}
+    return Packed(tensors, (packed.shape[0], packed.shape[1]), json.loads(json.dumps(packed.layout)))
