@@ -165,7 +165,7 @@ def import_target(target: str, where: str) -> Any:
 def _class_fault(target: Any, base: type[Any], spec: ComponentSpec) -> str | None:
     base_name = KINDS[spec.kind].base.replace(":", ".")
     if not inspect.isclass(target):
-        return f"is a {type(target).__name__}, not a class; a {spec.kind} is a subclass of {base_name}"
+        return f"is of type {type(target).__name__}; it must be a class that subclasses {base_name}"
     if not issubclass(target, base):
         return f"does not subclass {base_name}, as every {spec.kind} must"
     missing = sorted(getattr(target, "__abstractmethods__", ()))
