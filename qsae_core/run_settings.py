@@ -97,7 +97,8 @@ class RunSettings(ComponentConfig):
     resume: bool = option(False, "continue an interrupted run from its last checkpoint")
     save_float: bool = option(False, "write the float32 master weights beside the packed artifact")
     compare_float: bool = option(
-        False, "also train a full-precision topk SAE of the same size and budget, and show both"
+        True,
+        "where anything is quantized, also train the same coder in full precision on the same batches, and show both",
     )
     threads: Positive | None = option(None, "CPU threads of torch; none: as many as torch takes by itself")
 

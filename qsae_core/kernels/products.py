@@ -38,7 +38,7 @@ def gather_dot(left_BD: Tensor, right_FD: Tensor, codes: SparseCodes) -> Tensor:
         return out
     if codes.indices.numel() == 0:
         return left_BD.new_zeros(0)
-    return torch._embedding_bag_per_sample_weights_backward(
+    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
         left_BD.contiguous(),
         right_FD.contiguous(),
         codes.indices.long(),
