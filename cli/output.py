@@ -48,4 +48,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title:
     if title:
         click.echo(title)
     width = None if sys.stdout.isatty() else 10_000  # no wrapped rows for grep and less
-    Console(width=width, highlight=False).print(table)
+    console = Console(width=width, highlight=False)
+    with console.capture() as capture:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
