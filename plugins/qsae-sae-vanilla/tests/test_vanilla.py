@@ -1,0 +1,54 @@
+"""The ReLU SAE by hand, and its gradient against the dense formula."""
+
+import pytest
+import torch
+from qsae_sae_vanilla import VanillaConfig
+from qsae_sae_vanilla.model import VanillaSAE
+
+from qsae_core.coder import CoderShape, Parts
+from qsae_core.conformance.reference_parts import L1, IdentityQuantizer, PlainConfig, ReLU
+from qsae_core.data import Batch
+
+PLAIN = PlainConfig()
+
+
+def make(n_latents=3, width=2):
+    parts = Parts(
+        quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
+        encoder_quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
+        activation=lambda n: ReLU(PLAIN, n),
+        sparsity=lambda n: L1(PLAIN, n),  # coefficient 0.01
+    )
+    config = VanillaConfig(n_latents=n_latents, normalize="none", rotate=False)
+    return VanillaSAE(config, CoderShape(width, width), parts)
+
+
+def test_encode_decode_and_loss():
+    coder = make()
+    with torch.no_grad():
+        coder.W_enc.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]))
+        coder.W_dec.weight.copy_(torch.tensor([[2.0, 0.0], [0.0, 0.5], [1.0, 1.0]]))
+        coder.b_dec.copy_(torch.tensor([1.0, 0.0]))
+    x = torch.tensor([[3.0, 4.0]])
+    # x - b_dec = (2, 4); latents 2, 4, 0; x_hat = (4, 2) + (1, 0) = (5, 2); squared error 4 + 4
+    output = coder.loss(Batch(x, x))
+    assert output.codes.to_dense().tolist() == [[2.0, 4.0, 0.0]]
+    assert output.terms["mse"].item() == pytest.approx(8.0)
+    # the sum, not the mean, over latents of f ||w||: 2 * 2 + 4 * 0.5 = 6
+    assert output.terms["sparsity"].item() == pytest.approx(0.01 * 6.0)
+
+
+def test_gradients_equal_the_dense_formula():
+    torch.manual_seed(0)
+    coder = make(n_latents=24, width=6).double()
+    x = torch.randn(40, 6, dtype=torch.float64)
+    parameters = list(coder.parameters())
+    with torch.no_grad():
+        coder.b_dec.normal_()
+    sparse = torch.autograd.grad(sum(coder.loss(Batch(x, x)).terms.values()), parameters)
+    W_enc, W_dec = coder.W_enc.weight, coder.W_dec.weight
+    f = torch.relu((x - coder.b_dec) @ W_enc.T + coder.b_enc)
+    x_hat = f @ W_dec + coder.b_dec
+    loss = (x - x_hat).square().sum(1).mean() + 0.01 * (f * W_dec.norm(dim=1)).sum(1).mean()
+    for ours, dense in zip(sparse, torch.autograd.grad(loss, parameters), strict=True):
+        torch.testing.assert_close(ours, dense, rtol=1e-9, atol=1e-9)
