@@ -54,20 +54,21 @@ class Case:
         return ", ".join(f"{k}={v}" for k, v in chosen.items()) or "defaults"
 
 
-def choices(config: type[ComponentConfig], **options: Any) -> list[Case]:
+def choices(config: type[ComponentConfig], together: int = 2, **options: Any) -> list[Case]:
     """Cases for the combinations of the config's ``Literal``, ``bool`` and narrow ``int`` options.
 
-    The first is the given options with every default; combinations that the config itself refuses are
-    left out. Where there are more than ``MAX_CASES``, each option is varied on its own first, then pairs.
+    The first is the given options with every default, then each option is varied on its own, then pairs.
+    Combinations that the config itself refuses are left out, and so is what goes beyond ``MAX_CASES``.
 
     Args:
         config: the component's options.
+        together: how many options differ from their default at once.
         options: values that every case has; these options are not varied.
     """
     values = {n: v for n, f in config.model_fields.items() if n not in options and (v := _values(f))}
     cases: list[Case] = []
     seen: list[ComponentConfig] = []
-    for change in _changes(values):
+    for change in _changes(values, together):
         candidate = {**options, **change}
         try:
             built = config(**candidate)
@@ -81,9 +82,9 @@ def choices(config: type[ComponentConfig], **options: Any) -> list[Case]:
     return cases or [Case(options)]
 
 
-def _changes(values: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
-    """No change, then changes of one option, of two, and so on."""
-    for how_many in range(len(values) + 1):
+def _changes(values: Mapping[str, list[Any]], together: int) -> Iterator[dict[str, Any]]:
+    """No change, then changes of one option, then of two, and so on."""
+    for how_many in range(min(together, len(values)) + 1):
         for names in itertools.combinations(values, how_many):
             for combination in itertools.product(*(values[n] for n in names)):
                 yield dict(zip(names, combination, strict=True))

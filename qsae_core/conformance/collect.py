@@ -15,8 +15,8 @@ from qsae_core.plugins import PluginRecord, load_plugins
 from qsae_core.registry import Registry
 
 KIND_MODULES = {
-    "sae": ("coder",),
-    "transcoder": ("coder",),
+    "sae": ("coder", "coder_state"),
+    "transcoder": ("coder", "coder_state"),
     "quantizer": ("quantizer", "quantizer_storage"),
     "activation": ("activation",),
     "sparsity": ("sparsity",),

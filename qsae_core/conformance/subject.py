@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from qsae_core.component import ComponentConfig, ComponentSpec
 from qsae_core.conformance.cases import Case, choices
 from qsae_core.conformance.check import NotApplicable
+from qsae_core.kinds import CODER_SLOTS, PART_SLOTS
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
@@ -53,7 +54,11 @@ class Subject:
     def declared_cases(self) -> list[Case]:
         """The sample configurations, from the class or from the config; lets exceptions through."""
         declare = getattr(self.target, "conformance_cases", None)
-        return list(declare(self.folder)) if declare else choices(self.spec.config)
+        if declare is not None:
+            return list(declare(self.folder))
+        if self.spec.kind in CODER_SLOTS:
+            return choices(self.spec.config, together=1)
+        return choices(self.spec.config, together=2 if self.spec.kind in PART_SLOTS else 0)
 
     @cached_property
     def cases(self) -> list[Case]:

@@ -1,0 +1,132 @@
+"""Minimal parts, so that a coder can be checked on core alone. Shapes: B tokens, F latents, D columns.
+
+They stand in for a coder's default parts that are not installed; they obey the same contracts, and the
+kit's own tests hold them to its checks.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qsae_core.codes import SparseCodes
+from qsae_core.component import ComponentConfig, ComponentSpec, option
+from qsae_core.errors import ConfigError
+from qsae_core.parts import Activation, Packed, Quantizer, SparsityRule
+
+MODULE = "qsae_core.conformance.reference_parts"
+
+
+class PlainConfig(ComponentConfig):
+    """No options."""
+
+
+class TopKConfig(ComponentConfig):
+    """Keep the k largest latents of each token."""
+
+    k: int = option(8, "active latents per token", gt=0)
+
+
+class IdentityQuantizer(Quantizer):
+    """Leaves a matrix as it is and stores it as float32."""
+
+    def fake_quantize(self, weight_FD: Tensor) -> Tensor:
+        """The matrix itself."""
+        return weight_FD
+
+    def pack(self, weight_FD: Tensor) -> Packed:
+        """A float32 copy."""
+        return Packed({"values": weight_FD.detach().float().clone()}, self.shape)
+
+    def unpack(self, packed: Packed) -> Tensor:
+        """The float32 copy."""
+        return packed.tensors["values"]
+
+    @property
+    def is_identity(self) -> bool:
+        """True."""
+        return True
+
+
+class SignQuantizer(Quantizer):
+    """``w_hat = s_j sign(w)`` with ``s_j = max|w_j|``: coarse, but the same when applied twice."""
+
+    def fake_quantize(self, weight_FD: Tensor) -> Tensor:
+        """Signs times the row's largest entry; the gradient passes straight through."""
+        master = weight_FD.detach()
+        quantized = _signs(master).to(master.dtype) * master.abs().amax(1, keepdim=True)
+        return quantized + (weight_FD - master)  # adds exactly 0, and lets the gradient through
+
+    def pack(self, weight_FD: Tensor) -> Packed:
+        """int8 signs and float32 scales."""
+        quantized = self.fake_quantize(weight_FD.detach())
+        scales = quantized.abs().amax(1, keepdim=True).float()
+        return Packed({"codes": _signs(quantized), "scales": scales}, self.shape)
+
+    def unpack(self, packed: Packed) -> Tensor:
+        """Signs times scales."""
+        return packed.tensors["codes"].float() * packed.tensors["scales"]
+
+    def grid(self) -> Tensor:
+        """-1 and 1."""
+        return torch.tensor([-1.0, 1.0])
+
+
+def _signs(weight_FD: Tensor) -> Tensor:
+    return torch.where(weight_FD >= 0, 1, -1).to(torch.int8)
+
+
+class ReLU(Activation):
+    """max(z, 0)."""
+
+    def forward(self, pre_acts: Tensor, latent_index: Tensor | None = None) -> Tensor:
+        """Latents from pre-activations."""
+        return pre_acts.relu()
+
+
+class TopK(SparsityRule):
+    """The k largest latents of each token."""
+
+    def __init__(self, config: TopKConfig, n_latents: int) -> None:
+        super().__init__(config, n_latents)
+        if config.k > n_latents:
+            raise ConfigError(f"k ({config.k}) exceeds n_latents ({n_latents})")
+        self.fixed_k = config.k
+
+    def select(self, latents_BF: Tensor, importance_F: Tensor | None = None) -> SparseCodes:
+        """Rank by latent times importance."""
+        ranking = latents_BF if importance_F is None else latents_BF * importance_F
+        indices = ranking.topk(self.fixed_k or 0, dim=1).indices
+        return SparseCodes.from_top_k(indices, latents_BF.gather(1, indices), self.n_latents)
+
+
+class L1(SparsityRule):
+    """Every latent that is not zero, at a price: ``0.01 sum_j |f_j| ||w_j||``."""
+
+    def select(self, latents_BF: Tensor, importance_F: Tensor | None = None) -> SparseCodes:
+        """The support of the latents."""
+        return SparseCodes.from_dense(latents_BF)
+
+    def penalty(self, codes: SparseCodes, atom_norms_F: Tensor) -> Tensor:
+        """Mean over tokens."""
+        weighted = codes.values.abs() * atom_norms_F[codes.indices.long()]
+        return 0.01 * weighted.sum() / codes.batch_size
+
+
+REFERENCES = {
+    (spec.kind, spec.name): spec
+    for spec in (
+        ComponentSpec("quantizer", "none", PlainConfig, f"{MODULE}:IdentityQuantizer"),
+        ComponentSpec("quantizer", "sign", PlainConfig, f"{MODULE}:SignQuantizer"),
+        ComponentSpec("activation", "relu", PlainConfig, f"{MODULE}:ReLU"),
+        ComponentSpec("sparsity", "topk", TopKConfig, f"{MODULE}:TopK"),
+        ComponentSpec("sparsity", "l1", PlainConfig, f"{MODULE}:L1"),
+    )
+}
+"""(kind, name) -> the kit's part."""
+
+
+def reference(kind: str, name: str) -> ComponentSpec:
+    """The kit's part that stands in for one that is not installed: of that name, or a typical one."""
+    typical = {"quantizer": "sign", "activation": "relu", "sparsity": "topk"}
+    return REFERENCES.get((kind, name)) or REFERENCES[kind, typical[kind]]

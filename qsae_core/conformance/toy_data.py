@@ -1,0 +1,111 @@
+"""A small data source in memory, for checks of coders. Shapes: B tokens, L layers, D width."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qsae_core.coder import CoderShape
+from qsae_core.component import ComponentConfig
+from qsae_core.conformance.toy_model import ToyLanguageModel
+from qsae_core.data import Batch, DataSource, LanguageModel, TokenBatch
+
+
+class ToyConfig(ComponentConfig):
+    """No options."""
+
+
+class ToyData(DataSource):
+    """Sparse sums of 24 random directions, with a mean and one large dimension, as real hidden states have.
+
+    Args:
+        shape: widths and layers; where it is that of an SAE, ``y`` is ``x``.
+        seed: of the stream.
+        model: the language model to show, or None; vectors are then the model's own.
+    """
+
+    model_name, layer = "toy", "0"
+
+    def __init__(self, shape: CoderShape, *, seed: int = 0, model: ToyLanguageModel | None = None) -> None:
+        super().__init__(ToyConfig(), seed=seed)
+        self.shape, self.model, self._taken = shape, model, 0
+        self.d_in, self.d_out = shape.d_in, shape.d_out
+        self.layers_in, self.layers_out = shape.layers_in, shape.layers_out
+
+    def next_batch(self, size: int) -> Batch:
+        """Fresh vectors, determined by the seed and how many batches were taken."""
+        self._taken += 1
+        return self._draw(size, 1000 * self.seed + self._taken)
+
+    def held_out(self, n_tokens: int, batch_size: int) -> Iterator[Batch]:
+        """The same vectors however they are cut."""
+        whole = self._draw(n_tokens, -1)
+        for start in range(0, n_tokens, batch_size):
+            rows = slice(start, start + batch_size)
+            x = whole.x[rows]
+            y = x if whole.y is whole.x else whole.y[rows]
+            yield Batch(x, y, None if whole.token_ids is None else whole.token_ids[rows])
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches were taken."""
+        return {"taken": self._taken}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue after so many batches."""
+        self._taken = int(state["taken"])
+
+    def language_model(self) -> LanguageModel | None:
+        """The toy model, if there is one."""
+        return self.model
+
+    def held_out_tokens(self, n_tokens: int) -> Iterator[TokenBatch]:
+        """Contexts that hold at least ``n_tokens`` counted positions, four at a time."""
+        if self.model is None:
+            yield from super().held_out_tokens(n_tokens)
+            return
+        contexts = -(-n_tokens // (self.model.context - 1))
+        whole = self.model.contexts(contexts, seed=-1)
+        for start in range(0, contexts, 4):
+            rows = slice(start, start + 4)
+            yield TokenBatch(whole.ids[rows], whole.counted[rows], whole.attention[rows])
+
+    @property
+    def site(self) -> tuple[int, str] | None:
+        """The toy model's only site, if there is a model."""
+        return None if self.model is None else self.model.SITE
+
+    def _draw(self, size: int, seed: int) -> Batch:
+        if self.model is not None:
+            contexts = self.model.contexts(-(-size // (self.model.context - 1)), seed)
+            x = self.model.read(contexts, [self.model.SITE])[self.model.SITE][contexts.counted][:size]
+            return Batch(x, x, contexts.ids[contexts.counted][:size])
+        x = _superposition(size, self.layers_in, self.d_in, seed)
+        if (self.d_in, self.layers_in) == (self.d_out, self.layers_out):
+            return Batch(x, x)
+        return Batch(x, _target(x, self.layers_out, self.d_out))
+
+
+def _superposition(size: int, layers: int, width: int, seed: int, n_features: int = 24) -> Tensor:
+    """``[B, D]``, or ``[B, L, D]`` where there are several layers."""
+    fixed = torch.Generator().manual_seed(7)
+    directions = torch.randn(layers, n_features, width, generator=fixed) / width**0.5
+    mean = torch.randn(layers, width, generator=fixed)
+    mean[:, 0] += 20
+    generator = torch.Generator().manual_seed(seed % 2**31)
+    active = torch.rand(size, n_features, generator=generator) < 0.15
+    magnitudes = active * (1 + torch.rand(size, n_features, generator=generator))
+    noise = 0.02 * torch.randn(layers, size, width, generator=generator)
+    x = (magnitudes @ directions + mean[:, None] + noise).transpose(0, 1)
+    return x.reshape(size, width) if layers == 1 else x.contiguous()
+
+
+def _target(x: Tensor, layers: int, width: int) -> Tensor:
+    """What a small MLP with fixed weights makes of x."""
+    source = x.flatten(1) - x.flatten(1).mean()
+    fixed = torch.Generator().manual_seed(8)
+    weight = torch.randn(source.shape[1], layers * width, generator=fixed) / source.shape[1] ** 0.5
+    y = (source @ weight).relu() + 1
+    return y if layers == 1 else y.reshape(-1, layers, width)
