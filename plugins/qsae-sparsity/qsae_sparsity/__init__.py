@@ -1,0 +1,38 @@
+"""Sparsity rules: which latents stay in the code, and what sparsity costs."""
+
+from __future__ import annotations
+
+from qsae_core import ComponentConfig, ComponentSpec, hookimpl, option
+
+
+class TopKConfig(ComponentConfig):
+    """Keep the k largest latents of each token (Makhzani and Frey, 2013; Gao et al., 2024)."""
+
+    k: int = option(32, "active latents per token", aliases=("top-k",), gt=0)
+
+
+class L1Config(ComponentConfig):
+    """All non-zero latents, and coefficient * sum_j |f_j| ||w_j|| in the loss (Conerly et al., 2024)."""
+
+    coefficient: float = option(
+        5.0,
+        "weight of the penalty beside the squared error summed over dimensions; the default is for inputs "
+        "of unit variance per dimension",
+        aliases=("l1-coefficient", "l1"),
+        ge=0,
+        allow_inf_nan=False,
+    )
+
+
+class NoRuleConfig(ComponentConfig):
+    """Keep every non-zero latent; no penalty."""
+
+
+@hookimpl
+def qsae_register_sparsity_rules() -> list[ComponentSpec]:
+    """Register ``topk``, ``l1`` and ``none``."""
+    return [
+        ComponentSpec("sparsity", "topk", TopKConfig, "qsae_sparsity.topk:TopK"),
+        ComponentSpec("sparsity", "l1", L1Config, "qsae_sparsity.l1:L1"),
+        ComponentSpec("sparsity", "none", NoRuleConfig, "qsae_sparsity.none:NoRule"),
+    ]

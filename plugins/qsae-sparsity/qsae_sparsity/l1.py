@@ -1,0 +1,28 @@
+"""Sparsity rule ``l1``: a penalty on activations. Shapes: B tokens, F latents, N entries of the codes."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from qsae_core.codes import SparseCodes
+from qsae_core.parts import SparsityRule
+from qsae_sparsity import L1Config
+
+
+class L1(SparsityRule):
+    """Every latent that is not exactly zero stays, at the price ``coefficient * sum_j |f_j| ||w_j||``.
+
+    The price is a sum over latents (not a mean, which would depend on the width) and a mean over tokens.
+    With the norms in it, activations cannot shrink while atoms grow (Conerly et al., 2024).
+    """
+
+    config: L1Config
+
+    def select(self, latents_BF: Tensor, importance_F: Tensor | None = None) -> SparseCodes:
+        """All non-zero latents; importance plays no part."""
+        return SparseCodes.from_dense(latents_BF)
+
+    def penalty(self, codes: SparseCodes, atom_norms_F: Tensor) -> Tensor:
+        """A scalar, differentiable in the codes' values and in the norms; 0 for an empty batch."""
+        weighted_N = codes.values.abs() * atom_norms_F.index_select(0, codes.indices)
+        return self.config.coefficient * weighted_N.sum() / max(codes.batch_size, 1)

@@ -1,0 +1,16 @@
+"""Sparsity rule ``none``: what the activation leaves. Shapes: B tokens, F latents."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from qsae_core.codes import SparseCodes
+from qsae_core.parts import SparsityRule
+
+
+class NoRule(SparsityRule):
+    """Every latent that is not exactly zero stays, so that codes vary in length; there is no penalty."""
+
+    def select(self, latents_BF: Tensor, importance_F: Tensor | None = None) -> SparseCodes:
+        """All non-zero latents; importance plays no part."""
+        return SparseCodes.from_dense(latents_BF)

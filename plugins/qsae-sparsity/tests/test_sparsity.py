@@ -1,0 +1,140 @@
+"""Sparsity rules on numbers worked by hand, then the property that batches do not matter."""
+
+from __future__ import annotations
+
+import itertools
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+from pydantic import ValidationError
+from qsae_sparsity import L1Config, NoRuleConfig, TopKConfig
+from qsae_sparsity.l1 import L1
+from qsae_sparsity.none import NoRule
+from qsae_sparsity.topk import TopK
+
+from qsae_core.codes import SparseCodes
+from qsae_core.errors import ConfigError
+
+
+def support(codes: SparseCodes) -> list[dict[int, float]]:
+    """For each token: latent -> value."""
+    bounds = codes.offsets.tolist()
+    pairs = list(zip(codes.indices.tolist(), codes.values.tolist(), strict=True))
+    return [dict(pairs[a:b]) for a, b in itertools.pairwise(bounds)]
+
+
+# --- topk
+
+
+def test_topk_keeps_the_two_largest():
+    latents = torch.tensor([[0.0, 3.0, 1.0, 2.0], [5.0, 0.0, 4.0, 0.5]])
+    codes = TopK(TopKConfig(k=2), 4).select(latents)
+    assert support(codes) == [{1: 3.0, 3: 2.0}, {0: 5.0, 2: 4.0}]
+    assert codes.k == 2
+    assert codes.l0().tolist() == [2, 2]
+
+
+def test_topk_ranks_by_importance_and_keeps_the_latents_own_values():
+    latents = torch.tensor([[3.0, 2.0, 1.0]])
+    codes = TopK(TopKConfig(k=2), 3).select(latents, torch.tensor([1.0, 1.0, 4.0]))  # ranks 3, 2, 4
+    assert support(codes) == [{0: 3.0, 2: 1.0}]
+
+
+def test_topk_fills_up_with_zeros_that_do_not_count():
+    latents = torch.tensor([[0.0, 7.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    codes = TopK(TopKConfig(k=2), 4).select(latents)
+    assert codes.offsets.tolist() == [0, 2, 4]
+    assert codes.l0().tolist() == [1, 0]
+    assert torch.equal(codes.to_dense(), latents)
+
+
+def test_topk_of_signed_latents_ranks_by_signed_value():
+    codes = TopK(TopKConfig(k=2), 3).select(torch.tensor([[-5.0, 1.0, -0.5]]))
+    assert support(codes) == [{1: 1.0, 2: -0.5}]
+
+
+def test_k_above_the_number_of_latents_is_refused_with_both_numbers():
+    with pytest.raises(ConfigError, match=r"k = 65 .* n_latents = 64") as error:
+        TopK(TopKConfig(k=65), 64)
+    assert error.value.allowed == "1 to 64"
+    assert TopK(TopKConfig(k=64), 64).fixed_k == 64
+
+
+def test_k_must_be_positive():
+    with pytest.raises(ValidationError):
+        TopKConfig(k=0)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 6), st.integers(1, 24), st.data())
+def test_topk_chooses_for_each_token_alone(tokens, n_latents, data):
+    k = data.draw(st.integers(1, n_latents))
+    levels = data.draw(st.integers(1, 5))  # few levels make many ties
+    seed = data.draw(st.integers(0, 1000))
+    latents = torch.randint(
+        0, levels, (tokens, n_latents), generator=torch.Generator().manual_seed(seed)
+    ).float()
+    rule = TopK(TopKConfig(k=k), n_latents)
+    together = support(rule.select(latents))
+    assert together == [support(rule.select(row[None]))[0] for row in latents]
+    for row, kept in zip(latents, together, strict=True):
+        assert len(kept) == k
+        assert sorted(kept.values(), reverse=True) == row.sort(descending=True).values[:k].tolist()
+
+
+# --- l1
+
+
+def test_l1_keeps_all_and_prices_them_by_hand():
+    # token 0: 2 * 1 + 1 * 3 = 5; token 1: nothing; mean 2.5; times 0.1
+    latents = torch.tensor([[2.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    norms = torch.tensor([1.0, 10.0, 3.0])
+    rule = L1(L1Config(coefficient=0.1), 3)
+    codes = rule.select(latents)
+    assert support(codes) == [{0: 2.0, 2: 1.0}, {}]
+    assert codes.k is None
+    assert rule.penalty(codes, norms).item() == pytest.approx(0.25)
+
+
+def test_l1_is_a_sum_over_latents_and_does_not_shrink_with_the_width():
+    narrow, wide = torch.ones(1, 2), torch.cat([torch.ones(1, 2), torch.zeros(1, 998)], dim=1)
+    penalties = []
+    for latents in (narrow, wide):
+        rule = L1(L1Config(coefficient=1.0), latents.shape[1])
+        penalties.append(rule.penalty(rule.select(latents), torch.ones(latents.shape[1])).item())
+    assert penalties == [2.0, 2.0]
+
+
+def test_l1_gradients_by_hand():
+    # d/df_j = coefficient * sign(f_j) * norm_j / B, d/dnorm_j = coefficient * sum_b |f_bj| / B
+    rule = L1(L1Config(coefficient=2.0), 2)
+    codes = rule.select(torch.tensor([[3.0, -1.0], [0.0, 4.0]]))
+    values, norms = codes.values.clone().requires_grad_(), torch.tensor([1.0, 5.0], requires_grad=True)
+    rule.penalty(codes.with_values(values), norms).backward()
+    assert values.grad.tolist() == [1.0, -5.0, 5.0]
+    assert norms.grad.tolist() == [3.0, 5.0]
+
+
+def test_l1_of_an_empty_batch_is_zero():
+    rule = L1(L1Config(), 3)
+    assert rule.penalty(rule.select(torch.zeros(0, 3)), torch.ones(3)).item() == 0.0
+
+
+@pytest.mark.parametrize("coefficient", [-1.0, float("nan"), float("inf")])
+def test_l1_coefficient_must_be_a_finite_non_negative_number(coefficient):
+    with pytest.raises(ValidationError):
+        L1Config(coefficient=coefficient)
+
+
+# --- none
+
+
+def test_none_keeps_all_and_costs_nothing():
+    latents = torch.tensor([[0.5, 0.0, -1.0], [0.0, 0.0, 2.0]])
+    rule = NoRule(NoRuleConfig(), 3)
+    codes = rule.select(latents)
+    assert support(codes) == [{0: 0.5, 2: -1.0}, {2: 2.0}]
+    assert rule.penalty(codes, torch.ones(3)) is None
+    assert rule.max_l0() is None
