@@ -13,9 +13,8 @@ from qsae_core.data import DataSource
 from qsae_core.errors import ConfigError, QsaeError
 from qsae_core.kinds import CODER_SLOTS, SLOTS
 from qsae_core.parts import Evaluation, Metric, Tracker
-from qsae_core.plugins import Plugins, load_plugins
 from qsae_core.registry import Registry
-from qsae_core.run_config import Block, RunConfig, read_stored_coder
+from qsae_core.run_config import Block, RunConfig, read_coder
 
 
 def compose_data(config: RunConfig, registry: Registry, *, device: str = "cpu") -> DataSource:
@@ -32,38 +31,26 @@ def compose_data(config: RunConfig, registry: Registry, *, device: str = "cpu") 
         return target(config.data.options, seed=config.run.seed, device=device)
 
 
-def compose_coder(config: RunConfig, registry: Registry, shape: CoderShape) -> SparseCoder:
-    """A run's coder with its parts; the run's seed is given to the global generator first.
+def compose_coder(
+    config: RunConfig | Mapping[str, Any], registry: Registry, shape: CoderShape, *, place: str = "coder"
+) -> SparseCoder:
+    """The coder with its parts.
 
     Args:
-        config: the run.
+        config: a run, whose seed is given to the global generator first; or what ``RunConfig.coder_dict``
+            gave, for a stored coder, which leaves the global generator as it is.
         registry: where components come from.
         shape: widths of the data; an SAE needs ``d_in == d_out`` and as many layers in as out.
+        place: what errors call a stored coder (its file).
 
     Raises:
         ConfigError: if an SAE is to map between different widths, or a constructor refuses its options.
+        PluginError: if a component is not installed or cannot be imported.
     """
-    torch.manual_seed(config.run.seed)
-    return _build_coder(config.components, config.origins, registry, shape)
-
-
-def compose_coder_from(
-    stored: Mapping[str, Any], shape: CoderShape, plugins: Plugins | None = None, *, place: str = "coder"
-) -> SparseCoder:
-    """The coder that ``run_config.stored_coder`` described; the global generator stays as it is.
-
-    Args:
-        stored: slot -> ``{"use", "options", "distribution", "version"}``.
-        shape: as in ``compose_coder``.
-        plugins: the installed plugins; found when left out.
-        place: what errors call the description (a file's path).
-
-    Raises:
-        ConfigError: if an option does not fit the component that is installed.
-        PluginError: if a component is not installed; the message names its distribution.
-    """
-    registry = (plugins or load_plugins()).registry
-    blocks = read_stored_coder(stored, registry, place)
+    if isinstance(config, RunConfig):
+        torch.manual_seed(config.run.seed)
+        return _build_coder(config.components, config.origins, registry, shape)
+    blocks = read_coder(config, registry, place)
     with torch.random.fork_rng(devices=[]):
         return _build_coder(blocks, {}, registry, shape)
 

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from qsae_core.component import ComponentConfig
+from qsae_core.config_draft import Draft
 from qsae_core.config_layers import flag
-from qsae_core.config_merge import Draft
 from qsae_core.errors import ConfigError
 
 _PREFIX = "Input should be "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,11 +32,14 @@ class Layer:
         tree: section -> block, as in YAML.
         name: what errors call it: the file's path, or what the values come from.
         style: how a place in it is written: ``my.yaml: sparsity.k``, ``--sparsity.k``, ``--set sparsity.k``.
+        fallback: its options for a component do not outlive that component's choice: where a later layer
+            chooses another one, they are left out. (A user's own options stay where the other has them too.)
     """
 
     tree: Mapping[str, Any]
     name: str = "config"
     style: Literal["file", "flags", "set"] = "file"
+    fallback: bool = False
 
     def place(self, *path: str) -> str:
         """Where a key stands, as the user would look for it."""
@@ -72,7 +75,7 @@ def read_layer(path: str | pathlib.Path) -> Layer:
     return checked_layer(tree if tree is not None else {}, name)
 
 
-def checked_layer(tree: Any, name: str, style: Literal["file", "set"] = "file") -> Layer:
+def checked_layer(tree: Any, name: str) -> Layer:
     """A layer from a parsed tree; an unknown section is an error, a record key is left to its reader."""
     if not isinstance(tree, Mapping):
         raise ConfigError(
@@ -81,13 +84,19 @@ def checked_layer(tree: Any, name: str, style: Literal["file", "set"] = "file") 
             allowed=", ".join(SECTIONS),
         )
     for section in tree:
-        if section not in SECTIONS and section not in RECORD_KEYS:
-            raise ConfigError(
-                f"unknown section {str(section)!r}{did_you_mean(str(section), SECTIONS)}",
-                where=name,
-                allowed=", ".join(SECTIONS),
-            )
-    return Layer(tree, name, style)
+        if section not in RECORD_KEYS:
+            check_section(section, name)
+    return Layer(tree, name)
+
+
+def check_section(section: Any, where: str, known: Sequence[str] = SECTIONS) -> None:
+    """Refuse a section that is none of the known ones."""
+    if section not in known:
+        raise ConfigError(
+            f"unknown section {str(section)!r}{did_you_mean(str(section), known)}",
+            where=where,
+            allowed=", ".join(known),
+        )
 
 
 class _Loader(yaml.SafeLoader):

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from qsae_core.component import ComponentSpec
 from qsae_core.config_draft import Draft, DraftConfig, lookup, split_block
 from qsae_core.config_layers import Layer
 from qsae_core.config_lists import merge_list, merge_section
-from qsae_core.errors import ConfigError
+from qsae_core.errors import ConfigError, PluginError
 from qsae_core.kinds import CODER_SLOTS, LIST_SLOTS, SLOTS
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ class _Given:
 def merge(layers: Sequence[Layer], registry: Registry, *, coder_required: bool = True) -> DraftConfig:
     """Merge layers, lowest precedence first.
 
+    Args:
+        coder_required: False while a command line is still being read: the coder may be missing, and so may
+            a slot whose default is not installed.
+
     Raises:
         ConfigError: for a block of the wrong form, no coder or two, or a part that the coder has not.
         PluginError: for a component that is not installed.
@@ -40,24 +45,19 @@ def merge(layers: Sequence[Layer], registry: Registry, *, coder_required: bool =
     draft = DraftConfig()
     given = {slot: [g for layer in layers if (g := _given(layer, slot))] for slot in SLOTS}
     coder_slot = _coder_slot(given, registry, coder_required)
-    default_parts: Mapping[str, Mapping[str, Any] | None] = {}
-    owner = ""
     if coder_slot:
-        coder = _merge_slot(coder_slot, given[coder_slot], registry, draft.notes)
-        assert coder.spec is not None
-        draft.slots[coder_slot] = coder
-        default_parts, owner = coder.spec.default_parts, f"{coder.title} (default parts)"
+        draft.slots[coder_slot] = _merge_slot(coder_slot, given[coder_slot], registry, draft.notes)
+    default_parts = _default_parts(draft.coder)
     for slot in SLOTS:
         if slot in CODER_SLOTS:
             continue
-        block = default_parts.get(slot, {})
-        if block is None:
-            _check_absent(given[slot], owner)
+        if slot in default_parts.tree and default_parts.tree[slot] is None:
+            _check_absent(given[slot], draft.coder)
             continue
-        defaults = _given(Layer({slot: block}, owner), slot)
-        draft.slots[slot] = _merge_slot(
-            slot, [*([defaults] if defaults else []), *given[slot]], registry, draft.notes, owner
-        )
+        defaults = _given(default_parts, slot)
+        blocks = [*([defaults] if defaults else []), *given[slot]]
+        if coder_required or _can_stand(slot, blocks, registry):
+            draft.slots[slot] = _merge_slot(slot, blocks, registry, draft.notes)
     for section, kind in LIST_SLOTS.items():
         draft.lists[section] = merge_list(section, kind, layers, registry, draft.notes)
     for section_draft in (draft.train, draft.run):
@@ -96,44 +96,60 @@ def _coder_slot(given: Mapping[str, list[_Given]], registry: Registry, required:
     )
 
 
-def _check_absent(given: Sequence[_Given], owner: str) -> None:
-    for g in given:
-        raise ConfigError(
-            f"{owner.removesuffix(' (default parts)')} has no {g.slot} to choose", where=g.layer.place(g.slot)
+def _can_stand(slot: str, blocks: Sequence[_Given], registry: Registry) -> bool:
+    """Whether a user chose the slot's component, or what it falls back to is installed."""
+    if any(g.use and not g.layer.fallback for g in blocks):
+        return True
+    use = next((g.use for g in reversed(blocks) if g.use), SLOTS[slot].default)
+    return use in registry.names(SLOTS[slot].kind)
+
+
+def _default_parts(coder: Draft | None) -> Layer:
+    """The parts that the coder takes by itself, as the lowest layer."""
+    if coder is None or coder.spec is None:
+        return Layer({}, fallback=True)
+    unknown = set(coder.spec.default_parts) - (set(SLOTS) - set(CODER_SLOTS))
+    if unknown:
+        raise PluginError(
+            f"{coder.title} has default parts for unknown slots: {', '.join(sorted(unknown))}",
+            allowed=", ".join(slot for slot in SLOTS if slot not in CODER_SLOTS),
+            next="correct default_parts in the plugin's ComponentSpec",
         )
+    return Layer(coder.spec.default_parts, f"default parts of {coder.title}", fallback=True)
 
 
-def _merge_slot(
-    slot: str, given: Sequence[_Given], registry: Registry, notes: list[str], owner: str = ""
-) -> Draft:
-    """One slot's component is the last one chosen. Options given beside another component stay where the
-    chosen one has them too (``k`` of another rule); a coder's defaults for another component do not."""
+def _check_absent(given: Sequence[_Given], coder: Draft | None) -> None:
+    if given and coder:
+        slot = given[0].slot
+        raise ConfigError(f"{coder.title} has no {slot} to choose", where=given[-1].layer.place(slot))
+
+
+def _merge_slot(slot: str, given: Sequence[_Given], registry: Registry, notes: list[str]) -> Draft:
+    """One slot's component is the last one chosen. A user's options given beside another component stay
+    where the chosen one has them too (``k`` of another rule); those of a fallback layer do not."""
     kind = SLOTS[slot].kind
     chooser = next((g for g in reversed(given) if g.use), None)
-    use = chooser.use if chooser else SLOTS[slot].default
+    use = chooser.use if chooser and chooser.use else SLOTS[slot].default
     assert use is not None  # only coders have no default, and _coder_slot has seen one
     chosen_at = chooser.layer.place(slot) if chooser else "default"
     spec = lookup(registry, kind, use, chosen_at if chooser else slot)
     draft = Draft((slot,), spec.config, spec, chosen_at=chosen_at)
     for g in given:
-        is_default_part = bool(owner) and g.layer.name == owner
         beside = g.use if g.use != use else None
-        if is_default_part and beside:
+        if beside and g.layer.fallback:
             continue
         for option, value in g.options.items():
-            if (
-                beside
-                and option not in spec.config.model_fields
-                and _has_option(registry, kind, beside, option)
-            ):
+            if beside and _belongs_to_other(registry, kind, beside, option, spec):
                 notes.append(
                     f"{g.layer.place(slot, option)} is left out: it belongs to {kind} '{beside}', "
                     f"and {kind} '{use}' is chosen ({draft.chosen_at})"
                 )
-                continue
-            draft.give(option, value, g.layer.place(slot, option))
+            else:
+                draft.give(option, value, g.layer.place(slot, option))
     return draft
 
 
-def _has_option(registry: Registry, kind: str, name: str, option: str) -> bool:
-    return name not in registry.names(kind) or option in registry.get(kind, name).config.model_fields
+def _belongs_to_other(registry: Registry, kind: str, other: str, option: str, spec: ComponentSpec) -> bool:
+    if option in spec.config.model_fields:
+        return False
+    return other not in registry.names(kind) or option in registry.get(kind, other).config.model_fields

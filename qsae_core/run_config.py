@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import qsae_core
 from qsae_core.component import ComponentConfig, ComponentSpec
+from qsae_core.config_draft import Draft, DraftConfig, lookup, split_block
 from qsae_core.config_errors import validate
-from qsae_core.config_layers import Layer, checked_layer
-from qsae_core.config_merge import Draft, DraftConfig, merge
-from qsae_core.errors import ConfigError, PluginError
+from qsae_core.config_layers import Layer, check_section, checked_layer
+from qsae_core.config_merge import merge
+from qsae_core.errors import ConfigError
 from qsae_core.kinds import CODER_SLOTS, LIST_SLOTS, PART_SLOTS, SLOTS
 from qsae_core.run_settings import RunSettings, TrainConfig
 
@@ -82,6 +83,11 @@ class RunConfig:
         """The data source."""
         return self.components["data"]
 
+    def coder_dict(self) -> dict[str, dict[str, Any]]:
+        """Slot -> block of the coder and its parts, from which ``compose.compose_coder`` builds it again."""
+        kept = (*CODER_SLOTS, *PART_SLOTS)
+        return {slot: block.to_dict() for slot, block in self.components.items() if slot in kept}
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values with every default filled in; ``from_dict`` gives an equal RunConfig back.
 
@@ -129,50 +135,25 @@ def resolve(layers: Sequence[Layer], registry: Registry) -> RunConfig:
     )
 
 
-def stored_coder(config: RunConfig, registry: Registry) -> dict[str, dict[str, Any]]:
-    """The coder and its parts as an artifact stores them.
-
-    Slot -> ``{"use", "options", "distribution", "version"}``, every option included.
-    """
-    stored = {}
-    for slot, block in config.components.items():
-        if slot in (*CODER_SLOTS, *PART_SLOTS):
-            distribution, version = registry.provider(SLOTS[slot].kind, block.use)
-            options = block.options.model_dump(mode="json")
-            stored[slot] = {
-                "use": block.use,
-                "options": options,
-                "distribution": distribution,
-                "version": version,
-            }
-    return stored
-
-
-def read_stored_coder(stored: Mapping[str, Any], registry: Registry, place: str) -> dict[str, Block]:
-    """The blocks that ``stored_coder`` wrote; no coder's default part is filled in.
+def read_coder(tree: Mapping[str, Any], registry: Registry, place: str) -> dict[str, Block]:
+    """The blocks that ``RunConfig.coder_dict`` wrote; no coder's default part is filled in.
 
     Raises:
-        ConfigError: if an entry or an option does not fit what is installed.
-        PluginError: if a component is not installed; it names the distribution that has it.
+        ConfigError: if an entry or an option does not fit what is installed; ``place`` says whose it is.
+        PluginError: if a component is not installed.
     """
+    layer = Layer(tree, place)
     blocks = {}
-    for slot, entry in stored.items():
-        if slot not in SLOTS or not isinstance(entry, Mapping) or not isinstance(entry.get("use"), str):
-            raise ConfigError(f"'{slot}' is no part of a coder", where=place, allowed=", ".join(SLOTS))
-        kind, name = SLOTS[slot].kind, entry["use"]
-        if name not in registry.names(kind) and entry.get("distribution"):
-            package = f"{entry['distribution']} {entry.get('version', '')}".strip()
-            raise PluginError(
-                f"{kind} '{name}' of {package} is needed and is not installed",
-                where=place,
-                next=f"pip install {entry['distribution']}, or see qsae list-plugins",
-            )
-        spec = registry.get(kind, name)
-        options = dict(entry.get("options", {}))
-        origins = {option: f"{place}: {slot}.{option}" for option in options}
+    for slot, block in tree.items():
+        check_section(slot, place, (*CODER_SLOTS, *PART_SLOTS))
+        use, options = split_block(block, layer.place(slot))
+        if use is None:
+            raise ConfigError("a block without 'use'", where=layer.place(slot))
+        spec = lookup(registry, SLOTS[slot].kind, use, layer.place(slot))
+        origins = {option: layer.place(slot, option) for option in options}
         blocks[slot] = _block(Draft((slot,), spec.config, spec, options, origins))
     if sum(slot in blocks for slot in CODER_SLOTS) != 1:
-        raise ConfigError("holds not exactly one SAE or transcoder", where=place)
+        raise ConfigError("describes not exactly one SAE or transcoder", where=place)
     return blocks
 
 

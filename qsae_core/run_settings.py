@@ -89,7 +89,7 @@ class TrainConfig(ComponentConfig):
 class RunSettings(ComponentConfig):
     """What surrounds the training: seed, device, where results go."""
 
-    seed: int = option(0, "seed of initial weights, data order and every other draw", ge=0, lt=2**63)
+    seed: int = option(0, "seed of initial weights, data order and every other draw", ge=0, lt=2**32)
     device: str = option("auto", "auto (cuda where there is one), cpu, cuda or cuda:N")
     out: str = option("results", "folder under which the run's own folder is made")
     name: str | None = option(None, "name of the run's folder, instead of {coder}-{model}")
@@ -98,7 +98,8 @@ class RunSettings(ComponentConfig):
     save_float: bool = option(False, "write the float32 master weights beside the packed artifact")
     compare_float: bool = option(
         True,
-        "where anything is quantized, also train the same coder in full precision on the same batches, and show both",
+        "where anything is quantized, also train the same coder in full precision on the same batches, and "
+        "show both",
     )
     threads: Positive | None = option(None, "CPU threads of torch; none: as many as torch takes by itself")
 

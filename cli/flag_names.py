@@ -1,0 +1,164 @@
+"""Which flag means which field: spellings, contested ones, and flags of what is not chosen."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qsae_cli.field_options import NO_VALUE, FieldOption, field_schemas
+from qsae_core.component import ComponentConfig, ComponentSpec
+from qsae_core.config_draft import Draft
+from qsae_core.config_errors import flag_aliases
+from qsae_core.config_layers import LIST_FLAGS, flag
+from qsae_core.errors import ConfigError
+from qsae_core.kinds import LIST_SLOTS, SLOTS
+
+if TYPE_CHECKING:
+    from qsae_core.registry import Registry
+
+
+@dataclass(frozen=True)
+class FieldFlags:
+    """The flags of the chosen components.
+
+    Attributes:
+        options: one for each field that fits on a command line.
+        ambiguous: short spelling that several fields have -> their long ones; it works for none of them.
+    """
+
+    options: list[FieldOption]
+    ambiguous: Mapping[str, list[str]]
+
+    def spellings(self) -> set[str]:
+        """Every flag that works, with its dashes."""
+        return {spelling for o in self.options for spelling in (*o.opts, *o.secondary_opts)}
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A field of an installed component that a flag could mean; ``places``: slots or lists that it fits."""
+
+    spec: ComponentSpec
+    field: str
+    places: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """``quantizer 'lsq'``."""
+        return f"{self.spec.kind} '{self.spec.name}'"
+
+    def choosing_flags(self) -> list[str]:
+        """``--quantizer lsq``, ``--encoder-quantizer lsq``."""
+        return [f"{flag(place)} {self.spec.name}" for place in self.places]
+
+
+def field_flags(drafts: Iterable[Draft], reserved: Collection[str]) -> FieldFlags:
+    """Name the fields of drafts.
+
+    ``train`` and ``run`` always keep their short spellings, so that ``--seed`` means one thing in every run;
+    fields of list entries (metrics, evaluations) have long ones alone, so that adding one takes none away.
+
+    Args:
+        drafts: chosen components and sections.
+        reserved: flags of the command itself, with dashes; no field gets them.
+    """
+    drafts = list(drafts)
+    of_sections = {
+        s for d in drafts if d.spec is None for f in d.schema.model_fields for s in short_spellings(d, f)
+    }
+    claims: dict[str, list[str]] = {}
+    for draft in drafts:
+        for field in draft.schema.model_fields:
+            for short in short_spellings(draft, field):
+                if f"--{short}" not in reserved and (draft.spec is None or short not in of_sections):
+                    claims.setdefault(short, []).append(flag(*draft.path, field))
+    options = []
+    for draft in drafts:
+        for field, schema in field_schemas(draft.schema).items():
+            if schema.is_flag:
+                long = flag(*draft.path, field)
+                short = [s for s in short_spellings(draft, field) if claims.get(s) == [long]]
+                options.append(
+                    FieldOption(
+                        (*draft.path, field),
+                        schema,
+                        long=long.removeprefix("--"),
+                        short=short,
+                        description=draft.schema.model_fields[field].description or "",
+                        default=_default(draft, field),
+                        hide_long=draft.spec is None,
+                    )
+                )
+    return FieldFlags(options, {short: longs for short, longs in claims.items() if len(longs) > 1})
+
+
+def short_spellings(draft: Draft, field: str) -> list[str]:
+    """``["k", "top-k"]``; none for a list entry's field."""
+    return _short(draft.schema, field) if len(draft.path) == 1 else []
+
+
+def _short(schema: type[ComponentConfig], field: str) -> list[str]:
+    names = [field, *flag_aliases(schema, field)]
+    return list(dict.fromkeys(name.replace("_", "-") for name in names))
+
+
+def _default(draft: Draft, field: str) -> object:
+    if field in draft.options:
+        return draft.options[field]
+    info = draft.schema.model_fields[field]
+    return NO_VALUE if info.is_required() else info.get_default(call_default_factory=True, validated_data={})
+
+
+def owners(spelling: str, registry: Registry) -> list[Owner]:
+    """Fields of installed components, chosen or not, that a flag (with its dashes) could mean."""
+    head, _, rest = spelling.removeprefix("--").rpartition(".")
+    names = {rest, rest.removeprefix("no-")}
+    found = []
+    for place, kind in [*((slot.name, slot.kind) for slot in SLOTS.values()), *LIST_SLOTS.items()]:
+        for spec in registry.specs(kind):
+            prefix = flag(place).removeprefix("--") if place in SLOTS else f"{LIST_FLAGS[place]}.{spec.name}"
+            if head not in (("", prefix) if place in SLOTS else (prefix,)):
+                continue
+            fields = [f for f in spec.config.model_fields if names & set(_short(spec.config, f))]
+            found += [Owner(spec, field, (place,)) for field in fields]
+    merged: dict[tuple[str, str, str], Owner] = {}
+    for owner in found:
+        key = (owner.spec.kind, owner.spec.name, owner.field)
+        before = merged[key].places if key in merged else ()
+        merged[key] = Owner(owner.spec, owner.field, (*before, *owner.places))
+    return list(merged.values())
+
+
+def implied_data_source(foreign: Collection[str], registry: Registry) -> str | None:
+    """The one installed data source that has all these flags; None if there is none, or more than one.
+
+    Args:
+        foreign: flags on the command line that belong to nothing that is chosen so far.
+    """
+    having = {spelling: _data_sources(spelling, registry) for spelling in foreign}
+    having = {spelling: sources for spelling, sources in having.items() if sources}
+    common = set.intersection(*having.values()) if having else set()
+    return common.pop() if len(common) == 1 else None
+
+
+def _data_sources(spelling: str, registry: Registry) -> set[str]:
+    return {owner.spec.name for owner in owners(spelling, registry) if owner.spec.kind == "data"}
+
+
+def unknown_flag(spelling: str, flags: FieldFlags, known: Collection[str], registry: Registry) -> ConfigError:
+    """The error for a flag that the chosen components do not have: where it belongs, or what was meant."""
+    longs = flags.ambiguous.get(spelling.removeprefix("--").removeprefix("no-"))
+    if longs:
+        return ConfigError(f"{spelling} could be any of {', '.join(longs)}", next="give one of these")
+    found = owners(spelling, registry)
+    if found:
+        belongs = " or ".join(owner.title for owner in found)
+        adds = dict.fromkeys(choice for owner in found for choice in owner.choosing_flags())
+        return ConfigError(f"{spelling} belongs to {belongs}; add {' or '.join(adds)}")
+    close = difflib.get_close_matches(spelling, known, n=1)
+    return ConfigError(
+        f"unknown flag {spelling}" + (f"; did you mean {close[0]}?" if close else ""),
+        next="--help lists the flags of the chosen components",
+    )

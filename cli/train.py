@@ -1,0 +1,59 @@
+"""``qsae train``: resolve the configuration, train, show what came of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+import yaml
+
+from qsae_cli.component_options import ConfiguredCommand
+from qsae_cli.output import json_option, print_json
+from qsae_cli.progress import make_watcher
+from qsae_cli.summary import labels, print_coders, unavailable
+from qsae_core.config_layers import Layer
+from qsae_core.files import read_json
+from qsae_core.plugins import load_plugins
+from qsae_core.run_config import resolve
+
+if TYPE_CHECKING:
+    from qsae_core.results import Run
+
+
+@click.command("train", cls=ConfiguredCommand)
+@click.option("--dry-run", is_flag=True, help="Print the resolved configuration as YAML, and train nothing.")
+@json_option
+def train(layers: list[Layer], dry_run: bool, as_json: bool) -> None:
+    """Train a sparse autoencoder or a transcoder.
+
+    The flags depend on the chosen components: qsae train --sae ternary --help. Flags win over --config,
+    which wins over the SAE's default parts. What a run resolved to is written to its config.json, and
+    qsae train --config results/.../config.json repeats it.
+    """
+    plugins = load_plugins()
+    config = resolve(layers, plugins.registry)
+    for note in config.notes:
+        click.echo(f"qsae: note: {note}", err=True)
+    if dry_run:
+        if as_json:
+            print_json(config.to_dict())
+        else:
+            click.echo(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True), nl=False)
+        return
+    from qsae_core.training_run import train as train_run  # imports torch
+
+    _show(train_run(config, plugins, make_watcher()), as_json)
+
+
+def _show(run: Run, as_json: bool) -> None:
+    summary = read_json(run.metrics_file)
+    if as_json:
+        print_json({"path": str(run.path), **summary})
+        return
+    names = labels(run.record())
+    coders = summary["coders"]
+    title = f"{run.path}: {summary['tokens']:,} tokens of {summary['model']}, layer {summary['layer']}"
+    print_coders([(names.get(name, name), entry) for name, entry in coders.items()], title)
+    for sentence in unavailable(coders["coder"]):
+        click.echo(sentence)
+    click.echo(f"artifact: {run.final}")
