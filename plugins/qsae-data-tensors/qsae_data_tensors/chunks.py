@@ -1,0 +1,115 @@
+"""A file or a folder of chunks as one run of rows."""
+
+from __future__ import annotations
+
+import bisect
+import collections
+import itertools
+import pathlib
+
+import torch
+from torch import Tensor
+
+from qsae_core.errors import DataError
+from qsae_data_tensors.files import OPENERS, Mapped, TensorFile, describe_file, open_mapped
+
+MOST_OPEN = 64
+"""Files mapped at the same time: a mapped .npy keeps a file descriptor."""
+
+
+class Chunks:
+    """The rows of one file, or of a folder's files in name order, numbered through.
+
+    Attributes:
+        files: what is known of each.
+        rows: of all of them.
+        width: d, the same in all.
+        left_out: names in the folder that were left out because of their suffix.
+
+    Raises:
+        DataError: where something is missing, unreadable, empty, of mixed formats or of differing widths.
+    """
+
+    def __init__(self, path: str, key: str | None) -> None:
+        self.path, self.key = pathlib.Path(path).expanduser(), key
+        paths, self.left_out = _list_files(self.path)
+        self._open: collections.OrderedDict[pathlib.Path, Mapped] = collections.OrderedDict()
+        self.files = [describe_file(p, self._map(p)) for p in paths]
+        self.width = self.files[0].width
+        for file in self.files:
+            if file.width != self.width:
+                raise DataError(
+                    f"rows are {file.width} wide, but {self.width} wide in {self.files[0].path.name}",
+                    where=str(file.path),
+                    allowed="the same width in every chunk",
+                )
+        self._ends = list(itertools.accumulate(file.rows for file in self.files))
+        self.rows = self._ends[-1]
+        if self.rows < 2:
+            raise DataError(
+                "there is only one row",
+                where=str(self.path),
+                allowed="at least 2: to train and to hold out",
+            )
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """float32 ``[stop - start, d]``; raises DataError at a row that is not finite."""
+        pieces = []
+        index = bisect.bisect_right(self._ends, start)
+        while start < stop:
+            file, end = self.files[index], self._ends[index]
+            first = end - file.rows
+            pieces.append(file.read(self._map(file.path), start - first, min(stop, end) - first))
+            start, index = end, index + 1
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def close(self) -> None:
+        """Unmap everything."""
+        self._open.clear()
+
+    def _map(self, path: pathlib.Path) -> Mapped:
+        if path not in self._open:
+            self._open[path] = open_mapped(path, self.key)
+            if len(self._open) > MOST_OPEN:
+                self._open.popitem(last=False)
+        self._open.move_to_end(path)
+        return self._open[path]
+
+
+def _list_files(path: pathlib.Path) -> tuple[list[pathlib.Path], list[str]]:
+    """The files to read, in name order, and the names in the folder that are no tensor files."""
+    if not path.exists():
+        raise DataError("there is no such file or folder", where=str(path), allowed=", ".join(OPENERS))
+    if path.is_file():
+        return [path], []
+    visible = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+    paths = [p for p in visible if p.suffix in OPENERS]
+    suffixes = sorted({p.suffix for p in paths})
+    if not paths:
+        raise DataError("the folder holds no tensor files", where=str(path), allowed=", ".join(OPENERS))
+    if len(suffixes) > 1:
+        raise DataError(
+            f"the folder holds files of several formats ({', '.join(suffixes)})",
+            where=str(path),
+            allowed="chunks of one format, so that none is read twice",
+        )
+    return paths, [p.name for p in visible if p.suffix not in OPENERS]
+
+
+def check_paired(source: Chunks, target: Chunks) -> None:
+    """Raise a DataError unless both have the same number of rows."""
+    if source.rows == target.rows:
+        return
+    where, what = str(target.path), f"{target.rows} target rows for {source.rows} source rows"
+    if len(source.files) == len(target.files):
+        for ours, theirs in zip(source.files, target.files, strict=True):
+            if ours.rows != theirs.rows:
+                where, what = (
+                    f"{theirs.path}",
+                    f"{theirs.rows} target rows for {ours.rows} rows in {ours.path}",
+                )
+                break
+    raise DataError(what, where=where, allowed="one target row for each source row, in the same order")
+
+
+__all__ = ["Chunks", "TensorFile", "check_paired"]

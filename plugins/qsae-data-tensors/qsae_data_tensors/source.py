@@ -1,0 +1,186 @@
+"""The data source ``tensors``: blocks of rows in shuffled order, rows shuffled across a pool of blocks."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from qsae_core.component import ComponentConfig
+from qsae_core.data import Batch, DataSource
+from qsae_core.errors import DataError
+from qsae_data_tensors import TensorsConfig
+from qsae_data_tensors.blocks import cut_blocks
+from qsae_data_tensors.chunks import Chunks, check_paired
+
+if TYPE_CHECKING:
+    from qsae_core.conformance import Case
+
+Sides = tuple[Tensor, ...]
+"""The same rows on every side: ``(x,)``, or ``(x, y)`` where there are targets."""
+
+
+class TensorsSource(DataSource):
+    """Rows of tensor files.
+
+    Each pass draws the training blocks in a new order, ``shuffle_blocks`` of them at a time make a pool, and
+    the pool's rows are given in random order. So the stream is a sequence of rows that does not depend on
+    batch sizes, and the place in it is three numbers: pass, pool and row. Memory holds one pool.
+
+    Raises:
+        DataError: on files that are missing, unreadable, empty, not float, or do not fit one another.
+    """
+
+    layer = "tensors"
+
+    def __init__(self, config: ComponentConfig, *, seed: int = 0, device: str = "cpu") -> None:
+        super().__init__(config, seed=seed, device=device)
+        options = self._options = cast(TensorsConfig, config)
+        source = Chunks(options.path, options.key)
+        self._sides: tuple[Chunks, ...] = (source,)
+        if options.target_path is not None:
+            self._sides = (source, Chunks(options.target_path, options.key))
+            check_paired(*self._sides)
+        self.d_in, self.d_out = source.width, self._sides[-1].width
+        self.model_name = source.path.resolve().name if source.path.is_dir() else source.path.stem
+        self._blocks = cut_blocks(source.files, options.block_rows, options.held_out, options.split_seed)
+        self._pools = -(-len(self._blocks.training) // options.shuffle_blocks)
+        self._loaded: tuple[Sides, Tensor] | None = None
+        self._go_to(epoch=0, pool=0, row=0)
+
+    @classmethod
+    def conformance_cases(cls, folder: pathlib.Path) -> list[Case]:
+        """Rows, sequences and pairs in small files."""
+        from qsae_core.conformance import Case
+
+        rows = torch.arange(2400.0).reshape(400, 6).sin()
+        torch.save(rows, folder / "rows.pt")
+        torch.save(rows.reshape(40, 10, 6).half(), folder / "sequences.pt")
+        torch.save(rows[:, :3].clone(), folder / "targets.pt")
+        return [
+            Case({"path": str(folder / "rows.pt")}),
+            Case({"path": str(folder / "sequences.pt"), "shuffle_blocks": 2}),
+            Case({"path": str(folder / "rows.pt"), "target_path": str(folder / "targets.pt")}),
+        ]
+
+    def next_batch(self, size: int) -> Batch:
+        """The next ``size`` rows of the shuffled stream, on the CPU; raises DataError at NaN or infinity."""
+        if size < 1:
+            raise ValueError(f"a batch of {size} rows")
+        parts: list[Sides] = []
+        while size > 0:
+            rows, order = self._pool_rows()
+            chosen = order[self._row : self._row + size]
+            parts.append(tuple(side[chosen] for side in rows))
+            size -= len(chosen)
+            self._row += len(chosen)
+            if self._row == len(order):
+                last = self._pool + 1 == self._pools
+                self._go_to(self._epoch + last, 0 if last else self._pool + 1, 0)
+        return _batch(_join(parts))
+
+    def held_out(self, n_tokens: int, batch_size: int) -> Iterator[Batch]:
+        """At most ``n_tokens`` held-out rows, in an order of blocks that is the same for every run's seed."""
+        waiting: Sides | None = None
+        for rows in self._held_out_rows(n_tokens):
+            waiting = rows if waiting is None else _join([waiting, rows])
+            while len(waiting[0]) >= batch_size:
+                yield _batch(_cut(waiting, 0, batch_size))
+                waiting = _cut(waiting, batch_size, None)
+        if waiting is not None and len(waiting[0]):
+            yield _batch(waiting)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place in the stream, and the number of rows as a check that the files are the same."""
+        return {"epoch": self._epoch, "pool": self._pool, "row": self._row, "rows": self._sides[0].rows}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue there; raises DataError where the files have another number of rows now."""
+        if state["rows"] != self._sides[0].rows:
+            raise DataError(
+                f"there are {self._sides[0].rows} rows, but {state['rows']} when the run was interrupted",
+                where=str(self._sides[0].path),
+                allowed="the same files",
+                next="bring the files back, or start a new run",
+            )
+        self._go_to(state["epoch"], state["pool"], state["row"])
+
+    @property
+    def training_tokens(self) -> int:
+        """Rows that are not held out."""
+        return self._sides[0].rows - self._n_held_out
+
+    def describe(self) -> dict[str, Any]:
+        """Files, shapes and the split."""
+        source, blocks = self._sides[0], self._blocks
+        return {
+            "paths": [str(side.path) for side in self._sides],
+            "files": [len(side.files) for side in self._sides],
+            "dtypes": [sorted({file.dtype for file in side.files}) for side in self._sides],
+            "widths": [side.width for side in self._sides],
+            "rows": source.rows,
+            "training_rows": self.training_tokens,
+            "held_out_rows": self._n_held_out,
+            "rows_per_block": blocks.rows_per_block,
+            "held_out_as": "whole sequences" if blocks.whole_sequences else "parts of sequences",
+            "files_left_out": [name for side in self._sides for name in side.left_out],
+        }
+
+    def close(self) -> None:
+        """Unmap the files and drop the pool; they are mapped again when they are needed."""
+        self._loaded = None
+        for side in self._sides:
+            side.close()
+
+    @property
+    def _n_held_out(self) -> int:
+        return sum(stop - start for start, stop in self._blocks.held_out)
+
+    def _go_to(self, epoch: int, pool: int, row: int) -> None:
+        self._epoch, self._pool, self._row = epoch, pool, row
+        self._loaded = None
+
+    def _pool_rows(self) -> tuple[Sides, Tensor]:
+        """Rows of the current pool, and the order in which they are given."""
+        if self._loaded is None:
+            training, size = self._blocks.training, self._options.shuffle_blocks
+            blocks = _permutation(len(training), self.seed, self._epoch)
+            chosen = blocks[self._pool * size : (self._pool + 1) * size].tolist()
+            rows = _join([self._read(*training[index]) for index in chosen])
+            self._loaded = rows, _permutation(len(rows[0]), self.seed, self._epoch, self._pool)
+        return self._loaded
+
+    def _held_out_rows(self, n_tokens: int) -> Iterator[Sides]:
+        blocks = self._blocks.held_out
+        for index in _permutation(len(blocks), self._options.split_seed).tolist():
+            start, stop = blocks[index]
+            rows = self._read(start, min(stop, start + n_tokens))
+            yield rows
+            n_tokens -= len(rows[0])
+            if n_tokens <= 0:
+                return
+
+    def _read(self, start: int, stop: int) -> Sides:
+        return tuple(side.read(start, stop) for side in self._sides)
+
+
+def _batch(rows: Sides) -> Batch:
+    return Batch(rows[0], rows[-1])
+
+
+def _cut(rows: Sides, start: int, stop: int | None) -> Sides:
+    return tuple(side[start:stop] for side in rows)
+
+
+def _join(parts: list[Sides]) -> Sides:
+    return parts[0] if len(parts) == 1 else tuple(torch.cat(side) for side in zip(*parts, strict=True))
+
+
+def _permutation(count: int, *seeds: int) -> Tensor:
+    """A permutation that depends on the numbers alone."""
+    digest = hashlib.blake2b(repr(seeds).encode(), digest_size=7).digest()
+    return torch.randperm(count, generator=torch.Generator().manual_seed(int.from_bytes(digest, "big")))
