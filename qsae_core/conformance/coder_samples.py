@@ -121,9 +121,9 @@ def train(
         optimizer.zero_grad(set_to_none=True)
         output = coder.loss(batch)
         torch.autograd.backward(total(output))
-        coder.before_step()
         if each is not None:
             each(output)
+        coder.before_step()
         optimizer.step()
         coder.after_step(step)
         outputs.append(output)

