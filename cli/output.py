@@ -34,21 +34,34 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title:
         rows: cells; None shows as ``-``, other values as ``str`` gives them.
         title: a line above the table.
     """
+    if title:
+        click.echo(title)
+    headings = [column.removesuffix(">") for column in columns]
+    right = [column.endswith(">") for column in columns]
+    cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _print_wrapped(headings, right, cells)
+    else:
+        _print_lines(headings, right, cells)
+
+
+def _print_lines(headings: list[str], right: list[bool], cells: list[list[str]]) -> None:
+    """For pipes and files, where a row must stay one line; also spares them the time to import rich."""
+    lines = [headings, *([" ".join(cell.split()) for cell in row] for row in cells)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        padded = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True))
+        click.echo("  ".join(padded).rstrip())
+
+
+def _print_wrapped(headings: list[str], right: list[bool], cells: list[list[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(
-            column.removesuffix(">"), justify="right" if column.endswith(">") else "left", overflow="fold"
-        )
-    for row in rows:
-        table.add_row(*(Text("-" if cell is None else str(cell)) for cell in row))
-    if title:
-        click.echo(title)
-    width = None if sys.stdout.isatty() else 10_000  # no wrapped rows for grep and less
-    console = Console(width=width, highlight=False)
-    with console.capture() as capture:
-        console.print(table)
-    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+    for heading, is_right in zip(headings, right, strict=True):
+        table.add_column(Text(heading), justify="right" if is_right else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*map(Text, row))
+    Console(highlight=False).print(table)

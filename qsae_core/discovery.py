@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import logging
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -16,8 +15,6 @@ GROUP = "qsae"
 """The entry-point group that makes a distribution a plugin."""
 ONLY, DISABLE, TRACE = "QSAE_PLUGINS", "QSAE_DISABLE_PLUGINS", "QSAE_TRACE"
 """Environment variables: load only these distributions (a,b); block these; print every hook call."""
-
-_log = logging.getLogger("qsae")
 
 
 @dataclass(frozen=True)
@@ -63,9 +60,9 @@ def _read(dist: importlib.metadata.Distribution) -> Candidate:
     folder = pathlib.Path(str(getattr(dist, "_path", "unknown"))).name
     name, version = normalize(folder.split("-")[0].removesuffix(".dist").removesuffix(".egg")), "unknown"
     try:
-        metadata = dist.metadata
-        name, version = normalize(metadata["Name"]), metadata["Version"]
-        requires = tuple(metadata.get_all("Requires-Dist") or ())
+        headers = _headers(dist)
+        name, version = normalize(headers["Name"][0]), headers["Version"][0]
+        requires = tuple(headers.get("Requires-Dist", ()))
         points = sorted((p for p in dist.entry_points if p.group == GROUP), key=lambda p: (p.name, p.value))
     except Exception as error:  # metadata is whatever some build tool wrote
         fault = f"its installed metadata cannot be read ({type(error).__name__}: {error}); reinstall it"
@@ -73,14 +70,27 @@ def _read(dist: importlib.metadata.Distribution) -> Candidate:
     return Candidate(name, version, tuple(points), requires)
 
 
+def _headers(dist: importlib.metadata.Distribution) -> dict[str, list[str]]:
+    """Header -> its values. ``dist.metadata`` parses the whole description too, which adds up at start-up."""
+    text = dist.read_text("METADATA") or dist.read_text("PKG-INFO") or ""
+    headers: dict[str, list[str]] = {}
+    for line in text.partition("\n\n")[0].splitlines():
+        key, colon, value = line.partition(":")
+        if colon and not line.startswith((" ", "\t")):
+            headers.setdefault(key, []).append(value.strip())
+    return headers
+
+
 @functools.cache
 def incompatibility(requires: tuple[str, ...], core_version: str) -> str | None:
     """Why a plugin with these ``Requires-Dist`` lines does not work with this core, or None if it does."""
-    from packaging.requirements import InvalidRequirement, Requirement
-
+    major, minor = core_version.split(".")[:2]
+    usual = f"qsae>={major}.{minor},<{major}.{int(minor) + 1}"
     for line in requires:
-        if not re.match(r"\s*qsae(?![\w.-])", line, re.IGNORECASE):
-            continue
+        if line == usual or not re.match(r"\s*qsae(?![\w.-])", line, re.IGNORECASE):
+            continue  # the range that new-plugin writes is admitted without the time to import packaging
+        from packaging.requirements import InvalidRequirement, Requirement
+
         try:
             requirement = Requirement(line)
         except InvalidRequirement as error:
@@ -127,8 +137,11 @@ def read_selection(environ: Mapping[str, str], installed: Sequence[str]) -> Sele
             allowed=", ".join(installed) or "nothing, because no plugin is installed",
             next=f"pip install {name}, or unset {ONLY}",
         )
-    for name in sorted(disabled - set(installed)):
-        _log.warning("%s: %r is not an installed plugin%s", DISABLE, name, did_you_mean(name, installed))
+    unknown = sorted(disabled - set(installed))
+    if unknown:
+        import logging
+
+        logging.getLogger("qsae").warning("%s: not installed: %s", DISABLE, ", ".join(unknown))
     trace = environ.get(TRACE, "").lower() not in ("", "0", "false", "no")
     return Selection(only or None, disabled, trace)
 

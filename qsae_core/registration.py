@@ -35,14 +35,14 @@ def implemented_hooks(pm: pluggy.PluginManager, module: types.ModuleType) -> lis
     """
     known = sorted(name for name in vars(pm.hook) if not name.startswith("_"))
     hooks = []
-    for name, value in sorted(vars(module).items()):
+    for name in sorted(name for name, value in vars(module).items() if inspect.isfunction(value)):
         options = pm.parse_hookimpl_opts(module, name)
         if options is not None:
             hook = options.get("specname") or name
             if hook not in known and not options.get("optionalhook"):
                 raise RuleError(f"{module.__name__}.{name} is no hook of qsae{did_you_mean(hook, known)}")
             hooks.append(hook)
-        elif name.startswith("qsae_") and inspect.isfunction(value):
+        elif name.startswith("qsae_"):
             raise RuleError(
                 f"{module.__name__}.{name} is not decorated with @hookimpl (from qsae_core import hookimpl), "
                 f"so it would never be called; decorate or rename it{did_you_mean(name, known)}"
