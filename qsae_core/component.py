@@ -22,7 +22,7 @@ class ComponentConfig(BaseModel):
         frozen=True,
         validate_default=True,
         allow_inf_nan=False,
-        defer_build=True,  # validators are built when a config is used: a third of the start-up with fifty plugins
+        defer_build=True,  # validators are built at first use: a third of start-up with 50 plugins
     )
 
 
