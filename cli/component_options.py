@@ -11,17 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from qsae_cli.choice_options import Scope, choice_layer, choice_options, field_layer, set_layer
-from qsae_cli.field_options import field_schemas
-from qsae_cli.flag_names import FieldFlags, field_flags, implied_data_source, owners, unknown_flag
+from qsae_cli.flag_names import FieldFlags, field_flags, implied_data_source, unknown_flag
+from qsae_cli.survey import Survey, is_given, survey, with_dashes
 from qsae_core.config_draft import Draft, DraftConfig
 from qsae_core.config_layers import Layer, flag, read_layer
 from qsae_core.config_merge import merge
 from qsae_core.errors import QsaeError
 from qsae_core.plugins import load_plugins
-from qsae_core.run_settings import RunSettings, TrainConfig
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
@@ -54,7 +52,7 @@ class ConfiguredCommand(click.Command):
     def __init__(
         self, *args: Any, scope: Scope | None = None, base: Base | None = None, **kwargs: Any
     ) -> None:
-        own = {"token_normalize_func": _with_dashes, "max_content_width": 110}
+        own = {"token_normalize_func": with_dashes, "max_content_width": 110}
         kwargs["context_settings"] = own | (kwargs.get("context_settings") or {})
         super().__init__(*args, **kwargs)
         self.scope, self._base = scope or Scope(), base
@@ -71,13 +69,13 @@ class ConfiguredCommand(click.Command):
         try:
             rest = super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            if self.scope.needs_coder:
+            if self.scope.needs_coder and prepared.draft.coder is None:
                 merge(prepared.base, registry)  # a missing coder comes before a flag that it may have
             known = {s for p in self.get_params(ctx) for s in (*p.opts, *p.secondary_opts)}
             raise unknown_flag(error.option_name, prepared.flags, known, registry) from error
         options = [*prepared.choices, *prepared.flags.options]
         values = {str(o.name): ctx.params.pop(str(o.name), None) for o in options}
-        given = {o.path: values[str(o.name)] for o in prepared.flags.options if _is_given(ctx, o)}
+        given = {o.path: values[str(o.name)] for o in prepared.flags.options if is_given(ctx, o)}
         changes = set_layer(values.get("set_") or (), self.scope, taken=given)
         ctx.params["layers"] = [*prepared.base, field_layer(given), changes]
         return rest
@@ -100,35 +98,18 @@ class ConfiguredCommand(click.Command):
             _write(ctx, formatter, _title(draft), fields)
 
     def _prepare(self, ctx: click.Context, args: Sequence[str], registry: Registry) -> _Prepared:
-        seen, used = self._survey(ctx, args, registry)
+        params = [*choice_options(self.scope, DraftConfig(), registry), *self.params]
+        seen = survey(params, args, self.context_settings, registry)
         try:
-            return self._choose(seen.params, used, registry)
+            return self._choose(seen, registry)
         except QsaeError:
             if not ctx.resilient_parsing:
                 raise
             empty = DraftConfig()  # shell completion of a line that is not right yet
             return _Prepared(choice_options(self.scope, empty, registry), FieldFlags([], {}), empty, [])
 
-    def _survey(
-        self, ctx: click.Context, args: Sequence[str], registry: Registry
-    ) -> tuple[click.Context, set[str]]:
-        """Parse leniently: the choices' values, and the spellings of all other flags that occur."""
-        params = [*choice_options(self.scope, DraftConfig(), registry), *self.params]
-        taken = {spelling for p in params for spelling in p.opts}
-        words = {_with_dashes(a.partition("=")[0]) for a in args if a.startswith("--")} - taken
-        flags = {f"flag_{i}": word for i, word in enumerate(sorted(words)) if len(word) > 2}
-        settings = {**self.context_settings, "ignore_unknown_options": True, "allow_extra_args": True}
-        survey = click.Command(
-            self.name,
-            params=[*params, *(_survey_option(name, word, registry) for name, word in flags.items())],
-            context_settings=settings,
-            add_help_option=False,
-        )
-        seen = survey.make_context(self.name, list(args), resilient_parsing=True)
-        given = {str(o.name) for o in survey.params if isinstance(o, click.Option) and _is_given(seen, o)}
-        return seen, {word for name, word in flags.items() if name in given}
-
-    def _choose(self, values: Mapping[str, Any], used: set[str], registry: Registry) -> _Prepared:
+    def _choose(self, seen: Survey, registry: Registry) -> _Prepared:
+        values = seen.values
         own = self._base(values) if self._base else []
         files = [read_layer(path) for path in values.get("config") or ()]
         changes = set_layer(values.get("set_") or (), self.scope)
@@ -144,34 +125,16 @@ class ConfiguredCommand(click.Command):
         prepared = prepare()
         chosen = any(_chooses(layer, "data") for layer in (*base[len(own) :], changes))
         if "data" in self.scope.slots and not chosen:
-            implied = implied_data_source(used - prepared.flags.spellings(), registry)
+            implied = implied_data_source(seen.flags - prepared.flags.spellings(), registry)
             if implied:
                 base.append(Layer({"data": implied}, style="flags"))
                 prepared = prepare()
         return prepared
 
 
-def _survey_option(name: str, spelling: str, registry: Registry) -> click.Option:
-    """An option that takes a value unless the flag is a switch wherever it exists."""
-    schemas = [field_schemas(owner.spec.config)[owner.field] for owner in owners(spelling, registry)]
-    field = spelling.removeprefix("--").rpartition(".")[2].replace("-", "_")
-    for section in (TrainConfig, RunSettings):
-        schemas += [s for f, s in field_schemas(section).items() if f in (field, field.removeprefix("no_"))]
-    is_switch = bool(schemas) and all(schema.is_switch for schema in schemas)
-    return click.Option([spelling, name], is_flag=is_switch, multiple=not is_switch)
-
-
 def _chooses(layer: Layer, slot: str) -> bool:
     block = layer.tree.get(slot)
     return isinstance(block, str) or (isinstance(block, Mapping) and "use" in block)
-
-
-def _is_given(ctx: click.Context, option: click.Option) -> bool:
-    return ctx.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
-
-
-def _with_dashes(token: str) -> str:
-    return token.replace("_", "-")
 
 
 def _title(draft: Draft) -> str:

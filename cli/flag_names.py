@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -79,13 +79,13 @@ def field_flags(drafts: Iterable[Draft], reserved: Collection[str]) -> FieldFlag
         for field, schema in field_schemas(draft.schema).items():
             if schema.is_flag:
                 long = flag(*draft.path, field)
-                short = [s for s in short_spellings(draft, field) if claims.get(s) == [long]]
+                own = [s for s in short_spellings(draft, field) if claims.get(s) == [long]]
                 options.append(
                     FieldOption(
                         (*draft.path, field),
                         schema,
                         long=long.removeprefix("--"),
-                        short=short,
+                        short=own,
                         description=draft.schema.model_fields[field].description or "",
                         default=_default(draft, field),
                         hide_long=draft.spec is None,
@@ -154,11 +154,31 @@ def unknown_flag(spelling: str, flags: FieldFlags, known: Collection[str], regis
         return ConfigError(f"{spelling} could be any of {', '.join(longs)}", next="give one of these")
     found = owners(spelling, registry)
     if found:
-        belongs = " or ".join(owner.title for owner in found)
-        adds = dict.fromkeys(choice for owner in found for choice in owner.choosing_flags())
-        return ConfigError(f"{spelling} belongs to {belongs}; add {' or '.join(adds)}")
-    close = difflib.get_close_matches(spelling, known, n=1)
+        return ConfigError(f"{spelling} {_belonging(found)}")
+    meant = _closest(spelling, known) or _closest(spelling, _installed_flags(registry))
+    hint = ""
+    if meant:
+        hint = f"; did you mean {meant}?" + (
+            "" if meant in known else f" It {_belonging(owners(meant, registry))}"
+        )
     return ConfigError(
-        f"unknown flag {spelling}" + (f"; did you mean {close[0]}?" if close else ""),
-        next="--help lists the flags of the chosen components",
+        f"unknown flag {spelling}{hint}", next="--help lists the flags of the chosen components"
     )
+
+
+def _belonging(found: Sequence[Owner]) -> str:
+    choices = dict.fromkeys(choice for owner in found for choice in owner.choosing_flags())
+    return f"belongs to {' or '.join(owner.title for owner in found)}; add {' or '.join(choices)}"
+
+
+def _closest(spelling: str, known: Iterable[str]) -> str | None:
+    names = {name.lstrip("-"): name for name in known}  # dashes would make any two flags look alike
+    close = difflib.get_close_matches(spelling.lstrip("-"), list(names), n=1, cutoff=0.7)
+    return names[close[0]] if close else None
+
+
+def _installed_flags(registry: Registry) -> set[str]:
+    configs = [spec.config for slot in SLOTS.values() for spec in registry.specs(slot.kind)]
+    return {
+        f"--{short}" for config in configs for field in config.model_fields for short in _short(config, field)
+    }

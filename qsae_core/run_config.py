@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -164,6 +165,7 @@ def versions(specs: Iterable[ComponentSpec], registry: Registry) -> dict[str, st
     return found | {name: provided[name] for name in sorted(provided)}
 
 
+@functools.cache
 def _version(distribution: str) -> str:
     try:
         return importlib.metadata.version(distribution)
