@@ -88,7 +88,8 @@ class SparseCoder(nn.Module, abc.ABC):
         self.config, self.shape, self.parts = config, shape, parts
         self.n_latents = config.n_latents
         self.norm_in = Normalization(shape.d_in, config.normalize)
-        self.norm_out = self.norm_in if self.is_autoencoder else Normalization(shape.d_out, config.normalize)
+        if not self.is_autoencoder:
+            self.norm_target = Normalization(shape.d_out, config.normalize)
 
     is_autoencoder: bool = True
     """True where input and target are the same vectors; transcoders set it to False."""
@@ -136,6 +137,11 @@ class SparseCoder(nn.Module, abc.ABC):
     def forward(self, x: Tensor) -> Tensor:
         """``decode(encode(x))``: ``[B, d_in] -> [B, d_out]``."""
         return self.decode(self.encode(x))
+
+    @property
+    def norm_out(self) -> Normalization:
+        """Normalisation of what is reconstructed: for an autoencoder that of its input."""
+        return self.norm_in if self.is_autoencoder else self.norm_target
 
     @property
     def device(self) -> torch.device:
@@ -206,8 +212,8 @@ class SparseCoder(nn.Module, abc.ABC):
         if rotate == "auto":
             rotate = any(not m.quantizer.is_identity for m in self.matrices().values())
         self.norm_in.fit(sample.x, rotate=bool(rotate))
-        if self.norm_out is not self.norm_in:
-            self.norm_out.fit(sample.y, rotate=bool(rotate))
+        if not self.is_autoencoder:
+            self.norm_target.fit(sample.y, rotate=bool(rotate))
 
 
 @torch.no_grad()
