@@ -1,0 +1,88 @@
+"""Data source ``lm``: hidden states of a Hugging Face language model; and the command ``qsae sites``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from qsae_core import ComponentConfig, ComponentSpec, hookimpl, option
+
+if TYPE_CHECKING:
+    import click
+
+SiteName = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_in", "mlp_out"]
+LayerIndex = Annotated[int, Field(ge=0)]
+
+
+class LmConfig(ComponentConfig):
+    """Hidden states of a language model, read at one site while it runs over text.
+
+    The model is any Hugging Face causal LM or BERT-type encoder of a known architecture (`qsae sites
+    MODEL` says what it offers); without options it is a small Llama that comes with this plugin, on the
+    Python standard library's own source and documentation. Text is packed into full contexts; BOS, EOS
+    and other special positions are read by the model but neither trained on nor measured. The vectors
+    come shuffled within blocks, and a run resumes at the very next vector.
+    """
+
+    model: str = option(
+        "builtin",
+        "`builtin`, a directory with config, tokenizer and safetensors weights, or a Hugging Face model id",
+    )
+    layer: int | None = option(None, "layer to read, counted from 0; none: the middle one", ge=0)
+    site: SiteName = option("resid_post", "where in the layer to read")
+    target_layer: int | None = option(
+        None, "layer of the vector to reconstruct, for transcoders; none: `layer`", ge=0
+    )
+    target_site: SiteName | None = option(
+        None, "site of the vector to reconstruct, for transcoders; none: `site`"
+    )
+    layers: tuple[LayerIndex, ...] | None = option(
+        None, "several layers to read at once, for coders that take them; replaces `layer`", min_length=2
+    )
+    text: str | None = option(
+        None, "text file, or folder whose text files are read; none: the built-in text", min_length=1
+    )
+    dataset: str | None = option(
+        None, "Hugging Face dataset id, or local dataset file or folder; streamed", min_length=1
+    )
+    dataset_name: str | None = option(None, "configuration of the dataset, where it has several")
+    dataset_split: str = option("train", "split of the dataset that is read", min_length=1)
+    dataset_column: str | None = option(
+        None, "column with the text; none: the one column of strings that is clearly the longest"
+    )
+    context: int = option(256, "positions of a context, special ones included", ge=8)
+    held_out_share: float = option(
+        0.05, "share of the documents kept for evaluation; a hash of each decides", gt=0, lt=1
+    )
+    buffer_tokens: int = option(
+        65536, "positions read as one block, within which vectors are shuffled; sets the memory used", gt=0
+    )
+    forward_tokens: int = option(4096, "positions that one forward pass takes, in whole contexts", gt=0)
+    dtype: Literal["auto", "fp32", "bf16"] = option(
+        "auto", "number format that the model computes in; auto: bf16 where the device has it, else fp32"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> LmConfig:
+        if self.text is not None and self.dataset is not None:
+            raise ValueError("text and dataset cannot be given together; give one of them")
+        if self.layers is not None and self.layer is not None:
+            raise ValueError("layer and layers cannot be given together; give one of them")
+        if self.layers is not None and (self.target_layer is not None or self.target_site is not None):
+            raise ValueError("a separate target cannot be combined with several layers")
+        return self
+
+
+@hookimpl
+def qsae_register_data_sources() -> list[ComponentSpec]:
+    """The one component of this plugin."""
+    return [ComponentSpec("data", "lm", LmConfig, "qsae_data_lm.source:LmSource")]
+
+
+@hookimpl
+def qsae_register_commands(cli: click.Group) -> None:
+    """Adds ``qsae sites``."""
+    from qsae_data_lm.sites_command import sites
+
+    cli.add_command(sites)

@@ -1,0 +1,134 @@
+"""Streams of documents: the training part in a seeded order that can be entered anywhere, and the rest.
+
+Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qsae_data_lm import LmConfig
+from qsae_data_lm.corpus import Document, builtin_documents, is_held_out
+
+WINDOW = 1000
+"""Documents of a streamed dataset that are in memory and shuffled together."""
+
+
+def open_documents(config: LmConfig) -> Documents:
+    """The text that a config asks for.
+
+    Raises:
+        DataError: if it cannot be opened or holds no text.
+    """
+    share = config.held_out_share
+    if config.dataset is not None:
+        from qsae_data_lm.datasets_text import open_dataset
+
+        read, description = open_dataset(
+            config.dataset, config.dataset_name, config.dataset_split, config.dataset_column
+        )
+        return StreamedDocuments(read, share, description)
+    if config.text is not None:
+        from qsae_data_lm.text_files import read_text
+
+        documents, description = read_text(config.text)
+        return LocalDocuments(documents, share, description)
+    description = {"text": "the Python standard library's source and documentation"}
+    return LocalDocuments(list(builtin_documents()), share, description)
+
+
+class Documents(Protocol):
+    """Where a source takes its text from."""
+
+    finite: bool
+    """Whether all documents are in memory, so that their tokens may be kept too."""
+
+    def describe(self) -> dict[str, Any]:
+        """JSON values for the run's record."""
+
+    def training(self, seed: int, epoch: int, start: int) -> Iterator[tuple[int, Document]]:
+        """Documents of an epoch with the position behind each; `start` is such a position, or 0."""
+
+    def held_out(self) -> Iterator[Document]:
+        """The held-out documents, always in the same order."""
+
+
+class LocalDocuments:
+    """Documents in memory.
+
+    Args:
+        documents: all of them.
+        share: of documents that are held out.
+        description: where they come from, in a few words.
+    """
+
+    finite = True
+
+    def __init__(self, documents: Sequence[Document], share: float, description: dict[str, Any]) -> None:
+        self._all, self._share, self._description = list(documents), share, description
+
+    def describe(self) -> dict[str, Any]:
+        """Where the text comes from, and how many documents are on each side of the split."""
+        held_out = sum(is_held_out(document.key, self._share) for document in self._all)
+        return {**self._description, "documents": len(self._all), "held_out_documents": held_out}
+
+    def training(self, seed: int, epoch: int, start: int) -> Iterator[tuple[int, Document]]:
+        """Every training document once, shuffled by seed and epoch."""
+        order = shuffled(len(self._all), seed, epoch)
+        for position in range(start, len(order)):
+            document = self._all[order[position]]
+            if not is_held_out(document.key, self._share):
+                yield position + 1, document
+
+    def held_out(self) -> Iterator[Document]:
+        """In the order in which they were given."""
+        return (document for document in self._all if is_held_out(document.key, self._share))
+
+
+class StreamedDocuments:
+    """Documents that are read as they are needed, never all at once; shuffled within windows.
+
+    Args:
+        read: start -> texts from that document on, in the dataset's own order.
+        share: of documents that are held out.
+        description: where they come from.
+    """
+
+    finite = False
+
+    def __init__(
+        self, read: Callable[[int], Iterator[str]], share: float, description: dict[str, Any]
+    ) -> None:
+        self._read, self._share, self._description = read, share, description
+
+    def describe(self) -> dict[str, Any]:
+        """Where the text comes from."""
+        return self._description
+
+    def training(self, seed: int, epoch: int, start: int) -> Iterator[tuple[int, Document]]:
+        """Every training document once; the order within each window is shuffled by seed and epoch."""
+        window, offset = divmod(start, WINDOW)
+        texts = self._read(window * WINDOW)
+        while batch := list(islice(texts, WINDOW)):
+            order = shuffled(len(batch), seed, epoch, window)
+            for place in range(offset, len(batch)):
+                text = batch[order[place]]
+                if text.strip() and not is_held_out(text, self._share):
+                    yield window * WINDOW + place + 1, Document(text, text)
+            window, offset = window + 1, 0
+
+    def held_out(self) -> Iterator[Document]:
+        """In the dataset's order; reads on until the caller has enough."""
+        for text in self._read(0):
+            if text.strip() and is_held_out(text, self._share):
+                yield Document(text, text)
+
+
+def shuffled(n: int, *seeds: int) -> NDArray[np.int64]:
+    """A permutation of range(n) that is determined by the seeds."""
+    return np.random.default_rng(seeds).permutation(n)

@@ -1,0 +1,167 @@
+"""Where the sites are: one row per architecture family, read by `hooks` and by `qsae sites`.
+
+A layer (block) of index l maps the residual stream `resid_pre` to `resid_post`:
+
+    pre-norm (GPT-2, Llama, Gemma, ...)        resid_mid = resid_pre + attn_out
+                                               resid_post = resid_mid + mlp_out
+    parallel (GPT-NeoX)                        resid_post = resid_pre + attn_out + mlp_out; no resid_mid
+    post-norm (BERT)                           resid_mid = LN(resid_pre + attn_out)
+                                               resid_post = LN(resid_mid + mlp_out)
+
+So `attn_out` and `mlp_out` are always the vectors that are added to the stream: behind the biases, and in
+Gemma behind the post-norms. `mlp_in` is what the MLP multiplies by its first matrix: behind the pre-norm
+and its scale; in BERT, which has no pre-norm, it equals `resid_mid`. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from qsae_core.errors import DataError
+
+SITES = ("resid_pre", "attn_out", "resid_mid", "mlp_in", "mlp_out", "resid_post")
+"""In the order in which a layer computes them."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Where a site's vector passes.
+
+    Attributes:
+        module: path below the layer; empty for the layer itself.
+        side: what the vector is of that module: its (first) input or its (first) output.
+        bypassed: the vector also goes around the module, straight into the layer's output; a replacement
+            has to reach both.
+    """
+
+    module: str
+    side: Literal["input", "output"]
+    bypassed: bool = False
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture.
+
+    Attributes:
+        layers: path of the list of layers from the model; the first that exists is taken.
+        taps: site -> where it passes.
+        absent_where: site -> (config flag, reason): in a model whose flag is true the site does not exist.
+        causal: position t sees only positions up to t and predicts t + 1.
+        attention: the implementation to ask transformers for, where the default would leave something out.
+    """
+
+    layers: tuple[str, ...]
+    taps: Mapping[str, Tap]
+    absent_where: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    causal: bool = True
+    attention: str | None = None
+
+
+def _taps(attn_out: str, resid_mid: str, mlp_out: str, mlp_in: str = "mlp") -> dict[str, Tap]:
+    """A block of two residual branches; the arguments name modules."""
+    return {
+        "resid_pre": Tap("", "input"),
+        "attn_out": Tap(attn_out, "output"),
+        "resid_mid": Tap(resid_mid, "input", bypassed=True),
+        "mlp_in": Tap(mlp_in, "input"),
+        "mlp_out": Tap(mlp_out, "output"),
+        "resid_post": Tap("", "output"),
+    }
+
+
+_LLAMA = Family(("model.layers",), _taps("self_attn", "post_attention_layernorm", "mlp"))
+_GEMMA_TAPS = _taps("post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
+_BERT_TAPS = {
+    **_taps("attention.output.dense", "", "output.dense", mlp_in="intermediate"),
+    "resid_mid": Tap("attention", "output"),
+}
+
+FAMILIES: dict[str, Family] = {
+    "gpt2": Family(("transformer.h",), _taps("attn", "ln_2", "mlp")),
+    "gpt_neox": Family(
+        ("gpt_neox.layers",),
+        _taps("attention", "post_attention_layernorm", "mlp"),
+        absent_where={
+            "resid_mid": (
+                "use_parallel_residual",
+                "attention and MLP read the same residual stream in parallel, so nothing lies between them",
+            )
+        },
+    ),
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+    "smollm3": _LLAMA,
+    # Other implementations of attention leave the soft cap of Gemma-2's scores out.
+    "gemma2": Family(("model.layers",), _GEMMA_TAPS, attention="eager"),
+    "gemma3_text": Family(("model.layers",), _GEMMA_TAPS),
+    "gemma3": Family(("model.language_model.layers",), _GEMMA_TAPS),
+    "bert": Family(("bert.encoder.layer",), _BERT_TAPS, causal=False),
+    "roberta": Family(("roberta.encoder.layer",), _BERT_TAPS, causal=False),
+}
+"""`config.model_type` -> its row."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What one model offers, known from its config alone.
+
+    Attributes:
+        model: how the user named it.
+        model_type: the architecture.
+        n_layers: layers 0 to n_layers - 1.
+        width: of every site's vector.
+        family: the architecture's row.
+        taps: the sites that this model has.
+        absent: site -> why this model does not have it.
+    """
+
+    model: str
+    model_type: str
+    n_layers: int
+    width: int
+    family: Family
+    taps: Mapping[str, Tap]
+    absent: Mapping[str, str]
+
+    def check(self, layer: int, site: str) -> None:
+        """Raises DataError if the model has no such layer or site."""
+        listing = f"`qsae sites {self.model}` lists layers and sites"
+        if not 0 <= layer < self.n_layers:
+            raise DataError(
+                f"no layer {layer}: {self.model} has {self.n_layers} layers",
+                where="data.layer",
+                allowed=f"0 to {self.n_layers - 1}",
+                next=listing,
+            )
+        if site not in self.taps:
+            reason = self.absent.get(site, "there is no site of this name")
+            raise DataError(
+                f"no site {site!r} in {self.model} ({self.model_type}): {reason}",
+                where="data.site",
+                allowed=", ".join(s for s in SITES if s in self.taps),
+                next=listing,
+            )
+
+
+def layout_of(config: Any, model: str) -> Layout:
+    """The layout of a model, from its transformers config.
+
+    Raises:
+        DataError: if the architecture is not in the table.
+    """
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        raise DataError(
+            f"{model} is of the architecture {config.model_type!r}, whose sites are not known",
+            where="data.model",
+            allowed=", ".join(sorted(FAMILIES)),
+        )
+    text = config.get_text_config()
+    absent = {site: reason for site, (flag, reason) in family.absent_where.items() if getattr(text, flag)}
+    taps = {site: tap for site, tap in family.taps.items() if site not in absent}
+    return Layout(model, config.model_type, text.num_hidden_layers, text.hidden_size, family, taps, absent)

@@ -1,0 +1,87 @@
+"""From contexts to vectors: runs the language model over contexts and keeps what counts.
+
+C contexts, T positions, N counted vectors, L layers, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qsae_core.data import Batch
+from qsae_core.errors import DataError
+from qsae_data_lm.hooks import Site
+from qsae_data_lm.language_model import HfLanguageModel
+from qsae_data_lm.packing import Tokens
+from qsae_data_lm.tokens import TextTokenizer
+
+
+@dataclass(frozen=True)
+class Harvester:
+    """Reads vectors of one language model at fixed sites.
+
+    Attributes:
+        model: the language model.
+        tokens: its tokenizer.
+        sites_in: what `x` is read from; several give `x` the shape [N, L, D].
+        site_out: what `y` is read from; None: `y` is `x`.
+        forward_contexts: contexts of one forward pass.
+    """
+
+    model: HfLanguageModel
+    tokens: TextTokenizer
+    sites_in: tuple[Site, ...]
+    site_out: Site | None
+    forward_contexts: int
+
+    def read(self, contexts_CT: Tokens, where: str) -> Iterator[Batch]:
+        """The counted vectors of the contexts in order, one batch for each forward pass.
+
+        Raises:
+            DataError: on NaN or infinity, naming `where`, the context, the position and the token.
+        """
+        wanted = list(dict.fromkeys([*self.sites_in, *([self.site_out] if self.site_out else [])]))
+        for start in range(0, len(contexts_CT), self.forward_contexts):
+            batch = self.tokens.batch(contexts_CT[start : start + self.forward_contexts])
+            with torch.inference_mode():
+                found = self.model.read(batch, wanted)
+                counted = batch.counted.to(self.model.model.device)
+                vectors = {site: found[site][counted] for site in wanted}
+            for site, vector in vectors.items():
+                if not bool(torch.isfinite(vector).all()):
+                    row = int((~torch.isfinite(vector).all(dim=1)).nonzero()[0])
+                    self._refuse(site, where, start, batch.counted, batch.ids, row)
+            # Clones made outside inference mode are ordinary tensors, which autograd can take.
+            parts = [vectors[site].clone() for site in self.sites_in]
+            x = parts[0] if len(parts) == 1 else torch.stack(parts, dim=1)
+            y = x if self.site_out is None else vectors[self.site_out].clone()
+            yield Batch(x, y, batch.ids[batch.counted].to(x.device))
+
+    def _refuse(self, site: Site, where: str, start: int, counted: Tensor, ids: Tensor, row: int) -> None:
+        context, position = counted.nonzero()[row].tolist()
+        token = self.tokens.token(int(ids[context, position]))
+        raise DataError(
+            f"the language model computes NaN or infinity at layer {site[0]}, {site[1]}: "
+            f"context {start + context}, position {position}, token {token!r}",
+            where=where,
+            next="try --data.dtype fp32, another layer, or other text",
+        )
+
+
+def join(batches: list[Batch]) -> Batch:
+    """One batch of all vectors, in order."""
+    x = torch.cat([b.x for b in batches])
+    y = x if batches[0].y is batches[0].x else torch.cat([b.y for b in batches])
+    return Batch(x, y, torch.cat([b.token_ids for b in batches if b.token_ids is not None]))
+
+
+def select(batch: Batch, rows: np.ndarray | slice) -> Batch:
+    """Some rows of a batch; `y is x` stays so."""
+    index = torch.from_numpy(rows).to(batch.x.device) if isinstance(rows, np.ndarray) else rows
+    x = batch.x[index]
+    y = x if batch.y is batch.x else batch.y[index]
+    return Batch(x, y, None if batch.token_ids is None else batch.token_ids[index])

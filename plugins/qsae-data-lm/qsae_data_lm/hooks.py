@@ -1,0 +1,148 @@
+"""Reading and replacing vectors at sites through plain forward hooks.
+
+B contexts, T positions, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from torch import Tensor, nn
+
+from qsae_core.data import Edit
+from qsae_data_lm.families import Family, Tap
+
+Site = tuple[int, str]
+Replace = Callable[[Tensor], Tensor | None]
+"""Sees a vector [B, T, D] and returns what is to take its place, or None to leave it."""
+
+_INSTALL_ORDER = ("resid_pre", "attn_out", "mlp_in", "mlp_out", "resid_mid", "resid_post")
+"""A replaced resid_mid needs mlp_out as edited, and its layer's output may be edited after it."""
+
+
+class _AllRead(Exception):  # noqa: N818 (it is control flow, not an error)
+    """Ends a forward pass from inside a hook: everything asked for has been read."""
+
+
+def find_layers(model: nn.Module, family: Family) -> nn.ModuleList:
+    """The list of the model's layers."""
+    for path in family.layers:
+        found: Any = model
+        for name in path.split("."):
+            found = getattr(found, name, None)
+        if isinstance(found, nn.ModuleList):
+            return found
+    raise AttributeError(f"{type(model).__name__} has none of the paths {family.layers}")
+
+
+def read_sites(
+    layers: nn.ModuleList, family: Family, sites: Sequence[Site], forward: Callable[[], Any]
+) -> dict[Site, Tensor]:
+    """Runs `forward` until the last of the sites has been computed, and not further.
+
+    Returns:
+        site -> the vector [B, T, D] in the model's dtype.
+    """
+    found: dict[Site, Tensor] = {}
+    wanted = set(sites)
+
+    def reader(site: Site) -> Replace:
+        def read(vector: Tensor) -> None:
+            found[site] = vector
+            if len(found) == len(wanted):
+                raise _AllRead
+
+        return read
+
+    hooks = [_hook(layers[at[0]], family.taps[at[1]], reader(at)) for at in wanted]
+    with _installed(hooks), suppress(_AllRead):
+        forward()
+    return {site: found[site] for site in sites}
+
+
+@contextmanager
+def spliced(layers: nn.ModuleList, family: Family, edits: Mapping[Site, Edit]) -> Iterator[None]:
+    """While this is open, a forward pass computes with the edited vectors at the sites.
+
+    An edit takes and gives float32 [B, T, D]; the result is cast to the model's dtype. An edit that
+    returns its argument changes no bit of the logits.
+    """
+    with _installed([]) as handles:
+        for site in sorted(edits, key=lambda s: _INSTALL_ORDER.index(s[1])):
+            layer, tap = layers[site[0]], family.taps[site[1]]
+            replace = _in_own_dtype(edits[site])
+            if tap.bypassed:
+                handles.extend(_hook_bypassed(layer, tap, family.taps["mlp_out"], replace))
+            else:
+                handles.append(_hook(layer, tap, replace))
+        yield
+
+
+def _in_own_dtype(edit: Edit) -> Callable[[Tensor], Tensor]:
+    def replace(vector: Tensor) -> Tensor:
+        edited = edit(vector.float())
+        if edited.shape != vector.shape:
+            raise ValueError(f"an edit returned shape {tuple(edited.shape)} for {tuple(vector.shape)}")
+        return edited.to(vector.dtype)
+
+    return replace
+
+
+def _hook_bypassed(layer: nn.Module, tap: Tap, branch: Tap, replace: Callable[[Tensor], Tensor]) -> list[Any]:
+    """Replaces the residual stream in the middle of a layer, where the branch behind it leaves.
+
+    The branch reads the replacement through the module's input; the layer's output, which the module
+    formed from the stream as it was, is formed again from the replacement and the branch's output.
+    """
+    kept: dict[str, Tensor] = {}
+
+    def enter(vector: Tensor) -> Tensor:
+        kept["stream"] = replace(vector)
+        return kept["stream"]
+
+    def leave(vector: Tensor) -> None:
+        kept["branch"] = vector
+
+    def rejoin(vector: Tensor) -> Tensor:
+        return kept.pop("stream") + kept.pop("branch")
+
+    return [_hook(layer, tap, enter), _hook(layer, branch, leave), _hook(layer, Tap("", "output"), rejoin)]
+
+
+def _hook(layer: nn.Module, tap: Tap, replace: Replace) -> Any:
+    module = layer.get_submodule(tap.module)
+    if tap.side == "output":
+        return module.register_forward_hook(_output_hook(replace))
+    return module.register_forward_pre_hook(_input_hook(replace), with_kwargs=True)
+
+
+def _output_hook(replace: Replace) -> Callable[..., Any]:
+    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            new = replace(output[0])
+            return None if new is None else (new, *output[1:])
+        return replace(output)
+
+    return hook
+
+
+def _input_hook(replace: Replace) -> Callable[..., Any]:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args:
+            new = replace(args[0])
+            return None if new is None else ((new, *args[1:]), kwargs)
+        new = replace(kwargs["hidden_states"])
+        return None if new is None else (args, {**kwargs, "hidden_states": new})
+
+    return hook
+
+
+@contextmanager
+def _installed(handles: list[Any]) -> Iterator[list[Any]]:
+    try:
+        yield handles
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,233 @@
+"""The data source `lm`: shuffled blocks of a language model's hidden states, resumable at any vector.
+
+The training documents of an epoch come in an order drawn from (seed, epoch) and are packed into contexts.
+Block i is what the model computes over the next `buffer_tokens` positions, its vectors permuted by a
+generator seeded from (seed, epoch, i). So the state is a position and less than one context of tokens; a
+resumed run computes its block again and goes on with the very same vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from qsae_core.data import Batch, DataSource, TokenBatch
+from qsae_core.errors import DataError
+from qsae_data_lm import LmConfig
+from qsae_data_lm.documents import open_documents, shuffled
+from qsae_data_lm.families import layout_of
+from qsae_data_lm.harvest import Harvester, join, select
+from qsae_data_lm.hooks import Site
+from qsae_data_lm.language_model import HfLanguageModel
+from qsae_data_lm.loading import choose_dtype, load_config, load_model, load_tokenizer
+from qsae_data_lm.packing import Packer, Tokens
+from qsae_data_lm.tokens import TextTokenizer, check_context
+
+
+class LmSource(DataSource):
+    """Hidden states of a language model; see `LmConfig` for what can be chosen."""
+
+    config: LmConfig
+
+    def __init__(self, config: LmConfig, *, seed: int = 0, device: str = "cpu") -> None:
+        super().__init__(config, seed=seed, device=device)
+        model_config = load_config(config.model)
+        layout = layout_of(model_config, config.model)
+        self._sites, self._target = _chosen_sites(config, layout.n_layers)
+        for layer, site in [*self._sites, self._target]:
+            layout.check(layer, site)
+        tokenizer = load_tokenizer(config.model)
+        check_context(config.context, model_config, tokenizer, config.model)
+        self._documents = open_documents(config)
+        self._tokens = TextTokenizer(
+            tokenizer, config.context, causal=layout.family.causal, keep=self._documents.finite
+        )
+        self._model = load_model(
+            config.model, layout, dtype=choose_dtype(config.dtype, device), device=device
+        )
+        is_same = self._sites == (self._target,) or len(self._sites) > 1
+        forward_contexts = max(1, config.forward_tokens // config.context)
+        self._harvester = Harvester(
+            self._model, self._tokens, self._sites, None if is_same else self._target, forward_contexts
+        )
+        self._block_contexts = max(1, config.buffer_tokens // config.context)
+        self.d_in = self.d_out = layout.width
+        self.layers_in = len(self._sites)
+        self.layers_out = len(self._sites) if is_same else 1
+        self.model_name, self.layer = self._model.name, _path_name(self._sites, self._target)
+        self._begin(epoch=0, block=0, position=0, rest=None)
+
+    # -- the training stream -------------------------------------------------------------------------
+
+    def next_batch(self, size: int) -> Batch:
+        """The next vectors of the stream; x float32 [size, d_in], or [size, L, d_in] from L layers."""
+        parts: list[Batch] = []
+        missing = size
+        while missing:
+            if self._rows is None or self._cursor == len(self._order):
+                self._next_block()
+            rows = self._order[self._cursor : self._cursor + missing]
+            assert self._rows is not None
+            parts.append(select(self._rows, rows))
+            self._cursor += len(rows)
+            missing -= len(rows)
+        return parts[0] if len(parts) == 1 else join(parts)
+
+    def _begin(self, epoch: int, block: int, position: int, rest: list[int] | None) -> None:
+        """Stands before a block: nothing of it is read until it is needed."""
+        self._epoch, self._block = epoch, block
+        self._packer = self._packer_at(epoch, position, rest)
+        self._block_start = (position, rest)
+        self._rows: Batch | None = None
+        self._order = shuffled(0, 0)
+        self._cursor = 0
+
+    def _packer_at(self, epoch: int, position: int, rest: list[int] | None) -> Packer:
+        documents = self._documents.training(self.seed, epoch, position)
+        return Packer(self._tokens.stream(documents), self._tokens.frame, position, rest)
+
+    def _next_block(self) -> None:
+        """Reads the block that comes next; past the end of the text, the first of a new epoch."""
+        if self._rows is not None:
+            self._block += 1
+            self._block_start = (self._packer.position, self._packer.rest)
+        self._rows = None  # frees the memory before the next block takes it
+        contexts = self._packer.take(self._block_contexts)
+        if not len(contexts) and self._block > 0:
+            self._begin(self._epoch + 1, 0, 0, None)
+            contexts = self._packer.take(self._block_contexts)
+        if not len(contexts):
+            raise self._too_little("training")
+        where = f"epoch {self._epoch}, block {self._block}"
+        self._rows = join(list(self._harvester.read(contexts, where)))
+        self._order = shuffled(len(self._rows), self.seed, self._epoch, self._block)
+        self._cursor = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position of the stream as JSON values."""
+        position, rest = self._block_start
+        return {
+            "epoch": self._epoch,
+            "block": self._block,
+            "cursor": self._cursor,
+            "position": position,
+            "rest": rest,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue at a position; its block is computed again, at once."""
+        self._begin(state["epoch"], state["block"], state["position"], state["rest"])
+        if state["cursor"]:
+            self._next_block()
+            self._cursor = state["cursor"]
+
+    # -- the held-out stream -------------------------------------------------------------------------
+
+    def held_out(self, n_tokens: int, batch_size: int) -> Iterator[Batch]:
+        """Held-out vectors in the order of the text."""
+        kept: list[Batch] = []
+        left, have = n_tokens, 0
+        for contexts in self._held_out_contexts(n_tokens):
+            for part in self._harvester.read(contexts, "held-out text"):
+                kept.append(part)
+                have += len(part)
+                whole = join(kept)
+                while have >= min(batch_size, left) > 0:
+                    count = min(batch_size, left)
+                    yield select(whole, slice(count))
+                    whole = select(whole, slice(count, None))
+                    left, have = left - count, have - count
+                kept = [whole]
+        if have and left:
+            yield select(join(kept), slice(min(have, left)))
+
+    def held_out_tokens(self, n_tokens: int) -> Iterator[TokenBatch]:
+        """Held-out contexts, as many in a batch as one forward pass takes."""
+        for contexts in self._held_out_contexts(n_tokens):
+            yield self._tokens.batch(contexts)
+
+    def _held_out_contexts(self, n_tokens: int) -> Iterator[Tokens]:
+        """Contexts, one forward pass at a time, until `n_tokens` positions of them are counted."""
+        documents = enumerate(self._documents.held_out())
+        packer = Packer(self._tokens.stream(documents), self._tokens.frame)
+        counted = 0
+        while counted < n_tokens:
+            contexts = packer.take(self._harvester.forward_contexts)
+            if not len(contexts):
+                break
+            counted += int(self._tokens.batch(contexts).counted.sum())
+            yield contexts
+        if not counted and n_tokens:
+            raise self._too_little("held-out")
+
+    def _too_little(self, part: str) -> DataError:
+        hint = "give more text" if part == "training" else "give more text, or a larger --held-out-share"
+        return DataError(
+            f"the {part} text is shorter than one context of {self.config.context} positions",
+            where=self.config.text or self.config.dataset or "built-in text",
+            next=f"{hint}, or a smaller --context",
+        )
+
+    # -- what it is ----------------------------------------------------------------------------------
+
+    @property
+    def training_tokens(self) -> int | None:
+        """Vectors of the first epoch; tokenizes all text. None for a streamed dataset."""
+        if not self._documents.finite:
+            return None
+        packer, total = self._packer_at(0, 0, None), 0
+        while len(contexts := packer.take(256)):
+            total += int(self._tokens.batch(contexts).counted.sum())
+        return total
+
+    def describe(self) -> dict[str, Any]:
+        """What is read from where, and which positions are left out (counted in the first block)."""
+        first = self._tokens.batch(self._packer_at(0, 0, None).take(self._block_contexts))
+        sites = [f"{layer}.{site}" for layer, site in self._sites]
+        return {
+            "source": "lm",
+            "model": self.config.model,
+            "architecture": self._model.layout.model_type,
+            "sites": sites,
+            "target": sites if self.layers_out > 1 else f"{self._target[0]}.{self._target[1]}",
+            "width": self.d_in,
+            "dtype": str(self._model.model.dtype).removeprefix("torch."),
+            "context": self.config.context,
+            **self._documents.describe(),
+            "left_out": "BOS, EOS, padding and other special positions: "
+            + (", ".join(self._tokens.special_names()) or "none"),
+            "left_out_of_first_block": f"{int((~first.counted).sum())} of {first.counted.numel()} positions",
+        }
+
+    def language_model(self) -> HfLanguageModel:
+        """The model behind the vectors."""
+        return self._model
+
+    @property
+    def site(self) -> Site | None:
+        """Where `y` comes from; None where several layers are read."""
+        return self._target if self.layers_in == 1 else None
+
+    def close(self) -> None:
+        """Lets the block go."""
+        self._rows = None
+
+
+def _chosen_sites(config: LmConfig, n_layers: int) -> tuple[tuple[Site, ...], Site]:
+    """What is read for x, and for y."""
+    if config.layers is not None:
+        sites = tuple((layer, config.site) for layer in config.layers)
+        return sites, sites[-1]
+    layer = n_layers // 2 if config.layer is None else config.layer
+    target_layer = layer if config.target_layer is None else config.target_layer
+    return ((layer, config.site),), (target_layer, config.target_site or config.site)
+
+
+def _path_name(sites: tuple[Site, ...], target: Site) -> str:
+    """`9`, `9-mlp_out`, `9-mlp_in-mlp_out`, `3-5-7`: the layer, and the site where it is not resid_post."""
+    names = [str(layer) for layer, _ in sites]
+    if sites[0][1] != "resid_post" or (len(sites) == 1 and target != sites[0]):
+        names.append(sites[0][1])
+    if len(sites) == 1 and target != sites[0]:
+        names += [str(target[0]), target[1]] if target[0] != sites[0][0] else [target[1]]
+    return "-".join(names)

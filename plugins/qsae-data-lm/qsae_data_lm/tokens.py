@@ -1,0 +1,96 @@
+"""From documents to tokens: the tokenizer, the form of a context, and which positions count.
+
+B contexts, T positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from qsae_core.data import TokenBatch
+from qsae_core.errors import DataError
+from qsae_data_lm.corpus import Document
+from qsae_data_lm.packing import Frame, Tokens
+
+_AT_ONCE = 32
+
+
+class TextTokenizer:
+    """Tokenizes documents without special tokens and knows the special ones that a context needs.
+
+    A causal model's contexts begin with BOS and its documents are separated by EOS (BOS where there is
+    none); an encoder's begin with CLS, end with SEP, and its documents are separated by SEP. Tokens that
+    the tokenizer does not have are left out.
+
+    Args:
+        tokenizer: of transformers.
+        context: positions of a context.
+        causal: whether it belongs to a causal model.
+        keep: keep the tokens of each document that was seen, by its key.
+    """
+
+    def __init__(self, tokenizer: Any, context: int, *, causal: bool, keep: bool) -> None:
+        self._tokenizer = tokenizer
+        self._kept: dict[str, Tokens] | None = {} if keep else None
+        bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+        if causal:
+            self.frame = Frame(context, first=bos, separator=bos if eos is None else eos)
+        else:
+            sep = tokenizer.sep_token_id
+            self.frame = Frame(context, first=tokenizer.cls_token_id, last=sep, separator=sep)
+        special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+        special.update(t for t in (self.frame.first, self.frame.last, self.frame.separator) if t is not None)
+        self.special_ids: list[int] = sorted(special)
+        if tokenizer.is_fast:  # the text of a special token in a document is text like any other
+            tokenizer.backend_tokenizer.encode_special_tokens = True
+
+    def special_names(self) -> list[str]:
+        """The special tokens that are excluded, as the tokenizer writes them."""
+        return [str(name) for name in self._tokenizer.convert_ids_to_tokens(self.special_ids)]
+
+    def token(self, token_id: int) -> str:
+        """The text of one token, for messages."""
+        return str(self._tokenizer.decode([token_id]))
+
+    def stream(self, documents: Iterable[tuple[int, Document]]) -> Iterator[tuple[int, Tokens]]:
+        """(position, tokens) of each document that has any; a few documents are tokenized at a time."""
+        documents = iter(documents)
+        while group := list(islice(documents, _AT_ONCE)):
+            known = {} if self._kept is None else self._kept
+            new = {d.key: d.text for _, d in group if d.key not in known}
+            known.update(zip(new, self._encode(list(new.values())), strict=True))
+            for position, document in group:
+                if len(known[document.key]):
+                    yield position, known[document.key]
+
+    def _encode(self, texts: list[str]) -> list[Tokens]:
+        if not texts:
+            return []
+        if self._tokenizer.is_fast:
+            found = self._tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            return [np.array(encoding.ids, dtype=np.int32) for encoding in found]
+        ids = self._tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        return [np.array(part, dtype=np.int32) for part in ids]
+
+    def batch(self, contexts_BT: Tokens) -> TokenBatch:
+        """Full contexts as the language model takes them; special positions are not counted."""
+        ids = torch.from_numpy(contexts_BT.astype(np.int64))
+        counted = ~torch.isin(ids, torch.tensor(self.special_ids))
+        return TokenBatch(ids, counted, torch.ones_like(counted))
+
+
+def check_context(context: int, config: Any, tokenizer: Any, model: str) -> None:
+    """Raises DataError if the model cannot take contexts of that length."""
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None) or context
+    limit = min(positions, tokenizer.model_max_length or positions)
+    if context > limit:
+        raise DataError(
+            f"{model} takes at most {limit} positions, not {context}",
+            where="data.context",
+            allowed=f"8 to {limit}",
+        )
