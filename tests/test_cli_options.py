@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pathlib
+import subprocess
+import sys
 import types
 from typing import Any, Literal
 
@@ -164,8 +166,11 @@ def test_train_and_run_fields_are_flags() -> None:
     assert (config["train"]["batch_size"], config["train"]["lr"]) == (2048, 1e-4)
     assert (config["train"]["precision"], config["train"]["clip"]) == ("bf16", None)
     assert {k: config["run"][k] for k in ("seed", "device", "out", "name", "save_float")} == {
-        "seed": 3, "device": "cpu", "out": "o",
-        "name": "123", "save_float": True,  # a name of digits stays text
+        "seed": 3,
+        "device": "cpu",
+        "out": "o",
+        "name": "123",
+        "save_float": True,  # a name of digits stays text
     }
 
 
@@ -173,8 +178,11 @@ def test_switches_choices_and_words_among_numbers() -> None:
     args = ["--sae", "ternary", "--centred", "--grid", "ternary", "--n-bits", "none", "--layer", "2"]
     config = resolved(*args, "--rotate", "false")
     assert config["quantizer"] == {
-        "use": "ste", "grid": "ternary", "n_bits": None,
-        "centred": True, "widths": [2, 4],
+        "use": "ste",
+        "grid": "ternary",
+        "n_bits": None,
+        "centred": True,
+        "widths": [2, 4],
     }
     assert config["data"]["layer"] == 2
     assert config["sae"]["rotate"] is False
@@ -252,7 +260,8 @@ def test_a_flag_of_one_data_source_alone_chooses_it() -> None:
     assert resolved("--sae", "plain", "--data-path", "x.npy")["data"]["use"] == "tensors"
     assert resolved("--sae", "plain", "--data.path", "x.npy")["data"]["use"] == "tensors"
     assert resolved("--sae", "plain", "--path", "x.npy", "--split", "0.2")["data"] == {
-        "use": "tensors", "path": "x.npy",
+        "use": "tensors",
+        "path": "x.npy",
         "split": 0.2,
     }
     assert resolved("--sae", "plain", "--model", "gpt2")["data"]["use"] == "lm"
@@ -404,8 +413,13 @@ def test_what_a_field_takes_is_read_from_its_schema() -> None:
     schemas = field_schemas(ManyForms)
     assert schemas["a"] == FieldSchema(frozenset({"integer"}), (), ("above 0 and below 5",))
     assert {name: s.metavar for name, s in schemas.items() if s.is_flag} == {
-        "a": "INTEGER", "b": "NUMBER|auto", "c": "[1|2|none]", "d": "INTEGER",
-        "f": "TEXT", "g": "true|false|auto", "h": "true|false",
+        "a": "INTEGER",
+        "b": "NUMBER|auto",
+        "c": "[1|2|none]",
+        "d": "INTEGER",
+        "f": "TEXT",
+        "g": "true|false|auto",
+        "h": "true|false",
     }
     assert [name for name, s in schemas.items() if s.is_switch] == ["h"]
 
@@ -479,3 +493,16 @@ def test_completion_of_an_unfinished_line() -> None:
 
 def test_json_of_a_dry_run() -> None:
     assert json.loads(run("--sae", "plain", "--dry-run", "--json").stdout) == resolved("--sae", "plain")
+
+
+def test_a_dry_run_of_installed_components_imports_no_torch() -> None:
+    code = (
+        "import sys; from qsae_cli.main import cli\n"
+        "cli(['train', '--sae', 'topk', '--data', 'synthetic', '--dry-run'], standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["data"]["preset"] == "tiny"

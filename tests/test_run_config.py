@@ -312,8 +312,16 @@ def test_a_plugin_with_a_misspelled_default_part_is_told(registry: Registry) -> 
 def test_yaml_reads_numbers_as_people_write_them() -> None:
     text = "{a: 1e-4, b: 2_000_000, c: 2e6, d: on, e: 12:30, f: 010, g: ~, h: true, i: '3', j: -.5}"
     assert parse_yaml(text, "x") == {
-        "a": 1e-4, "b": 2_000_000, "c": 2e6, "d": "on", "e": "12:30",
-        "f": 10, "g": None, "h": True, "i": "3", "j": -0.5,
+        "a": 1e-4,
+        "b": 2_000_000,
+        "c": 2e6,
+        "d": "on",
+        "e": "12:30",
+        "f": 10,
+        "g": None,
+        "h": True,
+        "i": "3",
+        "j": -0.5,
     }
 
 
