@@ -39,7 +39,8 @@ def validate(draft: Draft) -> ComponentConfig:
 
 def _option_error(draft: Draft, loc: Sequence[str], errors: Sequence[ErrorDetails]) -> ConfigError:
     if not loc:  # a rule about several options together
-        return ConfigError(_message(errors[0]), where=".".join(draft.path))
+        places = ", ".join(draft.origins.values()) if len(draft.origins) <= 3 else ""
+        return ConfigError(_message(errors[0]), where=places or ".".join(draft.path))
     option = loc[0]
     if any(e["type"] == "extra_forbidden" for e in errors) and option not in draft.schema.model_fields:
         return unknown_option(draft, option)
