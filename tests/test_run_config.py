@@ -233,7 +233,9 @@ CASES = {
     "train: {steps: 1, tokens: 2}": (
         "my.yaml: train.steps: tokens (2) and steps (1) are both given\n  allowed: one of them"
     ),
-    "train: {warmup: 0.9}": "my.yaml: train.warmup: warmup (0.9) and decay (0.2) together exceed the whole run (1)",
+    "train: {warmup: 0.9}": (
+        "my.yaml: train.warmup: warmup (0.9) and decay (0.2) together exceed the whole run (1)"
+    ),
     "train: {tokens: null}": "my.yaml: train.tokens: the length of training is missing: give tokens or steps",
     "run: {device: gpu}": "my.yaml: run.device: Input should be auto, cpu, cuda or cuda:N (got 'gpu')",
     "run: {name: ../x}": "my.yaml: run.name: Input should be one folder's name, without slashes (got '../x')",
