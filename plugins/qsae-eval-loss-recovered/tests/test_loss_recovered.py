@@ -1,0 +1,341 @@
+"""The evaluation on a language model whose logits are its vectors, worked by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import pytest
+import torch
+from qsae_eval_loss_recovered import LossRecoveredConfig
+from qsae_eval_loss_recovered.evaluation import LossRecovered
+from qsae_eval_loss_recovered.scoring import Totals, recovered, scored_positions
+from qsae_eval_loss_recovered.splice import coder_edit, mean_vector
+from torch import Tensor
+
+from qsae_core.coder import CoderShape, LossOutput, Parts, SparseCoder
+from qsae_core.codes import SparseCodes
+from qsae_core.component import CoderConfig, ComponentConfig
+from qsae_core.data import Batch, DataSource, Edit, LanguageModel, TokenBatch
+from qsae_core.errors import DataError
+from qsae_core.parts import EvaluationContext
+from qsae_core.plugins import load_plugins
+
+SITE = (0, "resid_post")
+LN2, LN6 = math.log(2), math.log(6)
+
+
+class LogitsAreVectors(LanguageModel):
+    """A token's vector is its row of a table, and the logits of the next token are that vector."""
+
+    name = "toy"
+
+    def __init__(self, table: Tensor, predicts_next: bool = True) -> None:
+        self.table, self._predicts_next = table, predicts_next
+        self.passes: list[int] = []
+
+    def read(self, batch: TokenBatch, sites: Sequence[tuple[int, str]]) -> dict[tuple[int, str], Tensor]:
+        return dict.fromkeys(sites, self.table[batch.ids])
+
+    def logits(self, batch: TokenBatch, edits: Mapping[tuple[int, str], Edit] | None = None) -> Tensor:
+        self.passes.append(batch.ids.numel())
+        vectors = self.table[batch.ids]
+        for site, edit in (edits or {}).items():
+            assert site == SITE
+            vectors = edit(vectors)
+        return vectors
+
+    @property
+    def predicts_next(self) -> bool:
+        return self._predicts_next
+
+
+class Text(DataSource):
+    """Contexts in which token 0 is special."""
+
+    site = SITE
+
+    def __init__(self, model: LanguageModel | None, ids: list[list[int]]) -> None:
+        super().__init__(ComponentConfig())
+        self.model, self.ids = model, torch.tensor(ids)
+
+    def language_model(self) -> LanguageModel | None:
+        return self.model
+
+    def held_out_tokens(self, n_tokens: int) -> Iterator[TokenBatch]:
+        if len(self.ids):
+            yield TokenBatch(self.ids, self.ids != 0, torch.ones_like(self.ids, dtype=torch.bool))
+
+    def next_batch(self, size: int) -> Batch:
+        raise NotImplementedError
+
+    def held_out(self, n_tokens: int, batch_size: int) -> Iterator[Batch]:
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        return
+
+
+class Function(SparseCoder):
+    """A coder that reconstructs x as ``function(x)``, from latents for its positive and negative parts."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], width: int, layers_in: int = 1) -> None:
+        parts = Parts(*[cast(Any, None)] * 4)
+        super().__init__(CoderConfig(n_latents=2 * width), CoderShape(width, width, layers_in), parts)
+        self.function = function
+        self.seen: list[int] = []
+
+    def encode(self, x: Tensor) -> SparseCodes:
+        self.seen.append(len(x))
+        y = self.function(x)
+        return SparseCodes.from_dense(torch.cat([y.relu(), (-y).relu()], 1))
+
+    def decode(self, codes: SparseCodes) -> Tensor:
+        positive, negative = codes.to_dense().chunk(2, dim=1)
+        return positive - negative
+
+    def loss(self, batch: Batch) -> LossOutput:
+        raise NotImplementedError
+
+
+TABLE = torch.tensor([[0.0, 0.0, 9.0], [0.0, LN2, 0.0], [0.0, LN6, 0.0]])
+"""After token 1 the probabilities are (1, 2, 1) / 4, after token 2 they are (1, 6, 1) / 8."""
+IDS = [[0, 1, 1, 2, 1]]
+"""Scored: 1 -> 1, 1 -> 2, 2 -> 1. Not what follows the special token, nor the last one."""
+
+
+def run(
+    function: Callable[[Tensor], Tensor],
+    *,
+    ids: list[list[int]] = IDS,
+    table: Tensor = TABLE,
+    batch_size: int = 100,
+    **options: int,
+) -> dict[str, float | None]:
+    data = Text(LogitsAreVectors(table), ids)
+    context = EvaluationContext(Function(function, table.shape[1]), data, [], 100, batch_size, "cpu")
+    return LossRecovered(LossRecoveredConfig(**options)).run(context)
+
+
+def test_by_hand() -> None:
+    """The coder halves vectors: token 1 gives (1, sqrt 2, 1), token 2 (1, sqrt 6, 1), not normalised."""
+    values = run(lambda x: x / 2)
+    assert values["n_tokens"] == 3
+    clean = (math.log(4 / 2) + math.log(4 / 1) + math.log(8 / 6)) / 3
+    assert values["ce_clean"] == pytest.approx(clean, rel=1e-6)
+    two, six = math.sqrt(2), math.sqrt(6)
+    sae = (math.log((2 + two) / two) + math.log(2 + two) + math.log((2 + six) / six)) / 3
+    assert values["ce_sae"] == pytest.approx(sae, rel=1e-6)
+    assert values["ce_zero"] == pytest.approx(math.log(3), rel=1e-6)
+    # the mean over the four counted vectors: (3 ln 2 + ln 6) / 4 = ln 48 / 4 in the middle
+    m = 48**0.25
+    ablated = (2 * math.log((2 + m) / m) + math.log(2 + m)) / 3
+    assert values["ce_mean"] == pytest.approx(ablated, rel=1e-6)
+    assert values["delta_ce"] == pytest.approx(sae - clean, rel=1e-5)
+    assert values["ce_recovered"] == pytest.approx((math.log(3) - sae) / (math.log(3) - clean), rel=1e-5)
+    assert values["ce_recovered_mean"] == pytest.approx((ablated - sae) / (ablated - clean), rel=1e-5)
+
+    def kl(p: list[float], q: list[float]) -> float:
+        return sum(a / sum(p) * math.log(a / sum(p) / (b / sum(q))) for a, b in zip(p, q, strict=True))
+
+    after_1, after_2 = [1, 2, 1], [1, 6, 1]
+    expected = (2 * kl(after_1, [1, two, 1]) + kl(after_2, [1, six, 1])) / 3
+    assert values["kl"] == pytest.approx(expected, rel=1e-5)
+    assert values["kl_zero"] == pytest.approx((2 * kl(after_1, [1] * 3) + kl(after_2, [1] * 3)) / 3, rel=1e-5)
+    assert values["kl_mean"] == pytest.approx(
+        (2 * kl(after_1, [1, m, 1]) + kl(after_2, [1, m, 1])) / 3, rel=1e-5
+    )
+
+
+def test_the_identity_recovers_everything() -> None:
+    values = run(lambda x: x)
+    assert values["ce_recovered"] == 1
+    assert values["ce_recovered_mean"] == 1
+    assert values["kl"] == 0
+    assert values["delta_ce"] == 0
+
+
+def test_zeros_recover_nothing() -> None:
+    values = run(torch.zeros_like)
+    assert values["ce_recovered"] == 0
+    assert values["kl"] == values["kl_zero"]
+    assert values["ce_sae"] == values["ce_zero"]
+
+
+def test_worse_than_the_ablation_is_negative() -> None:
+    assert cast(float, run(lambda x: -x)["ce_recovered"]) < 0
+
+
+def test_an_ablation_that_does_no_damage_has_no_share() -> None:
+    """Vectors of zeros: ablating them changes nothing. And vectors that mislead: ablating them helps."""
+    harmless = run(lambda x: x, table=torch.zeros(3, 3))
+    assert harmless["ce_recovered"] is None
+    assert harmless["ce_recovered_mean"] is None
+    assert harmless["ce_clean"] == pytest.approx(math.log(3))
+    misleading = run(lambda x: x, table=torch.tensor([[0.0] * 3, [9.0, 0.0, 0.0], [9.0, 0.0, 0.0]]))
+    assert misleading["ce_recovered"] is None
+    assert recovered(1.0, 0.5, 1.0) is None
+    assert recovered(None, 0.5, 0.1) is None
+    assert recovered(1.0, 0.5, 0.0) == 0.5
+
+
+def test_nothing_to_predict() -> None:
+    for ids in ([[0, 1, 0, 1]], [[0, 0]], [[1], [1]]):
+        values = run(lambda x: x, ids=ids)
+        assert values.pop("n_tokens") == 0
+        assert set(values.values()) == {None}
+
+
+def test_a_diverged_coder_has_no_loss() -> None:
+    values = run(lambda x: x * math.nan)
+    assert values["ce_sae"] is None
+    assert values["ce_recovered"] is None
+    assert values["kl"] is None
+    assert values["ce_clean"] is not None
+
+
+def test_which_predictions_count() -> None:
+    """Position t and the token after it both count: not what BOS (0) predicts, nor BOS itself."""
+    ids = torch.tensor([[0, 5, 6, 7], [5, 6, 0, 7]])
+    batch = TokenBatch(ids, ids != 0, torch.ones_like(ids, dtype=torch.bool))
+    index, targets = scored_positions(batch)
+    assert index.tolist() == [1, 2, 4]
+    assert targets.tolist() == [6, 7, 6]
+
+
+def test_special_tokens_pass_through() -> None:
+    vectors = torch.arange(1.0, 13.0).reshape(2, 3, 2)
+    counted = torch.tensor([[False, True, True], [True, False, True]])
+    edited = coder_edit(Function(lambda x: x + 100, 2), counted, 3)(vectors)
+    assert torch.equal(edited[~counted], vectors[~counted])
+    assert torch.equal(edited[counted], vectors[counted] + 100)
+    assert vectors[0, 1].tolist() == [3, 4]
+
+
+def test_half_precision_models_get_their_own_dtype_back() -> None:
+    vectors = torch.randn(1, 4, 2, dtype=torch.bfloat16)
+    counted = torch.ones(1, 4, dtype=torch.bool)
+
+    def expects_float32(x: Tensor) -> Tensor:
+        assert x.dtype is torch.float32
+        return x
+
+    edited = coder_edit(Function(expects_float32, 2), counted, 2)(vectors)
+    assert edited.dtype is torch.bfloat16
+    assert torch.equal(edited, vectors)
+
+
+def test_the_mean_leaves_special_tokens_out() -> None:
+    model = LogitsAreVectors(torch.tensor([[100.0], [1.0], [4.0]]))
+    batches = [*Text(model, [[0, 1, 2]]).held_out_tokens(1), *Text(model, [[2, 2]]).held_out_tokens(1)]
+    mean = mean_vector(model, SITE, batches)
+    assert mean is not None
+    assert mean.tolist() == [(1 + 4 + 4 + 4) / 4]
+    assert mean_vector(model, SITE, Text(model, [[0, 0]]).held_out_tokens(1)) is None
+
+
+def test_passes_and_chunks_change_nothing() -> None:
+    """Text that counts 1 to 6 in a circle, and a table that expects it."""
+    generator = torch.Generator().manual_seed(0)
+    ids = (torch.randint(0, 6, (12, 1), generator=generator) + torch.arange(50)) % 6 + 1
+    ids[:, 0] = 0
+    table = torch.randn(7, 7, generator=generator)
+    table[torch.arange(7), [1, 2, 3, 4, 5, 6, 1]] += 4
+    text = ids.tolist()
+    whole = run(torch.relu, ids=text, table=table, positions_per_pass=10_000, batch_size=10_000)
+    assert None not in whole.values()
+    assert whole["n_tokens"] == 12 * 48
+    for positions, batch_size in ((1, 7), (150, 64), (600, 1)):
+        parts = run(torch.relu, ids=text, table=table, positions_per_pass=positions, batch_size=batch_size)
+        assert parts == pytest.approx(whole, rel=1e-6)
+
+
+def test_what_goes_through_at_once() -> None:
+    """12 contexts of 50 at 150 positions: 3 contexts at a time, four ways; the coder sees 64 rows at most."""
+    model = LogitsAreVectors(torch.randn(7, 7))
+    coder = Function(torch.relu, 7)
+    data = Text(model, torch.randint(1, 7, (12, 50)).tolist())
+    context = EvaluationContext(coder, data, [], 100, 64, "cpu")
+    LossRecovered(LossRecoveredConfig(positions_per_pass=150)).run(context)
+    assert model.passes == [150] * 4 * 4
+    assert max(coder.seen) == 64
+    assert sum(coder.seen) == 600
+
+
+def test_losses_of_confident_predictions_are_exact() -> None:
+    """log of a float32 softmax would be -inf here; log-softmax gives 200 nats."""
+    totals = Totals()
+    clean, spliced = torch.tensor([[[200.0, 0.0]]]), torch.tensor([[[0.0, 200.0]]])
+    totals.add(spliced, clean, torch.tensor([0]), torch.tensor([0]))
+    assert totals.ce == 200
+    assert totals.kl == 200
+
+
+def test_tokens_that_cannot_come_cost_nothing() -> None:
+    """A padded vocabulary has logits of -inf: 0 log 0 is 0."""
+    totals = Totals()
+    logits = torch.tensor([[[1.0, 1.0, -math.inf]]])
+    totals.add(logits.clone(), logits, torch.tensor([0]), torch.tensor([1]))
+    assert totals.ce == pytest.approx(LN2)
+    assert totals.kl == 0
+
+
+def unavailable(data: DataSource, coder: SparseCoder) -> str | None:
+    context = EvaluationContext(coder, data, [], 10, 10, "cpu")
+    evaluation = LossRecovered(LossRecoveredConfig())
+    reason = evaluation.unavailable(context)
+    if reason is not None:
+        with pytest.raises(DataError, match=reason):
+            evaluation.run(context)
+    return reason
+
+
+def test_where_it_cannot_run() -> None:
+    model, coder = LogitsAreVectors(TABLE), Function(lambda x: x, 3)
+    assert unavailable(Text(model, IDS), coder) is None
+    assert "no language model" in str(unavailable(Text(None, IDS), coder))
+    assert "toy is an encoder" in str(unavailable(Text(LogitsAreVectors(TABLE, False), IDS), coder))
+    no_site = Text(model, IDS)
+    no_site.site = None  # type: ignore[assignment,misc]
+    assert "no single site" in str(unavailable(no_site, coder))
+    assert "several layers" in str(unavailable(Text(model, IDS), Function(lambda x: x, 3, layers_in=2)))
+    transcoder = Function(lambda x: x, 3)
+    transcoder.is_autoencoder = False
+    assert "transcoder" in str(unavailable(Text(model, IDS), transcoder))
+
+
+@pytest.fixture(scope="module")
+def language_model_data() -> Iterator[DataSource]:
+    """The data source ``lm`` with its built-in model, where that plugin is installed."""
+    registry = load_plugins().registry
+    if "lm" not in registry.names("data"):
+        pytest.skip("no data source 'lm' is installed")
+    spec = registry.get("data", "lm")
+    data = registry.load_target(spec)(spec.config(), seed=0, device="cpu")
+    yield data
+    data.close()
+
+
+def test_on_a_real_language_model(language_model_data: DataSource) -> None:
+    """The identity is lossless to the last bit, zeros recover nothing, and noise lies between."""
+    data = language_model_data
+    evaluation = LossRecovered(LossRecoveredConfig())
+
+    def measure(function: Callable[[Tensor], Tensor]) -> dict[str, float | None]:
+        return evaluation.run(EvaluationContext(Function(function, data.d_out), data, [], 1000, 256, "cpu"))
+
+    identity, zeros = measure(lambda x: x), measure(torch.zeros_like)
+    assert identity["ce_recovered"] == 1
+    assert identity["kl"] == 0
+    assert zeros["ce_recovered"] == 0
+    assert zeros["kl"] == zeros["kl_zero"]
+    assert cast(float, identity["n_tokens"]) >= 900
+    # a language model worth the name is far better than one whose hidden states were taken away
+    assert cast(float, identity["ce_clean"]) < cast(float, identity["ce_zero"]) - 1
+    noisy = measure(lambda x: x + 0.3 * x.std() * torch.randn_like(x))
+    assert 0 < cast(float, noisy["ce_recovered"]) < 1
+    assert 0 < cast(float, noisy["kl"]) < cast(float, noisy["kl_zero"])

@@ -1,0 +1,91 @@
+"""Two batches by hand, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from qsae_eval_reconstruction import ReconstructionEvaluationConfig
+from qsae_eval_reconstruction.evaluation import ReconstructionEvaluation
+from torch import Tensor
+
+from qsae_core.codes import SparseCodes
+from qsae_core.component import ComponentConfig
+from qsae_core.data import Batch
+from qsae_core.errors import ConfigError
+from qsae_core.parts import EvaluationContext, Metric, Observation
+
+
+class SumOfErrors(Metric):
+    """Sum of all errors, under a name of one's choice."""
+
+    def __init__(self, name: str = "sum_of_errors") -> None:
+        super().__init__(ComponentConfig())
+        self.name = name
+        self.total: float | None = None
+
+    def update(self, observation: Observation) -> None:
+        error = (observation.target - observation.reconstruction).sum().item()
+        self.total = error if self.total is None else self.total + error
+
+    def compute(self) -> dict[str, float | None]:
+        return {self.name: self.total}
+
+    def reset(self) -> None:
+        self.total = None
+
+
+class AlwaysOne:
+    """A coder whose reconstruction is 1 everywhere."""
+
+    def encode(self, x: Tensor) -> SparseCodes:
+        return SparseCodes.from_dense(torch.ones(len(x), 1))
+
+    def decode(self, codes: SparseCodes) -> Tensor:
+        return torch.ones(codes.batch_size, 2)
+
+    def atom_norms(self) -> Tensor:
+        return torch.ones(1)
+
+
+def held_out(n_tokens: int, batch_size: int) -> Iterator[Batch]:
+    x = torch.tensor([[2.0, 3.0], [4.0, 5.0], [6.0, 7.0]])[:n_tokens]
+    for part in x.split(batch_size) if len(x) else ():
+        yield Batch(part, part)
+
+
+def run(*metrics: Metric, n_tokens: int = 3) -> dict[str, float | None]:
+    data = SimpleNamespace(held_out=held_out)
+    context = EvaluationContext(cast(Any, AlwaysOne()), cast(Any, data), list(metrics), n_tokens, 2, "cpu")
+    return ReconstructionEvaluation(ReconstructionEvaluationConfig()).run(context)
+
+
+def test_metrics_see_every_held_out_vector_once() -> None:
+    """Targets sum to 27 in batches of 2 and 1 tokens, the reconstruction to 6."""
+    assert run(SumOfErrors()) == {"n_tokens": 3.0, "sum_of_errors": 21.0}
+    assert run(SumOfErrors(), n_tokens=1) == {"n_tokens": 1.0, "sum_of_errors": 3.0}
+
+
+def test_what_a_metric_saw_before_does_not_count() -> None:
+    used = SumOfErrors()
+    used.total = 1000.0
+    assert run(used) == run(used) == {"n_tokens": 3.0, "sum_of_errors": 21.0}
+
+
+def test_no_held_out_vectors() -> None:
+    assert run(SumOfErrors(), n_tokens=0) == {"n_tokens": 0.0, "sum_of_errors": None}
+
+
+def test_values_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigError, match="two metrics give a value named a"):
+        run(SumOfErrors("a"), SumOfErrors("a"))
+    with pytest.raises(ConfigError, match="two metrics give a value named n_tokens"):
+        run(SumOfErrors("n_tokens"))
+
+
+def test_no_metrics() -> None:
+    with pytest.raises(ConfigError, match="the run has no metrics"):
+        run()
