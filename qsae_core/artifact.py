@@ -1,7 +1,7 @@
 """Trained coders on disk: ``coder.safetensors`` (packed weights) and ``coder.json`` (how to read them).
 
-The JSON names every component with its options and the distribution and version that it came from; the
-header of the safetensors file holds a sha256 over the tensors and that JSON, so that neither can be
+The JSON holds the run's whole configuration, and for each component the distribution and version that it
+came from; the header of the safetensors file holds a sha256 over the tensors and that JSON, so that neither can be
 changed alone. Nothing is ever unpickled.
 """
 
@@ -16,7 +16,7 @@ from qsae_core.coder import CoderShape, Export, SparseCoder
 from qsae_core.compose import compose_coder
 from qsae_core.errors import ArtifactError, ConfigError, PluginError
 from qsae_core.files import atomic_folder, read_json
-from qsae_core.kinds import SLOTS
+from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, SLOTS
 from qsae_core.plugins import load_plugins
 from qsae_core.tensor_files import load_tensors, save_tensors
 
@@ -41,7 +41,7 @@ def save(
     """Write a coder's packed artifact as a folder, all or nothing.
 
     Args:
-        config: the run whose coder this is; its components are what ``load`` builds again.
+        config: the run whose coder this is: ``load`` builds its components again, ``qsae evaluate`` its data.
         registry: knows which distribution provides each of them.
         source: JSON values about the training data (model, site, tokens), for whoever loads it.
         masters: also write ``masters.safetensors``: every float32 master and buffer, as trained.
@@ -50,7 +50,7 @@ def save(
     description = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "components": config.coder_dict(),
+        "config": config.to_dict(),
         "distributions": _distributions(config, registry),
         "shape": coder.shape._asdict(),
         "layout": export.layout,
@@ -86,9 +86,8 @@ def load(
     tensors = load_tensors(folder / TENSORS, (folder / DESCRIPTION).read_text(encoding="utf-8"))
     registry = registry or load_plugins().registry
     _check_installed(description, registry, str(folder / DESCRIPTION))
-    coder = compose_coder(
-        description["components"], registry, CoderShape(**description["shape"]), place=str(folder / DESCRIPTION)
-    )
+    shape = CoderShape(**description["shape"])
+    coder = compose_coder(components(description), registry, shape, place=str(folder / DESCRIPTION))
     try:
         coder.restore(Export(tensors, description["layout"]))
     except (ConfigError, KeyError, ValueError) as error:
@@ -141,7 +140,7 @@ def _distributions(config: RunConfig, registry: Registry) -> dict[str, dict[str,
 
 def _check_installed(description: dict[str, Any], registry: Registry, where: str) -> None:
     """Every component of an artifact must be there; the error names the distribution that brings it."""
-    for slot, block in description["components"].items():
+    for slot, block in components(description).items():
         source = description["distributions"][slot]
         kind = SLOTS[slot].kind
         if block["use"] not in registry.names(kind):
@@ -151,6 +150,12 @@ def _check_installed(description: dict[str, Any], registry: Registry, where: str
                 where=where,
                 next=f"pip install {source['name']}=={source['version']}, then qsae list-plugins",
             )
+
+
+def components(description: dict[str, Any]) -> dict[str, Any]:
+    """Slot -> block of the coder and its parts, from ``coder.json``."""
+    slots = (*CODER_SLOTS, *PART_SLOTS)
+    return {slot: block for slot, block in description["config"].items() if slot in slots}
 
 
 def measurements(coder: SparseCoder, folder: pathlib.Path) -> dict[str, Any]:

@@ -188,16 +188,18 @@ class _TrainingRun:
             self.watcher.message(f"reading {settings.eval_tokens} held-out vectors")
             self.held_out = list(self.data.held_out(settings.eval_tokens, settings.batch_size))
         self.watcher.start(self.run, first, self.steps)
-        started = last_log = time.perf_counter()
+        started = time.perf_counter()
+        spent, since_log = 0.0, 0
         with Interrupt() as interrupt:
             for step in range(first, self.steps):
+                clock = time.perf_counter()
                 batch = self.data.next_batch(settings.batch_size).to(self.device)
                 self._step(batch, step)
+                spent, since_log = spent + time.perf_counter() - clock, since_log + len(batch)
                 done = step + 1
                 if done % log_every == 0 or done == self.steps:
-                    clock = time.perf_counter()
-                    self._log(done, log_every * settings.batch_size / (clock - last_log))
-                    last_log = clock
+                    self._log(done, since_log / spent)
+                    spent, since_log = 0.0, 0
                 if eval_every and done % eval_every == 0 and done < self.steps:
                     self._measure(done)
                 if interrupt.requested or (

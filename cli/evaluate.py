@@ -1,0 +1,73 @@
+"""``qsae evaluate PATH``: a trained coder on its own held-out data, or on another split, file or model."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from qsae_cli.choice_options import Scope
+from qsae_cli.component_options import ConfiguredCommand
+from qsae_cli.output import json_option, print_json
+from qsae_core.config_layers import Layer, checked_layer
+from qsae_core.kinds import CODER_SLOTS, PART_SLOTS
+
+SCOPE = Scope(slots=("data",), lists=("metrics", "evaluate"), sections=(), needs_coder=False)
+WITHIN_RUN = {"train": ("batch_size", "eval_tokens"), "run": ("seed", "device")}
+"""What an evaluation takes over from the run beside its components."""
+
+
+def _recorded(values: Mapping[str, Any]) -> list[Layer]:
+    """The configuration that the coder was trained with, as the lowest layer."""
+    from qsae_core.artifact import artifact_folder, read_description
+
+    path = values.get("path")
+    if path is None or str(path).startswith("-"):  # `qsae evaluate --help`: a flag stands in its place
+        return []
+    folder = artifact_folder(pathlib.Path(path))
+    config = read_description(folder)["config"]
+    kept = {s: config[s] for s in (*CODER_SLOTS, *PART_SLOTS, "data", "metrics", "evaluate") if s in config}
+    for section, names in WITHIN_RUN.items():
+        kept[section] = {name: config[section][name] for name in names}
+    return [checked_layer(kept, str(folder / "coder.json"))]
+
+
+@click.command("evaluate", cls=ConfiguredCommand, scope=SCOPE, base=_recorded)
+@click.argument("path", type=click.Path(path_type=pathlib.Path))
+@click.option("--tokens", type=click.IntRange(min=1), help="Held-out tokens to use.  [default: as in training]")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Vectors per batch.  [default: as in training]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@json_option
+def evaluate(
+    path: pathlib.Path,
+    layers: list[Layer],
+    tokens: int | None,
+    batch_size: int | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Evaluate the trained coder at PATH: a run's folder, or any folder with coder.json.
+
+    Without more, the evaluations of its training run are repeated on the same held-out data. --eval chooses
+    others; --model, --text, --data-path and the data source's other flags choose other data.
+    """
+    from qsae_core import evaluation_run
+    from qsae_core.plugins import load_plugins
+    from qsae_core.run_config import resolve
+
+    plugins = load_plugins()
+    config = resolve(layers, plugins.registry)
+    result = evaluation_run.evaluate_artifact(
+        path, config, plugins.registry, n_tokens=tokens, batch_size=batch_size, device=device
+    )
+    if as_json:
+        print_json(result)
+        return
+    from qsae_cli.summary import labels, print_coders, unavailable
+
+    title = f"{path}: held-out vectors of {result['model']}, layer {result['layer']}"
+    print_coders([(labels(config.to_dict())["coder"], result)], title)
+    for sentence in unavailable(result):
+        click.echo(sentence)
