@@ -53,4 +53,5 @@ def load_tensors(path: pathlib.Path, text: str = "", device: str = "cpu") -> dic
             where=str(path),
             next="copy it again from its source, together with the JSON file beside it",
         )
-    return {name: tensor.to(device) for name, tensor in tensors.items()}
+    # a copy: tensors of a mapped file are not aligned, and BLAS may round differently on unaligned memory
+    return {name: tensor.clone().to(device) for name, tensor in tensors.items()}
