@@ -11,7 +11,7 @@ import click
 from qsae_cli.choice_options import Scope
 from qsae_cli.component_options import ConfiguredCommand
 from qsae_cli.output import json_option, print_json
-from qsae_core.config_layers import Layer, checked_layer
+from qsae_core.config_layers import Layer
 from qsae_core.kinds import CODER_SLOTS, PART_SLOTS
 
 SCOPE = Scope(slots=("data",), lists=("metrics", "evaluate"), sections=(), needs_coder=False)
@@ -31,7 +31,7 @@ def _recorded(values: Mapping[str, Any]) -> list[Layer]:
     kept = {s: config[s] for s in (*CODER_SLOTS, *PART_SLOTS, "data", "metrics", "evaluate") if s in config}
     for section, names in WITHIN_RUN.items():
         kept[section] = {name: config[section][name] for name in names}
-    return [checked_layer(kept, str(folder / "coder.json"))]
+    return [Layer(kept, str(folder / "coder.json"), fallback=True)]
 
 
 @click.command("evaluate", cls=ConfiguredCommand, scope=SCOPE, base=_recorded)

@@ -160,6 +160,13 @@ class _TrainingRun:
     def _initialize(self, coders: Mapping[str, SparseCoder]) -> int:
         self.watcher.message(f"measuring statistics on {self.config.train.statistics_tokens} vectors")
         sample = self.data.next_batch(self.config.train.statistics_tokens)
+        if self.config.coder_slot == "sae" and sample.y is not sample.x:
+            raise ConfigError(
+                f"SAE '{self.config.coder.use}' reconstructs its input, but the data has targets of their own",
+                where="--data",
+                allowed="data without targets, or a transcoder",
+                next="qsae list-plugins shows the installed transcoders",
+            )
         for coder in coders.values():
             coder.initialize(sample)
         self._make_trainers(coders)

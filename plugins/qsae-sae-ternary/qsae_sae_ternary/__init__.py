@@ -22,7 +22,7 @@ def qsae_register_saes() -> list[ComponentSpec]:
             TernaryConfig,
             "qsae_sae_ternary.model:TernarySAE",
             default_parts={
-                "quantizer": {"use": "ste", "grid": "ternary", "scale": "optimal"},
+                "quantizer": {"use": "ste"},  # ternary and optimally scaled, unless told otherwise
                 "activation": {"use": "relu"},
                 "sparsity": {"use": "topk", "k": 32},
             },
