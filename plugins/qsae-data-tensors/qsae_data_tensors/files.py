@@ -162,7 +162,7 @@ def _open_npy(path: pathlib.Path, key: str | None) -> Mapped:
 
 def _open_safetensors(path: pathlib.Path, key: str | None) -> Mapped:
     with _unreadable(path, "a complete .safetensors file"):
-        file = safe_open(path, framework="pt")
+        file: Any = safe_open(path, framework="pt")
     view = file.get_slice(_choose(path, list(file.keys()), key))
     dtype = view.get_dtype()
     return Mapped(view, tuple(view.get_shape()), SAFETENSORS_FLOATS.get(dtype, dtype))

@@ -76,17 +76,17 @@ class LossRecovered(Evaluation):
         return _values(totals, n_tokens)
 
     def _passes(self, context: EvaluationContext) -> Iterator[TokenBatch]:
-        """The held-out contexts, as many at a time as the option allows."""
+        """The fewest held-out contexts that hold ``n_tokens`` counted positions, many at once."""
         positions = cast(LossRecoveredConfig, self.config).positions_per_pass
+        wanted = context.n_tokens
         for batch in context.data.held_out_tokens(context.n_tokens):
-            contexts = max(1, positions // batch.ids.shape[1])
-            parts = (
-                batch.ids.split(contexts),
-                batch.counted.split(contexts),
-                batch.attention.split(contexts),
-            )
-            for ids, counted, attention in zip(*parts, strict=True):
-                yield TokenBatch(ids, counted, attention)
+            counts = batch.counted.sum(1)
+            needed = int((counts.cumsum(0) - counts < wanted).sum())
+            wanted -= int(counts.sum())
+            at_once = max(1, positions // batch.ids.shape[1])
+            for start in range(0, needed, at_once):
+                rows = slice(start, min(needed, start + at_once))
+                yield TokenBatch(batch.ids[rows], batch.counted[rows], batch.attention[rows])
 
 
 def _edits(context: EvaluationContext, counted_BT: Tensor, mean_D: Tensor) -> dict[str, Edit]:

@@ -41,7 +41,7 @@ class Totals:
         """Take the predictions of one pass into account; log-probabilities are float32."""
         n_vocabulary = logits_BTV.shape[-1]
         logits, clean = logits_BTV.reshape(-1, n_vocabulary), clean_BTV.reshape(-1, n_vocabulary)
-        parts = zip(predictions_N.split(ROWS), targets_N.split(ROWS), strict=True)
+        parts = zip(torch.split(predictions_N, ROWS), torch.split(targets_N, ROWS), strict=True)
         for index, target in parts:
             log_q = logits[index].float().log_softmax(-1)
             self.ce -= float(log_q.gather(1, target[:, None]).double().sum())

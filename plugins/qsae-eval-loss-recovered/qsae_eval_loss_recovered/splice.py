@@ -16,7 +16,7 @@ def coder_edit(coder: SparseCoder, counted_BT: Tensor, rows: int) -> Edit:
 
     def edit(vectors_BTD: Tensor) -> Tensor:
         x = vectors_BTD[counted_BT.to(vectors_BTD.device)]
-        parts = [coder(part) for part in x.to(coder.device, torch.float32).split(rows)]
+        parts = [coder(part) for part in torch.split(x.to(coder.device, torch.float32), rows)]
         return _replaced(vectors_BTD, counted_BT, torch.cat(parts)) if len(x) else vectors_BTD
 
     return edit
