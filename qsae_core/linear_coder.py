@@ -14,6 +14,7 @@ from qsae_core.coder import Budget, CoderShape, LossOutput, Parts, SparseCoder
 from qsae_core.component import CoderConfig
 from qsae_core.data import Batch
 from qsae_core.dead_latents import DeadLatents, auxk_loss
+from qsae_core.precision import full_precision
 from qsae_core.quantized_matrix import QuantizedMatrix, normalize_rows_, project_out_rows_
 
 
@@ -56,6 +57,7 @@ class LinearCoder(SparseCoder):
         """``f W_dec + b_dec``: the normalised reconstruction ``[B, E]``."""
         return kernels.decode(codes, W_dec_FE) + self.b_dec
 
+    @full_precision
     def encoder_bias(self, W_enc_FD: Tensor) -> Tensor:
         """``[F]``: ``b_enc - W_enc b_dec``, or ``b_enc`` where ``b_dec`` is not subtracted.
 

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from qsae_core.precision import full_precision
+
 ROTATION_SEED = 0x5AE
 
 
@@ -70,6 +72,7 @@ class Normalization(nn.Module):
         """Normalised space -> data space, ``[..., D]``."""
         return self.inverse_direction(z) + self.mean
 
+    @full_precision
     def direction(self, x: Tensor) -> Tensor:
         """The rotation alone, ``[..., D]``: for vectors that are already centred and scaled."""
         if not self.rotated:
@@ -77,6 +80,7 @@ class Normalization(nn.Module):
         blocks = (x * self.signs).reshape(-1, self.left.shape[0], self.right.shape[0])
         return (self.left @ (blocks @ self.right)).reshape(x.shape)
 
+    @full_precision
     def inverse_direction(self, z: Tensor) -> Tensor:
         """Rotate back and scale, without the mean: for rows of a decoder, ``[..., D]``."""
         if self.rotated:

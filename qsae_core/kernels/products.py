@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qsae_core.codes import SparseCodes
+from qsae_core.precision import full_precision
 
 DENSE_SHARE = 1 / 16
 CHUNK_ENTRIES = 2**25
@@ -29,6 +30,7 @@ def is_dense(codes: SparseCodes) -> bool:
     return codes.indices.numel() > DENSE_SHARE * codes.batch_size * codes.n_latents
 
 
+@full_precision
 def gather_dot(left_BD: Tensor, right_FD: Tensor, codes: SparseCodes) -> Tensor:
     """``[N]``: for each entry (b, j) of the codes, the dot product of ``left[b]`` and ``right[j]``."""
     if is_dense(codes):
@@ -48,6 +50,7 @@ def gather_dot(left_BD: Tensor, right_FD: Tensor, codes: SparseCodes) -> Tensor:
     )
 
 
+@full_precision
 def sparse_product(codes: SparseCodes, values: Tensor, right_FD: Tensor) -> Tensor:
     """``[B, D]``: for each token, the sum of ``values`` times the rows of ``right`` that its entries name."""
     if is_dense(codes):
@@ -62,6 +65,7 @@ def sparse_product(codes: SparseCodes, values: Tensor, right_FD: Tensor) -> Tens
     )
 
 
+@full_precision
 def transposed_product(codes: SparseCodes, values: Tensor, right_BD: Tensor) -> Tensor:
     """``[F, D]``: for each latent, the sum of ``values`` times the rows of ``right`` of the tokens that hold it.
 

@@ -1,0 +1,26 @@
+"""Which products autocast may lower, and which it may not."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def full_precision(function: Function) -> Function:
+    """Keep autocast away from a function whose products must have the dtype of their inputs.
+
+    Under ``train.precision: bf16`` only the encoder's dense product, which selects latents, runs in bf16.
+    """
+
+    @functools.wraps(function)
+    def in_full(*arguments: Any, **options: Any) -> Any:
+        tensor = next(a for a in arguments if isinstance(a, torch.Tensor))
+        with torch.autocast(tensor.device.type, enabled=False):
+            return function(*arguments, **options)
+
+    return in_full  # type: ignore[return-value]

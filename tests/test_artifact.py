@@ -1,0 +1,127 @@
+"""Artifacts from strangers are data: what is truncated, altered or not installable is refused by name."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.test_training_run import configuration, run
+
+import qsae_core
+from qsae_core import artifact
+from qsae_core.errors import ArtifactError, PluginError
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(1)
+    np.save(folder / "states.npy", rng.normal(size=(4096, 20)).astype(np.float32))
+    return run(configuration(folder / "states.npy", train={"steps": 6}))
+
+
+@pytest.fixture
+def final(trained, tmp_path):
+    """A copy that a test may damage."""
+    folder = tmp_path / "final"
+    folder.mkdir()
+    for file in trained.final.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+def test_every_path_that_a_user_would_give_finds_the_coder(trained):
+    for path in (trained.path, trained.final, trained.final / "coder.json", trained.final / "coder.safetensors"):
+        assert qsae_core.load(path).n_latents == 96
+
+
+def test_ternary_decoders_take_trits_and_float16_scales(trained):
+    tensors = load_file(trained.final / artifact.TENSORS)
+    # 20 trits in 4 bytes, 96 rows
+    assert tensors["W_dec.codes"].dtype == torch.uint8
+    assert tensors["W_dec.codes"].numel() == 96 * 4
+    assert tensors["W_dec.scales"].dtype == torch.float16
+    bits = artifact.measurements(qsae_core.load(trained.path), trained.final)["bits_per_weight"]["W_dec"]
+    assert bits == pytest.approx((96 * 4 * 8 + 96 * 16) / (96 * 20))
+
+
+def test_counters_and_moments_stay_out_of_the_artifact(trained):
+    assert not [n for n in load_file(trained.final / artifact.TENSORS) if "dead" in n or "adam" in n]
+
+
+def test_a_truncated_file_is_refused_by_name(final):
+    file = final / artifact.TENSORS
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ArtifactError, match="truncated") as caught:
+        qsae_core.load(final)
+    assert "coder.safetensors" in str(caught.value)
+
+
+@pytest.mark.parametrize("place", [0.3, 0.9])
+def test_one_altered_byte_is_refused(final, place):
+    file = final / artifact.TENSORS
+    raw = bytearray(file.read_bytes())
+    header = 8 + int.from_bytes(raw[:8], "little")
+    raw[header + int(place * (len(raw) - header))] ^= 1
+    file.write_bytes(bytes(raw))
+    with pytest.raises(ArtifactError, match="was altered"):
+        qsae_core.load(final)
+
+
+def test_an_altered_description_is_refused(final):
+    file = final / artifact.DESCRIPTION
+    file.write_text(file.read_text().replace('"k": 4', '"k": 5'))
+    with pytest.raises(ArtifactError, match="was altered"):
+        qsae_core.load(final)
+
+
+def test_a_file_without_our_checksum_is_refused(final):
+    tensors = load_file(final / artifact.TENSORS)
+    save_file(tensors, final / artifact.TENSORS)
+    with pytest.raises(ArtifactError, match="no checksum"):
+        qsae_core.load(final)
+
+
+def test_a_later_format_and_other_json_are_refused(final):
+    file = final / artifact.DESCRIPTION
+    description = json.loads(file.read_text())
+    file.write_text(json.dumps(description | {"format_version": 99}))
+    with pytest.raises(ArtifactError, match="format version 99"):
+        qsae_core.load(final)
+    file.write_text("[1, 2]")
+    with pytest.raises(ArtifactError, match="does not describe a qsae coder"):
+        qsae_core.load(final)
+    file.write_text("{")
+    with pytest.raises(ArtifactError, match="not valid JSON"):
+        qsae_core.load(final)
+
+
+def test_a_missing_plugin_is_named_with_the_distribution_to_install(final):
+    from qsae_core.tensor_files import load_tensors, save_tensors
+
+    file = final / artifact.DESCRIPTION
+    tensors = load_tensors(final / artifact.TENSORS, file.read_text())
+    description = json.loads(file.read_text())
+    description["config"]["sae"]["use"] = "exotic"
+    description["distributions"]["sae"] = {"name": "qsae-sae-exotic", "version": "2.1"}
+    file.write_text(json.dumps(description))
+    save_tensors(final / artifact.TENSORS, tensors, file.read_text())
+    with pytest.raises(PluginError, match="exotic") as caught:
+        qsae_core.load(final)
+    assert "pip install qsae-sae-exotic==2.1" in str(caught.value)
+
+
+def test_a_folder_that_holds_no_coder_and_a_path_that_is_not_there(tmp_path):
+    with pytest.raises(ArtifactError, match="holds no trained coder"):
+        qsae_core.load(tmp_path)
+    with pytest.raises(ArtifactError, match="no such file"):
+        qsae_core.load(tmp_path / "nothing")
+
+
+def test_a_loaded_coder_exports_again_what_it_was_loaded_from(trained, tmp_path):
+    loaded = qsae_core.load(trained.path)
+    again = loaded.export()
+    stored = load_file(trained.final / artifact.TENSORS)
+    assert set(again.tensors) == set(stored)
+    assert all(torch.equal(again.tensors[name], stored[name]) for name in stored)

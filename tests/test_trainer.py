@@ -1,0 +1,142 @@
+"""The training step: rates by hand, and one step against torch's own autograd and Adam on the dense formula."""
+
+import math
+
+import pytest
+import torch
+from qsae_sae_topk import TopKConfig
+from qsae_sae_topk.model import TopKSAE
+
+from qsae_core.coder import CoderShape, Parts
+from qsae_core.conformance.reference_parts import IdentityQuantizer, PlainConfig, ReLU, TopK
+from qsae_core.conformance.reference_parts import TopKConfig as RuleConfig
+from qsae_core.data import Batch
+from qsae_core.run_settings import TrainConfig
+from qsae_core.trainer import Trainer, auto_learning_rate, schedule
+
+PLAIN = PlainConfig()
+
+
+def make_coder(n_latents=32, width=8, k=4, **options):
+    torch.manual_seed(0)
+    parts = Parts(
+        quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
+        encoder_quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
+        activation=lambda n: ReLU(PLAIN, n),
+        sparsity=lambda n: TopK(RuleConfig(k=k), n),
+    )
+    config = TopKConfig(n_latents=n_latents, normalize="none", rotate=False, **options)
+    return TopKSAE(config, CoderShape(width, width), parts)
+
+
+def test_the_schedule_rises_stays_and_falls():
+    rates = [schedule(step, 20, warmup=0.2, decay=0.2) for step in range(20)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[4:16] == [1.0] * 12
+    assert rates[16:] == [1.0, 0.75, 0.5, 0.25]
+    assert schedule(0, 20, warmup=0.0, decay=0.0) == 1.0
+
+
+def test_the_automatic_rate_follows_size_and_budget():
+    assert auto_learning_rate(2**14, 100_000) == pytest.approx(2e-4)
+    assert auto_learning_rate(2**16, 100_000) == pytest.approx(1e-4)
+    assert auto_learning_rate(2**14, 5_000) == pytest.approx(2e-4 * 2)
+    assert auto_learning_rate(2**14, 10) == pytest.approx(2e-4 * 10)
+
+
+def test_steps_equal_dense_autograd_with_torch_adam():
+    coder = make_coder(auxk_coefficient=0.0)
+    config = TrainConfig(steps=50, batch_size=64, lr=1e-3, warmup=0.0, decay=0.0, clip=None)
+    W_enc, b_enc, W_dec, b_dec = (
+        coder.W_enc.weight.detach().clone().requires_grad_(),
+        coder.b_enc.detach().clone().requires_grad_(),
+        coder.W_dec.weight.detach().clone().requires_grad_(),
+        coder.b_dec.detach().clone().requires_grad_(),
+    )
+    adam = torch.optim.Adam([W_enc, b_enc, W_dec, b_dec], lr=1e-3)
+    trainer = Trainer(coder, config, "coder")
+    for step in range(5):
+        x = torch.randn(64, 8)
+        trainer.step(Batch(x, x), step)
+
+        adam.zero_grad()
+        z = torch.relu((x - b_dec) @ W_enc.T + b_enc)
+        kept = torch.zeros_like(z).scatter(1, z.topk(4, dim=1).indices, 1.0)
+        loss = (x - ((z * kept) @ W_dec + b_dec)).square().sum(1).mean()
+        loss.backward()
+        with torch.no_grad():
+            W_dec.grad -= (W_dec.grad * W_dec).sum(1, keepdim=True) * W_dec
+        adam.step()
+        with torch.no_grad():
+            W_dec /= W_dec.norm(dim=1, keepdim=True)
+    for ours, dense in ((coder.W_enc.weight, W_enc), (coder.b_enc, b_enc), (coder.W_dec.weight, W_dec)):
+        torch.testing.assert_close(ours, dense, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(coder.b_dec, b_dec, rtol=1e-4, atol=1e-5)
+
+
+def test_clipping_bounds_the_norm_of_all_gradients_together():
+    coder = make_coder()
+    trainer = Trainer(coder, TrainConfig(steps=10, clip=0.5), "coder")
+    x = 100 * torch.randn(64, 8)
+    trainer.step(Batch(x, x), 0)
+    norm = math.sqrt(sum(p.grad.square().sum().item() for p in coder.parameters()))
+    assert norm == pytest.approx(0.5, rel=1e-3)
+    assert trainer.report()["grad_norm"] > 100  # what is reported is the norm before clipping
+
+
+def test_quantization_starts_at_its_share_of_the_steps():
+    coder = make_coder()
+    trainer = Trainer(coder, TrainConfig(steps=10, quantize_after=0.3), "coder")
+    seen = []
+    for step in range(10):
+        x = torch.randn(16, 8)
+        trainer.step(Batch(x, x), step)
+        seen.append(coder.W_dec.quantizing)
+    assert seen == [False] * 3 + [True] * 7
+
+
+def test_the_report_is_the_mean_over_steps_since_the_last():
+    coder = make_coder()
+    trainer = Trainer(coder, TrainConfig(steps=10), "coder")
+    assert trainer.report() == {}
+    losses, errors, spreads = [], 0.0, 0.0
+    for step in range(3):
+        x = torch.randn(16, 8)
+        with torch.no_grad():
+            coder.eval()
+            x_hat = coder(x)
+        losses.append((x - x_hat).square().sum(1).mean().item())
+        errors += (x - x_hat).square().sum().item()
+        spreads += (x - x.mean(0)).square().sum().item()
+        trainer.step(Batch(x, x), step)
+    report = trainer.report()
+    assert report["loss/mse"] == pytest.approx(sum(losses) / 3, rel=1e-5)
+    assert report["fvu"] == pytest.approx(errors / spreads, rel=1e-5)
+    assert report["l0"] <= 4
+
+
+def test_bf16_autocast_trains_and_keeps_float32_masters():
+    coder = make_coder()
+    trainer = Trainer(coder, TrainConfig(steps=40, lr=3e-3, precision="bf16"), "coder")
+    x = torch.randn(256, 8)
+    for step in range(40):
+        trainer.step(Batch(x, x), step)
+    assert all(p.dtype == torch.float32 for p in coder.parameters())
+    assert all(s["exp_avg"].dtype == torch.float32 for s in trainer.optimizer.state.values())
+    first, last = trainer.sums[0].terms["mse"], trainer.sums[-1].terms["mse"]
+    assert last < 0.7 * first
+
+
+def test_state_goes_around_through_tensors():
+    coder, other = make_coder(), make_coder()
+    config = TrainConfig(steps=10, lr=1e-2)
+    trainer, copy = Trainer(coder, config, "a"), Trainer(other, config, "b")
+    batches = [torch.randn(16, 8) for _ in range(6)]
+    for step in range(3):
+        trainer.step(Batch(batches[step], batches[step]), step)
+    copy.load_state({name: tensor.clone() for name, tensor in trainer.state().items()})
+    for step in range(3, 6):
+        for each in (trainer, copy):
+            each.step(Batch(batches[step], batches[step]), step)
+    for ours, theirs in zip(coder.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
