@@ -157,12 +157,12 @@ class TensorsSource(DataSource):
     def _held_out_rows(self, n_tokens: int) -> Iterator[Sides]:
         blocks = self._blocks.held_out
         for index in _permutation(len(blocks), self._options.split_seed).tolist():
-            start, stop = blocks[index]
-            rows = self._read(start, min(stop, start + n_tokens))
-            yield rows
-            n_tokens -= len(rows[0])
             if n_tokens <= 0:
                 return
+            start, stop = blocks[index]
+            rows = self._read(start, min(stop, start + n_tokens))
+            n_tokens -= len(rows[0])
+            yield rows
 
     def _read(self, start: int, stop: int) -> Sides:
         return tuple(side.read(start, stop) for side in self._sides)

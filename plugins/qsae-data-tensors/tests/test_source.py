@@ -87,6 +87,7 @@ def test_held_out_batches(numbered: pathlib.Path) -> None:
     in_one = held_out_rows(source, 100, 1000)
     assert in_one == [n for batch in batches for n in numbers(batch.x)]
     assert held_out_rows(source)[:100] == in_one
+    assert held_out_rows(source, 0) == []
 
 
 def test_held_out_batches_leave_the_stream_alone(numbered: pathlib.Path) -> None:
