@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from qsae_core.conformance.cases import Case
+from qsae_core.errors import PluginError
 
 if TYPE_CHECKING:
     from qsae_core.conformance.subject import Subject
@@ -87,6 +88,7 @@ class Check:
 
         Raises:
             CheckFailure: with what the component did wrong and what the contract asks.
+            PluginError: if the check is about option values that no sample configuration has.
         """
         python_state = random.getstate()
         try:
@@ -112,12 +114,12 @@ class Check:
             cases = [c for c in cases if self.subject.has_options(c, self.only)]
         cases = [c for c in cases if not any(self.subject.has_options(c, w) for w in self.without)]
         if not cases:
-            raise CheckFailure(f"{self.id}: no sample configuration of the component has these option values")
+            raise PluginError("no sample configuration has these option values", where=self.id)
         return cases
 
     def _apply(self, *case: Case) -> str | None:
         random.seed(0)
-        torch.manual_seed(0)
+        set_seed(0)
         where = f"{self.subject.spec.kind} {self.subject.spec.name}" + "".join(f" ({c.label})" for c in case)
         try:
             self.rule.function(self.subject, *case)
@@ -129,6 +131,15 @@ class Check:
             what = f"raised {type(error).__name__}: {error}"
             raise CheckFailure(f"{where}: {what}. The contract: {self.description}") from error
         return None
+
+
+def set_seed(seed: int) -> None:
+    """Seed torch's generator of the CPU, which is all that checks use.
+
+    ``torch.manual_seed`` also takes a stack trace for each accelerator that is absent, which takes longer
+    than a small check.
+    """
+    torch.default_generator.manual_seed(seed)
 
 
 def expect(condition: bool | torch.Tensor, sentence: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from qsae_core.coder import Budget, CoderShape, LossOutput, Parts, SparseCoder
 from qsae_core.component import ComponentSpec
 from qsae_core.conformance.cases import Case
-from qsae_core.conformance.check import NotApplicable
+from qsae_core.conformance.check import NotApplicable, set_seed
 from qsae_core.conformance.reference_parts import reference
 from qsae_core.conformance.subject import Subject
 from qsae_core.conformance.toy_data import ToyData
@@ -70,7 +70,10 @@ def variants(subject: Subject, case: Case) -> Iterator[Variant]:
 def built(subject: Subject, variant: Variant, seed: int = 0) -> SparseCoder:
     """A coder as a run makes it: built under a seed, given data, told its budget; in training mode."""
     coder = bare(subject, variant, seed)
-    coder.initialize(data_of(subject, variant.case).next_batch(4 * BATCH))
+    try:
+        coder.initialize(data_of(subject, variant.case).next_batch(4 * BATCH))
+    except Exception as error:
+        raise NotApplicable(f"it does not take its first data {variant.label} ({error})") from error
     coder.begin_training(Budget(STEPS, STEPS * BATCH, BATCH))
     return coder.train()
 
@@ -89,7 +92,7 @@ def bare(subject: Subject, variant: Variant, seed: int = 0) -> SparseCoder:
 
 def construct(subject: Subject, variant: Variant, seed: int = 0) -> SparseCoder:
     """A coder that has seen no data; lets every exception through."""
-    torch.manual_seed(seed)
+    set_seed(seed)
     options = {"n_latents": N_LATENTS, **variant.case.options}
     parts = Parts(**{slot: _factory(subject, slot, variant.parts) for slot in PART_SLOTS})
     coder: SparseCoder = subject.target(
@@ -117,7 +120,7 @@ def train(
     optimizer = torch.optim.Adam([p for p in coder.parameters() if p.requires_grad], lr=3e-3)
     outputs = []
     for step, batch in enumerate(batches, first):
-        torch.manual_seed(step)
+        set_seed(step)
         optimizer.zero_grad(set_to_none=True)
         output = coder.loss(batch)
         torch.autograd.backward(total(output))

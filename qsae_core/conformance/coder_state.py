@@ -66,7 +66,7 @@ def _export(subject: Subject, case: Case) -> None:
         fresh = bare(subject, variant, seed=1)
         fresh.restore(stored)
         expect(not fresh.training, "restore leaves the coder in training mode.")
-        again = fresh.export()
+        again = _stored(fresh.export())
         with torch.no_grad():
             expected, actual = coder.encode(batch.x), fresh.encode(batch.x)
             expect_equal(actual.to_dense(), expected.to_dense(), f"codes after restore {variant.label}")

@@ -51,8 +51,8 @@ def checks_for(dist: str) -> list[Check]:
     """The checks of every component that an installed distribution registers.
 
     Raises:
-        PluginError: if the distribution is not installed, is no plugin, could not be loaded, or shares a
-            component's name with another plugin.
+        PluginError: if the distribution is not installed, is no plugin, could not be loaded, registers no
+            component, or shares a component's name with another plugin.
     """
     plugins = load_plugins()
     record = _record(dist, plugins.records)
@@ -61,12 +61,14 @@ def checks_for(dist: str) -> list[Check]:
             f"the plugin {record.name!r} is {record.status}: {record.error}",
             next="qsae list-plugins shows the cause; correct it and try again",
         )
-    (candidate,) = (c for c in find_candidates() if c.name == record.name)
+    candidate = next(c for c in find_candidates() if c.name == record.name)
     module = candidate.entry_points[0].module
     checks: list[Check] = []
     for kind, names in record.components.items():
         for name in names:
             checks += checks_for_component(plugins.registry.get(kind, name), plugins.registry, module)
+    if not checks:
+        raise PluginError(f"the plugin {record.name!r} registers no component, so there is nothing to check")
     return checks
 
 

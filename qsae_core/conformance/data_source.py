@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.conformance.cases import Case
-from qsae_core.conformance.check import NotApplicable, Rules, expect, expect_equal, expect_finite
+from qsae_core.conformance.check import NotApplicable, Rules, expect, expect_equal, expect_finite, set_seed
 from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.subject import Subject
 from qsae_core.data import Batch, DataSource
@@ -100,7 +100,7 @@ def _first_held_out(source: DataSource) -> Batch:
 def _deterministic(subject: Subject, case: Case) -> None:
     streams = []
     for global_seed in (1, 2):
-        torch.manual_seed(global_seed)
+        set_seed(global_seed)
         with opened(subject, case, seed=3) as source:
             streams.append(torch.cat([source.next_batch(32).x for _ in range(3)]))
     expect_equal(streams[1], streams[0], "two streams of one seed")

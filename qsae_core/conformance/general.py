@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -17,7 +16,6 @@ from qsae_core.component import ComponentConfig
 from qsae_core.conformance.cases import Case
 from qsae_core.conformance.check import CheckFailure, NotApplicable, Rules, expect
 from qsae_core.conformance.subject import Subject
-from qsae_core.kinds import KINDS
 
 RULES = Rules()
 UNKNOWN_KEY = "no_such_option"
@@ -34,11 +32,10 @@ def _name(subject: Subject) -> None:
 @RULES.once("target", "the target imports and is a subclass of its kind's base class.")
 def _target(subject: Subject) -> None:
     target = subject.import_target()
-    module, _, attribute = KINDS[subject.spec.kind].base.partition(":")
-    base = getattr(importlib.import_module(module), attribute)
+    base = subject.base
     expect(
         isinstance(target, type) and issubclass(target, base),
-        f"{subject.spec.target} is no subclass of {module}.{attribute}.",
+        f"{subject.spec.target} is no subclass of {base.__module__}.{base.__qualname__}.",
     )
 
 

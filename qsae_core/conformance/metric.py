@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qsae_core.codes import SparseCodes
 from qsae_core.conformance.cases import Case
-from qsae_core.conformance.check import NotApplicable, Rules, expect
+from qsae_core.conformance.check import NotApplicable, Rules, expect, set_seed
 from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.subject import Subject
 from qsae_core.parts import Metric, Observation
@@ -90,10 +90,13 @@ def _expect_values(values: Values, what: str) -> None:
     for name, value in values.items():
         plain = value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
         expect(plain, f"{name} of {what} is a {type(value).__name__}, neither a float nor None.")
-        expect(
-            value is None or math.isfinite(value),
-            f"{name} of {what} is {value}; what is not defined is None.",
-        )
+    _expect_finite(values, what)
+
+
+def _expect_finite(values: Values, what: str) -> None:
+    for name, value in values.items():
+        finite = value is None or math.isfinite(value)
+        expect(finite, f"{name} of {what} is {value}; what is not defined is None.")
 
 
 @RULES.each_case(
@@ -101,7 +104,7 @@ def _expect_values(values: Values, what: str) -> None:
 )
 def _undefined(subject: Subject, case: Case) -> None:
     empty = built(subject, case).compute()
-    _expect_values(empty, "an empty stream")
+    _expect_finite(empty, "an empty stream")
     zero = stream()._replace(reconstruction=torch.zeros(TOKENS, WIDTH))
     silent = SparseCodes.from_dense(torch.zeros(TOKENS, N_LATENTS))
     for what, batches in {
@@ -114,7 +117,7 @@ def _undefined(subject: Subject, case: Case) -> None:
         "no token ids": [stream()._replace(token_ids=None)],
     }.items():
         values = measured(built(subject, case), batches)
-        _expect_values(values, what)
+        _expect_finite(values, what)
         expect(
             values.keys() == empty.keys(),
             f"the names of {what} differ from the empty stream's: {sorted(values)}.",
@@ -173,7 +176,7 @@ def _reset(subject: Subject, case: Case) -> None:
 def _deterministic(subject: Subject, case: Case) -> None:
     values = []
     for seed in range(2):
-        torch.manual_seed(seed)
+        set_seed(seed)
         values.append(measured(built(subject, case), [stream()]))
     _expect_close(values[1], values[0], 0.0, "under two seeds")
 

@@ -12,6 +12,7 @@ from qsae_core.conformance.check import (
     expect_equal,
     expect_finite,
     expect_same_state,
+    set_seed,
 )
 from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.quantizer_samples import SHAPES, built, matrices, samples
@@ -88,9 +89,9 @@ def _deterministic(subject: Subject, case: Case) -> None:
     expect_equal(runs[1][0], runs[0][0], "fake_quantize in training mode, run twice from one seed")
     expect_same_state(runs[1][1], runs[0][1], "the state, made twice from one seed")
     quantizer.eval()
-    torch.manual_seed(1)
+    set_seed(1)
     once = quantizer.fake_quantize(weight)
-    torch.manual_seed(2)
+    set_seed(2)
     expect_equal(quantizer.fake_quantize(weight), once, "fake_quantize in evaluation mode under two seeds")
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.conformance.cases import Case
+from qsae_core.conformance.check import NotApplicable, set_seed
 from qsae_core.conformance.subject import Subject
 from qsae_core.errors import QsaeError
 from qsae_core.parts import Quantizer
@@ -33,7 +34,7 @@ def matrices(shape: tuple[int, int]) -> dict[str, Tensor]:
 
 def built(subject: Subject, case: Case, weight: Tensor, train: bool = False) -> Quantizer:
     """A quantizer initialised with a matrix, in evaluation mode unless ``train``."""
-    torch.manual_seed(0)
+    set_seed(0)
     quantizer: Quantizer = subject.build(case, (weight.shape[0], weight.shape[1]))
     quantizer.initialize(weight)
     return quantizer.train(train)
@@ -54,4 +55,6 @@ def admits(subject: Subject, case: Case, shape: tuple[int, int]) -> bool:
         subject.construct(case, shape)
     except QsaeError:
         return subject.config(case) == subject.config(subject.cases[0])
+    except Exception as error:
+        raise NotApplicable(f"it does not construct ({error}); see 'constructs'") from error
     return True

@@ -19,6 +19,7 @@ from qsae_core.conformance.check import (
     expect_equal,
     expect_finite,
     expect_same_state,
+    set_seed,
 )
 from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.subject import Subject
@@ -55,7 +56,7 @@ def sample_latents(n_latents: int = N_LATENTS) -> dict[str, Tensor]:
 
 def built(subject: Subject, case: Case, n_latents: int = N_LATENTS, train: bool = False) -> SparsityRule:
     """A fresh rule, in evaluation mode unless ``train``."""
-    torch.manual_seed(0)
+    set_seed(0)
     rule: SparsityRule = subject.build(case, n_latents)
     return rule.train(train)
 
@@ -220,9 +221,9 @@ def _deterministic(subject: Subject, case: Case) -> None:
     first, second = (selected(built(subject, case, train=True), latents(9)).to_dense() for _ in range(2))
     expect_equal(second, first, "codes in training mode, selected twice from one seed")
     rule = built(subject, case)
-    torch.manual_seed(1)
+    set_seed(1)
     once = selected(rule, latents(9)).to_dense()
-    torch.manual_seed(2)
+    set_seed(2)
     expect_equal(selected(rule, latents(9)).to_dense(), once, "codes in evaluation mode under two seeds")
 
 

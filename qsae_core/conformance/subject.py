@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from qsae_core.component import ComponentConfig, ComponentSpec
 from qsae_core.conformance.cases import Case, choices
 from qsae_core.conformance.check import NotApplicable
-from qsae_core.kinds import CODER_SLOTS, PART_SLOTS
+from qsae_core.kinds import CODER_SLOTS, KINDS, PART_SLOTS
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
@@ -37,13 +37,23 @@ class Subject:
         module, _, attribute = self.spec.target.partition(":")
         return getattr(importlib.import_module(module), attribute)
 
+    @property
+    def base(self) -> type[Any]:
+        """The class that every target of the kind derives from."""
+        module, _, attribute = KINDS[self.spec.kind].base.partition(":")
+        base: type[Any] = getattr(importlib.import_module(module), attribute)
+        return base
+
     @cached_property
     def target(self) -> Any:
         """The component's class; a check that needs it does not apply where it cannot be imported."""
         try:
-            return self.import_target()
+            target = self.import_target()
         except Exception as error:
-            raise NotApplicable(f"the target does not import ({error}); see the check 'target'") from error
+            raise NotApplicable(f"the target does not import ({error}); see 'target'") from error
+        if not (isinstance(target, type) and issubclass(target, self.base)):
+            raise NotApplicable("the target is of another kind; see 'target'")
+        return target
 
     @cached_property
     def folder(self) -> pathlib.Path:

@@ -29,8 +29,16 @@ class ToyLanguageModel(LanguageModel):
     def contexts(self, n: int, seed: int) -> TokenBatch:
         """``n`` contexts of the toy language; token 0 begins each of them and does not count."""
         generator = torch.Generator().manual_seed(seed % 2**31)
-        ids = torch.randint(1, self.n_vocabulary, (n, self.context), generator=generator)
-        follows = torch.rand(n, self.context, generator=generator) < 0.7
+        size = (self.context,)
+        drawn = [
+            (
+                torch.randint(1, self.n_vocabulary, size, generator=generator),
+                torch.rand(size, generator=generator),
+            )
+            for _ in range(n)  # one context after the other, so that fewer contexts are the first of more
+        ]
+        ids = torch.stack([row for row, _ in drawn])
+        follows = torch.stack([chance for _, chance in drawn]) < 0.7
         for t in range(1, self.context):
             ids[:, t] = torch.where(follows[:, t], self.successors[ids[:, t - 1]], ids[:, t])
         ids[:, 0] = 0

@@ -1,0 +1,200 @@
+"""Wrong SAEs and transcoders, each made from the kit's right SAE."""
+
+from __future__ import annotations
+
+import pathlib
+import random
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qsae_core import CoderConfig, ComponentSpec
+from qsae_core.coder import LossOutput, SparseCoder
+from qsae_core.codes import SparseCodes
+from qsae_core.conformance import Case
+from qsae_core.conformance.evaluation import ReferenceCoder
+from qsae_core.data import Batch
+
+
+class RightConfig(CoderConfig):
+    """No options of its own."""
+
+
+class RightSAE(ReferenceCoder):
+    """The kit's SAE, with one sample configuration, so that these tests are quick."""
+
+    @classmethod
+    def conformance_cases(cls, folder: pathlib.Path) -> list[Case]:
+        return [Case()]
+
+
+class RightTranscoder(RightSAE):
+    """Squared error of a target in the target's own normalised space."""
+
+    is_autoencoder = False
+    subtract_b_dec = False
+
+    def loss(self, batch: Batch) -> LossOutput:
+        W_enc, W_dec = self.W_enc(), self.W_dec()
+        y = self.norm_out(batch.y)
+        codes = self.encode_normalized(self.norm_in(batch.x), W_enc, W_dec)
+        y_hat = self.decode_normalized(codes, W_dec)
+        return LossOutput({"mse": (y - y_hat).square().sum(1).mean()}, codes, y, y_hat)
+
+
+class CallsItselfATranscoder(RightTranscoder):
+    """Registered as an SAE."""
+
+
+class ForwardHasMore(RightSAE):
+    """forward adds what decode does not know."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 0.01 * x
+
+
+class LongIndices(RightSAE):
+    """Codes with int64 indices."""
+
+    def encode(self, x: Tensor) -> SparseCodes:
+        codes = super().encode(x)
+        return replace(codes, indices=codes.indices.long())
+
+
+class LossIsNoScalar(RightSAE):
+    """A loss term for each token's sum."""
+
+    def loss(self, batch: Batch) -> LossOutput:
+        output = super().loss(batch)
+        return output._replace(terms={name: term[None] for name, term in output.terms.items()})
+
+
+class ClimbsTheLoss(RightSAE):
+    """Turns every gradient around."""
+
+    def before_step(self) -> None:
+        super().before_step()
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                parameter.grad.neg_()
+
+
+class UnusedBias(RightSAE):
+    """A parameter that no loss term reads."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.b_gate = nn.Parameter(torch.zeros(self.n_latents))
+
+
+class DeclaredUnusedBias(UnusedBias):
+    """The same, declared."""
+
+    without_gradient = frozenset({"b_gate"})
+
+
+class CountsInEvaluation(RightSAE):
+    """Counts the tokens that it encodes, in evaluation mode too."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.register_buffer("tokens", torch.zeros(()))
+
+    def encode(self, x: Tensor) -> SparseCodes:
+        self.tokens += len(x)
+        return super().encode(x)
+
+
+class WrongNorms(RightSAE):
+    """Norms that are not those of its atoms."""
+
+    def atom_norms(self) -> Tensor:
+        return super().atom_norms() * 2
+
+
+class Undetermined(RightSAE):
+    """Starts from a generator that no seed reaches."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        with torch.no_grad():
+            self.b_enc.fill_(0.01 * random.SystemRandom().random())
+
+
+class ForgetsItsStep(RightSAE):
+    """A ramp that is counted outside the state."""
+
+    steps = 0
+
+    def loss(self, batch: Batch) -> LossOutput:
+        self.steps += self.training
+        output = super().loss(batch)
+        return output._replace(
+            terms={n: t * (1 + 1 / self.steps) for n, t in output.terms.items() if self.steps}
+        )
+
+    def eval(self) -> ForgetsItsStep:
+        self.steps = max(self.steps, 1)
+        return super().eval()
+
+
+class LosesItsGain(RightSAE):
+    """Serves with a tensor that it marks as needed for training alone."""
+
+    class Gain(nn.Module):
+        training_only = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("value", torch.ones(()))
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.gain = self.Gain()
+
+    def after_step(self, step: int) -> None:
+        super().after_step(step)
+        self.gain.value.fill_(1.5)
+
+    def decode(self, codes: SparseCodes) -> Tensor:
+        return super().decode(codes) * self.gain.value
+
+
+class AnyLevel(RightSAE):
+    """Takes every level for the whole."""
+
+    def at_level(self, level: int) -> SparseCoder:
+        return self
+
+
+class CannotInitialize(RightSAE):
+    """Fails on its first data."""
+
+    def initialize(self, sample: Batch) -> None:
+        raise RuntimeError("no data wanted")
+
+
+def coder(cls: type[SparseCoder], kind: str = "sae") -> ComponentSpec:
+    parts = {"sparsity": {"use": "topk"}}
+    target = f"{cls.__module__}:{cls.__name__}"
+    return ComponentSpec(kind, cls.__name__.lower(), RightConfig, target, default_parts=parts)
+
+
+RIGHT = [coder(RightSAE), coder(RightTranscoder, "transcoder"), coder(DeclaredUnusedBias)]
+WRONG = [
+    (coder(CallsItselfATranscoder), "widths"),
+    (coder(ForwardHasMore), "forward"),
+    (coder(LongIndices), "codes"),
+    (coder(LossIsNoScalar), "loss"),
+    (coder(ClimbsTheLoss), "learns"),
+    (coder(UnusedBias), "gradients"),
+    (coder(CountsInEvaluation), "eval-keeps-state"),
+    (coder(WrongNorms), "observation"),
+    (coder(Undetermined), "deterministic"),
+    (coder(ForgetsItsStep), "state"),
+    (coder(LosesItsGain), "export"),
+    (coder(AnyLevel), "levels"),
+    (coder(CannotInitialize), "constructs"),
+]

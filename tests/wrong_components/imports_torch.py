@@ -1,0 +1,3 @@
+"""What a plugin's top module must not do."""
+
+import torch  # noqa: F401

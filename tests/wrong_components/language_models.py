@@ -1,0 +1,63 @@
+"""Wrong data sources with a language model, each made from the kit's toy source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from qsae_core import ComponentConfig, ComponentSpec
+from qsae_core.coder import CoderShape
+from qsae_core.conformance.reference_parts import PlainConfig
+from qsae_core.conformance.toy_data import ToyData
+from qsae_core.conformance.toy_model import ToyLanguageModel
+from qsae_core.data import Batch, Edit, TokenBatch
+
+
+class RightTexts(ToyData):
+    """The toy language model's vectors; so many words that texts rarely coincide."""
+
+    model_class = ToyLanguageModel
+
+    def __init__(self, config: ComponentConfig, *, seed: int = 0, device: str = "cpu") -> None:
+        super().__init__(CoderShape(8, 8), seed=seed, model=self.model_class(8, n_vocabulary=50_000))
+
+
+class OtherVectors(RightTexts):
+    """Held-out vectors that are not the model's at its site."""
+
+    def held_out(self, n_tokens: int, batch_size: int) -> Iterator[Batch]:
+        for batch in super().held_out(n_tokens, batch_size):
+            x = batch.x * 1.1
+            yield Batch(x, x, batch.token_ids)
+
+
+class CountsPadding(RightTexts):
+    """Counts positions that are no input."""
+
+    def held_out_tokens(self, n_tokens: int) -> Iterator[TokenBatch]:
+        for batch in super().held_out_tokens(n_tokens):
+            attention = batch.attention.clone()
+            attention[:, -1] = False
+            yield replace(batch, attention=attention)
+
+
+class IgnoresEdits(RightTexts):
+    """A model that reads and cannot be written."""
+
+    class model_class(ToyLanguageModel):  # noqa: N801 (takes the place of the attribute)
+        def logits(self, batch: TokenBatch, edits: Mapping[tuple[int, str], Edit] | None = None) -> Tensor:
+            return super().logits(batch)
+
+
+def source(cls: type[ToyData]) -> ComponentSpec:
+    return ComponentSpec("data", cls.__name__.lower(), PlainConfig, f"{__name__}:{cls.__name__}")
+
+
+RIGHT = [source(RightTexts)]
+WRONG = [
+    (source(OtherVectors), "held-out-site"),
+    (source(CountsPadding), "held-out-tokens"),
+    (source(IgnoresEdits), "edits"),
+]

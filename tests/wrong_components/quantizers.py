@@ -1,0 +1,188 @@
+"""Wrong quantizers, each made from the kit's right one."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from qsae_core import ComponentSpec, option
+from qsae_core.conformance.reference_parts import PlainConfig, SignQuantizer
+from qsae_core.parts import Packed
+
+
+class NotIdempotent(SignQuantizer):
+    """Halves the scale: quantizing twice halves it twice."""
+
+    def fake_quantize(self, weight_FD: Tensor) -> Tensor:
+        return super().fake_quantize(weight_FD) * 0.5
+
+
+class ChangesDtype(SignQuantizer):
+    """Always float32."""
+
+    def fake_quantize(self, weight_FD: Tensor) -> Tensor:
+        return super().fake_quantize(weight_FD).float()
+
+
+class NaNOnZeros(SignQuantizer):
+    """Divides by the scale."""
+
+    def fake_quantize(self, weight_FD: Tensor) -> Tensor:
+        quantized = super().fake_quantize(weight_FD)
+        largest = weight_FD.detach().abs().amax(1, keepdim=True)
+        return quantized + (largest / largest - 1)
+
+
+class ChangesInput(SignQuantizer):
+    """Rounds the master itself."""
+
+    def fake_quantize(self, weight_FD: Tensor) -> Tensor:
+        quantized = super().fake_quantize(weight_FD)
+        weight_FD.data.copy_(quantized.detach())
+        return quantized
+
+
+class RandomInTraining(SignQuantizer):
+    """Draws from a generator that no seed reaches."""
+
+    def fake_quantize(self, weight_FD: Tensor) -> Tensor:
+        noise = random.SystemRandom().random() if self.training else 1.0
+        return super().fake_quantize(weight_FD) * noise
+
+
+class ForgetsScale(SignQuantizer):
+    """Keeps its learned scale in an attribute that is not in the state."""
+
+    scale = 1.0
+
+    def initialize(self, weight_FD: Tensor) -> None:
+        self.scale = float(weight_FD.abs().max())
+
+    def fake_quantize(self, weight_FD: Tensor) -> Tensor:
+        signs = torch.where(weight_FD.detach() >= 0, self.scale, -self.scale).to(weight_FD.dtype)
+        return signs + (weight_FD - weight_FD.detach())
+
+
+class CountsInEvaluation(SignQuantizer):
+    """Counts its calls in a buffer, in evaluation mode too."""
+
+    def __init__(self, config: Any, shape: tuple[int, int]) -> None:
+        super().__init__(config, shape)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def fake_quantize(self, weight_FD: Tensor) -> Tensor:
+        self.calls += 1
+        return super().fake_quantize(weight_FD)
+
+
+class NaNGradient(SignQuantizer):
+    """A straight-through gradient that divides zero by zero."""
+
+    def fake_quantize(self, weight_FD: Tensor) -> Tensor:
+        quantized = super().fake_quantize(weight_FD)
+        if quantized.requires_grad:
+            quantized.register_hook(lambda gradient: gradient * float("nan"))
+        return quantized
+
+
+class ZeroGradient(SignQuantizer):
+    """Rounds without a straight-through estimator."""
+
+    def fake_quantize(self, weight_FD: Tensor) -> Tensor:
+        return super().fake_quantize(weight_FD.detach()) + 0 * weight_FD
+
+
+class OffItsGrid(SignQuantizer):
+    """Declares a grid that its values are not on."""
+
+    def grid(self) -> Tensor:
+        return torch.tensor([-1.0, 0.0, 2.0])
+
+
+class InexactPack(SignQuantizer):
+    """Rounds the scales to float16 when it packs, and only then."""
+
+    def pack(self, weight_FD: Tensor) -> Packed:
+        packed = super().pack(weight_FD)
+        return Packed(packed.tensors | {"scales": packed.tensors["scales"].bfloat16()}, packed.shape)
+
+
+class UnpacksFromMemory(SignQuantizer):
+    """Unpacks what it remembers, not what is stored."""
+
+    memory: Tensor
+
+    def pack(self, weight_FD: Tensor) -> Packed:
+        self.memory = self.fake_quantize(weight_FD).float()
+        return super().pack(weight_FD)
+
+    def unpack(self, packed: Packed) -> Tensor:
+        return self.memory
+
+
+class StoresTooMuch(SignQuantizer):
+    """Keeps the floats beside the codes."""
+
+    def pack(self, weight_FD: Tensor) -> Packed:
+        packed = super().pack(weight_FD)
+        return Packed(packed.tensors | {"master": weight_FD.detach().double()}, packed.shape)
+
+
+class HidesBytes(SignQuantizer):
+    """Keeps codes in the layout, where no one counts them."""
+
+    def pack(self, weight_FD: Tensor) -> Packed:
+        packed = super().pack(weight_FD)
+        return Packed(packed.tensors, packed.shape, {"rows": list(range(weight_FD.shape[0]))})
+
+
+class RefusesOneColumn(SignQuantizer):
+    """Cannot be built for a matrix with one column."""
+
+    def __init__(self, config: Any, shape: tuple[int, int]) -> None:
+        super().__init__(config, shape)
+        if shape[1] == 1:
+            raise ValueError("one column")
+
+
+class ScaleConfig(PlainConfig):
+    """Two scales."""
+
+    scale: Literal["largest", "halved"] = option("largest", "the row's largest entry, or half of it")
+
+
+class HalvesWhereAsked(SignQuantizer):
+    """Not idempotent with one of its options."""
+
+    config: ScaleConfig
+
+    def fake_quantize(self, weight_FD: Tensor) -> Tensor:
+        return super().fake_quantize(weight_FD) * (0.5 if self.config.scale == "halved" else 1.0)
+
+
+def quantizer(cls: type[SignQuantizer]) -> ComponentSpec:
+    return ComponentSpec("quantizer", cls.__name__.lower(), PlainConfig, f"{__name__}:{cls.__name__}")
+
+
+HALF_WRONG = ComponentSpec("quantizer", "halves", ScaleConfig, f"{__name__}:HalvesWhereAsked")
+RIGHT: list[ComponentSpec] = []
+WRONG = [
+    (quantizer(NotIdempotent), "idempotent"),
+    (quantizer(ChangesDtype), "shape-and-dtype"),
+    (quantizer(NaNOnZeros), "finite"),
+    (quantizer(ChangesInput), "leaves-input"),
+    (quantizer(RandomInTraining), "deterministic"),
+    (quantizer(ForgetsScale), "state"),
+    (quantizer(CountsInEvaluation), "eval-keeps-state"),
+    (quantizer(NaNGradient), "gradient"),
+    (quantizer(ZeroGradient), "gradient"),
+    (quantizer(OffItsGrid), "grid"),
+    (quantizer(InexactPack), "pack"),
+    (quantizer(UnpacksFromMemory), "pack"),
+    (quantizer(StoresTooMuch), "packed-size"),
+    (quantizer(HidesBytes), "packed-size"),
+    (quantizer(RefusesOneColumn), "constructs"),
+]
