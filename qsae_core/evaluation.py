@@ -9,7 +9,7 @@ import torch
 
 from qsae_core.coder import SparseCoder, observe
 from qsae_core.data import Batch, DataSource
-from qsae_core.parts import Evaluation, EvaluationContext, Metric
+from qsae_core.parts import Evaluation, EvaluationContext, Metric, measure
 
 
 @torch.no_grad()
@@ -40,18 +40,11 @@ def evaluate(
 
 
 @torch.no_grad()
-def measure(coder: SparseCoder, batches: Sequence[Batch], metrics: Sequence[Metric]) -> dict[str, Any]:
+def measure_held_out(coder: SparseCoder, batches: Sequence[Batch], metrics: Sequence[Metric]) -> dict[str, Any]:
     """The metrics' values over held-out batches, during training; the coder's mode is restored."""
     was_training = coder.training
     coder.eval()
-    values: dict[str, Any] = {}
     try:
-        for batch in batches:
-            observation = observe(coder, batch.to(coder.device))
-            for metric in metrics:
-                metric.update(observation)
-        for metric in metrics:
-            values |= metric.compute()
+        return measure(metrics, (observe(coder, batch.to(coder.device)) for batch in batches))
     finally:
         coder.train(was_training)
-    return values

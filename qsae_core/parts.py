@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from qsae_core.codes import SparseCodes
 from qsae_core.component import ComponentConfig
+from qsae_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from qsae_core.coder import SparseCoder
@@ -174,6 +175,29 @@ class Metric(abc.ABC):
         """Forget everything."""
 
 
+def measure(metrics: Sequence[Metric], observations: Iterable[Observation]) -> dict[str, float | None]:
+    """Reset the metrics, show them every observation, and merge their values; ``n_tokens`` is among them.
+
+    Raises:
+        ConfigError: if two metrics give a value of one name.
+    """
+    n_tokens = 0
+    for metric in metrics:
+        metric.reset()
+    for observation in observations:
+        n_tokens += len(observation.target)
+        for metric in metrics:
+            metric.update(observation)
+    values: dict[str, float | None] = {"n_tokens": float(n_tokens)}
+    for metric in metrics:
+        computed = metric.compute()
+        taken = sorted(values.keys() & computed.keys())
+        if taken:
+            raise ConfigError(f"two metrics give a value named {', '.join(taken)}", next="leave one out")
+        values |= computed
+    return values
+
+
 @dataclass(frozen=True)
 class EvaluationContext:
     """What an evaluation works with.
@@ -269,4 +293,5 @@ __all__ = [
     "Quantizer",
     "SparsityRule",
     "Tracker",
+    "measure",
 ]

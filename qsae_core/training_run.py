@@ -20,7 +20,7 @@ from qsae_core.compose import (
 )
 from qsae_core.data import Batch, DataSource
 from qsae_core.errors import ConfigError, QsaeError, TrainingError
-from qsae_core.evaluation import evaluate, measure
+from qsae_core.evaluation import evaluate, measure_held_out
 from qsae_core.files import write_json
 from qsae_core.interrupt import Interrupt
 from qsae_core.kinds import SLOTS
@@ -245,7 +245,7 @@ class _TrainingRun:
 
     def _measure(self, step: int) -> None:
         values = {
-            name: measure(
+            name: measure_held_out(
                 trainer.coder,
                 self.held_out,
                 list(compose_metrics(self.config, self.plugins.registry).values()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qsae_core.errors import ConfigError
-from qsae_core.parts import Evaluation, EvaluationContext
+from qsae_core.parts import Evaluation, EvaluationContext, measure
 
 
 class ReconstructionEvaluation(Evaluation):
@@ -19,18 +19,4 @@ class ReconstructionEvaluation(Evaluation):
             raise ConfigError(
                 "there is nothing to evaluate: the run has no metrics", next="name some under `metrics:`"
             )
-        n_tokens = 0
-        for metric in context.metrics:
-            metric.reset()
-        for observation in context.observations():
-            n_tokens += len(observation.target)
-            for metric in context.metrics:
-                metric.update(observation)
-        values: dict[str, float | None] = {"n_tokens": float(n_tokens)}
-        for metric in context.metrics:
-            computed = metric.compute()
-            taken = sorted(values.keys() & computed.keys())
-            if taken:
-                raise ConfigError(f"two metrics give a value named {', '.join(taken)}", next="leave one out")
-            values |= computed
-        return values
+        return measure(context.metrics, context.observations())
