@@ -8,6 +8,7 @@ import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from qsae_core.errors import PluginError
 
@@ -46,7 +47,7 @@ def find_candidates(path: Sequence[str] | None = None) -> list[Candidate]:
 
     Metadata that cannot be parsed gives a candidate with a ``fault``; it never hides other plugins.
     """
-    options = {} if path is None else {"path": list(path)}
+    options: Any = {} if path is None else {"path": list(path)}
     found: dict[str, Candidate] = {}
     for dist in importlib.metadata.distributions(**options):
         text = dist.read_text("entry_points.txt") or ""
