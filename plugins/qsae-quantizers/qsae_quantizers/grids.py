@@ -1,0 +1,139 @@
+"""The three grids: which scale a rule gives, how weights are rounded, how points are packed.
+
+Shapes: R rows, C entries of a row. A point is ``w_hat / scale``; rows of scale 0 are all zeros.
+"""
+
+from __future__ import annotations
+
+import abc
+
+import torch
+from torch import Tensor
+
+from qsae_core.packing import pack_planes, pack_trits, unpack_planes, unpack_trits
+from qsae_quantizers import scales
+
+
+class Grid(abc.ABC):
+    """A set of points, symmetric around zero."""
+
+    points: tuple[float, ...]
+    """All points, ascending."""
+    reach: float | None = None
+    """Weights beyond ``reach * scale`` are clipped, and get no gradient; None: no weight is."""
+
+    @abc.abstractmethod
+    def scales(self, magnitudes_RC: Tensor, rule: str, scratch_RC: Tensor) -> tuple[Tensor, Tensor | None]:
+        """``[R]`` scales, and ``[R]`` thresholds where the rule sets its own; may destroy the magnitudes."""
+
+    @abc.abstractmethod
+    def round_into(
+        self, out_RC: Tensor, rows_RC: Tensor, scale_R: Tensor, threshold_R: Tensor | None, scratch_RC: Tensor
+    ) -> Tensor:
+        """``out``, filled with the point of each weight."""
+
+    @abc.abstractmethod
+    def pack(self, points_RC: Tensor) -> Tensor:
+        """uint8 codes of float points."""
+
+    @abc.abstractmethod
+    def unpack(self, codes: Tensor, width: int) -> Tensor:
+        """float32 ``[R, width]`` points of uint8 codes."""
+
+
+class Ternary(Grid):
+    """{-1, 0, +1}: five a byte."""
+
+    points = (-1.0, 0.0, 1.0)
+
+    def scales(self, magnitudes_RC: Tensor, rule: str, scratch_RC: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Optimal (exact), twn, absmean or absmax; the threshold is half the scale except with twn."""
+        if rule == "twn":
+            return scales.twn_scale(magnitudes_RC, scratch_RC)
+        if rule == "absmean":
+            return scales.absmean_ternary_scale(magnitudes_RC), None
+        if rule == "absmax":
+            return magnitudes_RC.amax(1), None
+        return scales.two_level_scale(magnitudes_RC, 0.0, 1.0, scratch_RC), None
+
+    def round_into(
+        self, out_RC: Tensor, rows_RC: Tensor, scale_R: Tensor, threshold_R: Tensor | None, scratch_RC: Tensor
+    ) -> Tensor:
+        """sign(w) where |w| is above the threshold, else 0 (at the threshold as well)."""
+        threshold = (scale_R / 2 if threshold_R is None else threshold_R).where(scale_R != 0, torch.inf)[
+            :, None
+        ]
+        torch.gt(rows_RC, threshold, out=out_RC)
+        return out_RC.sub_(torch.lt(rows_RC, -threshold, out=scratch_RC))  # never -0.0
+
+    def pack(self, points_RC: Tensor) -> Tensor:
+        """Trits: uint8 ``[R, ceil(C / 5)]``."""
+        return pack_trits(points_RC.to(torch.int8))
+
+    def unpack(self, codes: Tensor, width: int) -> Tensor:
+        """The points of trits."""
+        return unpack_trits(codes, width).float()
+
+
+class Binary(Grid):
+    """{-1, +1}: one bit, set for +1."""
+
+    points = (-1.0, 1.0)
+
+    def scales(self, magnitudes_RC: Tensor, rule: str, scratch_RC: Tensor) -> tuple[Tensor, Tensor | None]:
+        """mean |w|, which is both ``optimal`` and ``absmean``."""
+        return magnitudes_RC.mean(1), None
+
+    def round_into(
+        self, out_RC: Tensor, rows_RC: Tensor, scale_R: Tensor, threshold_R: Tensor | None, scratch_RC: Tensor
+    ) -> Tensor:
+        """The sign of w, + for 0 and for rows of scale 0 (so that these never hold -0.0)."""
+        cutoff = torch.zeros_like(scale_R).where(scale_R != 0, -torch.inf)[:, None]
+        return torch.ge(rows_RC, cutoff, out=out_RC).mul_(2.0).sub_(1.0)
+
+    def pack(self, points_RC: Tensor) -> Tensor:
+        """One bit plane: uint8 ``[1, R, ceil(C / 8)]``."""
+        return pack_planes((points_RC > 0).to(torch.uint8), 1)
+
+    def unpack(self, codes: Tensor, width: int) -> Tensor:
+        """The points of one bit plane."""
+        return unpack_planes(codes, width).float().mul_(2.0).sub_(1.0)
+
+
+class Uniform(Grid):
+    """{q + 1/2} for q from -2^(n_bits-1) to 2^(n_bits-1) - 1: evenly spaced, without a zero (mid-rise)."""
+
+    def __init__(self, n_bits: int) -> None:
+        self.n_bits = n_bits
+        self.half = 2 ** (n_bits - 1)
+        self.reach = float(self.half)
+        self.points = tuple(q + 0.5 for q in range(-self.half, self.half))
+
+    def scales(self, magnitudes_RC: Tensor, rule: str, scratch_RC: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The step of least squared error, or the absmax step."""
+        if rule == "absmax":
+            return scales.absmax_step(magnitudes_RC, self.n_bits), None
+        return scales.uniform_scale(magnitudes_RC, self.n_bits, scratch_RC), None
+
+    def round_into(
+        self, out_RC: Tensor, rows_RC: Tensor, scale_R: Tensor, threshold_R: Tensor | None, scratch_RC: Tensor
+    ) -> Tensor:
+        """The nearest point: floor(w / scale) + 1/2, clipped to the outermost ones."""
+        divisor = scale_R.where(scale_R != 0, torch.inf)[:, None]
+        return torch.div(rows_RC, divisor, out=out_RC).floor_().clamp_(-self.half, self.half - 1).add_(0.5)
+
+    def pack(self, points_RC: Tensor) -> Tensor:
+        """Bit planes of ``q + 2^(n_bits-1)``: uint8 ``[n_bits, R, ceil(C / 8)]``."""
+        return pack_planes((points_RC + (self.half - 0.5)).to(torch.uint8), self.n_bits)
+
+    def unpack(self, codes: Tensor, width: int) -> Tensor:
+        """The points of bit planes."""
+        return unpack_planes(codes, width).float().sub_(self.half - 0.5)
+
+
+def grid_of(grid: str, n_bits: int | None) -> Grid:
+    """The grid that a configuration or a stored layout names."""
+    if grid == "uniform":
+        assert n_bits is not None
+        return Uniform(n_bits)
+    return {"ternary": Ternary, "binary": Binary}[grid]()

@@ -1,0 +1,29 @@
+"""Quantizer ``none``: the identity. Shapes: F rows, D columns."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from qsae_core.parts import Packed, Quantizer
+
+
+class NoQuantizer(Quantizer):
+    """Leaves weights as they are; the packed form is the float32 matrix."""
+
+    def fake_quantize(self, weight_FD: Tensor) -> Tensor:
+        """The very tensor that came in."""
+        return weight_FD
+
+    def pack(self, weight_FD: Tensor) -> Packed:
+        """``{"weight": float32 [F, D]}``, a copy."""
+        weight = weight_FD.detach().float().clone()
+        return Packed({"weight": weight}, (weight.shape[0], weight.shape[1]))
+
+    def unpack(self, packed: Packed) -> Tensor:
+        """The float32 matrix."""
+        return packed.tensors["weight"]
+
+    @property
+    def is_identity(self) -> bool:
+        """True."""
+        return True
