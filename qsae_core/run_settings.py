@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from qsae_core.component import ComponentConfig, option
 
-DEFAULT_TOKENS = 2_000_000
+DEFAULT_TOKENS = 500_000
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
 
@@ -20,7 +20,7 @@ class TrainConfig(ComponentConfig):
         DEFAULT_TOKENS, "length of training in vectors (tokens), rounded up to whole batches; or give steps"
     )
     steps: Positive | None = option(None, "length of training in optimiser steps, instead of tokens")
-    batch_size: int = option(4096, "vectors per optimiser step", gt=0)
+    batch_size: int = option(2048, "vectors per optimiser step", gt=0)
     lr: Annotated[float, Field(gt=0)] | Literal["auto"] = option(
         "auto", "peak learning rate of Adam; auto: scaled with the size of the dictionary"
     )

@@ -195,7 +195,7 @@ def test_steps_and_tokens_replace_each_other_across_layers(registry: Registry) -
     record = Layer(base.to_dict(), "config.json")
     by_steps = resolve([record, flags(train={"steps": 7})], registry)
     assert (by_steps.train.tokens, by_steps.train.n_steps) == (None, 7)
-    back = resolve([Layer(by_steps.to_dict(), "config.json"), flags(train={"tokens": 4096})], registry)
+    back = resolve([Layer(by_steps.to_dict(), "config.json"), flags(train={"tokens": 2048})], registry)
     assert (back.train.steps, back.train.n_steps) == (None, 1)
 
 

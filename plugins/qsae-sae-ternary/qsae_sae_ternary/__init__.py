@@ -23,6 +23,7 @@ def qsae_register_saes() -> list[ComponentSpec]:
             "qsae_sae_ternary.model:TernarySAE",
             default_parts={
                 "quantizer": {"use": "ste"},  # ternary and optimally scaled, unless told otherwise
+                "encoder_quantizer": {"use": "ste", "n_bits": 4},
                 "activation": {"use": "relu"},
                 "sparsity": {"use": "topk", "k": 32},
             },
