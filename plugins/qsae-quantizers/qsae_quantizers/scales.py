@@ -122,9 +122,9 @@ def step_on_grid(magnitudes_RC: Tensor, n_bits: int) -> Tensor:
         step = largest / (level + 0.5)
         fits = (step.view(torch.int32) & FLOAT16_LOW_BITS) == 0
         fits &= _on_grid(few[rows], step) & found[rows].isnan()
-        for i in fits.nonzero().squeeze(1).tolist():
-            if bool(_on_grid(magnitudes_RC[rows[i : i + 1]], step[i : i + 1])):
-                found[rows[i]] = step[i]
+        some, its_step = rows[fits], step[fits]
+        fits = _on_grid(magnitudes_RC[some], its_step)
+        found[some[fits]] = its_step[fits]
     return found
 
 
@@ -139,11 +139,14 @@ def absmean_ternary_scale(magnitudes_RC: Tensor) -> Tensor:
     A row that is already ternary keeps its scale; the mean would shrink it each time.
     """
     largest = magnitudes_RC.amax(1)
-    few = magnitudes_RC[:, :16]
-    ternary = ((few == 0) | (few == largest[:, None])).all(1)
-    for row in ternary.nonzero().squeeze(1).tolist():
-        ternary[row] = bool(((magnitudes_RC[row] == 0) | (magnitudes_RC[row] == largest[row])).all())
+    ternary = _is_ternary(magnitudes_RC[:, :16], largest)
+    some = ternary.nonzero().squeeze(1)
+    ternary[some] = _is_ternary(magnitudes_RC[some], largest[some])
     return torch.where(ternary, largest, magnitudes_RC.mean(1))
+
+
+def _is_ternary(magnitudes_RC: Tensor, scale_R: Tensor) -> Tensor:
+    return ((magnitudes_RC == 0) | (magnitudes_RC == scale_R[:, None])).all(1)
 
 
 def twn_scale(magnitudes_RC: Tensor, scratch_RC: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,12 +167,13 @@ def _sort_rows_descending_negated(magnitudes_RC: Tensor) -> None:
         magnitudes_RC.copy_(magnitudes_RC.sort(dim=1).values)
         return
     # numpy's vectorised sort is eight times faster than torch's on the CPU, and releases the GIL
-    parts = np.array_split(magnitudes_RC.numpy(), torch.get_num_threads())
-    if len(parts) == 1 or magnitudes_RC.shape[0] == 1:
-        magnitudes_RC.numpy().sort(axis=1)
+    rows = magnitudes_RC.numpy()
+    n_threads = min(torch.get_num_threads(), rows.shape[0] // 64)
+    if n_threads <= 1:
+        rows.sort(axis=1)
         return
-    with ThreadPoolExecutor(len(parts)) as pool:
-        list(pool.map(lambda part: part.sort(axis=1), parts))
+    with ThreadPoolExecutor(n_threads) as pool:
+        list(pool.map(lambda part: part.sort(axis=1), np.array_split(rows, n_threads)))
 
 
 def _argmax(scores_RC: Tensor) -> Tensor:
