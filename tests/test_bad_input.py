@@ -1,0 +1,161 @@
+"""What users get wrong: a sentence that says what, where and what is allowed; exit 2; nothing is lost."""
+
+import pathlib
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from qsae_cli.main import cli
+
+
+def qsae(*arguments):
+    return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="qsae")
+
+
+@pytest.fixture
+def states(tmp_path) -> pathlib.Path:
+    path = tmp_path / "states.npy"
+    np.save(path, np.random.default_rng(0).normal(size=(4096, 16)).astype(np.float32))
+    return path
+
+
+def train(states, *arguments, sae="topk"):
+    small = ["--n-latents", 64, "--k", 4, "--steps", 3, "--batch-size", 64, "--eval-tokens", 64]
+    out = ["--out", states.parent / "results", "--eval", "reconstruction", "--device", "cpu"]
+    return qsae("train", "--sae", sae, "--data-path", states, *small, *out, *arguments)
+
+
+def refused(result, *fragments):
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    for fragment in fragments:
+        assert fragment in result.output, result.output
+
+
+def test_the_small_run_itself_works(states):
+    result = train(states)
+    assert result.exit_code == 0, result.output
+    assert "FVU" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (("--quantizer", "stee"), ("unknown quantizer 'stee'", "did you mean 'ste'", "installed: none, ste")),
+        (("--sparsity", "topp"), ("unknown sparsity 'topp'", "topk")),
+        (("--latents-n", "3"), ("--latents-n",)),
+        (("--k", "65"), ("65", "64")),
+        (("--k", "0"), ("--sparsity.k", "greater than 0", "got 0")),
+        (("--lr", "fast"), ("--train.lr", "got 'fast'")),
+        (("--set", "sae.atoms=3"), ("sae.atoms",)),
+        (("--device", "tpu"), ("tpu", "cpu")),
+        (("--n-bits", "9", "--quantizer", "ste"), ("n-bits", "9")),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) and value[0].startswith("--") else "",
+)
+def test_names_keys_and_values(states, arguments, fragments):
+    refused(train(states, *arguments), *fragments)
+    assert not (states.parent / "results").exists()
+
+
+def test_an_unknown_sae_names_the_installed_ones(states):
+    refused(train(states, sae="topk2"), "unknown sae 'topk2'", "did you mean 'topk'", "ternary")
+
+
+def test_an_existing_finished_run(states):
+    assert train(states).exit_code == 0
+    before = sorted((p, p.stat().st_mtime_ns) for p in (states.parent / "results").rglob("*"))
+    refused(train(states), "a finished run is there already", "--overwrite")
+    assert sorted((p, p.stat().st_mtime_ns) for p in (states.parent / "results").rglob("*")) == before
+    assert train(states, "--overwrite").exit_code == 0
+    refused(train(states, "--resume"), "this run is finished")
+
+
+@pytest.mark.parametrize("file", ["missing.npy", "results"])
+def test_a_data_path_that_is_not_there(states, file):
+    refused(train(states, "--data-path", states.parent / file), file)
+
+
+def test_nan_in_the_data_names_file_and_row(states):
+    data = np.load(states)
+    data[1234, 5] = np.nan
+    np.save(states, data)
+    refused(train(states, "--steps", 200), "states.npy", "1234")
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_an_empty_or_one_row_file(states, rows):
+    np.save(states, np.zeros((rows, 16), dtype=np.float32))
+    refused(train(states), "states.npy")
+
+
+def test_a_pt_file_that_is_no_tensor(tmp_path):
+    path = tmp_path / "states.pt"
+    torch.save({"note": "hello"}, path)
+    refused(train(path), "states.pt")
+
+
+def test_a_pt_file_with_code_in_it_is_not_run(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (pathlib.Path.touch, (tmp_path / "it-ran",))
+
+    torch.save(Bomb(), tmp_path / "states.pt")
+    refused(train(tmp_path / "states.pt"), "states.pt")
+    assert not (tmp_path / "it-ran").exists()
+
+
+def test_a_directory_that_is_no_model(tmp_path):
+    refused(qsae("train", "--sae", "topk", "--model", tmp_path, "--out", tmp_path / "r"), str(tmp_path))
+
+
+def test_a_layer_that_the_model_lacks(tmp_path):
+    result = qsae("train", "--sae", "topk", "--layer", 99, "--out", tmp_path / "r")
+    refused(result, "99", "qsae sites")
+
+
+def test_widths_that_do_not_match(states, tmp_path):
+    assert train(states).exit_code == 0
+    run = next((states.parent / "results").glob("*/*/*"))
+    np.save(tmp_path / "wide.npy", np.ones((512, 24), dtype=np.float32))
+    refused(qsae("evaluate", run, "--data-path", tmp_path / "wide.npy"), "24", "16")
+
+
+def test_evaluate_repeats_the_numbers_of_training_and_takes_other_data(states, tmp_path):
+    import json
+
+    trained = train(states, "--json", "--quantizer", "ste")
+    assert trained.exit_code == 0, trained.output
+    run = next((states.parent / "results").glob("*/*/*"))
+    again = json.loads(qsae("evaluate", run, "--json").stdout)
+    summary = json.loads(trained.stdout)["coders"]["coder"]
+    assert again["evaluations"] == summary["evaluations"]
+    assert again["artifact"] == {k: v for k, v in summary["artifact"].items() if k != "path"}
+    np.save(tmp_path / "other.npy", np.random.default_rng(5).normal(size=(2048, 16)).astype(np.float32))
+    other = json.loads(qsae("evaluate", run, "--data-path", tmp_path / "other.npy", "--json").stdout)
+    assert other["model"] == "other"
+    assert other["evaluations"] != again["evaluations"]
+
+
+def test_evaluate_says_what_it_cannot_do(states):
+    assert train(states).exit_code == 0
+    run = next((states.parent / "results").glob("*/*/*"))
+    result = qsae("evaluate", run, "--eval", "loss-recovered")
+    assert result.exit_code == 0
+    assert "loss-recovered: not evaluated" in result.output
+    refused(qsae("evaluate", run, "--eval", "los-recovered"), "did you mean 'loss-recovered'")
+    refused(qsae("evaluate", states.parent), "holds no trained coder")
+
+
+def test_runs_lists_what_is_there(states):
+    import json
+
+    refused(qsae("runs", "--out", states.parent / "results"), "there is no such results folder")
+    assert train(states).exit_code == 0
+    listed = json.loads(qsae("runs", "--out", states.parent / "results", "--json").stdout)
+    assert [entry["status"] for entry in listed] == ["finished"]
+    assert listed[0]["sae"] == "topk"
+    assert pathlib.Path(listed[0]["artifact"], "coder.safetensors").exists()
+    assert "topk" in qsae("runs", "--out", states.parent / "results").output
