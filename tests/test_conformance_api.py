@@ -16,7 +16,15 @@ import torch
 from pydantic import model_validator
 
 from qsae_core import ComponentConfig, option
-from qsae_core.conformance import Case, CheckFailure, checks_for, checks_for_component, choices, expecting
+from qsae_core.conformance import (
+    Case,
+    CheckFailure,
+    checks_for,
+    checks_for_component,
+    choices,
+    expecting,
+    parametrize_with_checks,
+)
 from qsae_core.errors import PluginError
 
 sys.path.insert(
@@ -83,16 +91,19 @@ def test_three_lines_run_every_check_of_a_distribution(plugin_site: PluginSite) 
     }
 
 
-def test_an_expected_failure_of_no_check_is_an_error(plugin_site: PluginSite) -> None:
-    plugin_site.add("two-metrics", TWO_METRICS)
-    report = run_pytest(plugin_site, misspelt=THREE_LINES.format(expected=', {"metric-right-rest": "?"}'))
-    assert any("no check 'metric-right-rest'; did you mean 'metric-right-reset'?" in line for line in report)
-
-
 def installed(site: PluginSite, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the kit see the site's plugins alone."""
     plugins = site.load()
     monkeypatch.setattr("qsae_core.conformance.collect.load_plugins", lambda: plugins)
+
+
+def test_an_expected_failure_of_no_check_is_an_error(
+    plugin_site: PluginSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin_site.add("two-metrics", TWO_METRICS)
+    installed(plugin_site, monkeypatch)
+    with pytest.raises(PluginError, match="no check 'metric-right-rest'; did you mean 'metric-right-reset'"):
+        parametrize_with_checks("two-metrics", expected_failures={"metric-right-rest": "a typing error"})
 
 
 def test_without_pytest(plugin_site: PluginSite, monkeypatch: pytest.MonkeyPatch) -> None:

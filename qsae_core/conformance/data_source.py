@@ -117,18 +117,17 @@ def _seed(subject: Subject, case: Case) -> None:
 
 @RULES.each_case("resumes", "an equal source that loads state_dict goes on with the same next batches.")
 def _resumes(subject: Subject, case: Case) -> None:
-    with opened(subject, case) as source:
-        for before in (0, 5, 64, _rest_of_pass(source), 100):
-            if before:
-                _read(source, before)
+    with opened(subject, case) as source, opened(subject, case) as resumed:
+        # the first state is loaded into a fresh source, later ones into one that has been read from
+        for before in (5, 64, _rest_of_pass(source), 100):
+            _read(source, before)
             state = json.loads(json.dumps(source.state_dict()))
             expected = [source.next_batch(size) for size in (3, 64)]
-            with opened(subject, case) as resumed:
-                resumed.load_state_dict(state)
-                for batch in expected:
-                    again = resumed.next_batch(len(batch))
-                    expect_equal(again.x, batch.x, f"x after resuming ({before} more vectors read before)")
-                    expect_equal(again.y, batch.y, f"y after resuming ({before} more vectors read before)")
+            resumed.load_state_dict(state)
+            for batch in expected:
+                again = resumed.next_batch(len(batch))
+                expect_equal(again.x, batch.x, f"x after resuming ({before} more vectors read before)")
+                expect_equal(again.y, batch.y, f"y after resuming ({before} more vectors read before)")
 
 
 @RULES.each_case("endless", "the training stream starts over, shuffled anew, after its last vector.")
@@ -144,9 +143,9 @@ def _endless(subject: Subject, case: Case) -> None:
 
 
 def _rest_of_pass(source: DataSource) -> int:
-    """Vectors to read so that resuming is tried close to the end of a pass; 0 where a pass is long."""
+    """Vectors to read so that resuming is tried 10 before the end of a pass; 1 where a pass is long."""
     size = source.training_tokens
-    return 0 if size is None or size > SMALL_PASS else max(0, size - 5 - 64 - 3 * 67 - 10)
+    return 1 if size is None or size > SMALL_PASS else max(1, size - (5 + 67 + 64 + 67) - 10)
 
 
 def _read(source: DataSource, count: int) -> Tensor:

@@ -41,11 +41,13 @@ def built(subject: Subject, case: Case, weight: Tensor, train: bool = False) -> 
 
 
 def samples(subject: Subject, case: Case) -> list[tuple[str, Tensor]]:
-    """(description, matrix) of every shape that the options admit."""
+    """(description, matrix) of every shape that the options admit; every sort of entries for the first."""
     found = []
     for shape in SHAPES:
         if admits(subject, case, shape):
-            found += [(f"a {list(shape)} matrix with {name}", w) for name, w in matrices(shape).items()]
+            named = matrices(shape)
+            chosen = named if shape == SHAPES[0] else ("entries of size 1", "rows of zeros")
+            found += [(f"a {list(shape)} matrix with {name}", named[name]) for name in chosen]
     return found
 
 

@@ -98,7 +98,7 @@ def _superposition(size: int, layers: int, width: int, seed: int, n_features: in
     active = torch.rand(size, n_features, generator=generator) < 0.15
     magnitudes = active * (1 + torch.rand(size, n_features, generator=generator))
     noise = 0.02 * torch.randn(layers, size, width, generator=generator)
-    x = (magnitudes @ directions + mean[:, None] + noise).transpose(0, 1)
+    x: Tensor = (magnitudes @ directions + mean[:, None] + noise).transpose(0, 1)
     return x.reshape(size, width) if layers == 1 else x.contiguous()
 
 
@@ -107,5 +107,5 @@ def _target(x: Tensor, layers: int, width: int) -> Tensor:
     source = x.flatten(1) - x.flatten(1).mean()
     fixed = torch.Generator().manual_seed(8)
     weight = torch.randn(source.shape[1], layers * width, generator=fixed) / source.shape[1] ** 0.5
-    y = (source @ weight).relu() + 1
+    y: Tensor = (source @ weight).relu() + 1
     return y if layers == 1 else y.reshape(-1, layers, width)
