@@ -1,6 +1,7 @@
 """Layers of configuration -> one draft: which component goes where, with its options and their origins.
 
-Precedence: schema default < the coder's default parts < the layers in their order (YAML, then flags).
+Precedence: schema default < the coder's default parts < the layers in their order (YAML, then flags). A coder's
+default part counts where the user names no component for the slot; options alone change it.
 Nothing is validated here but names; ``run_config`` validates the options.
 """
 
@@ -54,7 +55,9 @@ def merge(layers: Sequence[Layer], registry: Registry, *, coder_required: bool =
         if slot in default_parts.tree and default_parts.tree[slot] is None:
             _check_absent(given[slot], draft.coder)
             continue
-        defaults = _given(default_parts, slot)
+        # a component that the user names starts from its own defaults, not from what the coder makes of it
+        named = any(g.use for g in given[slot])
+        defaults = None if named else _given(default_parts, slot)
         blocks = [*([defaults] if defaults else []), *given[slot]]
         if coder_required or _can_stand(slot, blocks, registry):
             draft.slots[slot] = _merge_slot(slot, blocks, registry, draft.notes)

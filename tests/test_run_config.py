@@ -135,9 +135,14 @@ def test_default_part_gives_way_with_all_its_options(registry: Registry) -> None
     assert config.notes == ()
 
 
-def test_default_part_keeps_its_options_when_it_is_chosen_by_name(registry: Registry) -> None:
+def test_a_component_named_by_the_user_starts_from_its_own_defaults(registry: Registry) -> None:
     config = resolve([yaml_layer("sae: ternary"), flags(quantizer="ste")], registry)
-    assert config.components["quantizer"].options == GridConfig(grid="binary")
+    assert config.components["quantizer"].options == GridConfig()
+
+
+def test_options_alone_change_the_coders_default_part(registry: Registry) -> None:
+    config = resolve([yaml_layer("sae: ternary\nquantizer: {bits: [3]}")], registry)
+    assert config.components["quantizer"].options == GridConfig(grid="binary", bits=[3])
 
 
 def test_what_a_user_gave_survives_another_choice_where_it_has_a_meaning(registry: Registry) -> None:
