@@ -18,8 +18,7 @@ test-fast: setup  ## the tests that take seconds
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/python tests/mypy_plugins.py
+	$(BIN)/python .ci/typecheck
 
 setup: $(VENV)/.ready
 

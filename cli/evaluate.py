@@ -36,8 +36,12 @@ def _recorded(values: Mapping[str, Any]) -> list[Layer]:
 
 @click.command("evaluate", cls=ConfiguredCommand, scope=SCOPE, base=_recorded)
 @click.argument("path", type=click.Path(path_type=pathlib.Path))
-@click.option("--tokens", type=click.IntRange(min=1), help="Held-out tokens to use.  [default: as in training]")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Vectors per batch.  [default: as in training]")
+@click.option(
+    "--tokens", type=click.IntRange(min=1), help="Held-out tokens to use.  [default: as in training]"
+)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Vectors per batch.  [default: as in training]"
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @json_option
 def evaluate(

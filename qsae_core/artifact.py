@@ -1,8 +1,8 @@
 """Trained coders on disk: ``coder.safetensors`` (packed weights) and ``coder.json`` (how to read them).
 
 The JSON holds the run's whole configuration, and for each component the distribution and version that it
-came from; the header of the safetensors file holds a sha256 over the tensors and that JSON, so that neither can be
-changed alone. Nothing is ever unpickled.
+came from; the header of the safetensors file holds a sha256 over the tensors and that JSON, so that neither
+can be changed alone. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ def load(
     try:
         coder.restore(Export(tensors, description["layout"]))
     except (ConfigError, KeyError, ValueError) as error:
-        raise ArtifactError(f"does not fit the coder that it describes ({error})", where=str(folder)) from error
+        raise ArtifactError(
+            f"does not fit the coder that it describes ({error})", where=str(folder)
+        ) from error
     return coder.to(device).eval()
 
 

@@ -52,7 +52,7 @@ class LossOutput(NamedTuple):
     """What ``SparseCoder.loss`` gives: the terms to minimise, and what was computed on the way."""
 
     terms: dict[str, Tensor]
-    """Name -> scalar; the optimiser minimises their sum. Squared errors are sums over D, means over tokens."""
+    """Name -> scalar; the optimiser minimises the sum. Squared errors are sums over D, means over tokens."""
     codes: SparseCodes
     target: Tensor
     """``[B, d_out]`` in the normalised space, where FVU is the same as in the data's."""
@@ -112,13 +112,13 @@ class SparseCoder(nn.Module, abc.ABC):
         """Set normalisation, biases and learned scales from a sample of training vectors, once."""
         self._fit_normalization(sample)
 
-    def begin_training(self, budget: Budget) -> None:  # noqa: B027 (most coders have no schedule of their own)
+    def begin_training(self, budget: Budget) -> None:
         """Called before the first step, and again on resume, with the length of the run."""
 
-    def before_step(self) -> None:  # noqa: B027
+    def before_step(self) -> None:
         """Called between backward and the optimiser's step: project gradients, apply masks."""
 
-    def after_step(self, step: int) -> None:  # noqa: B027
+    def after_step(self, step: int) -> None:
         """Called after the optimiser's step number ``step`` (from 1): renormalise, re-draw masks."""
 
     @property
@@ -169,16 +169,23 @@ class SparseCoder(nn.Module, abc.ABC):
         """The matrix whose rows are the atoms; coders with several decoders override atoms and norms."""
         matrix = self.matrices().get("W_dec")
         if matrix is None:
-            raise NotImplementedError(f"{type(self).__name__} has no single W_dec; override atoms and atom_norms")
+            raise NotImplementedError(
+                f"{type(self).__name__} has no single W_dec; override atoms and atom_norms"
+            )
         return matrix
 
     def export(self) -> Export:
         """Packed matrices, and every other tensor that inference needs, as float32."""
-        tensors, layout = {}, {}
+        tensors: dict[str, Tensor] = {}
+        layout: dict[str, Any] = {}
         packed_prefixes = []
         for name, matrix in self.matrices().items():
             packed = matrix.pack()
-            layout[name] = {"shape": list(packed.shape), "layout": packed.layout, "parts": sorted(packed.tensors)}
+            layout[name] = {
+                "shape": list(packed.shape),
+                "layout": packed.layout,
+                "parts": sorted(packed.tensors),
+            }
             tensors |= {f"{name}.{part}": tensor for part, tensor in packed.tensors.items()}
             packed_prefixes.append(f"{name}.")
         for name, tensor in self._inference_state().items():
@@ -192,7 +199,9 @@ class SparseCoder(nn.Module, abc.ABC):
         for name, matrix in self.matrices().items():
             entry = export.layout[name]
             matrix.restore(
-                {part: rest.pop(f"{name}.{part}") for part in entry["parts"]}, tuple(entry["shape"]), entry["layout"]
+                {part: rest.pop(f"{name}.{part}") for part in entry["parts"]},
+                tuple(entry["shape"]),
+                entry["layout"],
             )
         state = self._inference_state()
         expected = {n for n in state if not any(n.startswith(f"{m}.") for m in self.matrices())}

@@ -1,4 +1,7 @@
-"""SparseCodes: the activations of a batch, as (indices, values, offsets). Shapes: B tokens, F latents, N entries."""
+"""SparseCodes: the activations of a batch, as (indices, values, offsets).
+
+Shapes: B tokens, F latents, N entries.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,9 @@ class SparseCodes:
         """int64 ``[N]``: the token of each entry."""
         counts = self.offsets[1:] - self.offsets[:-1]
         return torch.repeat_interleave(
-            torch.arange(self.batch_size, device=self.offsets.device), counts, output_size=self.indices.numel()
+            torch.arange(self.batch_size, device=self.offsets.device),
+            counts,
+            output_size=self.indices.numel(),
         )
 
     @property

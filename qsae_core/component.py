@@ -27,7 +27,11 @@ class ComponentConfig(BaseModel):
 
 
 def option(
-    default: Any = PydanticUndefined, description: str = "", *, aliases: Sequence[str] = (), **constraints: Any
+    default: Any = PydanticUndefined,
+    description: str = "",
+    *,
+    aliases: Sequence[str] = (),
+    **constraints: Any,
 ) -> Any:
     """Declare one option of a component (a pydantic ``Field`` with a description and flag aliases).
 
@@ -37,7 +41,7 @@ def option(
         aliases: other flag spellings that the field already uses, without dashes (``("top-k",)``).
         constraints: what pydantic's ``Field`` takes: ``gt``, ``ge``, ``lt``, ``le``, ``default_factory``, ...
     """
-    extra = {"flags": list(aliases)} if aliases else None
+    extra: dict[str, Any] | None = {"flags": list(aliases)} if aliases else None
     return Field(default, description=description, json_schema_extra=extra, **constraints)
 
 
@@ -59,7 +63,8 @@ class CoderConfig(ComponentConfig):
     )
     dead_after_tokens: int | Literal["auto"] = option(
         "auto",
-        "a latent that has not fired for so many tokens counts as dead; auto: 10M, or an eighth of a shorter run",
+        "a latent that has not fired for so many tokens counts as dead; auto: 10M, or an eighth of a shorter "
+        "run",
     )
 
 

@@ -102,7 +102,7 @@ def check_section(section: Any, where: str, known: Sequence[str] = SECTIONS) -> 
 class _Loader(yaml.SafeLoader):
     """YAML's core schema (1.2): ``1e-4`` is a number, ``on`` and ``12:30`` are text, a key stands once."""
 
-    yaml_implicit_resolvers: dict = {}  # noqa: RUF012 (PyYAML's own class attribute)
+    yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 (PyYAML's own class attribute)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()

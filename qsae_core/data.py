@@ -68,11 +68,11 @@ class LanguageModel(abc.ABC):
 
     @abc.abstractmethod
     def read(self, batch: TokenBatch, sites: Sequence[tuple[int, str]]) -> dict[tuple[int, str], Tensor]:
-        """Vectors ``[B, T, D]`` (float32) at ``(layer, site)``; the forward stops after the last layer read."""
+        """Vectors float32 ``[B, T, D]`` at ``(layer, site)``; the forward stops after the last layer read."""
 
     @abc.abstractmethod
     def logits(self, batch: TokenBatch, edits: Mapping[tuple[int, str], Edit] | None = None) -> Tensor:
-        """Logits ``[B, T, V]`` with the vectors at the sites replaced, downstream of which everything sees it."""
+        """Logits ``[B, T, V]`` with the vectors at the sites replaced; everything downstream sees it."""
 
     @property
     @abc.abstractmethod
@@ -81,10 +81,10 @@ class LanguageModel(abc.ABC):
 
 
 class DataSource(abc.ABC):
-    """A stream of training vectors and a separate held-out stream. Built as ``Class(config, seed=..., device=...)``.
+    """A stream of training vectors and a separate held-out stream.
 
-    The training stream has no end: it starts over, shuffled anew, when it has given all it has. Its order
-    depends on the config and the seed alone.
+    Built as ``Class(config, seed=..., device=...)``. The training stream has no end: it starts over, shuffled
+    anew, when it has given all it has. Its order depends on the config and the seed alone.
     """
 
     d_in: int
@@ -114,7 +114,7 @@ class DataSource(abc.ABC):
 
     @abc.abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """JSON values from which ``load_state_dict`` of an equal source continues with the same next batch."""
+        """JSON values from which ``load_state_dict`` of an equal source goes on with the same next batch."""
 
     @abc.abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

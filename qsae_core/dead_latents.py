@@ -1,4 +1,7 @@
-"""Dead latents: counting them in tokens, and the auxiliary loss that revives them. Shapes: B, D, F, K as usual."""
+"""Dead latents: counting them in tokens, and the auxiliary loss that revives them.
+
+Shapes: B tokens, D width, F latents, K entries per token.
+"""
 
 from __future__ import annotations
 
@@ -56,8 +59,8 @@ def auxk_loss(
 ) -> Tensor:
     """The auxiliary loss of Gao et al. (2024): the top ``k_aux`` dead latents model what the live ones left.
 
-    ``||sg(e) - e_hat||^2 / ||e - mean(e)||^2`` with ``e_hat`` decoded without bias; 0 where nothing is dead or the
-    denominator vanishes.
+    ``||sg(e) - e_hat||^2 / ||e - mean(e)||^2`` with ``e_hat`` decoded without bias; 0 where nothing is dead
+    or the denominator vanishes.
 
     Args:
         x_BD: what the encoder multiplies.

@@ -40,7 +40,9 @@ def evaluate(
 
 
 @torch.no_grad()
-def measure_held_out(coder: SparseCoder, batches: Sequence[Batch], metrics: Sequence[Metric]) -> dict[str, Any]:
+def measure_held_out(
+    coder: SparseCoder, batches: Sequence[Batch], metrics: Sequence[Metric]
+) -> dict[str, Any]:
     """The metrics' values over held-out batches, during training; the coder's mode is restored."""
     was_training = coder.training
     coder.eval()

@@ -30,7 +30,7 @@ def qsae_register_saes() -> list[ComponentSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def qsae_register_transcoders() -> list[ComponentSpec]:  # type: ignore[empty-body]
-    """Transcoders. Each target subclasses ``qsae_core.coder.SparseCoder``; it maps a source to a target site."""
+    """Transcoders, from one site to another. Each target subclasses ``qsae_core.coder.SparseCoder``."""
 
 
 @hookspec
@@ -55,7 +55,7 @@ def qsae_register_data_sources() -> list[ComponentSpec]:  # type: ignore[empty-b
 
 @hookspec
 def qsae_register_metrics() -> list[ComponentSpec]:  # type: ignore[empty-body]
-    """Streaming measurements of codes and reconstructions. Each target subclasses ``qsae_core.parts.Metric``."""
+    """Streaming measurements of a coder's output. Each target subclasses ``qsae_core.parts.Metric``."""
 
 
 @hookspec
@@ -93,7 +93,10 @@ def qsae_train_start(run: Run) -> None:
 
 @hookspec
 def qsae_step_end(run: Run, step: int, metrics: dict[str, Any]) -> None:
-    """Called after each logged step. ``metrics``: name -> float or None (loss terms, fvu, l0, dead, lr, tokens/s)."""
+    """Called after each logged step.
+
+    ``metrics``: name -> float or None (loss terms, fvu, l0, dead, lr, tokens per second).
+    """
 
 
 @hookspec

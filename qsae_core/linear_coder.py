@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from qsae_core import kernels
+from qsae_core.coder import Budget, CoderShape, Parts, SparseCoder
 from qsae_core.codes import SparseCodes
-from qsae_core.coder import Budget, CoderShape, LossOutput, Parts, SparseCoder
 from qsae_core.component import CoderConfig
 from qsae_core.data import Batch
 from qsae_core.dead_latents import DeadLatents, auxk_loss
@@ -19,9 +19,10 @@ from qsae_core.quantized_matrix import QuantizedMatrix, normalize_rows_, project
 
 
 class LinearCoder(SparseCoder):
-    """``f = rule(activation(W_enc (x - b_dec) + b_enc))``, ``x_hat = f W_dec + b_dec``, in the normalised space.
+    """``f = rule(activation(W_enc (x - b_dec) + b_enc))``, ``x_hat = f W_dec + b_dec``.
 
-    A variant defines ``loss``, sets the class attributes, and overrides what else it does differently.
+    Both are in the normalised space. A variant defines ``loss``, sets the class attributes, and overrides
+    what else it does differently.
     """
 
     unit_norm_rows: bool = True
@@ -70,7 +71,9 @@ class LinearCoder(SparseCoder):
         term = self.sparsity.penalty(codes, W_dec_FE.norm(dim=1))
         return {} if term is None else {"sparsity": term}
 
-    def auxk(self, x_BD: Tensor, residual_BE: Tensor, W_enc_FD: Tensor, W_dec_FE: Tensor, k_aux: int) -> Tensor:
+    def auxk(
+        self, x_BD: Tensor, residual_BE: Tensor, W_enc_FD: Tensor, W_dec_FE: Tensor, k_aux: int
+    ) -> Tensor:
         """The auxiliary loss over dead latents (Gao et al., 2024), in units of the residual's variance."""
         return auxk_loss(
             x_BD,

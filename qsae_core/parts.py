@@ -1,4 +1,4 @@
-"""Base classes of the parts that plugins bring: quantizers, activations, sparsity rules, metrics, evaluations.
+"""Base classes of what plugins bring besides coders and data: quantizers, metrics, trackers, ...
 
 Shapes: B tokens, D width of a row, F latents (rows of a matrix), N entries of SparseCodes.
 Every part is built as ``Class(config, ...)`` with the arguments that its base class documents. Parts with
@@ -62,12 +62,12 @@ class Quantizer(nn.Module, abc.ABC):
         super().__init__()
         self.config, self.shape = config, shape
 
-    def initialize(self, weight_FD: Tensor) -> None:  # noqa: B027 (most quantizers learn nothing)
+    def initialize(self, weight_FD: Tensor) -> None:
         """Set learned scales from the initial float weights ``[F, D]``; called once before training."""
 
     @abc.abstractmethod
     def fake_quantize(self, weight_FD: Tensor) -> Tensor:
-        """``[F, D]`` float -> ``[F, D]`` on the grid, same dtype, differentiable (straight-through or better).
+        """``[F, D]`` float -> ``[F, D]`` on the grid, same dtype; differentiable, if only straight through.
 
         Deterministic in evaluation mode; applying it twice gives what applying it once gives.
         """
@@ -135,7 +135,7 @@ class SparsityRule(nn.Module, abc.ABC):
         return None
 
     def max_l0(self) -> int | None:
-        """The largest number of active latents that the rule admits per token; None where it sets no bound."""
+        """The most active latents that the rule admits per token; None where it sets no bound."""
         return self.fixed_k
 
 
@@ -154,10 +154,10 @@ class Observation(NamedTuple):
 
 
 class Metric(abc.ABC):
-    """A streaming measurement in float64 that does not depend on the batch size. Built as ``Class(config)``."""
+    """A streaming measurement in float64, independent of the batch size. Built as ``Class(config)``."""
 
     optimum: ClassVar[Mapping[str, float]] = {}
-    """Value name -> what a perfect reconstruction gives (``{"fvu": 0.0}``); checked by the conformance suite."""
+    """Value name -> what a perfect reconstruction gives (``{"fvu": 0.0}``); conformance checks it."""
 
     def __init__(self, config: ComponentConfig) -> None:
         self.config = config
@@ -246,7 +246,7 @@ class Evaluation(abc.ABC):
 
 
 class Tracker(abc.ABC):
-    """Sends a run's numbers somewhere. Built as ``Class(config)``; its methods mirror the life-cycle hooks."""
+    """Sends a run's numbers somewhere. Built as ``Class(config)``; methods mirror the life-cycle hooks."""
 
     def __init__(self, config: ComponentConfig) -> None:
         self.config = config

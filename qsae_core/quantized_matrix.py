@@ -84,7 +84,7 @@ class QuantizedMatrix(nn.Module):
             moved = {n: t.to(fn(torch.empty(0)).device) for n, t in self._packed.tensors.items()}
             self._packed = Packed(moved, self._packed.shape, self._packed.layout)
         self._cache = None
-        return super()._apply(fn, recurse)
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
 
 @torch.no_grad()

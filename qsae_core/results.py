@@ -19,6 +19,7 @@ from qsae_core.files import atomic_file, read_json, write_json
 if TYPE_CHECKING:
     from qsae_core.run_config import RunConfig
 
+
 @dataclass(frozen=True)
 class Run:
     """One training run on disk.
@@ -131,10 +132,14 @@ def _check_resumable(run: Run, config: RunConfig) -> None:
     if not run.config_file.exists():
         raise TrainingError("there is no run to resume", where=str(run.path), next="leave --resume out")
     if run.finished:
-        raise TrainingError("this run is finished", where=str(run.path), next="qsae evaluate " + str(run.path))
+        raise TrainingError(
+            "this run is finished", where=str(run.path), next="qsae evaluate " + str(run.path)
+        )
     if not run.resume_states():
         raise TrainingError(
-            "the run has no checkpoint to resume from", where=str(run.path), next="--overwrite starts it again"
+            "the run has no checkpoint to resume from",
+            where=str(run.path),
+            next="--overwrite starts it again",
         )
     before, now_ = run.record(), config.to_dict()
     skip = {"run", "versions", *RECORD_KEYS}

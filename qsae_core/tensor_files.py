@@ -20,7 +20,7 @@ def tensors_digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -33,7 +33,7 @@ def load_tensors(path: pathlib.Path, text: str = "", device: str = "cpu") -> dic
     """Read what ``save_tensors`` wrote.
 
     Raises:
-        ArtifactError: if the file is missing, truncated or altered, or the text is not the one it was saved with.
+        ArtifactError: if the file is missing, truncated or altered, or the text is not the one of saving.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as reader:
@@ -43,7 +43,9 @@ def load_tensors(path: pathlib.Path, text: str = "", device: str = "cpu") -> dic
         raise ArtifactError("there is no such file", where=str(path)) from error
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(
-            f"is truncated or no safetensors file ({error})", where=str(path), next="copy it again from its source"
+            f"is truncated or no safetensors file ({error})",
+            where=str(path),
+            next="copy it again from its source",
         ) from error
     if recorded is None:
         raise ArtifactError("holds no checksum, so qsae did not write it", where=str(path))

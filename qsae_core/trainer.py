@@ -22,9 +22,10 @@ LONG_RUN_STEPS = 20_000
 
 
 def auto_learning_rate(n_latents: int, steps: int) -> float:
-    """Adam's peak rate: ``2e-4 / sqrt(F / 2^14)`` (Gao et al., 2024), times ``sqrt(20000 / steps)`` in short runs.
+    """Adam's peak rate: ``2e-4 / sqrt(F / 2^14)`` (Gao et al., 2024), and more in short runs.
 
-    A short run cannot afford the rate that is best for a long one; the factor is at most 10.
+    They get it times ``sqrt(20000 / steps)``, at most times 10: the rate that is best for a long run is too
+    slow for a short one.
     """
     return 2e-4 / math.sqrt(n_latents / 2**14) * min(10.0, max(1.0, math.sqrt(LONG_RUN_STEPS / steps)))
 

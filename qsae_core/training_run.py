@@ -162,7 +162,7 @@ class _TrainingRun:
         sample = self.data.next_batch(self.config.train.statistics_tokens)
         if self.config.coder_slot == "sae" and sample.y is not sample.x:
             raise ConfigError(
-                f"SAE '{self.config.coder.use}' reconstructs its input, but the data has targets of their own",
+                f"SAE '{self.config.coder.use}' reconstructs its input, but the data has targets of its own",
                 where="--data",
                 allowed="data without targets, or a transcoder",
                 next="qsae list-plugins shows the installed transcoders",
@@ -297,7 +297,8 @@ class _TrainingRun:
         self.watcher.message(f"evaluating {folder}")
         loaded = artifact.load(folder, device=self.device, registry=registry)
         return {
-            "artifact": artifact.measurements(loaded, folder) | {"path": str(folder.relative_to(self.run.path))},
+            "artifact": artifact.measurements(loaded, folder)
+            | {"path": str(folder.relative_to(self.run.path))},
             "evaluations": evaluate(
                 loaded,
                 self.data,

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.test_training_run import configuration, run
 
 import qsae_core
 from qsae_core import artifact
 from qsae_core.errors import ArtifactError, PluginError
+from tests.test_training_run import configuration, run
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,12 @@ def final(trained, tmp_path):
 
 
 def test_every_path_that_a_user_would_give_finds_the_coder(trained):
-    for path in (trained.path, trained.final, trained.final / "coder.json", trained.final / "coder.safetensors"):
+    for path in (
+        trained.path,
+        trained.final,
+        trained.final / "coder.json",
+        trained.final / "coder.safetensors",
+    ):
         assert qsae_core.load(path).n_latents == 96
 
 

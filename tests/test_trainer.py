@@ -1,4 +1,4 @@
-"""The training step: rates by hand, and one step against torch's own autograd and Adam on the dense formula."""
+"""The training step: rates by hand, and one step against torch's autograd and Adam on the dense formula."""
 
 import math
 

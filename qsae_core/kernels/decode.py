@@ -17,7 +17,7 @@ def decode(codes: SparseCodes, W_dec_FD: Tensor) -> Tensor:
     The gradient of a value is the dot product of its atom with the output's gradient; the gradient of
     ``W_dec`` is a transposed sparse product. Neither touches latents that the codes do not name.
     """
-    return _Decode.apply(codes.values, W_dec_FD, codes)
+    return _Decode.apply(codes.values, W_dec_FD, codes)  # type: ignore[no-untyped-call]
 
 
 class _Decode(torch.autograd.Function):

@@ -16,15 +16,17 @@ Select = Callable[[Tensor], SparseCodes]
 """Latents of a chunk ``[C, F]`` -> which of them stay (a sparsity rule's ``select``)."""
 
 
-def encode(x_BD: Tensor, W_enc_FD: Tensor, bias_F: Tensor, activation: Activation, select: Select) -> SparseCodes:
-    """Sparse codes ``activation(x W_enc^T + bias)`` of what ``select`` keeps; differentiable in x, W_enc, bias.
+def encode(
+    x_BD: Tensor, W_enc_FD: Tensor, bias_F: Tensor, activation: Activation, select: Select
+) -> SparseCodes:
+    """Sparse codes ``activation(x W_enc^T + bias)`` of what ``select`` keeps.
 
-    The pre-activations of a chunk of rows live in one reused buffer; only those of selected entries are
-    kept. Gradients flow through the selected entries alone. Under bf16 autocast the dense product selects
-    in bf16, and the kept entries are then computed again in float32.
+    Differentiable in x, W_enc and bias. The pre-activations of a chunk of rows live in one reused buffer;
+    only those of selected entries are kept. Gradients flow through the selected entries alone. Under bf16
+    autocast the dense product selects in bf16, and the kept entries are then computed again in float32.
     """
     support, pre_acts = _select_support(x_BD, W_enc_FD, bias_F, activation, select)
-    entries = _EntryPreActs.apply(x_BD, W_enc_FD, bias_F, pre_acts, support)
+    entries = _EntryPreActs.apply(x_BD, W_enc_FD, bias_F, pre_acts, support)  # type: ignore[no-untyped-call]
     return support.with_values(activation(entries, support.indices))
 
 

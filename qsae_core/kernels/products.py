@@ -67,7 +67,7 @@ def sparse_product(codes: SparseCodes, values: Tensor, right_FD: Tensor) -> Tens
 
 @full_precision
 def transposed_product(codes: SparseCodes, values: Tensor, right_BD: Tensor) -> Tensor:
-    """``[F, D]``: for each latent, the sum of ``values`` times the rows of ``right`` of the tokens that hold it.
+    """``[F, D]``: for each latent, the sum of ``values`` times the ``right`` rows of the tokens that hold it.
 
     The (latent, token) pairs are sorted by latent once, so that there are no scatter conflicts.
     """

@@ -6,7 +6,7 @@ from qsae_core import CoderConfig, ComponentSpec, hookimpl, option
 
 
 class TernaryConfig(CoderConfig):
-    """Ternary SAE: a TopK SAE trained through a quantized decoder, w_hat = scale_j sign(w) 1[|w| >= Delta_j]."""
+    """A TopK SAE trained through a ternary decoder: w_hat = scale_j sign(w) 1[|w| >= Delta_j]."""
 
     auxk_coefficient: float = option(1 / 32, "weight of the auxiliary loss over dead latents; 0: off", ge=0)
     k_aux: int | None = option(None, "dead latents per token in the auxiliary loss; none: d_in / 2", gt=0)

@@ -10,8 +10,8 @@ from qsae_core.linear_coder import LinearCoder
 class VanillaSAE(LinearCoder):
     """f = ReLU(W_enc (x - b_dec) + b_enc); x_hat = f W_dec + b_dec; rows of W_dec are free.
 
-    The penalty is ``coefficient * sum_j f_j ||w_j||`` (a sum over latents, a mean over tokens): with the norms
-    in it, latents cannot shrink their activations by growing their atoms (Conerly et al., 2024).
+    The penalty is ``coefficient * sum_j f_j ||w_j||`` (a sum over latents, a mean over tokens): with the
+    norms in it, latents cannot shrink their activations by growing their atoms (Conerly et al., 2024).
     """
 
     unit_norm_rows = False
