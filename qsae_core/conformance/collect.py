@@ -19,7 +19,7 @@ KIND_MODULES = {
     "transcoder": ("coder", "coder_state"),
     "quantizer": ("quantizer", "quantizer_storage"),
     "activation": ("activation",),
-    "sparsity": ("sparsity",),
+    "sparsity": ("sparsity", "sparsity_state"),
     "data": ("data_source", "data_language_model"),
     "metric": ("metric",),
     "evaluation": ("evaluation",),

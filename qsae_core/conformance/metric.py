@@ -163,6 +163,25 @@ def _batch_size(subject: Subject, case: Case) -> None:
         _expect_close({n: v for n, v in values.items() if n not in left_out}, reference, 1e-12, batches)
 
 
+@RULES.each_case("padding", "entries of value 0 are not active, and the order of a token's entries is free.")
+def _padding(subject: Subject, case: Case) -> None:
+    left_out = set(subject.declares("batch_dependent", ()))
+    expected = measured(built(subject, case), [stream()])
+    padded = stream()._replace(codes=_every_latent(stream().codes))
+    values = measured(built(subject, case), [padded])
+    for defined in (expected, values):
+        for name in left_out:
+            defined.pop(name, None)
+    _expect_close(values, expected, 1e-12, "with an entry for every latent, most of them 0")
+
+
+def _every_latent(codes: SparseCodes) -> SparseCodes:
+    """The same codes with all F entries for each token, last latent first."""
+    dense = codes.to_dense().flip(1)
+    indices = torch.arange(codes.n_latents - 1, -1, -1).repeat(codes.batch_size, 1)
+    return SparseCodes.from_top_k(indices, dense, codes.n_latents)
+
+
 @RULES.each_case("reset", "after reset a metric measures as a fresh one does.")
 def _reset(subject: Subject, case: Case) -> None:
     metric = built(subject, case)

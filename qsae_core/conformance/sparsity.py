@@ -14,11 +14,9 @@ from qsae_core.conformance.cases import Case
 from qsae_core.conformance.check import (
     NotApplicable,
     Rules,
-    copy_of_state,
     expect,
     expect_equal,
     expect_finite,
-    expect_same_state,
     set_seed,
 )
 from qsae_core.conformance.general import check_constructs
@@ -214,39 +212,3 @@ def _penalty(subject: Subject, case: Case) -> None:
             torch.allclose(doubled, penalty, rtol=1e-4),
             f"with {what} twice over the penalty goes from {penalty.item():.6g} to {doubled.item():.6g}.",
         )
-
-
-@RULES.each_case("deterministic", "the same seed gives the same codes; in evaluation mode any seed does.")
-def _deterministic(subject: Subject, case: Case) -> None:
-    first, second = (selected(built(subject, case, train=True), latents(9)).to_dense() for _ in range(2))
-    expect_equal(second, first, "codes in training mode, selected twice from one seed")
-    rule = built(subject, case)
-    set_seed(1)
-    once = selected(rule, latents(9)).to_dense()
-    set_seed(2)
-    expect_equal(selected(rule, latents(9)).to_dense(), once, "codes in evaluation mode under two seeds")
-
-
-@RULES.each_case("state", "state_dict and load_state_dict carry everything that is learned, bit for bit.")
-def _state(subject: Subject, case: Case) -> None:
-    rule = built(subject, case, train=True)
-    for seed in range(3):
-        selected(rule, latents(9, seed=seed))
-    other = built(subject, case)
-    other.load_state_dict(copy_of_state(rule))
-    expect_same_state(copy_of_state(other), copy_of_state(rule), "the state after loading")
-    before, after = (selected(r.eval(), latents(9)).to_dense() for r in (rule, other))
-    expect_equal(after, before, "the codes after loading the state")
-
-
-@RULES.each_case("eval-keeps-state", "evaluation mode changes no state, no threshold, and no input.")
-def _eval_keeps_state(subject: Subject, case: Case) -> None:
-    rule = built(subject, case)
-    before = copy_of_state(rule)
-    for what, latents_BF in sample_latents().items():
-        copy = latents_BF.clone()
-        codes = selected(rule, copy)
-        if codes.batch_size:
-            rule.penalty(codes, torch.ones(N_LATENTS))
-        expect_same_state(copy_of_state(rule), before, f"the state after {what} in evaluation mode")
-        expect_equal(copy, latents_BF, f"after select, {what}")

@@ -31,6 +31,16 @@ class Float32Sums(RightMetric):
         self.tokens += len(observation.target)
 
 
+class CountsPadding(RightMetric):
+    """Takes every entry of the codes for an active latent."""
+
+    optimum = {}  # noqa: RUF012
+
+    def update(self, observation: Observation) -> None:
+        self.error += observation.codes.indices.numel()
+        self.tokens += len(observation.target)
+
+
 class DeclaredPerBatch(MeanOfBatchMeans):
     """The same, declared."""
 
@@ -101,6 +111,7 @@ RIGHT = [metric(DeclaredPerBatch)]
 WRONG = [
     (metric(MeanOfBatchMeans), "batch-size"),
     (metric(Float32Sums), "batch-size"),
+    (metric(CountsPadding), "padding"),
     (metric(WrongOptimum), "optimum"),
     (metric(NaNWithoutTokens), "undefined"),
     (metric(MinusOneWithoutTokens), "empty-stream"),

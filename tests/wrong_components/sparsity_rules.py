@@ -63,6 +63,15 @@ class FailsAboveF(TopK):
         self.fixed_k = config.k
 
 
+class SharesBatch(L1):
+    """Keeps the largest latents of the batch, in evaluation mode too."""
+
+    def select(self, latents_BF: Tensor, importance_F: Tensor | None = None) -> SparseCodes:
+        n = min(4 * len(latents_BF), latents_BF.numel())
+        least = latents_BF.flatten().topk(n).values[-1:] if n else latents_BF.new_zeros(1)
+        return super().select(latents_BF * (latents_BF >= least))
+
+
 class SumOverTokens(L1):
     """A penalty that grows with the batch."""
 
@@ -130,6 +139,7 @@ WRONG = [
     (rule(FirstOnes), "largest"),
     (rule(IgnoresImportance), "largest"),
     (rule(FailsAboveF), "k-at-least-f"),
+    (rule(SharesBatch), "chunks"),
     (rule(SumOverTokens), "penalty"),
     (rule(PenaltyPerToken), "penalty"),
     (rule(Undetermined), "deterministic"),
