@@ -66,7 +66,7 @@ def _target_faults(plugins: Plugins) -> dict[str, list[str]]:
 
 def _print(entries: list[dict[str, Any]]) -> None:
     if not entries:
-        click.echo("no plugins are installed; next: pip install a distribution such as qsae-sae-topk")
+        click.echo("no plugins are installed; next: pip install those that you need (qsae-KIND-NAME)")
         return
     rows = []
     for entry in entries:

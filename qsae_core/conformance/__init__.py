@@ -2,7 +2,7 @@
 
     from qsae_core.conformance import parametrize_with_checks
 
-    test_conformance = parametrize_with_checks("qsae-quantizers")
+    test_conformance = parametrize_with_checks("acme-quantizers")
 
 ``qsae check DIST`` runs the same checks without pytest, through ``checks_for``.
 

@@ -15,7 +15,7 @@ def parametrize_with_checks(
     """A pytest test function that runs every check of every component of an installed distribution.
 
     Args:
-        dist: the distribution's name (``qsae-quantizers``).
+        dist: the distribution's name (``acme-quantizers``).
         expected_failures: check id -> the reason why the component cannot comply. The check must then
             fail: one that passes is an error. ``"<id>:<option>=<value>,..."`` means the sample
             configurations with these option values alone.
