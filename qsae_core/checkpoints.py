@@ -24,7 +24,7 @@ KEEP = 2
 
 def save_state(run: Run, step: int, trainers: Mapping[str, Trainer], data: DataSource) -> pathlib.Path:
     """Write the state after ``step`` steps: weights, moments, counters, generators, the data's position."""
-    folder = run.checkpoints / f"step_{step:08d}"
+    folder = _folder(run, step)
     state = json.dumps({"step": step, "coders": list(trainers), "data": data.state_dict()})
     tensors: dict[str, Tensor] = {"random.cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
@@ -55,6 +55,15 @@ def load_state(folder: pathlib.Path, trainers: Mapping[str, Trainer], data: Data
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
     return int(state["step"])
+
+
+def remove_state(run: Run, step: int) -> None:
+    """Remove the state after the last step: a finished run has nothing to resume."""
+    shutil.rmtree(_folder(run, step))
+
+
+def _folder(run: Run, step: int) -> pathlib.Path:
+    return run.checkpoints / f"step_{step:08d}"
 
 
 def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

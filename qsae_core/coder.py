@@ -121,6 +121,10 @@ class SparseCoder(nn.Module, abc.ABC):
     def after_step(self, step: int) -> None:
         """Called after the optimiser's step number ``step`` (from 1): renormalise, re-draw masks."""
 
+    def dead_share(self) -> float | None:
+        """Dead latents as a share of all; None where the coder does not count them."""
+        return None
+
     @property
     def levels(self) -> int:
         """How many nested levels there are (matryoshka groups, bit levels); 1 where there is no nesting."""

@@ -11,7 +11,7 @@ from qsae_core.compose import compose_data, compose_evaluations, compose_metrics
 from qsae_core.data import DataSource
 from qsae_core.errors import DataError
 from qsae_core.evaluation import evaluate
-from qsae_core.training_run import resolve_device, shape_of
+from qsae_core.run_setup import resolve_device, shape_of
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry

@@ -108,6 +108,10 @@ class LinearCoder(SparseCoder):
         """Scale the dead threshold to the run's length."""
         self.dead.set_threshold(self.config.dead_after_tokens, budget.tokens)
 
+    def dead_share(self) -> float:
+        """Latents that have not fired for ``dead_after_tokens``, as a share of all."""
+        return self.dead.share()
+
     def before_step(self) -> None:
         """Project the decoder's gradient off its unit-norm rows."""
         weight = self.W_dec.master

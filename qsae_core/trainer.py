@@ -113,8 +113,7 @@ class Trainer:
             values[f"loss/{term}"] = sum(s.terms.get(term, 0.0) for s in sums) / steps
         values["fvu"] = sum(s.squared_error for s in sums) / spread if spread > 0 else None
         values["l0"] = sum(s.active for s in sums) / sum(s.tokens for s in sums)
-        dead = getattr(self.coder, "dead", None)
-        values["dead"] = dead.share() if dead is not None else None
+        values["dead"] = self.coder.dead_share()
         values["grad_norm"] = sum(s.grad_norm for s in sums) / steps
         values["lr"] = self.optimizer.param_groups[0]["lr"]
         self.sums = []

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from qsae_core import artifact, checkpoints
-from qsae_core.coder import CoderShape, SparseCoder
+from qsae_core.coder import SparseCoder
 from qsae_core.compose import (
     compose_coder,
     compose_data,
@@ -19,39 +18,20 @@ from qsae_core.compose import (
     compose_trackers,
 )
 from qsae_core.data import Batch, DataSource
-from qsae_core.errors import ConfigError, QsaeError, TrainingError
+from qsae_core.errors import ConfigError, TrainingError
 from qsae_core.evaluation import evaluate, measure_held_out
 from qsae_core.files import write_json
 from qsae_core.interrupt import Interrupt
-from qsae_core.kinds import SLOTS
 from qsae_core.results import Run, now, open_run, run_path
-from qsae_core.run_config import Block, RunConfig
+from qsae_core.run_config import RunConfig
+from qsae_core.run_setup import float_twin, resolve_device, shape_of
 from qsae_core.trainer import Trainer
+from qsae_core.watcher import Watcher
 
 if TYPE_CHECKING:
     from qsae_core.plugins import Plugins
 
-QUANTIZER_SLOTS = ("quantizer", "encoder_quantizer")
 MAIN, TWIN = "coder", "float_twin"
-
-
-class Watcher(Protocol):
-    """Shows a run to whoever started it; the command line has one for terminals and one for plain lines."""
-
-    def message(self, text: str) -> None:
-        """A sentence about what happens now."""
-
-    def start(self, run: Run, first_step: int, steps: int) -> None:
-        """Training begins."""
-
-    def logged(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Numbers of a logged step."""
-
-    def measured(self, step: int, values: Mapping[str, Mapping[str, Any]]) -> None:
-        """Held-out metrics: coder -> name -> value."""
-
-    def stop(self) -> None:
-        """Training has ended, one way or another."""
 
 
 def train(config: RunConfig, plugins: Plugins, watcher: Watcher) -> Run:
@@ -71,47 +51,6 @@ def train(config: RunConfig, plugins: Plugins, watcher: Watcher) -> Run:
     finally:
         watcher.stop()
         data.close()
-
-
-def resolve_device(device: str) -> str:
-    """``auto`` -> ``cuda`` where there is one, else ``cpu``.
-
-    Raises:
-        ConfigError: if a GPU is asked for that is not there.
-    """
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda"):
-        index = int(device.partition(":")[2] or 0)
-        if index >= torch.cuda.device_count():
-            raise ConfigError(
-                f"device '{device}' is not there ({torch.cuda.device_count()} CUDA devices)",
-                where="--device",
-                allowed="auto, cpu" + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count())),
-            )
-    return device
-
-
-def shape_of(data: DataSource) -> CoderShape:
-    """The widths that a coder for this data needs."""
-    return CoderShape(data.d_in, data.d_out, data.layers_in, data.layers_out)
-
-
-def float_twin(config: RunConfig, coder: SparseCoder, plugins: Plugins) -> RunConfig | None:
-    """The same run without any quantizer, normalised alike; None where nothing is quantized anyway."""
-    if all(m.quantizer.is_identity for m in coder.matrices().values()):
-        return None
-    components = dict(config.components)
-    for slot in QUANTIZER_SLOTS:
-        if slot in components:
-            name = SLOTS[slot].default
-            assert name is not None
-            components[slot] = Block(name, plugins.registry.get("quantizer", name).config())
-    options = config.coder.options
-    if getattr(options, "rotate", None) == "auto":
-        rotated = options.model_copy(update={"rotate": True})
-        components[config.coder_slot] = Block(config.coder.use, rotated)
-    return replace(config, components=components)
 
 
 class _TrainingRun:
@@ -209,10 +148,11 @@ class _TrainingRun:
                     spent, since_log = 0.0, 0
                 if eval_every and done % eval_every == 0 and done < self.steps:
                     self._measure(done)
-                if interrupt.requested or (
-                    settings.checkpoint_every and done % settings.checkpoint_every == 0 and done < self.steps
-                ):
-                    self._checkpoint(done)
+                periodic = settings.checkpoint_every and done % settings.checkpoint_every == 0
+                if interrupt.requested or periodic or done == self.steps:
+                    self._checkpoint(
+                        done
+                    )  # the last one too: what is left is evaluation, which may be cut off
                 if interrupt.requested:
                     self._stop_interrupted(done)
         return time.perf_counter() - started
@@ -283,6 +223,7 @@ class _TrainingRun:
             summary["coders"][name] = self._finish_coder(name, trainer.coder)
         write_json(self.run.metrics_file, summary)
         self.run.update_record(status="finished", completed_at=now())
+        checkpoints.remove_state(self.run, self.steps)
         for tracker in self.trackers:
             tracker.finish()
         self.plugins.hook.qsae_train_end(run=self.run)
@@ -308,6 +249,3 @@ class _TrainingRun:
                 batch_size=self.config.train.batch_size,
             ),
         }
-
-
-__all__ = ["QsaeError", "Watcher", "float_twin", "resolve_device", "shape_of", "train"]

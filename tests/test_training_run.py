@@ -251,7 +251,25 @@ def test_a_full_disk_leaves_what_was_complete(vectors, monkeypatch):
 
 def test_old_resume_states_are_removed(vectors):
     done = run(configuration(vectors, train={"checkpoint_every": 5}))
-    assert [p.name for p in done.resume_states()] == ["step_00000015", "step_00000020"]
+    assert [p.name for p in done.resume_states()] == ["step_00000020"]
+    assert sorted(p.name for p in done.checkpoints.iterdir()) == ["final", "float_twin", "step_00000020"]
+
+
+def test_a_run_that_is_cut_off_while_it_evaluates_resumes_there(vectors, monkeypatch):
+    whole = run(configuration(vectors, run={"name": "whole"}))
+
+    def pressed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training_run, "evaluate", pressed)
+        with pytest.raises(KeyboardInterrupt):
+            run(configuration(vectors))
+    watcher = Silent()
+    resumed = run(configuration(vectors, run={"resume": True}), watcher)
+    assert watcher.steps == []  # no step was left to train
+    assert _tensors_only(resumed) == _tensors_only(whole)
+    assert resumed.finished
 
 
 def test_the_float_twin_of_a_ternary_coder_is_a_topk_sae(vectors):

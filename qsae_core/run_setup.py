@@ -1,0 +1,60 @@
+"""What a run needs before its first step: a device, the shape of its coder, and its float twin."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from qsae_core.coder import CoderShape, SparseCoder
+from qsae_core.data import DataSource
+from qsae_core.errors import ConfigError
+from qsae_core.kinds import SLOTS
+from qsae_core.run_config import Block, RunConfig
+
+if TYPE_CHECKING:
+    from qsae_core.plugins import Plugins
+
+QUANTIZER_SLOTS = ("quantizer", "encoder_quantizer")
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` -> ``cuda`` where there is one, else ``cpu``.
+
+    Raises:
+        ConfigError: if a GPU is asked for that is not there.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda"):
+        index = int(device.partition(":")[2] or 0)
+        if index >= torch.cuda.device_count():
+            raise ConfigError(
+                f"device '{device}' is not there ({torch.cuda.device_count()} CUDA devices)",
+                where="--device",
+                allowed="auto, cpu" + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count())),
+            )
+    return device
+
+
+def shape_of(data: DataSource) -> CoderShape:
+    """The widths that a coder for this data needs."""
+    return CoderShape(data.d_in, data.d_out, data.layers_in, data.layers_out)
+
+
+def float_twin(config: RunConfig, coder: SparseCoder, plugins: Plugins) -> RunConfig | None:
+    """The same run without any quantizer, normalised alike; None where nothing is quantized anyway."""
+    if all(m.quantizer.is_identity for m in coder.matrices().values()):
+        return None
+    components = dict(config.components)
+    for slot in QUANTIZER_SLOTS:
+        if slot in components:
+            name = SLOTS[slot].default
+            assert name is not None
+            components[slot] = Block(name, plugins.registry.get("quantizer", name).config())
+    options = config.coder.options
+    if getattr(options, "rotate", None) == "auto":
+        rotated = options.model_copy(update={"rotate": True})
+        components[config.coder_slot] = Block(config.coder.use, rotated)
+    return replace(config, components=components)

@@ -1,0 +1,27 @@
+"""What a training run tells whoever started it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from qsae_core.results import Run
+
+
+class Watcher(Protocol):
+    """Shows a run to whoever started it; the command line has one for terminals and one for plain lines."""
+
+    def message(self, text: str) -> None:
+        """A sentence about what happens now."""
+
+    def start(self, run: Run, first_step: int, steps: int) -> None:
+        """Training begins."""
+
+    def logged(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Numbers of a logged step."""
+
+    def measured(self, step: int, values: Mapping[str, Mapping[str, Any]]) -> None:
+        """Held-out metrics: coder -> name -> value."""
+
+    def stop(self) -> None:
+        """Training has ended, one way or another."""
