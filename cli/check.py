@@ -23,13 +23,14 @@ def check(dist: str, as_json: bool) -> None:
             reason = one.run()
             result = "skip" if reason else "pass"
         except CheckFailure as failure:
-            result, reason = "FAIL", str(failure)
-        results.append({"id": one.id, "result": result.lower(), "reason": reason, "checks": one.description})
+            result, reason = "fail", str(failure)
+        results.append({"id": one.id, "result": result, "reason": reason, "checks": one.description})
     failed = sum(entry["result"] == "fail" for entry in results)
     if as_json:
         print_json(results)
     else:
-        rows = [(e["id"], e["result"], e["reason"] or e["checks"]) for e in results]
+        marks = {"pass": "pass", "skip": "skip", "fail": "FAIL"}
+        rows = [(e["id"], marks[e["result"]], e["reason"] or e["checks"]) for e in results]
         print_table(("check", "result", "what"), rows)
         click.echo(f"\n{dist}: {len(results)} checks, {failed} failed")
     if failed:

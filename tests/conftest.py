@@ -8,10 +8,21 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import pytest
+from click.testing import CliRunner
 
-from qsae_core.plugins import Plugins, discover
+from qsae_cli import main
+from qsae_core.plugins import Plugins, discover, load_plugins
+
+
+class Done(NamedTuple):
+    """What a command left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 class PluginSite:
@@ -51,17 +62,31 @@ class PluginSite:
         """Load the plugins of this folder alone, in this process."""
         return discover(environ, [str(self.path)])
 
-    def qsae(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Run the ``qsae`` command in a new process, with this folder's plugins in front of the installed."""
+    def qsae(self, *arguments: str, **environ: str) -> Done:
+        """Run the ``qsae`` command in this process, with this folder's plugins in front of the installed."""
+        _forget_plugins()
+        result = CliRunner(env=environ).invoke(main.cli, arguments, prog_name="qsae")
+        _forget_plugins()
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Done(result.exit_code, result.stdout, result.stderr)
+
+    def process(self, code: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run Python code in a new process, with this folder's plugins in front of the installed."""
         path = os.pathsep.join([str(self.path), *filter(None, [os.environ.get("PYTHONPATH")])])
         return subprocess.run(
-            [sys.executable, "-c", "from qsae_cli.main import main; main()", *arguments],
+            [sys.executable, "-c", code],
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environ},
             capture_output=True,
             text=True,
             timeout=120,
             check=False,
         )
+
+
+def _forget_plugins() -> None:
+    load_plugins.cache_clear()
+    main._plugin_commands.cache_clear()
 
 
 @pytest.fixture
