@@ -39,14 +39,19 @@ class Document(NamedTuple):
     """The text, not empty."""
 
 
+def hash_of(key: str) -> float:
+    """A number in [0, 1) that is the same for a key everywhere."""
+    digest = hashlib.blake2b(key.encode("utf-8"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2.0**64
+
+
 def is_held_out(key: str, share: float = HELD_OUT_SHARE) -> bool:
     """Whether the document with this key belongs to the held-out text.
 
-    The key's hash is read as a number in [0, 1) and compared with `share`; a document that is held out
-    at one share is therefore held out at every larger one.
+    The key's hash is compared with `share`; a document that is held out at one share is therefore held
+    out at every larger one.
     """
-    digest = hashlib.blake2b(key.encode("utf-8"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") < share * 2.0**64
+    return hash_of(key) < share
 
 
 def builtin_documents(stdlib: Path | None = None) -> Iterator[Document]:

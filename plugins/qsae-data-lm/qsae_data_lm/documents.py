@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsae_data_lm import LmConfig
-from qsae_data_lm.corpus import Document, builtin_documents, is_held_out
+from qsae_data_lm.corpus import Document, builtin_documents, hash_of, is_held_out
 
 WINDOW = 1000
 """Documents of a streamed dataset that are in memory and shuffled together."""
@@ -61,6 +61,8 @@ class Documents(Protocol):
 class LocalDocuments:
     """Documents in memory.
 
+    Where the hashes of so few documents hold out none, the one with the smallest hash is held out.
+
     Args:
         documents: all of them.
         share: of documents that are held out.
@@ -70,11 +72,14 @@ class LocalDocuments:
     finite = True
 
     def __init__(self, documents: Sequence[Document], share: float, description: dict[str, Any]) -> None:
-        self._all, self._share, self._description = list(documents), share, description
+        self._all, self._description = list(documents), description
+        self._held_out = {d.key for d in self._all if is_held_out(d.key, share)}
+        if not self._held_out:
+            self._held_out = {min((d.key for d in self._all), key=hash_of)}
 
     def describe(self) -> dict[str, Any]:
         """Where the text comes from, and how many documents are on each side of the split."""
-        held_out = sum(is_held_out(document.key, self._share) for document in self._all)
+        held_out = sum(document.key in self._held_out for document in self._all)
         return {**self._description, "documents": len(self._all), "held_out_documents": held_out}
 
     def training(self, seed: int, epoch: int, start: int) -> Iterator[tuple[int, Document]]:
@@ -82,12 +87,12 @@ class LocalDocuments:
         order = shuffled(len(self._all), seed, epoch)
         for position in range(start, len(order)):
             document = self._all[order[position]]
-            if not is_held_out(document.key, self._share):
+            if document.key not in self._held_out:
                 yield position + 1, document
 
     def held_out(self) -> Iterator[Document]:
         """In the order in which they were given."""
-        return (document for document in self._all if is_held_out(document.key, self._share))
+        return (document for document in self._all if document.key in self._held_out)
 
 
 class StreamedDocuments:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from qsae_core.errors import DataError
@@ -128,7 +129,7 @@ def load_model(model: str, layout: Layout, *, dtype: torch.dtype, device: str) -
             loaded, info = auto.from_pretrained(  # type: ignore[misc]
                 place, use_safetensors=True, dtype=dtype, output_loading_info=True, **options
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise _not_loaded(model, "weights", error) from error
     # An encoder is often saved without its masked-LM head, which no site needs.
     head = () if layout.family.causal else ("cls.", "lm_head.")

@@ -48,12 +48,18 @@ class Packer:
     Example: context 4, first = separator = 0, documents [1 2] and [3 4 5 6]
     -> the stream 1 2 0 3 4 5 6, contexts [0 1 2 0] and [0 3 4 5]; the 6 is dropped.
 
+    Where it stands is two numbers, from which another packer goes on:
+
+    Attributes:
+        position: where to enter the documents, so that the last one taken comes first again.
+        remaining: tokens of that document (and of the separator before it) that are not yet given out;
+            None before the first document.
+
     Args:
-        documents: pairs (position, tokens); the position is handed back by `position`, and stands for
-            "this document and all before it are consumed".
+        documents: pairs (position behind the document, tokens), from `position` on.
         frame: the form of a context.
-        position: where the documents begin.
-        rest: what an earlier packer's `rest` held at that position.
+        position: as above, of the packer to continue, or 0.
+        remaining: as above.
     """
 
     def __init__(
@@ -61,37 +67,45 @@ class Packer:
         documents: Iterable[tuple[int, Tokens]],
         frame: Frame,
         position: int = 0,
-        rest: Iterable[int] | None = None,
+        remaining: int | None = None,
     ) -> None:
-        self.frame, self.position = frame, position
+        self.frame, self.position, self.remaining = frame, position, remaining
         self._documents = iter(documents)
-        self._rest = None if rest is None else np.fromiter(rest, dtype=np.int32)
-
-    @property
-    def rest(self) -> list[int] | None:
-        """Tokens taken from documents but not yet given out; None before the first document."""
-        return None if self._rest is None else [int(token) for token in self._rest]
+        self._behind = position
+        self._resumes = remaining is not None
+        self._rest = _one(None)
 
     def take(self, n_contexts: int) -> Tokens:
         """The next contexts [C, T]; C is less than `n_contexts` only where the documents end."""
         room, wanted = self.frame.room, n_contexts * self.frame.room
-        started = self._rest is not None
-        parts = [_one(None) if self._rest is None else self._rest]
-        have = len(parts[0])
-        while have < wanted and (following := next(self._documents, None)) is not None:
-            self.position, tokens = following
-            added = [_one(self.frame.separator), tokens] if started else [tokens]
-            parts += added
-            have += sum(map(len, added))
-            started = True
+        parts, have = [self._rest], len(self._rest)
+        while have < wanted and (piece := self._pull()) is not None:
+            parts.append(piece)
+            have += len(piece)
         stream = np.concatenate(parts)
-        count = min(n_contexts, len(stream) // room)
-        self._rest = stream[count * room :].copy() if started else None
+        count = min(n_contexts, have // room)
+        # What is left lies in the last document taken, unless the documents have ended.
+        self._rest = stream[count * room :].copy()
+        if self.remaining is not None and not self._resumes:
+            self.remaining = len(self._rest)
         bodies = stream[: count * room].reshape(count, room)
-        return np.concatenate(
-            [np.tile(_one(self.frame.first), (count, 1)), bodies, np.tile(_one(self.frame.last), (count, 1))],
-            axis=1,
-        )
+        first, last = (np.tile(_one(token), (count, 1)) for token in (self.frame.first, self.frame.last))
+        return np.concatenate([first, bodies, last], axis=1)
+
+    def _pull(self) -> Tokens | None:
+        """The next document behind its separator; the first one only as far as it remains."""
+        following = next(self._documents, None)
+        if following is None:
+            return None
+        self.position, (self._behind, tokens) = self._behind, following
+        if self.remaining is None:
+            self.remaining = 0
+            return tokens
+        piece = np.concatenate([_one(self.frame.separator), tokens])
+        if self._resumes:
+            self._resumes = False
+            piece = piece[len(piece) - min(self.remaining, len(piece)) :]
+        return piece
 
 
 def pack(documents: Iterable[Tokens], frame: Frame) -> Tokens:

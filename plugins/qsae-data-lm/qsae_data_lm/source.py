@@ -2,14 +2,14 @@
 
 The training documents of an epoch come in an order drawn from (seed, epoch) and are packed into contexts.
 Block i is what the model computes over the next `buffer_tokens` positions, its vectors permuted by a
-generator seeded from (seed, epoch, i). So the state is a position and less than one context of tokens; a
-resumed run computes its block again and goes on with the very same vectors.
+generator seeded from (seed, epoch, i). So the state is a handful of numbers; a resumed run computes its
+block again and goes on with the very same vectors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qsae_core.data import Batch, DataSource, TokenBatch
 from qsae_core.errors import DataError
@@ -22,6 +22,11 @@ from qsae_data_lm.language_model import HfLanguageModel
 from qsae_data_lm.loading import choose_dtype, load_config, load_model, load_tokenizer
 from qsae_data_lm.packing import Packer, Tokens
 from qsae_data_lm.tokens import TextTokenizer, check_context
+
+if TYPE_CHECKING:
+    import pathlib
+
+    from qsae_core.conformance import Case
 
 
 class LmSource(DataSource):
@@ -55,7 +60,23 @@ class LmSource(DataSource):
         self.layers_in = len(self._sites)
         self.layers_out = len(self._sites) if is_same else 1
         self.model_name, self.layer = self._model.name, _path_name(self._sites, self._target)
-        self._begin(epoch=0, block=0, position=0, rest=None)
+        self._begin(epoch=0, block=0, position=0, remaining=None)
+
+    @classmethod
+    def conformance_cases(cls, folder: pathlib.Path) -> list[Case]:
+        """The built-in model on a little text, in small blocks."""
+        from qsae_core.conformance import Case
+
+        text = folder / "text.txt"
+        lines = (f"Line {n}: {n} + {n} = {2 * n}, {n} * {n} = {n * n}.\n\n" for n in range(400))
+        text.write_text("".join(lines))
+        small = {"text": str(text), "context": 32, "held_out_share": 0.2}
+        small |= {"buffer_tokens": 1024, "forward_tokens": 512}
+        return [
+            Case(small),
+            Case({**small, "layer": 0, "site": "mlp_in", "target_site": "mlp_out"}),
+            Case({**small, "layers": [0, 1], "buffer_tokens": 100}),
+        ]
 
     # -- the training stream -------------------------------------------------------------------------
 
@@ -73,24 +94,24 @@ class LmSource(DataSource):
             missing -= len(rows)
         return parts[0] if len(parts) == 1 else join(parts)
 
-    def _begin(self, epoch: int, block: int, position: int, rest: list[int] | None) -> None:
+    def _begin(self, epoch: int, block: int, position: int, remaining: int | None) -> None:
         """Stands before a block: nothing of it is read until it is needed."""
         self._epoch, self._block = epoch, block
-        self._packer = self._packer_at(epoch, position, rest)
-        self._block_start = (position, rest)
+        self._packer = self._packer_at(epoch, position, remaining)
+        self._block_start = (position, remaining)
         self._rows: Batch | None = None
         self._order = shuffled(0, 0)
         self._cursor = 0
 
-    def _packer_at(self, epoch: int, position: int, rest: list[int] | None) -> Packer:
+    def _packer_at(self, epoch: int, position: int, remaining: int | None) -> Packer:
         documents = self._documents.training(self.seed, epoch, position)
-        return Packer(self._tokens.stream(documents), self._tokens.frame, position, rest)
+        return Packer(self._tokens.stream(documents), self._tokens.frame, position, remaining)
 
     def _next_block(self) -> None:
         """Reads the block that comes next; past the end of the text, the first of a new epoch."""
         if self._rows is not None:
             self._block += 1
-            self._block_start = (self._packer.position, self._packer.rest)
+            self._block_start = (self._packer.position, self._packer.remaining)
         self._rows = None  # frees the memory before the next block takes it
         contexts = self._packer.take(self._block_contexts)
         if not len(contexts) and self._block > 0:
@@ -105,18 +126,18 @@ class LmSource(DataSource):
 
     def state_dict(self) -> dict[str, Any]:
         """The position of the stream as JSON values."""
-        position, rest = self._block_start
+        position, remaining = self._block_start
         return {
             "epoch": self._epoch,
             "block": self._block,
             "cursor": self._cursor,
             "position": position,
-            "rest": rest,
+            "remaining": remaining,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue at a position; its block is computed again, at once."""
-        self._begin(state["epoch"], state["block"], state["position"], state["rest"])
+        self._begin(state["epoch"], state["block"], state["position"], state["remaining"])
         if state["cursor"]:
             self._next_block()
             self._cursor = state["cursor"]

@@ -9,7 +9,7 @@ from typing import Any
 from qsae_core.errors import DataError
 from qsae_data_lm.corpus import Document
 
-CHUNK = 4000
+CHUNK = 2000
 """Characters after which a file is cut at the next blank line; a single long text thus has a split too."""
 
 

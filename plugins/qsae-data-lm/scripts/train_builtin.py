@@ -188,10 +188,8 @@ def train(args: argparse.Namespace) -> None:
         progress = max(step / args.steps, elapsed / (60 * args.minutes))
         if step % 20 == 0:
             speed = step * args.batch * CONTEXT / elapsed
-            print(
-                f"step {step} {progress:.1%} epoch {batches.epoch} loss {loss.item():.3f} {speed:.0f} tokens/s",
-                flush=True,
-            )
+            where = f"step {step} {progress:.1%} epoch {batches.epoch}"
+            print(f"{where} loss {loss.item():.3f} {speed:.0f} tokens/s", flush=True)
         if progress >= 1 or elapsed > publish_at:
             publish_at = elapsed + 60 * args.save_minutes
             report = publish(

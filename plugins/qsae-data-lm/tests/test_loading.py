@@ -1,0 +1,138 @@
+"""Models that load, and what is said about those that do not; and `qsae sites`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from qsae_data_lm import LmConfig
+from qsae_data_lm.loading import choose_dtype, find_layout, load_model, locate, short_name
+from qsae_data_lm.sites_command import sites
+from qsae_data_lm.source import LmSource
+from transformers import AutoConfig, LlamaForCausalLM
+
+from qsae_core.errors import DataError
+
+
+@pytest.fixture
+def copy(tiny: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny model that a test may damage."""
+    return Path(shutil.copytree(tiny, tmp_path / "copy"))
+
+
+def load(directory: Path) -> None:
+    load_model(str(directory), find_layout(str(directory)), dtype=torch.float32, device="cpu")
+
+
+def test_places_that_hold_no_model(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not a model")
+    with pytest.raises(DataError, match=r"no config.json \(it holds notes.txt\)"):
+        locate(str(tmp_path))
+    with pytest.raises(DataError, match="is a file"):
+        locate(str(tmp_path / "notes.txt"))
+    with pytest.raises(DataError, match="there is no directory"):
+        locate(str(tmp_path / "absent" / "deeper"))
+    assert locate("EleutherAI/pythia-70m") == "EleutherAI/pythia-70m"
+
+
+def test_an_id_that_cannot_be_had_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("We couldn't connect to 'https://huggingface.co'")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", offline)
+    with pytest.raises(DataError, match="'nobody/nothing' cannot be loaded: We couldn't connect"):
+        find_layout("nobody/nothing")
+
+
+def test_pickled_weights_are_refused_with_a_way_to_convert_them(copy: Path) -> None:
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(DataError, match="has no weights"):
+        load(copy)
+    torch.save({}, copy / "pytorch_model.bin")
+    with pytest.raises(DataError, match=r"pickled \(pytorch_model.bin\)") as caught:
+        load(copy)
+    assert "save_pretrained" in str(caught.value.next)
+
+
+def test_weights_that_do_not_fit_the_config_are_refused(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 4}))
+    with pytest.raises(DataError, match=r"lack 9 tensors .* model.layers.3"):
+        load(copy)
+    (copy / "config.json").write_text(json.dumps({**config, "intermediate_size": 48}))
+    with pytest.raises(DataError, match=r"weights of .* cannot be loaded"):
+        load(copy)
+    (copy / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(DataError, match=r"weights of .* cannot be loaded"):
+        load(copy)
+
+
+def test_a_missing_tokenizer_is_an_error(copy: Path, text: Path) -> None:
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(DataError, match="has no tokenizer"):
+        LmSource(LmConfig(model=str(copy), text=str(text), context=32))
+
+
+def test_a_layer_or_site_that_the_model_lacks(tiny: Path, text: Path) -> None:
+    with pytest.raises(DataError, match="has 3 layers") as caught:
+        LmSource(LmConfig(model=str(tiny), text=str(text), context=32, layer=9))
+    assert "0 to 2" in str(caught.value)
+    assert f"qsae sites {tiny}" in str(caught.value)
+    with pytest.raises(DataError, match="no layer 3"):
+        LmSource(LmConfig(model=str(tiny), text=str(text), context=32, layers=(1, 3)))
+    with pytest.raises(ValueError, match="resid_pre"):
+        LmConfig(site="residual")
+
+
+def test_short_names() -> None:
+    assert short_name("HuggingFaceTB/SmolLM2-135M") == "smollm2-135m"
+    assert short_name("/models/Pythia_70m/") == "pythia-70m"
+    assert short_name("builtin") == "builtin"
+
+
+def test_number_formats() -> None:
+    assert choose_dtype("bf16", "cpu") is torch.bfloat16
+    assert choose_dtype("fp32", "cuda") is torch.float32
+    assert choose_dtype("auto", "cpu") in (torch.float32, torch.bfloat16)
+
+
+def test_bf16_is_what_the_model_computes_in(tiny: Path, text: Path) -> None:
+    config = LmConfig(model=str(tiny), text=str(text), context=32, buffer_tokens=64, dtype="bf16")
+    source = LmSource(config)
+    x = source.next_batch(50).x
+    assert x.dtype == torch.float32
+    assert torch.equal(x, x.bfloat16().float())
+    assert source.describe()["dtype"] == "bfloat16"
+
+
+def test_sites_prints_layers_sites_and_widths(tiny: Path) -> None:
+    result = CliRunner().invoke(sites, [str(tiny)], catch_exceptions=False)
+    lines = result.output.splitlines()
+    assert lines[0] == f"{tiny}: llama, 3 layers (0 to 2)"
+    assert lines[4].split() == ["resid_mid", "16", "input", "of", "post_attention_layernorm"]
+    described = json.loads(CliRunner().invoke(sites, [str(tiny), "--json"]).output)
+    assert described["layers"] == 3
+    assert [s["site"] for s in described["sites"]] == [
+        "resid_pre", "attn_out", "resid_mid", "mlp_in", "mlp_out", "resid_post",
+    ]  # fmt: skip
+    assert {s["width"] for s in described["sites"]} == {16}
+
+
+def test_sites_says_why_a_site_is_absent(tmp_path: Path) -> None:
+    from transformers import GPTNeoXConfig
+
+    GPTNeoXConfig(hidden_size=64, num_hidden_layers=2).save_pretrained(tmp_path)
+    output = CliRunner().invoke(sites, [str(tmp_path)]).output
+    assert "absent: attention and MLP read the same residual stream in parallel" in output
+
+
+def test_a_causal_model_without_its_tied_head_loads(tiny: Path, tmp_path: Path) -> None:
+    model = LlamaForCausalLM.from_pretrained(tiny)
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    model.save_pretrained(tmp_path)
+    load(tmp_path)

@@ -1,0 +1,266 @@
+"""The stream of vectors: what is in it, in which order, and that it resumes.
+
+N vectors, C contexts, T positions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from qsae_data_lm import LmConfig
+from qsae_data_lm.source import LmSource
+
+from qsae_core.errors import DataError
+
+Make = Callable[..., LmSource]
+
+
+@pytest.fixture(scope="module")
+def make(tiny: Path, text: Path) -> Make:
+    """Builds a source on the tiny model and the numbered sentences: blocks of 8 contexts of 32 positions."""
+
+    def build(seed: int = 0, **options: Any) -> LmSource:
+        defaults: dict[str, Any] = {"model": str(tiny), "context": 32, "buffer_tokens": 256}
+        if "dataset" not in options:
+            defaults["text"] = str(text)
+        return LmSource(LmConfig(**{**defaults, **options}), seed=seed)
+
+    return build
+
+
+def first_contexts(source: LmSource, n: int) -> torch.Tensor:
+    """The first contexts [C, T] of the training stream."""
+    return source._tokens.batch(source._packer_at(0, 0, None).take(n)).ids
+
+
+def hidden(source: LmSource, contexts_CT: torch.Tensor, layer: int) -> torch.Tensor:
+    """resid_post [C, T, D] as transformers itself gives it out (for any layer but the last)."""
+    with torch.no_grad():
+        found = source.language_model().model(input_ids=contexts_CT, output_hidden_states=True)
+    return found.hidden_states[layer + 1]
+
+
+def test_a_block_is_a_permutation_of_what_the_model_computes_over_its_contexts(make: Make) -> None:
+    source = make()
+    contexts_CT = first_contexts(source, 8)
+    counted = contexts_CT != 0
+    expected = hidden(source, contexts_CT, 1)[counted]
+    batch = source.next_batch(len(expected))
+    order = source._order
+    assert sorted(order) == list(range(len(expected)))
+    assert list(order) != sorted(order)
+    torch.testing.assert_close(batch.x, expected[order])
+    assert batch.y is batch.x
+    assert batch.token_ids is not None
+    assert batch.token_ids.tolist() == contexts_CT[counted][order].tolist()
+
+
+def test_bos_is_read_but_not_counted(make: Make) -> None:
+    source = make()
+    contexts_CT = first_contexts(source, 200)
+    assert contexts_CT[:, 0].tolist() == [0] * 200
+    assert int((contexts_CT == 0).sum()) > 200  # separators between documents too
+    assert 0 not in source.next_batch(3000).token_ids.tolist()
+    described = source.describe()
+    assert described["left_out"].endswith("<|bos|>")
+    assert described["left_out_of_first_block"] == f"{int((contexts_CT[:8] == 0).sum())} of 256 positions"
+    assert json.loads(json.dumps(described)) == described
+    for tokens in source.held_out_tokens(100):
+        assert torch.equal(tokens.counted, tokens.ids != 0)
+        assert tokens.attention.all()
+
+
+@pytest.mark.parametrize("taken", [0, 1, 100, 251, 700, 5000, 90000])
+def test_a_source_resumes_at_the_very_next_vector(make: Make, taken: int) -> None:
+    options = {"buffer_tokens": 4096} if taken > 10000 else {}
+    source = make(**options)
+    for _ in range(taken // 1000):
+        source.next_batch(1000)
+    if taken % 1000:
+        source.next_batch(taken % 1000)
+    state = json.loads(json.dumps(source.state_dict()))
+    resumed = make(**options)
+    resumed.load_state_dict(state)
+    for size in (10, 400):
+        one, other = source.next_batch(size), resumed.next_batch(size)
+        assert len(one) == size
+        assert torch.equal(one.x, other.x)
+        assert one.token_ids.tolist() == other.token_ids.tolist()
+    assert source.state_dict() == resumed.state_dict()
+
+
+def test_batches_of_any_size_are_cut_from_one_stream(make: Make) -> None:
+    small, large = make(), make()
+    parts = [small.next_batch(n).x for n in (3, 250, 700, 47)]
+    torch.testing.assert_close(torch.cat(parts), large.next_batch(1000).x, rtol=0, atol=0)
+
+
+def test_the_seed_decides_the_order_and_the_epoch_changes_it(make: Make) -> None:
+    assert not torch.equal(make(seed=0).next_batch(50).x, make(seed=1).next_batch(50).x)
+    source = make(buffer_tokens=8192)
+    per_epoch = source.training_tokens
+    first, second = source.next_batch(per_epoch), source.next_batch(per_epoch)
+    assert source.state_dict()["epoch"] == 1
+    assert first.token_ids.tolist() != second.token_ids.tolist()
+    tokens = [torch.bincount(b.token_ids, minlength=4096) for b in (first, second)]
+    assert (tokens[0] - tokens[1]).abs().sum() < 0.01 * per_epoch  # the same text, but for cut ends
+
+
+def test_held_out_vectors_are_the_same_however_they_are_cut_and_never_trained_on(make: Make) -> None:
+    source = make(held_out_share=0.2)
+    whole = torch.cat([b.x for b in source.held_out(1000, 1000)])
+    parts = list(source.held_out(1000, 64))
+    assert [len(b) for b in parts] == [64] * 15 + [40]
+    assert torch.equal(torch.cat([b.x for b in parts]), whole)
+    source.next_batch(500)
+    assert torch.equal(next(iter(source.held_out(1000, 1000))).x, whole)
+    kept = {document.key for document in source._documents.held_out()}
+    assert kept
+    assert not kept & {document.key for _, document in source._documents.training(0, 0, 0)}
+    counted = sum(int(t.counted.sum()) for t in source.held_out_tokens(1000))
+    assert 1000 <= counted < 1000 + 4096
+    assert sum(len(b) for b in source.held_out(10**6, 512)) < 10**5  # all there is, and then an end
+
+
+def test_vectors_can_be_trained_on(make: Make) -> None:
+    source = make()
+    weight = torch.ones(16, requires_grad=True)
+    for x in (source.next_batch(5).x, next(source.held_out(5, 5)).x):
+        (x * weight).sum().backward()
+    assert weight.grad is not None
+
+
+def test_a_transcoder_reads_two_sites_of_the_same_tokens(make: Make) -> None:
+    source = make(layer=1, site="mlp_in", target_site="mlp_out")
+    batch = source.next_batch(100)
+    mlp = source.language_model().model.model.layers[1].mlp
+    torch.testing.assert_close(mlp(batch.x), batch.y)
+    assert source.site == (1, "mlp_out")
+    assert source.layer == "1-mlp_in-mlp_out"
+    assert (source.layers_in, source.layers_out) == (1, 1)
+
+
+def test_several_layers_are_read_at_once(make: Make) -> None:
+    source = make(layers=(0, 2))
+    batch = source.next_batch(60)
+    assert batch.x.shape == (60, 2, 16)
+    assert (source.layers_in, source.layers_out, source.layer, source.site) == (2, 2, "0-2", None)
+    alone = make(layer=2).next_batch(60)
+    assert torch.equal(batch.x[:, 1], alone.x)
+
+
+def test_names_for_result_paths(make: Make) -> None:
+    source = make()
+    assert (source.model_name, source.layer, source.site) == ("tiny-llama", "1", (1, "resid_post"))
+    assert make(layer=2, site="attn_out").layer == "2-attn_out"
+
+
+def test_nan_in_the_model_is_an_error_with_its_place(make: Make) -> None:
+    source = make()
+    source.language_model().model.model.layers[1].mlp.down_proj.weight.data[3] = torch.nan
+    with pytest.raises(
+        DataError, match=r"NaN or infinity at layer 1, resid_post: context 0, position 1"
+    ) as e:
+        source.next_batch(10)
+    assert "block 0" in str(e.value.where)
+
+
+def test_too_little_text_is_an_error(make: Make, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(f"Only {name}.")
+    source = make(text=str(tmp_path))
+    with pytest.raises(DataError, match="training text is shorter than one context of 32 positions"):
+        source.next_batch(1)
+    with pytest.raises(DataError, match="held-out text is shorter than one context"):
+        list(source.held_out(1, 1))
+    with pytest.raises(DataError, match="held-out text"):
+        list(source.held_out_tokens(1))
+
+
+def test_options_that_exclude_each_other() -> None:
+    for options in ({"text": "a", "dataset": "b"}, {"layer": 1, "layers": (1, 2)}):
+        with pytest.raises(ValidationError, match="cannot be given together"):
+            LmConfig(**options)
+    with pytest.raises(ValidationError, match="several layers"):
+        LmConfig(layers=(1, 2), target_site="mlp_out")
+
+
+def test_a_context_longer_than_the_model_takes_is_refused(make: Make) -> None:
+    with pytest.raises(DataError, match="at most 64 positions, not 65"):
+        make(context=65)
+
+
+def test_a_run_over_many_blocks_holds_one(make: Make) -> None:
+    source = make(buffer_tokens=1024)
+    for _ in range(20):
+        source.next_batch(500)
+        assert source._rows is not None
+        assert len(source._rows) <= 1024
+
+
+def test_the_state_is_five_numbers(make: Make) -> None:
+    source = make()
+    source.next_batch(1000)
+    state = source.state_dict()
+    assert set(state) == {"epoch", "block", "cursor", "position", "remaining"}
+    assert (state["epoch"], state["block"]) == (0, 4)
+
+
+def test_an_encoder_is_read_with_cls_and_sep(tmp_path: Path, text: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+
+    words = [
+        "[PAD]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "[UNK]",
+        "Sentence",
+        "number",
+        "says",
+        "that",
+        "times",
+        "is",
+        ".",
+    ]
+    words += [str(digit) for digit in range(10)]
+    backend = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.Digits(individual_digits=True)]
+    )
+    special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "cls", "sep", "mask", "unk")}
+    PreTrainedTokenizerFast(tokenizer_object=backend, **special).save_pretrained(tmp_path)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+    )
+    BertForMaskedLM(config).save_pretrained(tmp_path)
+    source = LmSource(LmConfig(model=str(tmp_path), text=str(text), context=16, buffer_tokens=64))
+    contexts_CT = first_contexts(source, 4)
+    assert contexts_CT[:, 0].tolist() == [1] * 4
+    assert contexts_CT[:, -1].tolist() == [2] * 4
+    assert set(source.next_batch(500).token_ids.tolist()) <= set(range(4, len(words)))
+    assert not source.language_model().predicts_next
+    assert len(next(source.held_out(20, 20))) == 20
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_stream(make: Make) -> None:
+    here, there = (
+        make(dtype="fp32"),
+        LmSource(make().config.model_copy(update={"dtype": "fp32"}), device="cuda"),
+    )
+    one, other = here.next_batch(300), there.next_batch(300)
+    assert other.x.is_cuda
+    torch.testing.assert_close(one.x, other.x.cpu(), rtol=1e-3, atol=1e-3)
+    assert one.token_ids.tolist() == other.token_ids.tolist()
