@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +93,8 @@ class SparseCoder(nn.Module, abc.ABC):
 
     is_autoencoder: bool = True
     """True where input and target are the same vectors; transcoders set it to False."""
+    without_gradient: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that the loss does not reach; checked by the conformance suite."""
 
     # --- what a variant defines
 

@@ -78,7 +78,10 @@ class Quantizer(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def unpack(self, packed: Packed) -> Tensor:
-        """float32 ``[F, D]``; equals ``fake_quantize(weight)`` in evaluation mode bit for bit."""
+        """float32 ``[F, D]``; equals ``fake_quantize(weight)`` in evaluation mode bit for bit.
+
+        Works from the config and ``packed`` alone: a fresh quantizer reads what another one stored.
+        """
 
     def grid(self) -> Tensor | None:
         """float ``[G]``: the values of ``W_hat / scale`` in ascending order; None if not a fixed grid."""
@@ -92,6 +95,9 @@ class Quantizer(nn.Module, abc.ABC):
 
 class Activation(nn.Module, abc.ABC):
     """An elementwise function of pre-activations. Built as ``Class(config, n_latents)``."""
+
+    straight_through: ClassVar[bool] = False
+    """Whether its gradient is a surrogate and not the derivative; checked by the conformance suite."""
 
     def __init__(self, config: ComponentConfig, n_latents: int) -> None:
         super().__init__()
@@ -116,6 +122,8 @@ class SparsityRule(nn.Module, abc.ABC):
 
     fixed_k: int | None = None
     """Entries per token where that is constant (at most n_latents); None where it varies."""
+    selects_largest: ClassVar[bool] = True
+    """Whether a fixed number of entries means the largest ones; checked by the conformance suite."""
 
     def __init__(self, config: ComponentConfig, n_latents: int) -> None:
         super().__init__()
@@ -124,6 +132,8 @@ class SparsityRule(nn.Module, abc.ABC):
     @abc.abstractmethod
     def select(self, latents_BF: Tensor, importance_F: Tensor | None = None) -> SparseCodes:
         """Which latents of each row stay. Called without gradient; the caller recomputes values with it.
+
+        In evaluation mode a token's code does not depend on the other tokens of the chunk.
 
         Args:
             latents_BF: activations of a chunk of tokens.
