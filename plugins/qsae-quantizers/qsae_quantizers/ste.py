@@ -28,8 +28,9 @@ class Ste(Quantizer):
     Works in float32 and gives the dtype that it was given. A row of zeros stays zero.
 
     Gradient (Bengio et al., 2013): that of w_hat, handed on to w; zero for weights that a uniform grid clips.
-    Ternary and binary grids hand it on for every weight: to cut it off beyond the scale would stop the
-    largest weights, 22% (ternary) or 42% (binary) of a Gaussian row.
+    Ternary and binary grids hand it on for every weight. To cut it off beyond the scale would stop the
+    largest weights, 22% (ternary) or 42% (binary) of a Gaussian row: on sparse superpositions that gained 1
+    to 5% of the squared error from a float start, and lost 4 to 27% from scratch.
     """
 
     config: SteConfig
