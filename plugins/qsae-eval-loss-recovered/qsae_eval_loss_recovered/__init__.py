@@ -12,6 +12,9 @@ class LossRecoveredConfig(ComponentConfig):
     of such an ablation that the coder undoes.
     """
 
+    tokens: int = option(
+        8192, "held-out tokens to use, if the evaluation is given so many; each takes four forward passes", gt=0
+    )
     positions_per_pass: int = option(
         1024,
         "positions that go through the language model at once, in whole contexts; the memory of logits is "

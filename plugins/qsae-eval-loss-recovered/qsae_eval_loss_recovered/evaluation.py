@@ -76,10 +76,10 @@ class LossRecovered(Evaluation):
         return _values(totals, n_tokens)
 
     def _passes(self, context: EvaluationContext) -> Iterator[TokenBatch]:
-        """The fewest held-out contexts that hold ``n_tokens`` counted positions, many at once."""
-        positions = cast(LossRecoveredConfig, self.config).positions_per_pass
-        wanted = context.n_tokens
-        for batch in context.data.held_out_tokens(context.n_tokens):
+        """The fewest held-out contexts that hold the wanted number of counted positions, many at once."""
+        config = cast(LossRecoveredConfig, self.config)
+        positions, wanted = config.positions_per_pass, min(context.n_tokens, config.tokens)
+        for batch in context.data.held_out_tokens(wanted):
             counts = batch.counted.sum(1)
             needed = int((counts.cumsum(0) - counts < wanted).sum())
             wanted -= int(counts.sum())

@@ -273,6 +273,7 @@ def test_no_more_contexts_than_needed() -> None:
     for n_tokens, predictions in ((1, 2), (3, 2), (4, 4), (9, 6), (100, 6)):
         assert run(lambda x: x, ids=ids, n_tokens=n_tokens)["n_tokens"] == predictions
         assert run(lambda x: x, ids=ids, n_tokens=n_tokens, positions_per_pass=1)["n_tokens"] == predictions
+        assert run(lambda x: x, ids=ids, tokens=n_tokens)["n_tokens"] == predictions
 
 
 def test_losses_of_confident_predictions_are_exact() -> None:
