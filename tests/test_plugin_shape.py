@@ -1,0 +1,104 @@
+"""Every distribution under plugins/ has the shape that ``new-plugin`` writes, and says what it offers."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import sys
+
+import pytest
+
+from qsae_core import CoderConfig
+from qsae_core.kinds import KINDS
+from qsae_core.plugins import load_plugins
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+DISTS = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml"))
+FAMILIES = ("quantizers", "activations", "sparsity", "metrics")
+SINGLE = ("sae", "transcoder", "data", "eval", "format", "tracker")
+every_plugin = pytest.mark.parametrize("dist", DISTS)
+
+
+def read(dist: str, file: str) -> str:
+    return (ROOT / "plugins" / dist / file).read_text(encoding="utf-8")
+
+
+@every_plugin
+def test_its_name_says_what_it_brings(dist):
+    assert re.fullmatch(rf"qsae-({'|'.join(FAMILIES)}|({'|'.join(SINGLE)})-[a-z0-9]+(-[a-z0-9]+)*)", dist)
+
+
+@every_plugin
+def test_its_project_file(dist):
+    module = dist.replace("-", "_")
+    file = tomllib.loads(read(dist, "pyproject.toml"))
+    assert file["build-system"] == {
+        "requires": ["flit_core>=3.9,<4"],
+        "build-backend": "flit_core.buildapi",
+    }
+    assert file["tool"]["flit"]["module"] == {"name": module}
+    project = file["project"]
+    assert (project["name"], project["readme"], project["license"]) == (dist, "README.md", "MIT")
+    assert project["requires-python"] == ">=3.10"
+    assert project["description"].endswith(".")
+    assert re.fullmatch(r"\d+\.\d+\.\d+", project["version"])
+    assert "qsae>=0.1,<0.2" in project["dependencies"]
+    assert project["entry-points"] == {"qsae": {module.removeprefix("qsae_"): module}}
+
+
+@every_plugin
+def test_its_files(dist):
+    module = dist.replace("-", "_")
+    assert read(dist, f"{module}/py.typed") == ""
+    assert read(dist, f"{module}/__init__.py").startswith('"""')
+    assert f'test_conformance = parametrize_with_checks("{dist}"' in read(dist, "tests/test_conformance.py")
+    own = {path.name for path in (ROOT / "plugins" / dist / "tests").glob("test_*.py")}
+    assert own - {"test_conformance.py"}, "tests of its own beside the conformance checks"
+
+
+def test_the_set_up_installs_core_and_every_plugin():
+    lines = (ROOT / "plugins" / "requirements-dev.txt").read_text(encoding="utf-8").split("\n")
+    assert lines == ["-e .", *(f"-e ./plugins/{dist}" for dist in DISTS), ""]
+
+
+@every_plugin
+def test_it_is_installed_and_brings_something(dist):
+    (record,) = [record for record in load_plugins().records if record.name == dist]
+    assert record.status == "ok", record.error
+    assert record.components or record.commands or record.hooks
+
+
+def options() -> list[tuple[str, str, str, str]]:
+    """(distribution, kind, component, option) of every component under plugins/."""
+    registry = load_plugins().registry
+    return [
+        (dist, kind, spec.name, option)
+        for kind in KINDS
+        for spec in registry.specs(kind)
+        if (dist := registry.provider(kind, spec.name).name) in DISTS
+        for option in spec.config.model_fields
+    ]
+
+
+@every_plugin
+def test_its_readme_names_every_option_in_a_table(dist):
+    text = read(dist, "README.md")
+    assert text.startswith(f"# {dist}\n")
+    tables = "\n".join(line for line in text.split("\n") if line.startswith("|"))
+    for _, kind, name, option in [entry for entry in options() if entry[0] == dist]:
+        common = kind in ("sae", "transcoder") and option in CoderConfig.model_fields
+        where = text if common else tables
+        assert f"`{option}`" in where, f"the README says nothing of {option} of {kind} {name}"
+
+
+@every_plugin
+def test_its_readme_names_every_component(dist):
+    (record,) = [record for record in load_plugins().records if record.name == dist]
+    text = read(dist, "README.md")
+    for name in [name for names in record.components.values() for name in names]:
+        assert re.search(rf"(?<![\w-]){name}(?![\w-])", text.partition("\n")[2]), name
