@@ -24,7 +24,7 @@ FLOW_WIDTH = 100
 SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "multiple_of": "multiple of"}
 
 
-@click.command()
+@click.command(epilog=f"Kinds: {', '.join(KINDS)}.")
 @click.argument("kind")
 @click.argument("name", required=False)
 @json_option

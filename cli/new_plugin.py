@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import pathlib
 import re
+import shlex
 import shutil
 import string
 import tempfile
@@ -26,7 +27,7 @@ IMPORTS = {"format": ("safetensors>=0.4.3", "torch>=2.6"), "tracker": ()}
 """What a plugin of a kind imports besides qsae; torch for the others."""
 
 
-@click.command("new-plugin")
+@click.command("new-plugin", epilog=f"Kinds: {', '.join(KINDS)}.")
 @click.argument("kind")
 @click.argument("name")
 @click.option(
@@ -47,8 +48,9 @@ def new_plugin(kind: str, name: str, folder: pathlib.Path) -> None:
     path = folder / f"qsae-{kind}-{name}"
     write_plugin(kind, name, path)
     click.echo(f"wrote {path}\n\nnext:")
-    click.echo(f"  pip install --no-build-isolation --no-deps -e {path}")
-    click.echo(f"  python -m pytest {path}")
+    quoted = shlex.quote(str(path))
+    click.echo(f"  pip install --no-build-isolation --no-deps -e {quoted}")
+    click.echo(f"  python -m pytest {quoted}")
     click.echo(f"  qsae describe {kind} {name}")
 
 
