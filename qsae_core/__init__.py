@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qsae_core.component import CoderConfig, ComponentConfig, ComponentSpec, option
+from qsae_core.component import AuxKConfig, CoderConfig, ComponentConfig, ComponentSpec, option
 from qsae_core.errors import QsaeError
 from qsae_core.hookspecs import hookimpl
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "AuxKConfig",
     "CoderConfig",
     "ComponentConfig",
     "ComponentSpec",

@@ -68,6 +68,13 @@ class CoderConfig(ComponentConfig):
     )
 
 
+class AuxKConfig(CoderConfig):
+    """Options of a coder with the auxiliary loss over dead latents (Gao et al., 2024)."""
+
+    auxk_coefficient: float = option(1 / 32, "weight of the auxiliary loss over dead latents; 0: off", ge=0)
+    k_aux: int | None = option(None, "dead latents per token in the auxiliary loss; none: d_in / 2", gt=0)
+
+
 @dataclass(frozen=True)
 class ComponentSpec:
     """One pluggable thing.

@@ -5,13 +5,15 @@ Shapes: B tokens, D width of the input, E width of the output (D for an SAE), F 
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from qsae_core import kernels
 from qsae_core.coder import Budget, CoderShape, Parts, SparseCoder
 from qsae_core.codes import SparseCodes
-from qsae_core.component import CoderConfig
+from qsae_core.component import AuxKConfig, CoderConfig
 from qsae_core.data import Batch
 from qsae_core.dead_latents import DeadLatents, auxk_loss
 from qsae_core.precision import full_precision
@@ -72,10 +74,16 @@ class LinearCoder(SparseCoder):
         return {} if term is None else {"sparsity": term}
 
     def auxk(
-        self, x_BD: Tensor, residual_BE: Tensor, W_enc_FD: Tensor, W_dec_FE: Tensor, k_aux: int
-    ) -> Tensor:
-        """The auxiliary loss over dead latents (Gao et al., 2024), in units of the residual's variance."""
-        return auxk_loss(
+        self, x_BD: Tensor, residual_BE: Tensor, W_enc_FD: Tensor, W_dec_FE: Tensor
+    ) -> dict[str, Tensor]:
+        """AuxK (Gao et al., 2024) in units of the residual's variance, while training; or nothing.
+
+        For coders whose config is an ``AuxKConfig``.
+        """
+        config = cast(AuxKConfig, self.config)
+        if not self.training or config.auxk_coefficient == 0:
+            return {}
+        loss = auxk_loss(
             x_BD,
             residual_BE,
             W_enc_FD,
@@ -83,8 +91,14 @@ class LinearCoder(SparseCoder):
             W_dec_FE,
             self.dead.mask(),
             self.activation,
-            k_aux,
+            config.k_aux or self.shape.d_in // 2,
         )
+        return {"auxk": config.auxk_coefficient * loss}
+
+    def count_firing(self, codes: SparseCodes) -> None:
+        """Take a batch into the dead counters; evaluation mode counts nothing."""
+        if self.training:
+            self.dead.update(codes)
 
     # --- the contract of SparseCoder
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from qsae_core import CoderConfig, ComponentSpec, hookimpl, option
+from qsae_core import AuxKConfig, ComponentSpec, hookimpl
 
 
-class TernaryConfig(CoderConfig):
+class TernaryConfig(AuxKConfig):
     """A TopK SAE trained through a ternary decoder: w_hat = scale_j sign(w) 1[|w| >= Delta_j]."""
-
-    auxk_coefficient: float = option(1 / 32, "weight of the auxiliary loss over dead latents; 0: off", ge=0)
-    k_aux: int | None = option(None, "dead latents per token in the auxiliary loss; none: d_in / 2", gt=0)
 
 
 @hookimpl

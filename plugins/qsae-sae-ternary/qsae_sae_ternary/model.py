@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from qsae_core.coder import LossOutput
 from qsae_core.data import Batch
 from qsae_core.linear_coder import LinearCoder
-
-if TYPE_CHECKING:
-    from qsae_sae_ternary import TernaryConfig
 
 
 class TernarySAE(LinearCoder):
@@ -19,7 +14,6 @@ class TernarySAE(LinearCoder):
     masters drift, so that the same step of Adam flips ever fewer weights.
     """
 
-    config: TernaryConfig
     unit_norm_rows = True
 
     def loss(self, batch: Batch) -> LossOutput:
@@ -28,11 +22,7 @@ class TernarySAE(LinearCoder):
         x = self.norm_in(batch.x)
         codes = self.encode_normalized(x, W_enc, W_hat)
         x_hat = self.decode_normalized(codes, W_hat)
-        if self.training:
-            self.dead.update(codes)
-
-        terms = {"mse": (x - x_hat).square().sum(1).mean()} | self.penalty(codes, W_hat)
-        if self.training and self.config.auxk_coefficient > 0:
-            k_aux = self.config.k_aux or self.shape.d_in // 2
-            terms["auxk"] = self.config.auxk_coefficient * self.auxk(x, x - x_hat, W_enc, W_hat, k_aux)
+        self.count_firing(codes)
+        mse = (x - x_hat).square().sum(1).mean()
+        terms = {"mse": mse} | self.penalty(codes, W_hat) | self.auxk(x, x - x_hat, W_enc, W_hat)
         return LossOutput(terms, codes, x, x_hat)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from qsae_core import CoderConfig, ComponentSpec, hookimpl, option
+from qsae_core import AuxKConfig, ComponentSpec, hookimpl
 
 
-class TopKConfig(CoderConfig):
+class TopKConfig(AuxKConfig):
     """TopK SAE (Gao et al., 2024): f = top_k(ReLU(W_enc (x - b_dec) + b_enc)), squared error plus AuxK."""
-
-    auxk_coefficient: float = option(1 / 32, "weight of the auxiliary loss over dead latents; 0: off", ge=0)
-    k_aux: int | None = option(None, "dead latents per token in the auxiliary loss; none: d_in / 2", gt=0)
 
 
 @hookimpl

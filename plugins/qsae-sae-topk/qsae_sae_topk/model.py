@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from qsae_core.coder import LossOutput
 from qsae_core.data import Batch
 from qsae_core.linear_coder import LinearCoder
-
-if TYPE_CHECKING:
-    from qsae_sae_topk import TopKConfig
 
 
 class TopKSAE(LinearCoder):
     """f = top_k(ReLU(W_enc (x - b_dec) + b_enc)); x_hat = f W_dec + b_dec; rows of W_dec have unit norm."""
 
-    config: TopKConfig
     unit_norm_rows = True
 
     def loss(self, batch: Batch) -> LossOutput:
@@ -24,11 +18,7 @@ class TopKSAE(LinearCoder):
         x = self.norm_in(batch.x)
         codes = self.encode_normalized(x, W_enc, W_dec)
         x_hat = self.decode_normalized(codes, W_dec)
-        if self.training:
-            self.dead.update(codes)
-
-        terms = {"mse": (x - x_hat).square().sum(1).mean()} | self.penalty(codes, W_dec)
-        if self.training and self.config.auxk_coefficient > 0:
-            k_aux = self.config.k_aux or self.shape.d_in // 2
-            terms["auxk"] = self.config.auxk_coefficient * self.auxk(x, x - x_hat, W_enc, W_dec, k_aux)
+        self.count_firing(codes)
+        mse = (x - x_hat).square().sum(1).mean()
+        terms = {"mse": mse} | self.penalty(codes, W_dec) | self.auxk(x, x - x_hat, W_enc, W_dec)
         return LossOutput(terms, codes, x, x_hat)

@@ -22,8 +22,6 @@ class VanillaSAE(LinearCoder):
         x = self.norm_in(batch.x)
         codes = self.encode_normalized(x, W_enc, W_dec)
         x_hat = self.decode_normalized(codes, W_dec)
-        if self.training:
-            self.dead.update(codes)
-
+        self.count_firing(codes)
         terms = {"mse": (x - x_hat).square().sum(1).mean()} | self.penalty(codes, W_dec)
         return LossOutput(terms, codes, x, x_hat)
