@@ -64,7 +64,9 @@ class QsaeGroup(click.Group):
             formatter.write_dl([(name, BUILT_IN[name]) for name in _built_in()])
         if added:
             with formatter.section("Commands of plugins"):
-                formatter.write_dl([(name, added[name].get_short_help_str()) for name in sorted(added)])
+                formatter.write_dl(
+                    [(name, added[name].get_short_help_str(limit=100)) for name in sorted(added)]
+                )
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run; a QsaeError goes to stderr without a traceback (``QSAE_DEBUG=1``: with it), and exits 2."""
