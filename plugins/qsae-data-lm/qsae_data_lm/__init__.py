@@ -27,7 +27,7 @@ class LmConfig(ComponentConfig):
 
     model: str = option(
         "builtin",
-        "`builtin`, a directory with config, tokenizer and safetensors weights, or a Hugging Face model id",
+        "`builtin`, a model directory (safetensors weights), a .gguf file, or a Hugging Face model id",
     )
     layer: int | None = option(None, "layer to read, counted from 0; none: the middle one", ge=0)
     site: SiteName = option("resid_post", "where in the layer to read")

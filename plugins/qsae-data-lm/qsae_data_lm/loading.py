@@ -1,13 +1,14 @@
-"""Finding and loading a language model and its tokenizer, from safetensors only, with errors that help."""
+"""Finding and loading a language model and its tokenizer, never from pickles, with errors that help."""
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -23,15 +24,36 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
-def locate(model: str) -> str:
-    """What transformers is to load: a directory that holds a model, or a Hugging Face id.
+class Place(NamedTuple):
+    """What transformers is to load."""
+
+    path: str
+    """A directory, or a Hugging Face id."""
+    gguf_file: str | None = None
+    """A file in that directory that holds model and tokenizer, instead of the usual ones."""
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The arguments for `from_pretrained` besides the path."""
+        return {} if self.gguf_file is None else {"gguf_file": self.gguf_file}
+
+    @property
+    def directory(self) -> Path | None:
+        """The local directory whose files are to be looked at; None for an id or a GGUF file."""
+        path = Path(self.path)
+        return path if path.is_dir() and self.gguf_file is None else None
+
+
+def locate(model: str) -> Place:
+    """Where a model is.
 
     Raises:
-        DataError: if `model` is neither, or a directory without a model's config.
+        DataError: if `model` is no place that could hold one, or a directory without a model's config.
     """
-    if model == "builtin":
-        return str(BUILTIN)
-    path = Path(model).expanduser()
+    path = BUILTIN if model == "builtin" else Path(model).expanduser()
+    if path.is_file() and path.suffix == ".gguf":
+        _require_gguf()
+        return Place(str(path.parent), path.name)
     if path.is_dir():
         if not (path / "config.json").is_file():
             held = ", ".join(sorted(p.name for p in path.iterdir())[:6]) or "nothing"
@@ -40,19 +62,28 @@ def locate(model: str) -> str:
                 where="data.model",
                 allowed="what save_pretrained writes: config.json, tokenizer.json, *.safetensors",
             )
-        return str(path)
+        return Place(str(path))
     if path.exists() or not _HUB_ID.fullmatch(model):
         raise DataError(
-            f"there is no directory {path}" if not path.exists() else f"{path} is a file, not a directory",
+            f"{path} is a file, not a model" if path.exists() else f"there is no directory {path}",
             where="data.model",
-            allowed="builtin, an existing model directory, or a Hugging Face id like EleutherAI/pythia-70m",
+            allowed="builtin, a model directory, a .gguf file, or a Hugging Face id (EleutherAI/pythia-70m)",
         )
-    return model
+    return Place(model)
+
+
+def _require_gguf() -> None:
+    if not all(importlib.util.find_spec(library) for library in ("gguf", "accelerate")):
+        raise DataError(
+            "reading a .gguf file needs the libraries `gguf` and `accelerate`, which are not both installed",
+            where="data.model",
+            next="pip install 'qsae-data-lm[gguf]'",
+        )
 
 
 def short_name(model: str) -> str:
     """For paths and tables: `HuggingFaceTB/SmolLM2-135M` and `models/smollm2-135m/` are `smollm2-135m`."""
-    name = model if model == "builtin" else Path(model).expanduser().resolve().name
+    name = model if model == "builtin" else Path(model).expanduser().resolve().name.removesuffix(".gguf")
     return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
 
 
@@ -62,9 +93,10 @@ def load_config(model: str) -> Any:
     Raises:
         DataError: if there is none.
     """
+    place = locate(model)
     with _quiet():
         try:
-            return transformers.AutoConfig.from_pretrained(locate(model))
+            return transformers.AutoConfig.from_pretrained(place.path, **place.options)
         except (OSError, ValueError, KeyError) as error:
             raise _not_loaded(model, "configuration", error) from error
 
@@ -85,16 +117,17 @@ def load_tokenizer(model: str) -> Any:
         DataError: if there is none.
     """
     place = locate(model)
-    if Path(place).is_dir() and not any((Path(place) / name).is_file() for name in _TOKENIZER_FILES):
+    directory = place.directory
+    if directory is not None and not any((directory / name).is_file() for name in _TOKENIZER_FILES):
         raise DataError(
-            f"{place} has no tokenizer",
+            f"{directory} has no tokenizer",
             where="data.model",
             allowed=f"one of {', '.join(_TOKENIZER_FILES)} beside config.json",
             next="save the tokenizer there with AutoTokenizer.from_pretrained(...).save_pretrained(...)",
         )
     with _quiet():
         try:
-            return transformers.AutoTokenizer.from_pretrained(place)
+            return transformers.AutoTokenizer.from_pretrained(place.path, **place.options)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise _not_loaded(model, "tokenizer", error) from error
 
@@ -114,20 +147,22 @@ def choose_dtype(name: str, device: str) -> torch.dtype:
 
 
 def load_model(model: str, layout: Layout, *, dtype: torch.dtype, device: str) -> HfLanguageModel:
-    """The model in evaluation mode. Weights come from safetensors; pickled ones are refused.
+    """The model in evaluation mode. Weights come from safetensors or GGUF; pickled ones are refused.
 
     Raises:
         DataError: if the weights are missing, pickled, or do not belong to the config.
     """
     place = locate(model)
-    if Path(place).is_dir():
-        _check_weights(Path(place))
-    options = {} if layout.family.attention is None else {"attn_implementation": layout.family.attention}
+    if place.directory is not None:
+        _check_weights(place.directory)
+    options: dict[str, Any] = {**place.options, "dtype": dtype, "use_safetensors": True}
+    if layout.family.attention is not None:
+        options["attn_implementation"] = layout.family.attention
     auto = transformers.AutoModelForCausalLM if layout.family.causal else transformers.AutoModelForMaskedLM
     with _quiet():
         try:
             loaded, info = auto.from_pretrained(  # type: ignore[misc]
-                place, use_safetensors=True, dtype=dtype, output_loading_info=True, **options
+                place.path, output_loading_info=True, **options
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise _not_loaded(model, "weights", error) from error

@@ -36,7 +36,7 @@ def test_places_that_hold_no_model(tmp_path: Path) -> None:
         locate(str(tmp_path / "notes.txt"))
     with pytest.raises(DataError, match="there is no directory"):
         locate(str(tmp_path / "absent" / "deeper"))
-    assert locate("EleutherAI/pythia-70m") == "EleutherAI/pythia-70m"
+    assert locate("EleutherAI/pythia-70m") == ("EleutherAI/pythia-70m", None)
 
 
 def test_an_id_that_cannot_be_had_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
