@@ -21,8 +21,8 @@ else:
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CORE, CLI = ROOT / "qsae_core", ROOT / "cli"
 PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
-UPWARDS = {("__init__", "artifact"), ("parts", "coder")}
-"""The two imports against the flow, made inside functions; docs/architecture.md says why."""
+UPWARDS = {("__init__", "artifact")}
+"""The one import against the flow, made inside ``qsae_core.load``."""
 
 
 def imports(path: pathlib.Path, *, in_functions: bool = True) -> Iterator[str]:

@@ -20,7 +20,7 @@ else:
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DISTS = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml"))
 FAMILIES = ("quantizers", "activations", "sparsity", "metrics")
-SINGLE = ("sae", "transcoder", "data", "eval", "format", "tracker")
+SINGLE = ("sae", "transcoder", "data", "evaluation", "format", "tracker")
 every_plugin = pytest.mark.parametrize("dist", DISTS)
 
 
