@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import sysconfig
 import tokenize
 from collections.abc import Iterator
@@ -61,16 +62,22 @@ def builtin_documents(stdlib: Path | None = None) -> Iterator[Document]:
     below the standard library's directory. Documentation: the topics of `pydoc`, one document each.
     """
     root = stdlib or Path(sysconfig.get_path("stdlib"))
-    for path in sorted(root.rglob("*.py"), key=lambda p: p.relative_to(root).as_posix()):
-        relative = path.relative_to(root)
-        if _NOT_SOURCE.intersection(relative.parts) or relative.name.startswith("_sysconfigdata"):
-            continue
-        with tokenize.open(path) as file:
+    for relative in sorted(_modules(root)):
+        with tokenize.open(root / relative) as file:
             text = file.read()
-        if relative.as_posix() == _TOPICS:
+        if relative == _TOPICS:
             yield from _topics(text)
         elif text.strip():
-            yield Document(relative.as_posix(), text)
+            yield Document(relative, text)
+
+
+def _modules(root: Path) -> Iterator[str]:
+    """Paths of modules below the root; never enters the directories that are left out."""
+    for directory, below, files in os.walk(root):
+        below[:] = [name for name in below if name not in _NOT_SOURCE]
+        for name in files:
+            if name.endswith(".py") and not name.startswith("_sysconfigdata"):
+                yield Path(directory, name).relative_to(root).as_posix()
 
 
 def _topics(source: str) -> Iterator[Document]:

@@ -44,6 +44,7 @@ class LmSource(DataSource):
         tokenizer = load_tokenizer(config.model)
         check_context(config.context, model_config, tokenizer, config.model)
         self._documents = open_documents(config)
+        self._text = config.text or config.dataset or "built-in text"
         self._tokens = TextTokenizer(
             tokenizer, config.context, causal=layout.family.causal, keep=self._documents.finite
         )
@@ -119,7 +120,7 @@ class LmSource(DataSource):
             contexts = self._packer.take(self._block_contexts)
         if not len(contexts):
             raise self._too_little("training")
-        where = f"epoch {self._epoch}, block {self._block}"
+        where = f"{self._text}, epoch {self._epoch}, block {self._block}"
         self._rows = join(list(self._harvester.read(contexts, where)))
         self._order = shuffled(len(self._rows), self.seed, self._epoch, self._block)
         self._cursor = 0
@@ -149,7 +150,7 @@ class LmSource(DataSource):
         kept: list[Batch] = []
         left, have = n_tokens, 0
         for contexts in self._held_out_contexts(n_tokens):
-            for part in self._harvester.read(contexts, "held-out text"):
+            for part in self._harvester.read(contexts, f"{self._text}, held-out part"):
                 kept.append(part)
                 have += len(part)
                 whole = join(kept)
@@ -185,7 +186,7 @@ class LmSource(DataSource):
         hint = "give more text" if part == "training" else "give more text, or a larger --held-out-share"
         return DataError(
             f"the {part} text is shorter than one context of {self.config.context} positions",
-            where=self.config.text or self.config.dataset or "built-in text",
+            where=self._text,
             next=f"{hint}, or a smaller --context",
         )
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import shutil
 import tempfile
 import time
@@ -145,7 +144,9 @@ def publish(
     (fresh / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     report = {**measure(rounded.float(), tokenizer, train, held_out), "training": training}
     (fresh / "training.json").write_text(json.dumps(report, indent=2) + "\n")
-    os.chmod(fresh, 0o755)
+    fresh.chmod(0o755)
+    for path in fresh.iterdir():
+        path.chmod(0o644)
     old = fresh.with_name(fresh.name + "-old")
     if out.exists():
         out.rename(old)
