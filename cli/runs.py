@@ -12,7 +12,11 @@ from qsae_cli.output import json_option, print_json, print_table
 
 @click.command()
 @click.option(
-    "--out", default="results", show_default=True, type=click.Path(path_type=pathlib.Path), help="Results folder."
+    "--out",
+    default="results",
+    show_default=True,
+    type=click.Path(path_type=pathlib.Path),
+    help="Results folder.",
 )
 @json_option
 def runs(out: pathlib.Path, as_json: bool) -> None:
@@ -21,7 +25,9 @@ def runs(out: pathlib.Path, as_json: bool) -> None:
     from qsae_core.results import find_runs
 
     if not out.is_dir():
-        raise QsaeError("there is no such results folder", where=str(out), next="qsae train --sae NAME, or --out DIR")
+        raise QsaeError(
+            "there is no such results folder", where=str(out), next="qsae train --sae NAME, or --out DIR"
+        )
     found = [_describe(run) for run in find_runs(out)]
     if as_json:
         print_json(found)

@@ -13,8 +13,9 @@ from qsae_core.codes import SparseCodes
 from qsae_core.component import CoderConfig
 from qsae_core.data import Batch
 from qsae_core.errors import ConfigError
+from qsae_core.measures import Observation
 from qsae_core.normalization import Normalization
-from qsae_core.parts import Activation, Observation, Quantizer, SparsityRule
+from qsae_core.parts import Activation, Quantizer, SparsityRule
 from qsae_core.quantized_matrix import QuantizedMatrix
 
 

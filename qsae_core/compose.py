@@ -12,7 +12,8 @@ from qsae_core.coder import CoderShape, Parts, SparseCoder
 from qsae_core.data import DataSource
 from qsae_core.errors import ConfigError, QsaeError
 from qsae_core.kinds import CODER_SLOTS, SLOTS
-from qsae_core.parts import Evaluation, Metric, Tracker
+from qsae_core.measures import Evaluation, Metric
+from qsae_core.parts import Tracker
 from qsae_core.registry import Registry
 from qsae_core.run_config import Block, RunConfig, read_coder
 

@@ -1,7 +1,7 @@
 """Layers of configuration -> one draft: which component goes where, with its options and their origins.
 
-Precedence: schema default < the coder's default parts < the layers in their order (YAML, then flags). A coder's
-default part counts where the user names no component for the slot; options alone change it.
+Precedence: schema default < the coder's default parts < the layers in their order (YAML, then flags). A
+coder's default part counts where the user names no component for the slot; options alone change it.
 Nothing is validated here but names; ``run_config`` validates the options.
 """
 

@@ -9,7 +9,7 @@ import torch
 
 from qsae_core.coder import SparseCoder, observe
 from qsae_core.data import Batch, DataSource
-from qsae_core.parts import Evaluation, EvaluationContext, Metric, measure
+from qsae_core.measures import Evaluation, EvaluationContext, Metric, measure
 
 
 @torch.no_grad()

@@ -55,12 +55,12 @@ def qsae_register_data_sources() -> list[ComponentSpec]:  # type: ignore[empty-b
 
 @hookspec
 def qsae_register_metrics() -> list[ComponentSpec]:  # type: ignore[empty-body]
-    """Streaming measurements of a coder's output. Each target subclasses ``qsae_core.parts.Metric``."""
+    """Streaming measurements of a coder's output. Each target subclasses ``qsae_core.measures.Metric``."""
 
 
 @hookspec
 def qsae_register_evaluations() -> list[ComponentSpec]:  # type: ignore[empty-body]
-    """Whole evaluations of a trained coder. Each target subclasses ``qsae_core.parts.Evaluation``."""
+    """Whole evaluations of a trained coder. Each target subclasses ``qsae_core.measures.Evaluation``."""
 
 
 @hookspec

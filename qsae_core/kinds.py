@@ -31,8 +31,8 @@ KINDS: dict[str, Kind] = {
         Kind("activation", "qsae_register_activations", "qsae_core.parts:Activation", "activations"),
         Kind("sparsity", "qsae_register_sparsity_rules", "qsae_core.parts:SparsityRule", "sparsity rules"),
         Kind("data", "qsae_register_data_sources", "qsae_core.data:DataSource", "data sources"),
-        Kind("metric", "qsae_register_metrics", "qsae_core.parts:Metric", "metrics"),
-        Kind("evaluation", "qsae_register_evaluations", "qsae_core.parts:Evaluation", "evaluations"),
+        Kind("metric", "qsae_register_metrics", "qsae_core.measures:Metric", "metrics"),
+        Kind("evaluation", "qsae_register_evaluations", "qsae_core.measures:Evaluation", "evaluations"),
         Kind("format", "qsae_register_formats", "qsae_core.parts:CheckpointFormat", "formats"),
         Kind("tracker", "qsae_register_trackers", "qsae_core.parts:Tracker", "trackers"),
     )

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import abc
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
 from qsae_core.codes import SparseCodes
 from qsae_core.component import ComponentConfig
-from qsae_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from qsae_core.coder import SparseCoder
-    from qsae_core.data import DataSource
     from qsae_core.results import Run
 
 
@@ -149,112 +147,6 @@ class SparsityRule(nn.Module, abc.ABC):
         return self.fixed_k
 
 
-class Observation(NamedTuple):
-    """What a metric sees of one batch, all in the data's own space."""
-
-    target: Tensor
-    """float ``[B, d_out]``: what should be reconstructed."""
-    reconstruction: Tensor
-    """float ``[B, d_out]``."""
-    codes: SparseCodes
-    atom_norms: Tensor
-    """float ``[F]``: norm of each decoder row."""
-    token_ids: Tensor | None = None
-    """int ``[B]``: the token behind each vector, where there is one."""
-
-
-class Metric(abc.ABC):
-    """A streaming measurement in float64, independent of the batch size. Built as ``Class(config)``."""
-
-    optimum: ClassVar[Mapping[str, float]] = {}
-    """Value name -> what a perfect reconstruction gives (``{"fvu": 0.0}``); conformance checks it."""
-
-    def __init__(self, config: ComponentConfig) -> None:
-        self.config = config
-
-    @abc.abstractmethod
-    def update(self, observation: Observation) -> None:
-        """Take one batch into account."""
-
-    @abc.abstractmethod
-    def compute(self) -> dict[str, float | None]:
-        """Name -> value over everything since ``reset``; None where the value is not defined."""
-
-    @abc.abstractmethod
-    def reset(self) -> None:
-        """Forget everything."""
-
-
-def measure(metrics: Sequence[Metric], observations: Iterable[Observation]) -> dict[str, float | None]:
-    """Reset the metrics, show them every observation, and merge their values; ``n_tokens`` is among them.
-
-    Raises:
-        ConfigError: if two metrics give a value of one name.
-    """
-    n_tokens = 0
-    for metric in metrics:
-        metric.reset()
-    for observation in observations:
-        n_tokens += len(observation.target)
-        for metric in metrics:
-            metric.update(observation)
-    values: dict[str, float | None] = {"n_tokens": float(n_tokens)}
-    for metric in metrics:
-        computed = metric.compute()
-        taken = sorted(values.keys() & computed.keys())
-        if taken:
-            raise ConfigError(f"two metrics give a value named {', '.join(taken)}", next="leave one out")
-        values |= computed
-    return values
-
-
-@dataclass(frozen=True)
-class EvaluationContext:
-    """What an evaluation works with.
-
-    Attributes:
-        coder: in evaluation mode.
-        data: gives held-out vectors, and tokens and the language model where there are any.
-        metrics: fresh metrics of the run's configuration.
-        n_tokens: how many held-out tokens to use.
-        batch_size: rows per batch.
-        device: where the coder lives.
-    """
-
-    coder: SparseCoder
-    data: DataSource
-    metrics: list[Metric]
-    n_tokens: int
-    batch_size: int
-    device: str
-
-    def observations(self) -> Iterator[Observation]:
-        """Held-out batches passed through the coder, without gradient, up to ``n_tokens`` tokens."""
-        from qsae_core.coder import observe
-
-        for batch in self.data.held_out(self.n_tokens, self.batch_size):
-            yield observe(self.coder, batch.to(self.device))
-
-
-class Evaluation(abc.ABC):
-    """One evaluation of a trained coder. Built as ``Class(config)``; its name is its component's."""
-
-    def __init__(self, config: ComponentConfig) -> None:
-        self.config = config
-
-    @abc.abstractmethod
-    def run(self, context: EvaluationContext) -> dict[str, float | None]:
-        """Name -> value; None where a value is not defined.
-
-        Raises:
-            QsaeError: if the data cannot support this evaluation (no language model, say).
-        """
-
-    def unavailable(self, context: EvaluationContext) -> str | None:
-        """Why this evaluation cannot run on that data, in one sentence; None if it can."""
-        return None
-
-
 class Tracker(abc.ABC):
     """Sends a run's numbers somewhere. Built as ``Class(config)``; methods mirror the life-cycle hooks."""
 
@@ -290,18 +182,3 @@ class CheckpointFormat(abc.ABC):
     @abc.abstractmethod
     def write(self, coder: SparseCoder, path: pathlib.Path) -> None:
         """Write the coder as that library would have."""
-
-
-__all__ = [
-    "Activation",
-    "CheckpointFormat",
-    "Evaluation",
-    "EvaluationContext",
-    "Metric",
-    "Observation",
-    "Packed",
-    "Quantizer",
-    "SparsityRule",
-    "Tracker",
-    "measure",
-]

@@ -27,7 +27,7 @@ from qsae_core.conformance.toy_model import ToyLanguageModel
 from qsae_core.data import Batch
 from qsae_core.errors import QsaeError
 from qsae_core.linear_coder import LinearCoder
-from qsae_core.parts import Evaluation, EvaluationContext, Metric, Observation
+from qsae_core.measures import Evaluation, EvaluationContext, Metric, Observation
 
 RULES = Rules()
 SHAPE = CoderShape(16, 16)

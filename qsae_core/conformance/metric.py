@@ -16,7 +16,7 @@ from qsae_core.conformance.cases import Case
 from qsae_core.conformance.check import NotApplicable, Rules, expect, set_seed
 from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.subject import Subject
-from qsae_core.parts import Metric, Observation
+from qsae_core.measures import Metric, Observation
 
 RULES = Rules()
 TOKENS, WIDTH, N_LATENTS, VOCABULARY = 97, 6, 20, 5

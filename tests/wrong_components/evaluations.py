@@ -7,7 +7,7 @@ import torch
 from qsae_core import ComponentSpec
 from qsae_core.conformance.reference_parts import PlainConfig
 from qsae_core.errors import DataError
-from qsae_core.parts import Evaluation, EvaluationContext
+from qsae_core.measures import Evaluation, EvaluationContext
 
 Values = dict[str, float | None]
 

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 import torch
-from qsae_eval_loss_recovered import LossRecoveredConfig
-from qsae_eval_loss_recovered.evaluation import LossRecovered
-from qsae_eval_loss_recovered.scoring import Totals, recovered, scored_positions
-from qsae_eval_loss_recovered.splice import coder_edit, mean_vector
+from qsae_evaluation_loss_recovered import LossRecoveredConfig
+from qsae_evaluation_loss_recovered.evaluation import LossRecovered
+from qsae_evaluation_loss_recovered.scoring import Totals, recovered, scored_positions
+from qsae_evaluation_loss_recovered.splice import coder_edit, mean_vector
 from torch import Tensor
 
 from qsae_core.coder import CoderShape, LossOutput, Parts, SparseCoder
@@ -19,7 +19,7 @@ from qsae_core.codes import SparseCodes
 from qsae_core.component import CoderConfig, ComponentConfig
 from qsae_core.data import Batch, DataSource, Edit, LanguageModel, TokenBatch
 from qsae_core.errors import DataError
-from qsae_core.parts import EvaluationContext
+from qsae_core.measures import EvaluationContext
 from qsae_core.plugins import load_plugins
 
 SITE = (0, "resid_post")

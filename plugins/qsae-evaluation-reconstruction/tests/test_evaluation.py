@@ -8,15 +8,15 @@ from typing import Any, cast
 
 import pytest
 import torch
-from qsae_eval_reconstruction import ReconstructionEvaluationConfig
-from qsae_eval_reconstruction.evaluation import ReconstructionEvaluation
+from qsae_evaluation_reconstruction import ReconstructionEvaluationConfig
+from qsae_evaluation_reconstruction.evaluation import ReconstructionEvaluation
 from torch import Tensor
 
 from qsae_core.codes import SparseCodes
 from qsae_core.component import ComponentConfig
 from qsae_core.data import Batch
 from qsae_core.errors import ConfigError
-from qsae_core.parts import EvaluationContext, Metric, Observation
+from qsae_core.measures import EvaluationContext, Metric, Observation
 
 
 class SumOfErrors(Metric):

@@ -13,7 +13,9 @@ class LossRecoveredConfig(ComponentConfig):
     """
 
     tokens: int = option(
-        8192, "held-out tokens to use, if the evaluation is given so many; each takes four forward passes", gt=0
+        8192,
+        "held-out tokens to use, if the evaluation is given so many; each takes 4 forward passes",
+        gt=0,
     )
     positions_per_pass: int = option(
         1024,
@@ -26,5 +28,5 @@ class LossRecoveredConfig(ComponentConfig):
 @hookimpl
 def qsae_register_evaluations() -> list[ComponentSpec]:
     """The one component of this plugin."""
-    target = "qsae_eval_loss_recovered.evaluation:LossRecovered"
+    target = "qsae_evaluation_loss_recovered.evaluation:LossRecovered"
     return [ComponentSpec("evaluation", "loss-recovered", LossRecoveredConfig, target)]

@@ -17,6 +17,6 @@ def qsae_register_evaluations() -> list[ComponentSpec]:
             "evaluation",
             "reconstruction",
             ReconstructionEvaluationConfig,
-            "qsae_eval_reconstruction.evaluation:ReconstructionEvaluation",
+            "qsae_evaluation_reconstruction.evaluation:ReconstructionEvaluation",
         )
     ]

@@ -1,3 +1,0 @@
-from qsae_core.conformance import parametrize_with_checks
-
-test_conformance = parametrize_with_checks("qsae-eval-reconstruction")
