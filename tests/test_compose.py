@@ -16,7 +16,8 @@ from qsae_core.compose import compose_coder, compose_data, compose_metrics
 from qsae_core.config_layers import Layer
 from qsae_core.data import Batch, DataSource
 from qsae_core.errors import ConfigError, DataError, PluginError
-from qsae_core.parts import Activation, Metric, Observation, Packed, Quantizer, SparsityRule
+from qsae_core.measures import Metric, Observation
+from qsae_core.parts import Activation, Packed, Quantizer, SparsityRule
 from qsae_core.registry import Provider, Registry
 from qsae_core.run_config import RunConfig, resolve
 

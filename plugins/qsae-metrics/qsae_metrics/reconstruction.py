@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.component import ComponentConfig
-from qsae_core.parts import Metric, Observation
+from qsae_core.measures import Metric, Observation
 from qsae_metrics import ReconstructionConfig
 from qsae_metrics.moments import ROUNDING, MeanOfRatios, Spread, float64, ratio
 

@@ -14,7 +14,7 @@ from qsae_metrics.reconstruction import Reconstruction
 from torch import Tensor
 
 from qsae_core.codes import SparseCodes
-from qsae_core.parts import Observation
+from qsae_core.measures import Observation
 
 
 def observation(target: Tensor, reconstruction: Tensor) -> Observation:

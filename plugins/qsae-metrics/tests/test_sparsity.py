@@ -11,7 +11,7 @@ from qsae_metrics.sparsity import Sparsity
 from torch import Tensor
 
 from qsae_core.codes import SparseCodes
-from qsae_core.parts import Observation
+from qsae_core.measures import Observation
 
 
 def observation(codes: SparseCodes, norms: Tensor | None = None) -> Observation:
