@@ -6,10 +6,11 @@ import os
 
 import pytest
 import torch
-from qsae_core.errors import DataError
 from qsae_data_lm import LmConfig
 from qsae_data_lm.source import LmSource
 from torch.nn.functional import cross_entropy
+
+from qsae_core.errors import DataError
 
 pytestmark = pytest.mark.slow
 
