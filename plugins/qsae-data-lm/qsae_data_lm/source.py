@@ -61,7 +61,7 @@ class LmSource(DataSource):
         self.layers_in = len(self._sites)
         self.layers_out = len(self._sites) if is_same else 1
         self.model_name, self.layer = self._model.name, _path_name(self._sites, self._target)
-        self._begin(epoch=0, block=0, position=0, remaining=None)
+        self._begin()
 
     @classmethod
     def conformance_cases(cls, folder: pathlib.Path) -> list[Case]:
@@ -83,26 +83,35 @@ class LmSource(DataSource):
 
     def next_batch(self, size: int) -> Batch:
         """The next vectors of the stream; x float32 [size, d_in], or [size, L, d_in] from L layers."""
+        before = self.state_dict()
+        try:
+            return self._take(size)
+        except BaseException:  # an interrupt too: what was not given out is not passed over
+            self._begin(**before)
+            raise
+
+    def _take(self, size: int) -> Batch:
         parts: list[Batch] = []
         missing = size
         while missing:
             if self._rows is None or self._cursor == len(self._order):
                 self._next_block()
+                continue
             rows = self._order[self._cursor : self._cursor + missing]
-            assert self._rows is not None
             parts.append(select(self._rows, rows))
             self._cursor += len(rows)
             missing -= len(rows)
         return parts[0] if len(parts) == 1 else join(parts)
 
-    def _begin(self, epoch: int, block: int, position: int, remaining: int | None) -> None:
-        """Stands before a block: nothing of it is read until it is needed."""
-        self._epoch, self._block = epoch, block
+    def _begin(
+        self, epoch: int = 0, block: int = 0, cursor: int = 0, position: int = 0, remaining: int | None = None
+    ) -> None:
+        """Stands in a block, at a vector; nothing of the block is read until it is needed."""
+        self._epoch, self._block, self._cursor = epoch, block, cursor
         self._packer = self._packer_at(epoch, position, remaining)
         self._block_start = (position, remaining)
         self._rows: Batch | None = None
         self._order = shuffled(0, 0)
-        self._cursor = 0
 
     def _packer_at(self, epoch: int, position: int, remaining: int | None) -> Packer:
         documents = self._documents.training(self.seed, epoch, position)
@@ -111,19 +120,18 @@ class LmSource(DataSource):
     def _next_block(self) -> None:
         """Reads the block that comes next; past the end of the text, the first of a new epoch."""
         if self._rows is not None:
-            self._block += 1
+            self._block, self._cursor = self._block + 1, 0
             self._block_start = (self._packer.position, self._packer.remaining)
         self._rows = None  # frees the memory before the next block takes it
         contexts = self._packer.take(self._block_contexts)
         if not len(contexts) and self._block > 0:
-            self._begin(self._epoch + 1, 0, 0, None)
+            self._begin(self._epoch + 1)
             contexts = self._packer.take(self._block_contexts)
         if not len(contexts):
             raise self._too_little("training")
         where = f"{self._text}, epoch {self._epoch}, block {self._block}"
         self._rows = join(list(self._harvester.read(contexts, where)))
         self._order = shuffled(len(self._rows), self.seed, self._epoch, self._block)
-        self._cursor = 0
 
     def state_dict(self) -> dict[str, Any]:
         """The position of the stream as JSON values."""
@@ -137,11 +145,8 @@ class LmSource(DataSource):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue at a position; its block is computed again, at once."""
-        self._begin(state["epoch"], state["block"], state["position"], state["remaining"])
-        if state["cursor"]:
-            self._next_block()
-            self._cursor = state["cursor"]
+        """Continue at a position; its block is computed again when the next batch is taken."""
+        self._begin(**state)
 
     # -- the held-out stream -------------------------------------------------------------------------
 

@@ -171,6 +171,25 @@ def test_nan_in_the_model_is_an_error_with_its_place(make: Make) -> None:
     assert "block 0" in str(e.value.where)
 
 
+def test_an_interrupt_within_a_batch_loses_no_vector(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, undisturbed = make(), make()
+    source.next_batch(100)
+    undisturbed.next_batch(100)
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(source.language_model(), "read", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            source.next_batch(300)  # the rest of this block, and then another
+    resumed = make()
+    resumed.load_state_dict(source.state_dict())
+    expected = undisturbed.next_batch(300).x
+    assert torch.equal(source.next_batch(300).x, expected)
+    assert torch.equal(resumed.next_batch(300).x, expected)
+
+
 def test_too_little_text_is_an_error(make: Make, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).write_text(f"Only {name}.")
