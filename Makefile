@@ -29,7 +29,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt plugins/requirements-dev.txt $(PL
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch setuptools wheel "flit_core>=3.9,<4"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation \
-		"qsae[dev] @ file://$(CURDIR)" --requirement plugins/requirements-dev.txt
+		--requirement plugins/requirements-dev.txt
 	touch $@
 
 clean:
