@@ -141,8 +141,7 @@ class Trainer:
             state = self.optimizer.state[parameter]
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 if f"adam.{key}.{name}" in tensors:
-                    stored = tensors[f"adam.{key}.{name}"]
-                    state[key] = stored.clone() if key == "step" else stored.to(parameter.device).clone()
+                    state[key] = tensors[f"adam.{key}.{name}"].to(parameter.device, copy=True)
 
     @contextlib.contextmanager
     def _autocast(self) -> Iterator[None]:

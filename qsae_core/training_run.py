@@ -98,7 +98,7 @@ class _TrainingRun:
 
     def _initialize(self, coders: Mapping[str, SparseCoder]) -> int:
         self.watcher.message(f"measuring statistics on {self.config.train.statistics_tokens} vectors")
-        sample = self.data.next_batch(self.config.train.statistics_tokens)
+        sample = self.data.next_batch(self.config.train.statistics_tokens).to("cpu")  # where coders begin
         if self.config.coder_slot == "sae" and sample.y is not sample.x:
             raise ConfigError(
                 f"SAE '{self.config.coder.use}' reconstructs its input, but the data has targets of its own",
