@@ -275,7 +275,7 @@ def test_a_run_that_is_cut_off_while_it_evaluates_resumes_there(vectors, monkeyp
 def test_the_float_twin_of_a_ternary_coder_is_a_topk_sae_bit_for_bit(vectors):
     ternary = run(configuration(vectors, run={"name": "ternary"}))
     topk = run(configuration(vectors, sae="topk", run={"name": "topk"}))
-    # a rotation changes what Adam does; the twin is rotated as the ternary coder is, a topk SAE only if told to
+    # a rotation changes what Adam does; the twin is rotated as the ternary coder is, topk only if told to
     assert _tensors_only(ternary, "float_twin") != _tensors_only(topk)
     rotated = run(configuration(vectors, sae={"use": "topk", "rotate": True}, run={"name": "rotated"}))
     assert _tensors_only(ternary, "float_twin") == _tensors_only(rotated)
