@@ -33,7 +33,7 @@ PROGRAMS = {
 }
 SECTIONS = list(dict.fromkeys(block.section for block in blocks(README)))
 BUILT_ELSEWHERE = {"Two commands", "Install"}
-"""Sections with tests of their own: `make` would set up an environment, and installing needs a closer look."""
+"""Sections with tests of their own: `make` would set up an environment; installing needs a closer look."""
 
 
 class Reader:

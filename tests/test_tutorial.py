@@ -81,6 +81,7 @@ def reader(tmp_path_factory) -> Reader:
     return reader
 
 
+@pytest.mark.slow
 def test_the_page_shows_every_file_that_it_changes(reader):
     marked = {block.mark.partition(": ")[2] for block in blocks(TUTORIAL) if block.mark}
     written = {
@@ -91,6 +92,7 @@ def test_the_page_shows_every_file_that_it_changes(reader):
     assert marked == written
 
 
+@pytest.mark.slow
 def test_the_project_file_is_the_one_that_new_plugin_writes(tmp_path, reader):
     """But for the description, and settings of ruff."""
     from qsae_cli.new_plugin import write_plugin
@@ -102,11 +104,13 @@ def test_the_project_file_is_the_one_that_new_plugin_writes(tmp_path, reader):
     assert re.sub("description = .*", "", shown) == re.sub("description = .*", "", fresh)
 
 
+@pytest.mark.slow
 def test_it_is_listed_with_its_rule_and_its_hook(reader):
     line = next(line for line in reader.outputs["qsae list-plugins"].splitlines() if DIST in line)
     assert re.sub(" +", " ", line) == f"{DIST} 0.1.0 ok sparsity: nucleus; hooks: qsae_train_end"
 
 
+@pytest.mark.slow
 def test_its_checks_pass_and_few_are_skipped(reader):
     output = reader.outputs[f"qsae check {DIST}"]
     counted = re.search(r"(\d+) checks, 0 failed", output)
@@ -117,6 +121,7 @@ def test_its_checks_pass_and_few_are_skipped(reader):
     assert int(passed[1]) >= 3 + 12
 
 
+@pytest.mark.slow
 def test_it_trains_and_its_hook_is_called(reader):
     (path,) = (reader.folder / "results" / "finished.txt").read_text().splitlines()
     assert (reader.folder / path / "metrics.json").exists()
@@ -124,6 +129,7 @@ def test_it_trains_and_its_hook_is_called(reader):
     assert pathlib.PurePath(path).as_posix() in output
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_package_and_the_entry_point(reader):
     (wheel,) = (reader.folder / "dist").glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
