@@ -1,6 +1,6 @@
 """Trains the built-in language model, from the text that every CPython has on disk.
 
-    python scripts/train_builtin.py --steps 3000 --minutes 60
+    python scripts/train_builtin.py --steps 3000
 
 A byte-level BPE tokenizer and a Llama-architecture model are trained on the Python standard library's
 source and documentation (`qsae_data_lm.corpus`), without the documents that the run-time split holds
@@ -130,7 +130,7 @@ def publish(
     tokenizer: PreTrainedTokenizerFast,
     train: list[Tokens],
     held_out: list[Tokens],
-    training: dict[str, float],
+    training: list[dict[str, float]],
 ) -> dict[str, Any]:
     """Writes the whole directory beside its place, measures what it wrote, and swaps it in by renaming."""
     fresh = Path(tempfile.mkdtemp(dir=out.parent, prefix=".builtin-"))
@@ -142,7 +142,7 @@ def publish(
     settings = json.loads((fresh / "tokenizer_config.json").read_text())
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # the name that transformers 4 knows too
     (fresh / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
-    report = {**measure(rounded.float(), tokenizer, train, held_out), "training": training}
+    report = {**measure(rounded.float(), tokenizer, train, held_out), "runs": training}
     (fresh / "training.json").write_text(json.dumps(report, indent=2) + "\n")
     fresh.chmod(0o755)
     for path in fresh.iterdir():
@@ -165,11 +165,17 @@ def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     texts, held_out_texts = split_texts()
-    tokenizer = train_tokenizer(texts, args.vocab_size)
+    if args.continue_from:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(args.continue_from)
+        model = LlamaForCausalLM.from_pretrained(args.continue_from, dtype=torch.float32).train()
+        before = json.loads((args.continue_from / "training.json").read_text())["runs"]
+    else:
+        tokenizer = train_tokenizer(texts, args.vocab_size)
+        model = make_model(len(tokenizer), tokenizer.bos_token_id)
+        before = []
     tokens, held_out = tokenize(tokenizer, texts), tokenize(tokenizer, held_out_texts)
     print(f"{len(texts)} documents, {sum(map(len, tokens)):,} tokens; held out: {len(held_out)}", flush=True)
 
-    model = make_model(len(tokenizer), tokenizer.bos_token_id)
     batches = Batches(tokens, tokenizer.bos_token_id, args.batch, args.seed)
     chosen = optimizers(model, args.lr, args.muon_lr)
     groups = [group for optimizer in chosen for group in optimizer.param_groups]
@@ -194,13 +200,13 @@ def train(args: argparse.Namespace) -> None:
         if progress >= 1 or elapsed > publish_at:
             publish_at = elapsed + 60 * args.save_minutes
             report = publish(
-                args.out, model, tokenizer, tokens, held_out, history(args, step, batches, elapsed)
+                args.out, model, tokenizer, tokens, held_out, [*before, history(args, step, batches, elapsed)]
             )
             print(json.dumps(report, indent=2), flush=True)
 
 
 def history(args: argparse.Namespace, step: int, batches: Batches, seconds: float) -> dict[str, float]:
-    """What the model has seen."""
+    """What this run has shown the model."""
     seen = step * args.batch * CONTEXT
     return {
         "seed": args.seed,
@@ -208,6 +214,8 @@ def history(args: argparse.Namespace, step: int, batches: Batches, seconds: floa
         "tokens": seen,
         "epochs": batches.epoch,
         "minutes": round(seconds / 60, 1),
+        "lr": args.lr,
+        "muon_lr": args.muon_lr,
     }
 
 
@@ -219,10 +227,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=BUILTIN)
     parser.add_argument("--steps", type=int, default=3000, help="budget in steps")
     parser.add_argument(
-        "--minutes", type=float, default=60, help="budget in wall time; the first to run out ends it"
+        "--minutes", type=float, default=math.inf, help="budget in wall time; the first to run out counts"
     )
     parser.add_argument(
         "--save-minutes", type=float, default=15, help="between two intermediate models; the first after 3"
+    )
+    parser.add_argument(
+        "--continue-from", type=Path, help="a published directory whose tokenizer and model to start from"
     )
     parser.add_argument("--vocab-size", type=int, default=4096)
     parser.add_argument("--batch", type=int, default=8, help="contexts of a step")
