@@ -13,10 +13,12 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from qsae_core.coder import CoderShape, Export, SparseCoder
-from qsae_core.compose import compose_coder
+from qsae_core.compose import activate_kernels, compose_coder
 from qsae_core.errors import ArtifactError, ConfigError, PluginError
 from qsae_core.files import atomic_folder, read_json
+from qsae_core.kernels import Kind
 from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, SLOTS
+from qsae_core.packed_rows import Arithmetic
 from qsae_core.plugins import load_plugins
 from qsae_core.tensor_files import load_tensors, save_tensors
 
@@ -65,26 +67,41 @@ def save(
 
 
 def load(
-    path: str | os.PathLike[str], *, device: str = "cpu", registry: Registry | None = None
+    path: str | os.PathLike[str],
+    *,
+    device: str = "cpu",
+    screen: Kind = "none",
+    arithmetic: Arithmetic = "exact",
+    kernels: str = "auto",
+    registry: Registry | None = None,
 ) -> SparseCoder:
     """A trained coder in evaluation mode, ready for ``encode``, ``decode`` and ``forward``.
 
-    Its reconstructions equal those of the model that was trained, in evaluation mode, bit for bit (on
-    the same machine and device).
+    A quantized decoder is read from its packed codes, a few rows at a time, and never becomes a float matrix.
+    As loaded by default the coder's reconstructions equal those of the model that was trained, in evaluation
+    mode, bit for bit (on the same machine and device).
 
     Args:
         path: a run's folder, its ``checkpoints/final``, or any folder with ``coder.json``.
         device: where to put it.
+        screen: ``int8`` or ``bf16``: encode through a low-precision product that names twice as many
+            candidates as the code keeps, and compute these again exactly; the codes are the same but for
+            about one entry in 10^4, and no float encoder is kept. ``none``: the exact product.
+        arithmetic: ``exact``, or ``fast``: where no compiled kernel reads the packed codes, decode from one
+            byte a weight with float32 sums whose rounding differs (relative error below 1e-6).
+        kernels: compiled operations: ``auto``, ``none`` or a set's name; they hold for the whole process.
         registry: the installed components; found by themselves when left out.
 
     Raises:
         ArtifactError: if nothing is there, a file is truncated or altered, or was made by a later format.
         PluginError: if a component's plugin is not installed; the message names the distribution.
+        ConfigError: if the coder cannot be screened, or a named kernel set cannot be used.
     """
     folder = artifact_folder(pathlib.Path(path))
     description = read_description(folder)
     tensors = load_tensors(folder / TENSORS, (folder / DESCRIPTION).read_text(encoding="utf-8"))
     registry = registry or load_plugins().registry
+    activate_kernels(kernels, registry)
     _check_installed(description, registry, str(folder / DESCRIPTION))
     shape = CoderShape(**description["shape"])
     coder = compose_coder(components(description), registry, shape, place=str(folder / DESCRIPTION))
@@ -94,6 +111,12 @@ def load(
         raise ArtifactError(
             f"does not fit the coder that it describes ({error})", where=str(folder)
         ) from error
+    refusal = coder.refusal_to_screen() if screen != "none" else None
+    if refusal:
+        raise ConfigError(f"cannot be screened: {refusal}", where=str(folder), allowed='screen="none"')
+    coder.screen = screen
+    for matrix in coder.matrices().values():
+        matrix.arithmetic = arithmetic
     return coder.to(device).eval()
 
 

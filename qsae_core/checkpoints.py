@@ -13,6 +13,7 @@ from torch import Tensor
 
 from qsae_core.data import DataSource
 from qsae_core.files import atomic_folder, read_json
+from qsae_core.prefetch import BatchReader
 from qsae_core.results import Run
 from qsae_core.tensor_files import load_tensors, save_tensors
 from qsae_core.trainer import Trainer
@@ -22,7 +23,7 @@ KEEP = 2
 """How many resume states stay; older ones are removed once a newer one is complete."""
 
 
-def save_state(run: Run, step: int, trainers: Mapping[str, Trainer], data: DataSource) -> pathlib.Path:
+def save_state(run: Run, step: int, trainers: Mapping[str, Trainer], data: BatchReader) -> pathlib.Path:
     """Write the state after ``step`` steps: weights, moments, counters, generators, the data's position."""
     folder = _folder(run, step)
     state = json.dumps({"step": step, "coders": list(trainers), "data": data.state_dict()})

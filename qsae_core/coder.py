@@ -13,6 +13,7 @@ from qsae_core.codes import SparseCodes
 from qsae_core.component import CoderConfig
 from qsae_core.data import Batch
 from qsae_core.errors import ConfigError
+from qsae_core.kernels import Kind
 from qsae_core.measures import Observation
 from qsae_core.normalization import Normalization
 from qsae_core.parts import Activation, Quantizer, SparsityRule
@@ -97,6 +98,9 @@ class SparseCoder(nn.Module, abc.ABC):
     without_gradient: ClassVar[frozenset[str]] = frozenset()
     """Parameters that the loss does not reach; checked by the conformance suite."""
 
+    screen: Kind = "none"
+    """How encoding looks for the largest latents: exactly, or among a low-precision product's candidates."""
+
     # --- what a variant defines
 
     @abc.abstractmethod
@@ -118,11 +122,23 @@ class SparseCoder(nn.Module, abc.ABC):
     def begin_training(self, budget: Budget) -> None:
         """Called before the first step, and again on resume, with the length of the run."""
 
+    def unit_norm_matrices(self) -> list[QuantizedMatrix]:
+        """Matrices whose masters keep rows of unit norm.
+
+        The trainer takes from their gradients what lies along the rows, and renormalises the rows after the
+        optimiser's step, in the same pass over memory.
+        """
+        return []
+
     def before_step(self) -> None:
-        """Called between backward and the optimiser's step: project gradients, apply masks."""
+        """Called between backward and the optimiser's step: change gradients, apply masks."""
 
     def after_step(self, step: int) -> None:
-        """Called after the optimiser's step number ``step`` (from 1): renormalise, re-draw masks."""
+        """Called after the optimiser's step number ``step`` (from 1): re-draw masks."""
+
+    def refusal_to_screen(self) -> str | None:
+        """Why ``screen`` cannot be other than ``none`` here; None where it can."""
+        return "it does not encode through a screen"
 
     def dead_share(self) -> float | None:
         """Dead latents as a share of all; None where the coder does not count them."""
@@ -170,7 +186,7 @@ class SparseCoder(nn.Module, abc.ABC):
 
     def atom_norms(self) -> Tensor:
         """float32 ``[F]``: norms of ``atoms()``, without building them where a rotation keeps norms."""
-        return self.decoder_matrix()().norm(dim=1) * self.norm_out.scale
+        return self.decoder_matrix().rows().norms() * self.norm_out.scale
 
     def decoder_matrix(self) -> QuantizedMatrix:
         """The matrix whose rows are the atoms; coders with several decoders override atoms and norms."""
@@ -226,7 +242,10 @@ class SparseCoder(nn.Module, abc.ABC):
     def _fit_normalization(self, sample: Batch) -> None:
         rotate = self.config.rotate
         if rotate == "auto":
-            rotate = any(not m.quantizer.is_identity for m in self.matrices().values())
+            # outlier dimensions spoil the grid of an int8 screen as they spoil a quantizer's
+            rotate = self.screen == "int8" or any(
+                not m.quantizer.is_identity for m in self.matrices().values()
+            )
         self.norm_in.fit(sample.x, rotate=bool(rotate))
         if not self.is_autoencoder:
             self.norm_target.fit(sample.y, rotate=bool(rotate))

@@ -5,7 +5,8 @@ Shapes: B tokens, F latents, N entries.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ class SparseCodes:
         offsets: int64 ``[B + 1]``, starts at 0 and ends at N.
         n_latents: F.
         k: entries per token where every token has the same number of them, else None.
+        memo: what operations have derived from the support (its order by latent); shared by all codes that
+            ``with_values`` makes of these, and not part of their value.
     """
 
     indices: Tensor
@@ -31,6 +34,7 @@ class SparseCodes:
     offsets: Tensor
     n_latents: int
     k: int | None = None
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @staticmethod
     def from_top_k(indices_BK: Tensor, values_BK: Tensor, n_latents: int) -> SparseCodes:
@@ -60,12 +64,11 @@ class SparseCodes:
     @property
     def rows(self) -> Tensor:
         """int64 ``[N]``: the token of each entry."""
+        tokens = torch.arange(self.batch_size, device=self.offsets.device)
+        if self.k is not None:
+            return tokens[:, None].expand(-1, self.k).reshape(-1)
         counts = self.offsets[1:] - self.offsets[:-1]
-        return torch.repeat_interleave(
-            torch.arange(self.batch_size, device=self.offsets.device),
-            counts,
-            output_size=self.indices.numel(),
-        )
+        return torch.repeat_interleave(tokens, counts, output_size=self.indices.numel())
 
     @property
     def active(self) -> Tensor:
@@ -82,6 +85,8 @@ class SparseCodes:
 
     def l0(self) -> Tensor:
         """int64 ``[B]``: active latents of each token."""
+        if self.k is not None:
+            return self.active.view(self.batch_size, self.k).sum(1)
         counts = torch.zeros(self.batch_size, dtype=torch.int64, device=self.indices.device)
         return counts.index_add_(0, self.rows, self.active.to(torch.int64))
 

@@ -97,6 +97,9 @@ class DataSource(abc.ABC):
     layer: str
     """For result paths: the layer (``"9"``), or what stands for it (``"tensors"``)."""
 
+    prefetch: int = 0
+    """TODO"""
+
     def __init__(self, config: ComponentConfig, *, seed: int = 0, device: str = "cpu") -> None:
         self.config, self.seed, self.device = config, seed, device
 

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from qsae_core import kernels
 from qsae_core.codes import SparseCodes
-from qsae_core.parts import Activation
+from qsae_core.component import ComponentConfig
+from qsae_core.kernels import Matrix, as_rows
+from qsae_core.parts import Activation, SparsityRule
 
 DEAD_AFTER_TOKENS = 10_000_000
 
@@ -50,12 +52,13 @@ class DeadLatents(nn.Module):
 def auxk_loss(
     x_BD: Tensor,
     residual_BD: Tensor,
-    W_enc_FD: Tensor,
+    W_enc_FD: Matrix,
     bias_F: Tensor,
-    W_dec_FD: Tensor,
+    W_dec_FD: Matrix,
     dead_F: Tensor,
     activation: Activation,
     k_aux: int,
+    offset_D: Tensor | None = None,
 ) -> Tensor:
     """The auxiliary loss of Gao et al. (2024): the top ``k_aux`` dead latents model what the live ones left.
 
@@ -63,7 +66,7 @@ def auxk_loss(
     or the denominator vanishes.
 
     Args:
-        x_BD: what the encoder multiplies.
+        x_BD: what the encoder multiplies, ``offset_D`` subtracted from it first.
         residual_BD: ``e``; its gradient is stopped here.
         dead_F: bool, which latents are dead.
         k_aux: dead latents per token, at most as many as there are.
@@ -71,15 +74,16 @@ def auxk_loss(
     dead = torch.nonzero(dead_F).squeeze(1)
     if dead.numel() == 0:
         return residual_BD.new_zeros(())
-    k = min(k_aux, dead.numel())
-
-    def select(latents_CF: Tensor) -> SparseCodes:
-        values, indices = torch.topk(latents_CF, k, dim=1, sorted=False)
-        return SparseCodes.from_top_k(indices, values, dead.numel())
-
-    codes = kernels.encode(x_BD, W_enc_FD[dead], bias_F[dead], _Subset(activation, dead), select)
+    codes = kernels.encode(
+        x_BD,
+        as_rows(W_enc_FD).take(dead),
+        bias_F[dead],
+        _Subset(activation, dead),
+        _Largest(min(k_aux, dead.numel()), dead.numel()),
+        offset_D=offset_D,
+    )
     error = residual_BD.detach()
-    modelled = kernels.decode(codes, W_dec_FD[dead])
+    modelled = kernels.decode(codes, as_rows(W_dec_FD).take(dead))
     spread = (error - error.mean(0)).square().sum()
     return ((error - modelled).square().sum() / spread).nan_to_num(nan=0.0, posinf=0.0)
 
@@ -89,7 +93,7 @@ class _Subset(Activation):
 
     def __init__(self, whole: Activation, subset: Tensor) -> None:
         super().__init__(whole.config, subset.numel())
-        self.whole, self.subset = whole, subset
+        self.whole, self.subset, self.keeps_order = whole, subset, whole.keeps_order  # type: ignore[misc]
 
     def forward(self, pre_acts: Tensor, latent_index: Tensor | None = None) -> Tensor:
         """Look each entry's latent up in the whole dictionary."""
@@ -97,3 +101,17 @@ class _Subset(Activation):
             return self.whole(pre_acts, self.subset[latent_index.long()])
         index = self.subset.expand(pre_acts.shape).reshape(-1)
         return self.whole(pre_acts.reshape(-1), index).view_as(pre_acts)
+
+
+class _Largest(SparsityRule):
+    """The k largest latents of each token."""
+
+    def __init__(self, k: int, n_latents: int) -> None:
+        super().__init__(ComponentConfig(), n_latents)
+        self.fixed_k = k
+
+    def select(self, latents_BF: Tensor, importance_F: Tensor | None = None) -> SparseCodes:
+        """Importance plays no part among dead latents."""
+        assert self.fixed_k is not None
+        values, indices = kernels.top_k(latents_BF, self.fixed_k)
+        return SparseCodes.from_top_k(indices, values, self.n_latents)

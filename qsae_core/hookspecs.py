@@ -69,6 +69,11 @@ def qsae_register_formats() -> list[ComponentSpec]:  # type: ignore[empty-body]
 
 
 @hookspec
+def qsae_register_kernels() -> list[ComponentSpec]:  # type: ignore[empty-body]
+    """Compiled operations for a type of device. Each target subclasses ``qsae_core.parts.KernelSet``."""
+
+
+@hookspec
 def qsae_register_trackers() -> list[ComponentSpec]:  # type: ignore[empty-body]
     """Experiment trackers. Each target subclasses ``qsae_core.parts.Tracker``."""
 

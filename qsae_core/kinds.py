@@ -34,6 +34,7 @@ KINDS: dict[str, Kind] = {
         Kind("metric", "qsae_register_metrics", "qsae_core.measures:Metric", "metrics"),
         Kind("evaluation", "qsae_register_evaluations", "qsae_core.measures:Evaluation", "evaluations"),
         Kind("format", "qsae_register_formats", "qsae_core.parts:CheckpointFormat", "formats"),
+        Kind("kernel", "qsae_register_kernels", "qsae_core.parts:KernelSet", "kernel sets"),
         Kind("tracker", "qsae_register_trackers", "qsae_core.parts:Tracker", "trackers"),
     )
 }

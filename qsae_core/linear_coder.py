@@ -16,8 +16,10 @@ from qsae_core.codes import SparseCodes
 from qsae_core.component import AuxKConfig, CoderConfig
 from qsae_core.data import Batch
 from qsae_core.dead_latents import DeadLatents, auxk_loss
+from qsae_core.kernels import Matrix, as_rows
+from qsae_core.parts import SparsityRule
 from qsae_core.precision import full_precision
-from qsae_core.quantized_matrix import QuantizedMatrix, normalize_rows_, project_out_rows_
+from qsae_core.quantized_matrix import QuantizedMatrix, normalize_rows_
 
 
 class LinearCoder(SparseCoder):
@@ -48,33 +50,42 @@ class LinearCoder(SparseCoder):
 
     # --- the maths, in the normalised space; matrices are read once a step and passed on
 
-    def encode_normalized(self, x_BD: Tensor, W_enc_FD: Tensor, W_dec_FE: Tensor) -> SparseCodes:
+    def encode_normalized(self, x_BD: Tensor, W_enc_FD: Matrix, W_dec_FE: Matrix) -> SparseCodes:
         """Codes of normalised inputs; ranked by ``f_j ||w_j||`` where rows are not of unit norm."""
-        norms = None if self.unit_norm_rows else W_dec_FE.detach().norm(dim=1)
-        bias = self.encoder_bias(W_enc_FD)
         return kernels.encode(
-            x_BD, W_enc_FD, bias, self.activation, lambda latents: self.sparsity.select(latents, norms)
+            x_BD,
+            W_enc_FD,
+            self.b_enc,
+            self.activation,
+            self.sparsity,
+            importance_F=None if self.unit_norm_rows else as_rows(W_dec_FE).norms().detach(),
+            offset_D=self.encoder_offset,
+            screen=self.screen,
         )
 
-    def decode_normalized(self, codes: SparseCodes, W_dec_FE: Tensor) -> Tensor:
+    def decode_normalized(self, codes: SparseCodes, W_dec_FE: Matrix) -> Tensor:
         """``f W_dec + b_dec``: the normalised reconstruction ``[B, E]``."""
         return kernels.decode(codes, W_dec_FE) + self.b_dec
 
+    @property
+    def encoder_offset(self) -> Tensor | None:
+        """``[D]``: what is subtracted from inputs before the encoder, ``b_dec``; None where nothing is."""
+        return self.b_dec if self.subtract_b_dec else None
+
     @full_precision
     def encoder_bias(self, W_enc_FD: Tensor) -> Tensor:
-        """``[F]``: ``b_enc - W_enc b_dec``, or ``b_enc`` where ``b_dec`` is not subtracted.
-
-        ``x - b_dec`` folded into the bias this way leaves x without a gradient to compute.
-        """
+        """``[F]``: ``b_enc - W_enc b_dec``, or ``b_enc``: the bias of an encoder without offset."""
         return self.b_enc - W_enc_FD @ self.b_dec if self.subtract_b_dec else self.b_enc
 
-    def penalty(self, codes: SparseCodes, W_dec_FE: Tensor) -> dict[str, Tensor]:
+    def penalty(self, codes: SparseCodes, W_dec_FE: Matrix) -> dict[str, Tensor]:
         """The sparsity rule's term of the loss, or nothing."""
-        term = self.sparsity.penalty(codes, W_dec_FE.norm(dim=1))
+        if type(self.sparsity).penalty is SparsityRule.penalty:
+            return {}  # the norms of all rows are not read for nothing
+        term = self.sparsity.penalty(codes, as_rows(W_dec_FE).norms())
         return {} if term is None else {"sparsity": term}
 
     def auxk(
-        self, x_BD: Tensor, residual_BE: Tensor, W_enc_FD: Tensor, W_dec_FE: Tensor
+        self, x_BD: Tensor, residual_BE: Tensor, W_enc_FD: Matrix, W_dec_FE: Matrix
     ) -> dict[str, Tensor]:
         """AuxK (Gao et al., 2024) in units of the residual's variance, while training; or nothing.
 
@@ -87,11 +98,12 @@ class LinearCoder(SparseCoder):
             x_BD,
             residual_BE,
             W_enc_FD,
-            self.encoder_bias(W_enc_FD),
+            self.b_enc,
             W_dec_FE,
             self.dead.mask(),
             self.activation,
             config.k_aux or self.shape.d_in // 2,
+            self.encoder_offset,
         )
         return {"auxk": config.auxk_coefficient * loss}
 
@@ -104,11 +116,11 @@ class LinearCoder(SparseCoder):
 
     def encode(self, x: Tensor) -> SparseCodes:
         """``[B, D]`` in the data's space -> codes."""
-        return self.encode_normalized(self.norm_in(x), self.W_enc(), self.W_dec())
+        return self.encode_normalized(self.norm_in(x), self.W_enc.rows(), self.W_dec.rows())
 
     def decode(self, codes: SparseCodes) -> Tensor:
         """Codes -> ``[B, E]`` in the data's space."""
-        return self.norm_out.inverse(self.decode_normalized(codes, self.W_dec()))
+        return self.norm_out.inverse(self.decode_normalized(codes, self.W_dec.rows()))
 
     @torch.no_grad()
     def initialize(self, sample: Batch) -> None:
@@ -118,6 +130,10 @@ class LinearCoder(SparseCoder):
         for matrix in self.matrices().values():
             matrix.quantizer.initialize(matrix.master.detach())
 
+    def refusal_to_screen(self) -> str | None:
+        """Why ``screen`` cannot be used, from the sparsity rule and the activation; None where it can."""
+        return kernels.refusal_to_screen(self.activation, self.sparsity)
+
     def begin_training(self, budget: Budget) -> None:
         """Scale the dead threshold to the run's length."""
         self.dead.set_threshold(self.config.dead_after_tokens, budget.tokens)
@@ -126,16 +142,9 @@ class LinearCoder(SparseCoder):
         """Latents that have not fired for ``dead_after_tokens``, as a share of all."""
         return self.dead.share()
 
-    def before_step(self) -> None:
-        """Project the decoder's gradient off its unit-norm rows."""
-        weight = self.W_dec.master
-        if self.unit_norm_rows and weight.grad is not None:
-            project_out_rows_(weight.grad, weight)
-
-    def after_step(self, step: int) -> None:
-        """Renormalise the decoder's rows."""
-        if self.unit_norm_rows:
-            normalize_rows_(self.W_dec.master)
+    def unit_norm_matrices(self) -> list[QuantizedMatrix]:
+        """The decoder, where its rows have unit norm."""
+        return [self.W_dec] if self.unit_norm_rows else []
 
 
 def _unit_rows(rows: int, columns: int) -> Tensor:

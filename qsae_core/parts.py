@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import abc
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -47,6 +47,17 @@ class Packed:
     def bits_per_weight(self) -> float:
         """Everything that is stored (codes, scales, masks, codebooks), in bits, per weight of the matrix."""
         return 8 * self.n_bytes / (self.shape[0] * self.shape[1])
+
+
+class Lookup(NamedTuple):
+    """A matrix whose entry is ``points[code] * scale of its row``, that product rounded to float32 once."""
+
+    codes: Tensor
+    """uint8 ``[F, D]``."""
+    points: Tensor
+    """float32 ``[G]``, ascending, at most 256."""
+    scales: Tensor
+    """float32 ``[F]``."""
 
 
 class Quantizer(nn.Module, abc.ABC):
@@ -85,6 +96,22 @@ class Quantizer(nn.Module, abc.ABC):
         """float ``[G]``: the values of ``W_hat / scale`` in ascending order; None if not a fixed grid."""
         return None
 
+    by_row: bool = False
+    """Whether a row's quantized values depend on that row alone (the last bit of its scale aside), so that
+    training may call ``fake_quantize`` with the rows that a batch touches."""
+
+    def unpack_rows(self, packed: Packed, rows_R: Tensor) -> Tensor:
+        """float32 ``[R, D]``: these rows of ``unpack(packed)``, bit for bit.
+
+        Decoding reads packed matrices through this. The default unpacks the whole matrix; a quantizer whose
+        codes lie row by row overrides it.
+        """
+        return self.unpack(packed).index_select(0, rows_R)
+
+    def lookup(self, packed: Packed) -> Lookup | None:
+        """The packed matrix as codes into a table of points, a scale per row; None where it is not one."""
+        return None
+
     @property
     def is_identity(self) -> bool:
         """Whether this quantizer leaves weights as they are (only ``none`` says so)."""
@@ -96,6 +123,10 @@ class Activation(nn.Module, abc.ABC):
 
     straight_through: ClassVar[bool] = False
     """Whether its gradient is a surrogate and not the derivative; checked by the conformance suite."""
+    keeps_order: ClassVar[bool] = False
+    """Whether latents rank as their pre-activations do: one function for all latents, non-decreasing, with
+    ``f(c z) = c f(z)`` for c > 0. The largest latents are then found among pre-activations, and only those
+    are passed through the activation."""
 
     def __init__(self, config: ComponentConfig, n_latents: int) -> None:
         super().__init__()
@@ -115,13 +146,23 @@ class Activation(nn.Module, abc.ABC):
 class SparsityRule(nn.Module, abc.ABC):
     """Decides which latents stay in the code, and what sparsity costs. Built as ``Class(config, n_latents)``.
 
-    ``select`` sees a chunk of rows of a batch, never the whole ``[B, F]`` tensor at once.
+    ``select`` sees a chunk of rows of a batch, never the whole ``[B, F]`` tensor at once. A rule that ranks
+    the latents of different tokens against each other keeps its budget in ``begin_batch``, gives a superset
+    in ``select``, chunk after chunk, and decides in ``finish_batch``.
     """
 
     fixed_k: int | None = None
     """Entries per token where that is constant (at most n_latents); None where it varies."""
     selects_largest: ClassVar[bool] = True
-    """Whether a fixed number of entries means the largest ones; checked by the conformance suite."""
+    """Whether a fixed number of entries means the largest ones; checked by the conformance suite. Such a rule
+    may see the largest candidates of each token alone (``train.screen``), as a chunk ``[C, m]``."""
+
+    def begin_batch(self, batch_size: int) -> None:
+        """Called before the first ``select`` of a batch of that many tokens."""
+
+    def finish_batch(self, codes: SparseCodes, importance_F: Tensor | None = None) -> SparseCodes:
+        """Called with what ``select`` kept of all chunks; gives the codes of the batch. Without gradient."""
+        return codes
 
     def __init__(self, config: ComponentConfig, n_latents: int) -> None:
         super().__init__()
@@ -182,3 +223,30 @@ class CheckpointFormat(abc.ABC):
     @abc.abstractmethod
     def write(self, coder: SparseCoder, path: pathlib.Path) -> None:
         """Write the coder as that library would have."""
+
+
+class KernelSet(abc.ABC):
+    """Compiled operations of ``qsae_core.kernels`` for one type of device. Built as ``Class(config)``.
+
+    Core compares every operation with its own on small inputs when the set is activated, and uses those that
+    agree. An operation takes and gives what the function of its name in ``qsae_core.kernels`` does:
+    contiguous float32 tensors (indices int32, offsets int64), without gradient.
+    """
+
+    device: ClassVar[str]
+    """``torch.device.type`` of the tensors it works on: ``cpu``, ``cuda``."""
+
+    def __init__(self, config: ComponentConfig) -> None:
+        self.config = config
+
+    @abc.abstractmethod
+    def unavailable(self) -> str | None:
+        """Why the set cannot be used on this machine, in a sentence; None where it can."""
+
+    @abc.abstractmethod
+    def operations(self) -> Mapping[str, Callable[..., Any]]:
+        """Name -> function, for the operations that this machine supports."""
+
+    def describe(self) -> dict[str, str]:
+        """What it runs on (``{"isa": "avx512"}``), for tables and records."""
+        return {}

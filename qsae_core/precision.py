@@ -1,4 +1,4 @@
-"""Which products autocast may lower, and which it may not."""
+"""Products that autocast may not lower."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def full_precision(function: Function) -> Function:
-    """Keep autocast away from a function whose products must have the dtype of their inputs.
+    """Keep a caller's autocast away from a function whose products must have the dtype of their inputs.
 
-    Under ``train.precision: bf16`` only the encoder's dense product, which selects latents, runs in bf16.
+    A coder spliced into a language model that runs under autocast computes as it was trained.
     """
 
     @functools.wraps(function)

@@ -7,15 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qsae_core.kernels import DenseRows, Rows
+from qsae_core.packed_rows import Arithmetic, MasterRows, PackedRows
 from qsae_core.parts import Packed, Quantizer
 
 
 class QuantizedMatrix(nn.Module):
-    """A matrix ``[F, D]`` that a coder reads by calling it.
+    """A matrix ``[F, D]`` that a coder reads through ``rows()``, or whole by calling it.
 
     Training reads ``quantizer.fake_quantize(weight)``, or the master itself while ``quantizing`` is False
     (a float warm start); evaluation always reads the quantized matrix and computes it once. After
-    ``restore`` the master is gone and the packed tensors are what there is.
+    ``restore`` the master is gone: ``rows()`` reads packed codes, and only a call unpacks them to floats.
     """
 
     weight: nn.Parameter | None
@@ -26,13 +28,36 @@ class QuantizedMatrix(nn.Module):
         self.quantizer = quantizer
         self.quantizing = True
         self.shape = (weight_FD.shape[0], weight_FD.shape[1])
+        self.arithmetic: Arithmetic = "exact"
         self._packed: Packed | None = None
         self._cache: tuple[int, Tensor] | None = None
+        self._rows: tuple[int, Rows] | None = None
+
+    def rows(self) -> Rows:
+        """The matrix for the operations of ``qsae_core.kernels``; read it once a step and pass it on."""
+        if self._packed is not None:
+            if self._rows is None:
+                self._rows = (0, self._stored_rows(self._packed))
+            return self._rows[1]
+        if self.training and self.quantizing and not self.quantizer.is_identity:
+            return MasterRows(self.master, self.quantizer)
+        if self.training or torch.is_grad_enabled():
+            return DenseRows(self())
+        version = self.master._version
+        if self._rows is None or self._rows[0] != version:
+            self._rows = (version, DenseRows(self()))
+        return self._rows[1]
+
+    def _stored_rows(self, packed: Packed) -> Rows:
+        if self.quantizer.is_identity:
+            return DenseRows(self.quantizer.unpack(packed))
+        return PackedRows(packed, self.quantizer, self.arithmetic)
 
     def forward(self) -> Tensor:
-        """The matrix as the coder uses it, ``[F, D]``."""
-        if self.weight is None:
-            return self._restored()
+        """The whole matrix as the coder uses it, ``[F, D]`` floats; a packed one is unpacked at each call."""
+        if self._packed is not None:
+            return self.quantizer.unpack(self._packed)
+        assert self.weight is not None
         if self.training:
             return self.quantizer.fake_quantize(self.weight) if self.quantizing else self.weight
         if torch.is_grad_enabled():
@@ -53,8 +78,9 @@ class QuantizedMatrix(nn.Module):
         return self.weight
 
     def train(self, mode: bool = True) -> QuantizedMatrix:
-        """Switch mode; the cached quantized matrix is dropped."""
-        self._cache = None
+        """Switch mode; the cached quantized matrix is dropped, and stays where it is the only form."""
+        if self._packed is None:
+            self._cache, self._rows = None, None
         return super().train(mode)
 
     @torch.no_grad()
@@ -70,20 +96,14 @@ class QuantizedMatrix(nn.Module):
 
     def restore(self, tensors: dict[str, Tensor], shape: tuple[int, int], layout: dict[str, Any]) -> None:
         """Become the matrix of a stored form; ``forward`` then gives ``quantizer.unpack`` of it."""
-        self.weight, self._cache = None, None
+        self.weight, self._cache, self._rows = None, None, None
         self._packed = Packed(tensors, shape, layout)
-
-    def _restored(self) -> Tensor:
-        assert self._packed is not None
-        if self._cache is None:
-            self._cache = (0, self.quantizer.unpack(self._packed))
-        return self._cache[1]
 
     def _apply(self, fn: Any, recurse: bool = True) -> QuantizedMatrix:
         if self._packed is not None:  # move the stored tensors without changing their dtype
             moved = {n: t.to(fn(torch.empty(0)).device) for n, t in self._packed.tensors.items()}
             self._packed = Packed(moved, self._packed.shape, self._packed.layout)
-        self._cache = None
+        self._cache, self._rows = None, None
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
 
@@ -92,10 +112,3 @@ def normalize_rows_(weight_FD: Tensor) -> None:
     """Scale every row of a matrix to unit norm, in place; zero rows stay zero."""
     norms = weight_FD.norm(dim=1, keepdim=True)
     weight_FD.div_(norms.clamp_min_(torch.finfo(weight_FD.dtype).tiny))
-
-
-@torch.no_grad()
-def project_out_rows_(gradient_FD: Tensor, weight_FD: Tensor) -> None:
-    """Remove from each row of a gradient its component along the (unit-norm) row of the weight, in place."""
-    along = torch.einsum("fd,fd->f", gradient_FD, weight_FD)
-    gradient_FD.addcmul_(weight_FD, along[:, None], value=-1.0)

@@ -31,8 +31,10 @@ class TrainConfig(ComponentConfig):
     clip: Annotated[float, Field(gt=0)] | None = option(
         1.0, "largest norm of the gradient of all parameters together; none: no clipping"
     )
-    precision: Literal["fp32", "bf16"] = option(
-        "fp32", "arithmetic of matrix products: fp32, or bf16 autocast; masters and moments stay fp32"
+    screen: Literal["none", "bf16", "int8"] = option(
+        "none",
+        "find the largest latents among twice as many candidates from a bf16 or int8 product, and compute "
+        "these again in fp32; none: from the fp32 product of the whole encoder",
     )
     quantize_after: float = option(
         0.5, "share of the steps trained in float before training passes through the quantizers", ge=0, le=1
@@ -40,6 +42,7 @@ class TrainConfig(ComponentConfig):
     statistics_tokens: int = option(
         16384, "training vectors from which normalisation and initial values are computed", gt=0
     )
+    prefetch: NotNegative | Literal["auto"] = option("auto", "TODO")
     log_every: Positive | Literal["auto"] = option(
         "auto", "steps between logged lines; auto: 200 lines a run"
     )
@@ -100,6 +103,10 @@ class RunSettings(ComponentConfig):
         True,
         "where anything is quantized, also train the same coder in full precision on the same batches, and "
         "show both",
+    )
+    kernels: str = option(
+        "auto",
+        "compiled operations: auto (every installed kernel set that works here), none, or a set's name",
     )
     threads: Positive | None = option(None, "CPU threads of torch; none: as many as torch takes by itself")
 

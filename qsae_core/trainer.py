@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -12,7 +11,8 @@ from torch import Tensor
 
 from qsae_core.coder import Budget, LossOutput, SparseCoder
 from qsae_core.data import Batch
-from qsae_core.errors import TrainingError
+from qsae_core.errors import ConfigError, TrainingError
+from qsae_core.optimizer import Adam
 
 if TYPE_CHECKING:
     from qsae_core.run_settings import TrainConfig
@@ -36,6 +36,10 @@ def schedule(step: int, steps: int, warmup: float, decay: float) -> float:
     rise = (step + 1) / warm if step + 1 < warm else 1.0
     fall = (steps - step) / cool if steps - step < cool else 1.0
     return min(rise, fall)
+
+
+RECALL_TOKENS = 64
+"""Tokens of a batch on which a screen's recall is measured, at every logged step."""
 
 
 class StepSums(NamedTuple):
@@ -66,11 +70,27 @@ class Trainer:
             auto_learning_rate(coder.n_latents, self.steps) if config.lr == "auto" else float(config.lr)
         )
         self.parameters = {n: p for n, p in coder.named_parameters() if p.requires_grad}
-        self.optimizer = torch.optim.Adam(
-            self.parameters.values(), lr=self.peak_rate, betas=(config.beta1, config.beta2), fused=True
+        self.optimizer = Adam(
+            self.parameters,
+            [matrix.master for matrix in coder.unit_norm_matrices()],
+            beta1=config.beta1,
+            beta2=config.beta2,
+            clip=config.clip,
         )
+        self.rate = 0.0
         self.sums: list[StepSums] = []
+        self._use_screen()
         coder.begin_training(Budget(self.steps, config.n_tokens, config.batch_size))
+
+    def _use_screen(self) -> None:
+        reason = self.coder.refusal_to_screen()
+        if self.config.screen != "none" and reason is not None:
+            raise ConfigError(
+                f"{self.name} cannot be trained with screen {self.config.screen!r}: {reason}",
+                where="train.screen",
+                allowed="none, or a coder with a sparsity rule such as topk",
+            )
+        self.coder.screen = self.config.screen
 
     @property
     def quantize_from(self) -> int:
@@ -85,22 +105,17 @@ class Trainer:
         """
         coder = self.coder.train()
         coder.quantize_weights(step >= self.quantize_from)
-        rate = self.peak_rate * schedule(step, self.steps, self.config.warmup, self.config.decay)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
-            output = coder.loss(batch)
-            total = torch.stack(list(output.terms.values())).sum()
+        self.rate = self.peak_rate * schedule(step, self.steps, self.config.warmup, self.config.decay)
+        output = coder.loss(batch)
+        total = torch.stack(list(output.terms.values())).sum()
         if not math.isfinite(total.item()):
             raise TrainingError(_non_finite(self.name, step, output, batch))
         total.backward()
         coder.before_step()
-        limit = math.inf if self.config.clip is None else self.config.clip
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit)
-        self.optimizer.step()
+        norm = self.optimizer.step(self.rate)
         coder.after_step(step + 1)
         self.sums.append(_sums(output, norm))
+        self.last_inputs = batch.x[:RECALL_TOKENS]
 
     def report(self) -> dict[str, float | None]:
         """Means over the steps since the last report; shares and rates as they stand now."""
@@ -115,7 +130,9 @@ class Trainer:
         values["l0"] = sum(s.active for s in sums) / sum(s.tokens for s in sums)
         values["dead"] = self.coder.dead_share()
         values["grad_norm"] = sum(s.grad_norm for s in sums) / steps
-        values["lr"] = self.optimizer.param_groups[0]["lr"]
+        values["lr"] = self.rate
+        if self.coder.screen != "none":
+            values["screen_recall"] = screen_recall(self.coder, self.last_inputs)
         self.sums = []
         return values
 
@@ -124,9 +141,7 @@ class Trainer:
     def state(self) -> dict[str, Tensor]:
         """Everything from which ``load_state`` continues bit for bit: weights, buffers, Adam's moments."""
         tensors = {f"coder.{n}": t for n, t in self.coder.state_dict().items()}
-        for name, parameter in self.parameters.items():
-            for key, value in self.optimizer.state[parameter].items():
-                tensors[f"adam.{key}.{name}"] = value
+        tensors |= {f"adam.{n}": t for n, t in self.optimizer.state().items()}
         return {name: tensor.detach() for name, tensor in tensors.items()}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
@@ -135,24 +150,32 @@ class Trainer:
         Raises:
             RuntimeError: if the tensors are not those of this coder.
         """
-        prefix = "coder."
-        self.coder.load_state_dict({n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)})
-        for name, parameter in self.parameters.items():
-            state = self.optimizer.state[parameter]
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                if f"adam.{key}.{name}" in tensors:
-                    state[key] = tensors[f"adam.{key}.{name}"].to(parameter.device, copy=True)
-
-    @contextlib.contextmanager
-    def _autocast(self) -> Iterator[None]:
-        with torch.autocast(
-            self.coder.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bf16"
-        ):
-            yield
+        coder, adam = (
+            {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
+            for prefix in ("coder.", "adam.")
+        )
+        self.coder.load_state_dict(coder)
+        self.optimizer.load_state(adam)
 
 
 @torch.no_grad()
-def _sums(output: LossOutput, grad_norm: Tensor) -> StepSums:
+def screen_recall(coder: SparseCoder, x: Tensor) -> float | None:
+    """Share of the exact code's active entries that the screened code of ``x`` has; None without any."""
+    screened, kind = coder.encode(x), coder.screen
+    try:
+        coder.screen = "none"
+        exact = coder.encode(x)
+    finally:
+        coder.screen = kind
+    in_screened = torch.zeros(exact.batch_size, exact.n_latents, dtype=torch.bool, device=x.device)
+    in_screened[screened.rows, screened.indices.long()] = True
+    active = exact.active
+    found = in_screened[exact.rows[active], exact.indices[active].long()]
+    return found.double().mean().item() if found.numel() else None
+
+
+@torch.no_grad()
+def _sums(output: LossOutput, grad_norm: float) -> StepSums:
     target = output.target.detach().flatten(1)
     error = (target - output.reconstruction.detach().flatten(1)).square().sum(dtype=torch.float64)
     spread = (target - target.mean(0)).square().sum(dtype=torch.float64)
@@ -163,7 +186,7 @@ def _sums(output: LossOutput, grad_norm: Tensor) -> StepSums:
         squared_error=error.item(),
         spread=spread.item(),
         active=float(output.codes.active.sum()),
-        grad_norm=grad_norm.item(),
+        grad_norm=grad_norm,
     )
 
 

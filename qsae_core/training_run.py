@@ -11,6 +11,7 @@ import torch
 from qsae_core import artifact, checkpoints
 from qsae_core.coder import SparseCoder
 from qsae_core.compose import (
+    activate_kernels,
     compose_coder,
     compose_data,
     compose_evaluations,
@@ -22,6 +23,7 @@ from qsae_core.errors import ConfigError, TrainingError
 from qsae_core.evaluation import evaluate, measure_held_out
 from qsae_core.files import write_json
 from qsae_core.interrupt import Interrupt
+from qsae_core.prefetch import BatchReader
 from qsae_core.results import Run, now, open_run, run_path
 from qsae_core.run_config import RunConfig
 from qsae_core.run_setup import float_twin, resolve_device, shape_of
@@ -45,6 +47,8 @@ def train(config: RunConfig, plugins: Plugins, watcher: Watcher) -> Run:
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     device = resolve_device(config.run.device)
+    for active in activate_kernels(config.run.kernels, plugins.registry):
+        watcher.message(str(active))
     data = compose_data(config, plugins.registry, device=device)
     try:
         return _TrainingRun(config, plugins, watcher, data, device).carry_out()
@@ -107,6 +111,7 @@ class _TrainingRun:
                 next="qsae list-plugins shows the installed transcoders",
             )
         for coder in coders.values():
+            coder.screen = self.config.train.screen  # an int8 screen wants rotated inputs
             coder.initialize(sample)
         self._make_trainers(coders)
         torch.manual_seed(self.config.run.seed)
@@ -136,10 +141,10 @@ class _TrainingRun:
         self.watcher.start(self.run, first, self.steps)
         started = time.perf_counter()
         spent, since_log = 0.0, 0
-        with Interrupt() as interrupt:
+        with Interrupt() as interrupt, self._open_batches(first) as self.batches:
             for step in range(first, self.steps):
                 clock = time.perf_counter()
-                batch = self.data.next_batch(settings.batch_size).to(self.device)
+                batch = self.batches.next_batch()
                 self._step(batch, step)
                 spent, since_log = spent + time.perf_counter() - clock, since_log + len(batch)
                 done = step + 1
@@ -156,6 +161,17 @@ class _TrainingRun:
                 if interrupt.requested:
                     self._stop_interrupted(done)
         return time.perf_counter() - started
+
+    def _open_batches(self, first: int) -> BatchReader:
+        settings = self.config.train
+        ahead = self.data.prefetch if settings.prefetch == "auto" else settings.prefetch
+        return BatchReader(
+            self.data,
+            size=settings.batch_size,
+            count=self.steps - first,
+            ahead=ahead,
+            device=self.device,
+        )
 
     def _step(self, batch: Batch, step: int) -> None:
         try:
@@ -196,7 +212,7 @@ class _TrainingRun:
         self.watcher.measured(step, values)
 
     def _checkpoint(self, step: int) -> None:
-        path = checkpoints.save_state(self.run, step, self.trainers, self.data)
+        path = checkpoints.save_state(self.run, step, self.trainers, self.batches)
         self.plugins.hook.qsae_checkpoint_saved(run=self.run, path=path)
 
     def _stop_interrupted(self, step: int) -> None:

@@ -158,13 +158,13 @@ def test_the_fields_own_aliases(flag: str) -> None:
 
 def test_train_and_run_fields_are_flags() -> None:
     config = resolved(
-        *("--sae", "plain", "--steps", "1e3", "--batch-size", "2_048", "--lr", "1e-4", "--precision", "bf16"),
+        *("--sae", "plain", "--steps", "1e3", "--batch-size", "2_048", "--lr", "1e-4", "--screen", "bf16"),
         *("--seed", "3", "--device", "cpu", "--out", "o", "--name", "123", "--clip", "none", "--save-float"),
     )
     assert config["train"]["steps"] == 1000
     assert config["train"]["tokens"] is None
     assert (config["train"]["batch_size"], config["train"]["lr"]) == (2048, 1e-4)
-    assert (config["train"]["precision"], config["train"]["clip"]) == ("bf16", None)
+    assert (config["train"]["screen"], config["train"]["clip"]) == ("bf16", None)
     assert {k: config["run"][k] for k in ("seed", "device", "out", "name", "save_float")} == {
         "seed": 3,
         "device": "cpu",

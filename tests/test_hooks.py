@@ -21,6 +21,7 @@ REGISTRATION = {
     "qsae_register_metrics": "metric",
     "qsae_register_evaluations": "evaluation",
     "qsae_register_formats": "format",
+    "qsae_register_kernels": "kernel",
     "qsae_register_trackers": "tracker",
 }
 LIFE_CYCLE = {

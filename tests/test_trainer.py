@@ -7,12 +7,14 @@ import torch
 from qsae_sae_topk import TopKConfig
 from qsae_sae_topk.model import TopKSAE
 
+from qsae_core import kernels
 from qsae_core.coder import CoderShape, Parts
-from qsae_core.conformance.reference_parts import IdentityQuantizer, PlainConfig, ReLU, TopK
+from qsae_core.conformance.reference_parts import L1, IdentityQuantizer, PlainConfig, ReLU, TopK
 from qsae_core.conformance.reference_parts import TopKConfig as RuleConfig
 from qsae_core.data import Batch
+from qsae_core.errors import ConfigError
 from qsae_core.run_settings import TrainConfig
-from qsae_core.trainer import Trainer, auto_learning_rate, schedule
+from qsae_core.trainer import Trainer, auto_learning_rate, schedule, screen_recall
 
 PLAIN = PlainConfig()
 
@@ -74,12 +76,14 @@ def test_steps_equal_dense_autograd_with_torch_adam():
     torch.testing.assert_close(coder.b_dec, b_dec, rtol=1e-4, atol=1e-5)
 
 
-def test_clipping_bounds_the_norm_of_all_gradients_together():
+def test_clipping_scales_what_the_optimiser_sees():
+    # the first moments after one step are (1 - beta1) times the clipped gradients
     coder = make_coder()
     trainer = Trainer(coder, TrainConfig(steps=10, clip=0.5), "coder")
     x = 100 * torch.randn(64, 8)
     trainer.step(Batch(x, x), 0)
-    norm = math.sqrt(sum(p.grad.square().sum().item() for p in coder.parameters()))
+    moments = [t for name, t in trainer.optimizer.state().items() if name.startswith("exp_avg.")]
+    norm = math.sqrt(sum((m / 0.1).square().sum().item() for m in moments))
     assert norm == pytest.approx(0.5, rel=1e-3)
     assert trainer.report()["grad_norm"] > 100  # what is reported is the norm before clipping
 
@@ -115,16 +119,44 @@ def test_the_report_is_the_mean_over_steps_since_the_last():
     assert report["l0"] <= 4
 
 
-def test_bf16_autocast_trains_and_keeps_float32_masters():
-    coder = make_coder()
-    trainer = Trainer(coder, TrainConfig(steps=40, lr=3e-3, precision="bf16"), "coder")
+@pytest.mark.parametrize("screen", ["bf16", "int8"])
+def test_a_screened_run_ends_where_the_exact_one_does(screen):
     x = torch.randn(256, 8)
-    for step in range(40):
-        trainer.step(Batch(x, x), step)
-    assert all(p.dtype == torch.float32 for p in coder.parameters())
-    assert all(s["exp_avg"].dtype == torch.float32 for s in trainer.optimizer.state.values())
-    first, last = trainer.sums[0].terms["mse"], trainer.sums[-1].terms["mse"]
-    assert last < 0.7 * first
+    ends = {}
+    for kind in ("none", screen):
+        coder = make_coder(n_latents=64)
+        trainer = Trainer(coder, TrainConfig(steps=40, lr=3e-3, screen=kind), "coder")
+        for step in range(40):
+            trainer.step(Batch(x, x), step)
+        assert all(p.dtype == torch.float32 for p in coder.parameters())
+        assert all(m.dtype == torch.float32 for n, m in trainer.optimizer.state().items() if "exp" in n)
+        ends[kind] = trainer.sums[-1].terms["mse"]
+        report = trainer.report()
+        assert ("screen_recall" in report) == (kind != "none")
+    assert ends[screen] == pytest.approx(ends["none"], rel=0.02)
+    assert report["screen_recall"] > 0.98
+
+
+def test_recall_is_the_share_of_the_exact_entries_that_are_found(monkeypatch):
+    coder = make_coder(n_latents=32, k=4).eval()
+    coder.screen = "bf16"
+    x = torch.randn(16, 8)
+    assert screen_recall(coder, x) == 1.0
+    first_latents = torch.arange(8, dtype=torch.int32).expand(16, 8)
+    monkeypatch.setattr(kernels.Screen, "candidates", lambda *_: first_latents)  # blind to latents from 8 on
+    coder.screen = "none"
+    exact = coder.encode(x)
+    found = (exact.indices[exact.active] < 8).double().mean().item()
+    coder.screen = "bf16"
+    assert 0 < found < 1
+    assert screen_recall(coder, x) == pytest.approx(found)
+
+
+def test_a_screen_needs_a_rule_that_keeps_the_largest():
+    coder = make_coder()
+    coder.sparsity = L1(PLAIN, 32)
+    with pytest.raises(ConfigError, match="does not keep a fixed number of the largest"):
+        Trainer(coder, TrainConfig(steps=10, screen="int8"), "coder")
 
 
 def test_state_goes_around_through_tensors():

@@ -24,6 +24,7 @@ KIND_MODULES = {
     "metric": ("metric",),
     "evaluation": ("evaluation",),
     "format": ("format",),
+    "kernel": ("kernel",),
     "tracker": ("tracker",),
 }
 """Kind -> the modules of this package with its ``RULES``."""

@@ -40,7 +40,7 @@ class ReferenceCoder(LinearCoder):
 
     def loss(self, batch: Batch) -> LossOutput:
         """Squared error alone."""
-        W_enc, W_dec = self.W_enc(), self.W_dec()
+        W_enc, W_dec = self.W_enc.rows(), self.W_dec.rows()
         x = self.norm_in(batch.x)
         codes = self.encode_normalized(x, W_enc, W_dec)
         x_hat = self.decode_normalized(codes, W_dec)

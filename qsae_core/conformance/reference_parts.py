@@ -79,6 +79,8 @@ def _signs(weight_FD: Tensor) -> Tensor:
 class ReLU(Activation):
     """max(z, 0)."""
 
+    keeps_order = True
+
     def forward(self, pre_acts: Tensor, latent_index: Tensor | None = None) -> Tensor:
         """Latents from pre-activations."""
         return pre_acts.relu()

@@ -8,33 +8,40 @@ import torch
 from torch import Tensor
 
 from qsae_core.codes import SparseCodes
-from qsae_core.kernels.products import gather_dot, sparse_product, transposed_product
+from qsae_core.kernels.products import transposed_product
+from qsae_core.kernels.rows import Matrix, Rows, as_rows
 
 
-def decode(codes: SparseCodes, W_dec_FD: Tensor) -> Tensor:
+def decode(codes: SparseCodes, W_dec_FD: Matrix) -> Tensor:
     """``[B, D]``: each token's sum of its latents times their atoms; differentiable in both.
 
     The gradient of a value is the dot product of its atom with the output's gradient; the gradient of
-    ``W_dec`` is a transposed sparse product. Neither touches latents that the codes do not name.
+    ``W_dec`` is a transposed sparse product. Neither touches latents that the codes do not name, and of a
+    matrix whose quantizer works row by row only these are quantized.
     """
-    return _Decode.apply(codes.values, W_dec_FD, codes)  # type: ignore[no-untyped-call]
+    rows, codes = as_rows(W_dec_FD).touched(codes)
+    weight = rows.dense() if rows.trains else None
+    return _Decode.apply(codes.values, weight, rows, codes)  # type: ignore[no-untyped-call]
 
 
 class _Decode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, W_dec: Tensor, codes: SparseCodes) -> Tensor:
-        ctx.codes = codes.with_values(values.new_empty(0))  # keep the support, not a second copy of values
-        ctx.save_for_backward(values, W_dec)
-        return sparse_product(codes, values.to(W_dec.dtype), W_dec)
+    def forward(ctx: Any, values: Tensor, weight: Tensor | None, rows: Rows, codes: SparseCodes) -> Tensor:
+        ctx.rows, ctx.codes = (
+            rows,
+            codes.with_values(values.new_empty(0)),
+        )  # the support, not a copy of values
+        ctx.save_for_backward(values, weight)
+        return rows.product(codes, values)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        values, W_dec = ctx.saved_tensors
-        (grad_BD,) = gradients
-        grad_BD = grad_BD.contiguous()
-        to_values, to_weight, _ = ctx.needs_input_grad
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        values, _ = ctx.saved_tensors
+        grad_BD = gradients[0].contiguous()
+        to_values, to_weight, _, _ = ctx.needs_input_grad
         return (
-            gather_dot(grad_BD, W_dec, ctx.codes) if to_values else None,
+            ctx.rows.dots(grad_BD, ctx.codes) if to_values else None,
             transposed_product(ctx.codes, values, grad_BD) if to_weight else None,
+            None,
             None,
         )

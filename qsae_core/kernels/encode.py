@@ -1,65 +1,121 @@
-"""Encode and select in chunks of rows. Shapes: B tokens, C rows of a chunk, F latents, D width, N entries."""
+"""Encode and select. Shapes: B tokens, C rows of a chunk, F latents, D width, K or m a token, N entries."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from qsae_core.codes import SparseCodes, concatenate
-from qsae_core.kernels.products import gather_dot, rows_per_chunk, sparse_product, transposed_product
-from qsae_core.parts import Activation
+from qsae_core.kernels.dispatch import workspace
+from qsae_core.kernels.products import sums_by_latent, transposed_product
+from qsae_core.kernels.rows import Matrix, Rows, as_rows
+from qsae_core.kernels.screening import CANDIDATES_PER_ENTRY, Kind, rows_per_chunk
+from qsae_core.parts import Activation, SparsityRule
+from qsae_core.precision import full_precision
 
-Select = Callable[[Tensor], SparseCodes]
-"""Latents of a chunk ``[C, F]`` -> which of them stay (a sparsity rule's ``select``)."""
 
-
+@full_precision
 def encode(
-    x_BD: Tensor, W_enc_FD: Tensor, bias_F: Tensor, activation: Activation, select: Select
+    x_BD: Tensor,
+    W_enc_FD: Matrix,
+    bias_F: Tensor,
+    activation: Activation,
+    rule: SparsityRule,
+    *,
+    importance_F: Tensor | None = None,
+    offset_D: Tensor | None = None,
+    screen: Kind = "none",
 ) -> SparseCodes:
-    """Sparse codes ``activation(x W_enc^T + bias)`` of what ``select`` keeps.
+    """Sparse codes ``rule(activation((x - offset) W_enc^T + bias))``; differentiable in all tensors.
 
-    Differentiable in x, W_enc and bias. The pre-activations of a chunk of rows live in one reused buffer;
-    only those of selected entries are kept. Gradients flow through the selected entries alone. Under bf16
-    autocast the dense product selects in bf16, and the kept entries are then computed again in float32.
+    Pre-activations of a chunk of rows live in one reused buffer, and never those of a batch. Gradients flow
+    through the entries that stay, and touch nothing else. What stays is computed again entry by entry in
+    float32 where a rule keeps few entries; so values depend neither on the batch nor on how the entries were
+    found. Entries of a rule with a fixed k are in ascending order within a token.
+
+    Args:
+        importance_F: weight of each latent in the ranking; None: equal.
+        offset_D: subtracted from every x (``b_dec`` of most SAEs).
+        screen: look for the entries among candidates from a low-precision product; only where ``screens``
+            says that this is possible, and only approximately the same selection.
     """
-    support, pre_acts = _select_support(x_BD, W_enc_FD, bias_F, activation, select)
-    entries = _EntryPreActs.apply(x_BD, W_enc_FD, bias_F, pre_acts, support)  # type: ignore[no-untyped-call]
+    rows = as_rows(W_enc_FD)
+    weight = rows.dense() if rows.trains else None  # with its graph, before it is read without
+    with torch.no_grad():
+        centred_BD = x_BD if offset_D is None else x_BD - offset_D
+        if screen == "none":
+            support, pre_acts = _search(centred_BD, rows, bias_F, activation, rule, importance_F)
+        else:
+            support, pre_acts = _search_screened(centred_BD, rows, bias_F, rule, importance_F, screen)
+    entries = _EntryPreActs.apply(x_BD, weight, bias_F, offset_D, pre_acts, centred_BD, rows, support)  # type: ignore[no-untyped-call]
     return support.with_values(activation(entries, support.indices))
 
 
-@torch.no_grad()
-def _select_support(
-    x_BD: Tensor, W_enc_FD: Tensor, bias_F: Tensor, activation: Activation, select: Select
+def refusal_to_screen(activation: Activation, rule: SparsityRule) -> str | None:
+    """Why entries cannot be found among the largest candidates; None where they can."""
+    if not _keeps_k_largest(rule):
+        return "its sparsity rule does not keep a fixed number of the largest latents of each token"
+    if not activation.keeps_order:
+        return "its activation does not keep the order of the pre-activations"
+    return None
+
+
+def _keeps_k_largest(rule: SparsityRule) -> bool:
+    return rule.fixed_k is not None and rule.selects_largest
+
+
+def _search(
+    x_BD: Tensor,
+    rows: Rows,
+    bias_F: Tensor,
+    activation: Activation,
+    rule: SparsityRule,
+    importance_F: Tensor | None,
 ) -> tuple[SparseCodes, Tensor]:
-    """The entries that stay (codes with empty values) and their pre-activations ``[N]``."""
-    n_latents, chunk = W_enc_FD.shape[0], rows_per_chunk(W_enc_FD.shape[0])
-    low = _screen_dtype(x_BD)
-    weight = W_enc_FD if low is None else W_enc_FD.to(low)
-    buffer = x_BD.new_empty(min(chunk, x_BD.shape[0]), n_latents, dtype=weight.dtype)
-    supports, pre_acts = [], []
-    for start in range(0, max(x_BD.shape[0], 1), chunk):
-        rows_CD = x_BD[start : start + chunk]
-        pre_CF = torch.addmm(
-            bias_F.to(weight.dtype), rows_CD.to(weight.dtype), weight.T, out=buffer[: rows_CD.shape[0]]
-        ).to(x_BD.dtype)
-        codes = select(activation(pre_CF))
+    """The entries that stay (codes with empty values), their pre-activations ``[N]``; from a full product."""
+    weight_FD, chunk = rows.dense(), rows_per_chunk(rows.shape[0])
+    by_order = _keeps_k_largest(rule) and activation.keeps_order
+    supports, gathered = [], []
+    rule.begin_batch(x_BD.shape[0])
+    for rows_CD in x_BD.split(chunk) if len(x_BD) else [x_BD]:
+        pre_CF = workspace("pre-activations", (rows_CD.shape[0], rows.shape[0]), rows_CD)
+        torch.addmm(bias_F, rows_CD, weight_FD.T, out=pre_CF)
+        codes = rule.select(pre_CF if by_order else activation(pre_CF), importance_F)
+        if rule.fixed_k is None:
+            gathered.append(pre_CF[codes.rows, codes.indices.long()])
         supports.append(codes)
-        if low is None:
-            pre_acts.append(pre_CF[codes.rows, codes.indices.long()])
-    support = concatenate(supports)
+    kept = concatenate(supports)
+    support = rule.finish_batch(kept, importance_F)
+    if support is kept and gathered:
+        return support.with_values(x_BD.new_empty(0)), torch.cat(gathered)
+    if support.k is not None:
+        ascending_BK = support.indices.view(-1, support.k).sort(dim=1).values
+        support = SparseCodes.from_top_k(ascending_BK, ascending_BK, support.n_latents)
     support = support.with_values(x_BD.new_empty(0))
-    if low is None:
-        return support, torch.cat(pre_acts)
-    return support, gather_dot(x_BD, W_enc_FD, support) + bias_F[support.indices.long()]
+    return support, _exact(x_BD, rows, bias_F, support)
 
 
-def _screen_dtype(x: Tensor) -> torch.dtype | None:
-    """The autocast dtype of x's device, where autocast is on."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+def _search_screened(
+    x_BD: Tensor, rows: Rows, bias_F: Tensor, rule: SparsityRule, importance_F: Tensor | None, kind: Kind
+) -> tuple[SparseCodes, Tensor]:
+    """The same, from candidates of a low-precision product."""
+    assert rule.fixed_k is not None
+    n_latents, k = rows.shape[0], rule.fixed_k
+    m = min(CANDIDATES_PER_ENTRY * k, n_latents)
+    indices_Bm = rows.screen(kind).candidates(x_BD, bias_F, importance_F, m).sort(dim=1).values
+    candidates = SparseCodes.from_top_k(indices_Bm, indices_Bm, n_latents).with_values(x_BD.new_empty(0))
+    pre_Bm = _exact(x_BD, rows, bias_F, candidates).view(-1, m)
+    ranking_Bm = pre_Bm if importance_F is None else pre_Bm * importance_F[indices_Bm]
+    place_BK = rule.select(ranking_Bm).indices.view(-1, k).long().sort(dim=1).values
+    indices_BK = indices_Bm.gather(1, place_BK)
+    support = SparseCodes.from_top_k(indices_BK, indices_BK, n_latents).with_values(x_BD.new_empty(0))
+    return support, pre_Bm.gather(1, place_BK).view(-1)
+
+
+def _exact(x_BD: Tensor, rows: Rows, bias_F: Tensor, support: SparseCodes) -> Tensor:
+    return rows.dots(x_BD, support) + bias_F.index_select(0, support.indices)
 
 
 class _EntryPreActs(torch.autograd.Function):
@@ -67,25 +123,31 @@ class _EntryPreActs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, W_enc: Tensor, bias: Tensor, pre_acts: Tensor, support: SparseCodes
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor,
+        offset: Tensor | None,
+        pre_acts: Tensor,
+        centred: Tensor,
+        rows: Rows,
+        support: SparseCodes,
     ) -> Tensor:
-        ctx.support = support
-        ctx.save_for_backward(x, W_enc)
+        ctx.rows, ctx.support = rows, support
+        ctx.save_for_backward(weight, centred)
         return pre_acts
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, W_enc = ctx.saved_tensors
+        _, centred = ctx.saved_tensors
         (grad_N,) = gradients
         support: SparseCodes = ctx.support
-        to_x, to_weight, to_bias, _, _ = ctx.needs_input_grad
-        bias_gradient = None
-        if to_bias:
-            bias_gradient = grad_N.new_zeros(support.n_latents).index_add_(0, support.indices.long(), grad_N)
+        to_x, to_weight, to_bias, to_offset = ctx.needs_input_grad[:4]
+        by_latent_F = sums_by_latent(support, grad_N) if to_bias or to_offset else None
         return (
-            sparse_product(support, grad_N, W_enc) if to_x else None,
-            transposed_product(support, grad_N, x) if to_weight else None,
-            bias_gradient,
-            None,
-            None,
+            ctx.rows.product(support, grad_N) if to_x else None,
+            transposed_product(support, grad_N, centred) if to_weight else None,
+            by_latent_F if to_bias else None,
+            -(by_latent_F @ ctx.rows.dense().detach()) if to_offset and by_latent_F is not None else None,
+            *(None,) * 4,
         )

@@ -9,20 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from qsae_core.codes import SparseCodes
+from qsae_core.kernels.gather_dot import gather_dot
+from qsae_core.kernels.screening import rows_per_chunk
+from qsae_core.kernels.sparse_product import sparse_product
+from qsae_core.kernels.transpose_codes import transpose_codes
 from qsae_core.precision import full_precision
 
 DENSE_SHARE = 1 / 16
-CHUNK_ENTRIES = 2**25
-_MODE_SUM = 0
-
-
-def rows_per_chunk(n_latents: int) -> int:
-    """How many rows of ``[B, F]`` are held at once: at most 128 MB of float32, at least 64 rows."""
-    return max(64, CHUNK_ENTRIES // n_latents)
 
 
 def is_dense(codes: SparseCodes) -> bool:
@@ -31,63 +27,51 @@ def is_dense(codes: SparseCodes) -> bool:
 
 
 @full_precision
-def gather_dot(left_BD: Tensor, right_FD: Tensor, codes: SparseCodes) -> Tensor:
+def entry_dots(left_BD: Tensor, right_FD: Tensor, codes: SparseCodes) -> Tensor:
     """``[N]``: for each entry (b, j) of the codes, the dot product of ``left[b]`` and ``right[j]``."""
-    if is_dense(codes):
-        out = left_BD.new_empty(codes.indices.numel())
-        for start, stop, rows, latents, place in _chunks(codes):
-            out[place] = (left_BD[start:stop] @ right_FD.T)[rows, latents]
-        return out
-    if codes.indices.numel() == 0:
-        return left_BD.new_zeros(0)
-    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        left_BD.contiguous(),
-        right_FD.contiguous(),
-        codes.indices.long(),
-        codes.offsets[:-1],
-        codes.rows,
-        _MODE_SUM,
-    )
+    if not is_dense(codes):
+        return gather_dot(left_BD.contiguous(), right_FD.contiguous(), codes.indices, codes.offsets)
+    out = left_BD.new_empty(codes.indices.numel())
+    for start, stop, rows, latents, place in _chunks(codes):
+        out[place] = (left_BD[start:stop] @ right_FD.T)[rows, latents]
+    return out
 
 
 @full_precision
-def sparse_product(codes: SparseCodes, values: Tensor, right_FD: Tensor) -> Tensor:
+def weighted_rows(codes: SparseCodes, values: Tensor, right_FD: Tensor) -> Tensor:
     """``[B, D]``: for each token, the sum of ``values`` times the rows of ``right`` that its entries name."""
     if is_dense(codes):
         return torch.cat([dense @ right_FD for _, _, dense in _dense_chunks(codes, values)])
-    return F.embedding_bag(
-        codes.indices.long(),
-        right_FD,
-        codes.offsets,
-        mode="sum",
-        per_sample_weights=values,
-        include_last_offset=True,
-    )
+    return sparse_product(codes.indices, codes.offsets, values.contiguous(), right_FD.contiguous())
 
 
 @full_precision
 def transposed_product(codes: SparseCodes, values: Tensor, right_BD: Tensor) -> Tensor:
     """``[F, D]``: for each latent, the sum of ``values`` times the ``right`` rows of the tokens that hold it.
 
-    The (latent, token) pairs are sorted by latent once, so that there are no scatter conflicts.
+    The (latent, token) pairs are sorted by latent once for all products of one support, so that there are no
+    scatter conflicts.
     """
     if is_dense(codes):
         total = right_BD.new_zeros(codes.n_latents, right_BD.shape[1])
         for start, stop, dense in _dense_chunks(codes, values):
             total.addmm_(dense.T, right_BD[start:stop])
         return total
-    order = torch.sort(codes.indices, stable=True).indices
-    counts = torch.bincount(codes.indices, minlength=codes.n_latents)
-    offsets = torch.zeros(codes.n_latents + 1, dtype=torch.int64, device=counts.device)
-    torch.cumsum(counts, 0, out=offsets[1:])
-    return F.embedding_bag(
-        codes.rows[order],
-        right_BD,
-        offsets,
-        mode="sum",
-        per_sample_weights=values[order],
-        include_last_offset=True,
-    )
+    tokens, order, offsets = by_latent(codes)
+    return sparse_product(tokens, offsets, values[order], right_BD.contiguous())
+
+
+def sums_by_latent(codes: SparseCodes, values: Tensor) -> Tensor:
+    """``[F]``: for each latent, the sum of the values of its entries."""
+    return values.new_zeros(codes.n_latents).index_add_(0, codes.indices, values)
+
+
+def by_latent(codes: SparseCodes) -> tuple[Tensor, Tensor, Tensor]:
+    """``transpose_codes`` of a support, computed once."""
+    if "by_latent" not in codes.memo:
+        codes.memo["by_latent"] = transpose_codes(codes.indices, codes.offsets, codes.n_latents)
+    found: tuple[Tensor, Tensor, Tensor] = codes.memo["by_latent"]
+    return found
 
 
 def _chunks(codes: SparseCodes) -> Iterator[tuple[int, int, Tensor, Tensor, slice]]:

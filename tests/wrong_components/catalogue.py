@@ -22,6 +22,7 @@ MODULES = {
         "language_models",
         "evaluations",
         "formats",
+        "kernel_sets",
         "trackers",
     )
 }

@@ -37,7 +37,7 @@ class RightTranscoder(RightSAE):
     subtract_b_dec = False
 
     def loss(self, batch: Batch) -> LossOutput:
-        W_enc, W_dec = self.W_enc(), self.W_dec()
+        W_enc, W_dec = self.W_enc.rows(), self.W_dec.rows()
         y = self.norm_out(batch.y)
         codes = self.encode_normalized(self.norm_in(batch.x), W_enc, W_dec)
         y_hat = self.decode_normalized(codes, W_dec)

@@ -10,6 +10,8 @@ from qsae_core.parts import Activation
 class Identity(Activation):
     """f = z; the very tensor is returned."""
 
+    keeps_order = True
+
     def forward(self, pre_acts: Tensor, latent_index: Tensor | None = None) -> Tensor:
         """``[B, F]`` or ``[N]`` pre-activations -> the same."""
         return pre_acts

@@ -11,6 +11,8 @@ from qsae_core.parts import Activation
 class ReLU(Activation):
     """f = max(z, 0), with gradient 0 where z <= 0."""
 
+    keeps_order = True
+
     def forward(self, pre_acts: Tensor, latent_index: Tensor | None = None) -> Tensor:
         """``[B, F]`` or ``[N]`` pre-activations -> latents of the same shape."""
         return torch.relu(pre_acts)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.errors import ArtifactError
-from qsae_core.parts import Packed, Quantizer
+from qsae_core.parts import Lookup, Packed, Quantizer
 from qsae_quantizers import SteConfig
 from qsae_quantizers.float16_scales import from_float16, powers_of_two, to_float16
 from qsae_quantizers.grids import grid_of
@@ -38,6 +38,9 @@ class Ste(Quantizer):
     def __init__(self, config: SteConfig, shape: tuple[int, int]) -> None:
         super().__init__(config, shape)
         self._grid = grid_of(config.grid, config.n_bits)
+        # The scales' common power of two comes from the whole matrix, but changes a row's bits only where its
+        # scale is below 2^-28 of the largest.
+        self.by_row = config.granularity == "row"
 
     def fake_quantize(self, weight_FD: Tensor) -> Tensor:
         """``[F, D]`` -> ``[F, D]`` on the grid; applied twice, the same bits as once."""
@@ -71,6 +74,28 @@ class Ste(Quantizer):
         grid = grid_of(packed.layout["grid"], packed.layout["n_bits"])
         scale = from_float16(packed.tensors["scales"], packed.layout["scale_exponent"])
         return grid.unpack(packed.tensors["codes"], packed.shape[1]).mul_(scale[:, None])
+
+    def unpack_rows(self, packed: Packed, rows_R: Tensor) -> Tensor:
+        """float32 ``[R, D]``: these rows of the matrix; no other is read."""
+        codes = packed.tensors["codes"]
+        some = codes.index_select(
+            codes.dim() - 2, rows_R
+        )  # bit planes are [bits, F, bytes], trits [F, bytes]
+        scale = self._row_scales(packed).index_select(0, rows_R)
+        grid = grid_of(packed.layout["grid"], packed.layout["n_bits"])
+        return grid.unpack(some, packed.shape[1]).mul_(scale[:, None])
+
+    def lookup(self, packed: Packed) -> Lookup:
+        """Codes into the grid's points, ascending."""
+        grid = grid_of(packed.layout["grid"], packed.layout["n_bits"])
+        points = torch.tensor(grid.points, device=packed.tensors["codes"].device)
+        steps = grid.unpack(packed.tensors["codes"], packed.shape[1]).sub_(points[0])
+        codes = steps.div_(points[1] - points[0]).to(torch.uint8)  # all three grids are evenly spaced
+        return Lookup(codes, points, self._row_scales(packed))
+
+    def _row_scales(self, packed: Packed) -> Tensor:
+        scale = from_float16(packed.tensors["scales"], packed.layout["scale_exponent"])
+        return scale.expand(packed.shape[0]).contiguous()
 
     def grid(self) -> Tensor:
         """float ``[G]``: the points."""

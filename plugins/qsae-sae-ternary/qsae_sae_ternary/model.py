@@ -18,7 +18,7 @@ class TernarySAE(LinearCoder):
 
     def loss(self, batch: Batch) -> LossOutput:
         """``||x - x_hat||^2`` through the quantized decoder, plus AuxK over dead latents."""
-        W_enc, W_hat = self.W_enc(), self.W_dec()
+        W_enc, W_hat = self.W_enc.rows(), self.W_dec.rows()
         x = self.norm_in(batch.x)
         codes = self.encode_normalized(x, W_enc, W_hat)
         x_hat = self.decode_normalized(codes, W_hat)

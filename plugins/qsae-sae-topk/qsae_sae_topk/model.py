@@ -14,7 +14,7 @@ class TopKSAE(LinearCoder):
 
     def loss(self, batch: Batch) -> LossOutput:
         """``||x - x_hat||^2 + alpha ||x||^2-sized AuxK``: AuxK is relative to the residual's variance."""
-        W_enc, W_dec = self.W_enc(), self.W_dec()
+        W_enc, W_dec = self.W_enc.rows(), self.W_dec.rows()
         x = self.norm_in(batch.x)
         codes = self.encode_normalized(x, W_enc, W_dec)
         x_hat = self.decode_normalized(codes, W_dec)

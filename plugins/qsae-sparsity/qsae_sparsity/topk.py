@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from qsae_core.codes import SparseCodes
 from qsae_core.errors import ConfigError
+from qsae_core.kernels import top_k
 from qsae_core.parts import SparsityRule
 from qsae_sparsity import TopKConfig
 
@@ -37,7 +37,7 @@ class TopK(SparsityRule):
         """The codes of the k largest ``latent * importance`` of each row."""
         assert self.fixed_k is not None
         ranking_BF = latents_BF if importance_F is None else latents_BF * importance_F
-        values_BK, indices_BK = torch.topk(ranking_BF, self.fixed_k, dim=1, sorted=False)
+        values_BK, indices_BK = top_k(ranking_BF, self.fixed_k)
         if importance_F is not None:
-            values_BK = latents_BF.gather(1, indices_BK)
+            values_BK = latents_BF.gather(1, indices_BK.long())
         return SparseCodes.from_top_k(indices_BK, values_BK, self.n_latents)

@@ -1,0 +1,103 @@
+"""Which implementation of an operation runs: a compiled one where a kernel set brought it, else torch's.
+
+An operation is a function over plain tensors, without gradient; its torch implementation is always there and
+is what a compiled one is compared with. Which sets are active is a matter of the process, as with torch's own
+backends.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Operation(Protocol):
+    """A function with the torch implementation behind it."""
+
+    torch_implementation: Callable[..., Any]
+    __call__: Callable[..., Any]
+
+
+OPERATIONS: dict[str, Operation] = {}
+"""Name -> operation: every function that a kernel set may replace."""
+
+_active: dict[tuple[str, str], Callable[..., Any]] = {}
+_workspaces = threading.local()
+
+
+def operation(function: Function) -> Function:
+    """Let a kernel set replace this function for the device of its first tensor argument."""
+    name = function.__name__
+
+    @functools.wraps(function)
+    def dispatched(*arguments: Any, **options: Any) -> Any:
+        compiled = _active.get((name, _device(arguments))) if _active else None
+        if compiled is None or any(not _is_plain(a) for a in arguments):
+            return function(*arguments, **options)
+        return compiled(*arguments, **options)
+
+    dispatched.torch_implementation = function  # type: ignore[attr-defined]
+    OPERATIONS[name] = dispatched
+    return dispatched  # type: ignore[return-value]
+
+
+def install(device: str, functions: Mapping[str, Callable[..., Any]]) -> None:
+    """Run these functions for tensors on this type of device from now on."""
+    _active.update({(name, device): function for name, function in functions.items()})
+
+
+def uninstall() -> None:
+    """Back to torch's implementations alone."""
+    _active.clear()
+
+
+def installed(name: str, device: str) -> bool:
+    """Whether a compiled implementation of an operation is active."""
+    return (name, device) in _active
+
+
+@contextmanager
+def torch_only() -> Iterator[None]:
+    """Torch's implementations alone while this is open (comparisons, baselines)."""
+    kept = dict(_active)
+    _active.clear()
+    try:
+        yield
+    finally:
+        _active.update(kept)
+
+
+def workspace(name: str, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A buffer of this thread, kept from call to call under its name; its contents are whatever they are.
+
+    A fresh tensor of 100 MB costs more in page faults than a product that fills it.
+    """
+    kept: dict[Any, Tensor] = _workspaces.__dict__.setdefault("buffers", {})
+    dtype = dtype or like.dtype
+    key, size = (name, dtype, like.device), 1
+    for length in shape:
+        size *= length
+    buffer = kept.get(key)
+    if buffer is None or buffer.numel() < size or buffer.numel() > 4 * size + 2**20:
+        kept.pop(key, None)  # before the new one is there
+        kept[key] = buffer = torch.empty(size, dtype=dtype, device=like.device)
+    return buffer[:size].view(shape)
+
+
+def _device(arguments: tuple[Any, ...]) -> str:
+    return next((a.device.type for a in arguments if isinstance(a, Tensor)), "cpu")
+
+
+def _is_plain(argument: Any) -> bool:
+    """Whether a compiled function can read it: contiguous, and no float64 or half-precision numbers."""
+    if not isinstance(argument, Tensor):
+        return True
+    return argument.is_contiguous() and (not argument.is_floating_point() or argument.dtype == torch.float32)

@@ -1,0 +1,90 @@
+"""Rows: a matrix ``[F, D]`` as the operations read it: floats, packed codes, or masters to be quantized.
+
+Shapes: F rows, D width, R some rows, N entries. ``encode``, ``decode`` and the losses take a ``Matrix``: a
+plain tensor, or ``Rows`` (what ``QuantizedMatrix.rows`` gives). So a coder's mathematics is written once, and
+packed weights are never expanded to a float matrix where a few rows serve.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from qsae_core.codes import SparseCodes
+from qsae_core.kernels.products import entry_dots, weighted_rows
+from qsae_core.kernels.screening import Kind, Screen
+
+
+class Rows(abc.ABC):
+    """A matrix that is read by rows; lives for one training step, or as long as the weights do not change."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.shape = shape
+        self._screen: Screen | None = None
+        self._norms: Tensor | None = None
+
+    @abc.abstractmethod
+    def dense(self) -> Tensor:
+        """``[F, D]`` floats, differentiable where the matrix is trained."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether a gradient to the matrix is wanted."""
+        return False
+
+    def take(self, rows_R: Tensor) -> Tensor:
+        """``[R, D]``: some rows, differentiable where the matrix is trained."""
+        return self.dense().index_select(0, rows_R)
+
+    def touched(self, codes: SparseCodes) -> tuple[Rows, SparseCodes]:
+        """A matrix with at least the rows that the codes name, and the codes in its terms."""
+        return self, codes
+
+    def product(self, codes: SparseCodes, values: Tensor) -> Tensor:
+        """``[B, D]``: each token's sum of values times rows; without gradient."""
+        return weighted_rows(codes, values, self.dense())
+
+    def dots(self, left_BD: Tensor, codes: SparseCodes) -> Tensor:
+        """``[N]``: for each entry (b, j), the dot product of ``left[b]`` and row j; without gradient."""
+        return entry_dots(left_BD, self.dense(), codes)
+
+    def norms(self) -> Tensor:
+        """``[F]``: the norm of each row, differentiable where the matrix is trained."""
+        if self._norms is None:
+            self._norms = self.dense().norm(dim=1)
+        return self._norms
+
+    def screen(self, kind: Kind) -> Screen:
+        """The matrix prepared for screening, made once."""
+        if self._screen is None or self._screen.kind != kind:
+            with torch.no_grad():
+                self._screen = Screen(kind, self.dense().detach())
+        return self._screen
+
+
+class DenseRows(Rows):
+    """A float matrix."""
+
+    def __init__(self, matrix_FD: Tensor) -> None:
+        super().__init__((matrix_FD.shape[0], matrix_FD.shape[1]))
+        self._matrix = matrix_FD
+
+    def dense(self) -> Tensor:
+        """The very tensor."""
+        return self._matrix
+
+    @property
+    def trains(self) -> bool:
+        """Whether the tensor requires a gradient."""
+        return self._matrix.requires_grad
+
+
+Matrix: TypeAlias = "Tensor | Rows"
+
+
+def as_rows(matrix: Matrix) -> Rows:
+    """Rows of a plain tensor; Rows stay as they are."""
+    return matrix if isinstance(matrix, Rows) else DenseRows(matrix)

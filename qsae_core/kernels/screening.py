@@ -1,0 +1,92 @@
+"""Candidates for the largest pre-activations, from a low-precision product.
+
+Shapes: B tokens, C rows of a chunk, F latents, D width, m candidates.
+
+A screen only names candidates: the encoder computes their pre-activations again in float32 and selects among
+them. Its quality is its recall, the share of the true selection that is among the candidates.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from qsae_core.kernels.dispatch import operation, workspace
+from qsae_core.kernels.top_k import top_k
+
+Kind = Literal["none", "bf16", "int8"]
+CHUNK_ENTRIES = 2**25
+CANDIDATES_PER_ENTRY = 2
+"""Candidates for each entry that is kept. On trained coders twice as many lose less than one in 10^4."""
+
+
+class Screen:
+    """An encoder matrix prepared for screening.
+
+    Args:
+        kind: ``int8`` (rows and tokens rounded to 8 bits, each with a scale) or ``bf16``.
+        W_FD: the encoder as it is now; the screen keeps a copy of its own.
+    """
+
+    def __init__(self, kind: Kind, W_FD: Tensor) -> None:
+        self.kind = kind
+        W_FD = W_FD.contiguous()
+        self._prepared = screen_prepare(W_FD) if kind == "int8" else (W_FD.bfloat16(),)
+
+    def candidates(self, x_BD: Tensor, bias_F: Tensor, importance_F: Tensor | None, m: int) -> Tensor:
+        """int32 ``[B, m]``: about the m latents of a token with the largest importance * pre-activation."""
+        if self.kind == "int8":
+            return screen(self._prepared, x_BD.contiguous(), bias_F, importance_F, m)
+        return _screen_bf16(self._prepared[0], x_BD, bias_F, importance_F, m)
+
+
+@operation
+def screen_prepare(W_FD: Tensor) -> tuple[Tensor, ...]:
+    """The int8 form of an encoder for ``screen``; what is in it is the implementation's own business."""
+    return _to_int8(W_FD)
+
+
+@operation
+def screen(
+    prepared: tuple[Tensor, ...], x_BD: Tensor, bias_F: Tensor, importance_F: Tensor | None, m: int
+) -> Tensor:
+    """int32 ``[B, m]`` candidates from an int8 product, tokens and rows scaled to their largest entry."""
+    codes_FD, scale_F = prepared
+    chosen = []
+    for rows_CD in x_BD.split(rows_per_chunk(codes_FD.shape[0])):
+        tokens_CD, token_scale_C = _to_int8(rows_CD)
+        shape = (rows_CD.shape[0], codes_FD.shape[0])
+        product = workspace("screen int32", shape, x_BD, torch.int32)
+        torch._int_mm(tokens_CD, codes_FD.T, out=product)
+        scores_CF = torch.mul(product, scale_F, out=workspace("screen float", shape, x_BD))
+        scores_CF.mul_(token_scale_C[:, None]).add_(bias_F)
+        if importance_F is not None:
+            scores_CF.mul_(importance_F)
+        chosen.append(top_k(scores_CF, m)[1])
+    return torch.cat(chosen)
+
+
+def _screen_bf16(W_FD: Tensor, x_BD: Tensor, bias_F: Tensor, importance_F: Tensor | None, m: int) -> Tensor:
+    chosen = []
+    bias_F = bias_F.to(W_FD.dtype)
+    for rows_CD in x_BD.split(rows_per_chunk(W_FD.shape[0])):
+        scores_CF = workspace("screen bf16", (rows_CD.shape[0], W_FD.shape[0]), W_FD)
+        torch.addmm(bias_F, rows_CD.to(W_FD.dtype), W_FD.T, out=scores_CF)
+        if importance_F is not None:
+            scores_CF.mul_(importance_F)
+        chosen.append(top_k(scores_CF, m)[1])
+    return torch.cat(chosen)
+
+
+def rows_per_chunk(n_latents: int) -> int:
+    """How many rows of ``[B, F]`` are held at once: at most 2^25 entries, at least 64 rows."""
+    return max(64, CHUNK_ENTRIES // n_latents)
+
+
+def _to_int8(rows_RD: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 ``[R, D]`` and float32 ``[R]``: each row over its largest entry, times 127, rounded."""
+    largest = rows_RD.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny)
+    scaled = rows_RD * (127 / largest)[:, None]
+    return scaled.round_().to(torch.int8), largest / 127

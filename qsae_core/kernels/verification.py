@@ -1,0 +1,206 @@
+"""Compiled operations against torch's, on small inputs: what does not agree is not used.
+
+Shapes: B tokens, F latents, D width, N entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from qsae_core.kernels.dispatch import OPERATIONS
+
+RECALL = 0.99
+"""The least share of the true top k that a screen with 2 k candidates finds among Gaussian scores."""
+Functions = Mapping[str, Callable[..., Any]]
+
+
+class Sizes(NamedTuple):
+    """How large the inputs are."""
+
+    batch: int = 37
+    latents: int = 208
+    width: int = 72
+    k: int = 6
+
+
+STANDARD = Sizes()
+
+
+def disagreements(functions: Functions, device: str, sizes: Sizes = STANDARD) -> dict[str, str]:
+    """Name -> what is wrong with it, for the operations that do not do what torch's do.
+
+    An operation that core does not have is wrong too; ``screen`` is compared together with
+    ``screen_prepare``, and the ``lookup`` operations with one another.
+    """
+    found = {name: "there is no such operation" for name in functions.keys() - OPERATIONS.keys()}
+    for names, check in _CHECKS:
+        present = [name for name in names if name in functions]
+        missing = [name for name in names if name not in functions]
+        if not present:
+            continue
+        if missing:
+            found |= {name: f"it needs {', '.join(missing)} beside it" for name in present}
+            continue
+        try:
+            problem = next(check(functions, _Inputs(device, sizes)), None)
+        except Exception as error:  # whatever a stranger's code raises
+            problem = f"it raises {type(error).__name__}: {error}"
+        if problem:
+            found |= dict.fromkeys(present, problem)
+    return found
+
+
+class _Inputs:
+    """Random inputs, always the same ones."""
+
+    def __init__(self, device: str, sizes: Sizes) -> None:
+        self.device = device
+        self.batch, self.latents, self.width, self.k = sizes
+        self._generator = torch.Generator().manual_seed(7)
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(*shape, generator=self._generator).to(self.device)
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        return torch.randint(0, high, shape, generator=self._generator).to(self.device)
+
+    def codes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Uneven codes, those of the last token empty: indices, offsets, values."""
+        counts = self.integers(min(self.latents, 9) + 1, self.batch).cpu()
+        counts[-1] = 0
+        chosen = [
+            torch.randperm(self.latents, generator=self._generator)[:count] for count in counts.tolist()
+        ]
+        indices, offsets = torch.cat(chosen).int(), torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        return indices.to(self.device), offsets.to(self.device), self.normal(indices.numel())
+
+
+def _differ(ours: Any, theirs: Any, what: str, tolerance: float = 1e-5) -> Iterator[str]:
+    """The first difference between tensors or tuples of tensors."""
+    pairs = zip(ours, theirs, strict=True) if isinstance(theirs, tuple) else [(ours, theirs)]
+    for one, other in pairs:
+        if one.dtype != other.dtype or one.shape != other.shape:
+            yield f"{what} gives {one.dtype} {list(one.shape)} instead of {other.dtype} {list(other.shape)}"
+        elif not torch.allclose(one.double(), other.double(), rtol=tolerance, atol=tolerance):
+            yield f"{what} differs by {(one.double() - other.double()).abs().max():.3g}"
+
+
+def _products(f: Functions, given: _Inputs) -> Iterator[str]:
+    indices, offsets, values = given.codes()
+    right = given.normal(given.latents, given.width)
+    arguments = (indices, offsets, values, right)
+    yield from _differ(f["sparse_product"](*arguments), _torch("sparse_product")(*arguments), "the product")
+
+
+def _dots(f: Functions, given: _Inputs) -> Iterator[str]:
+    indices, offsets, _ = given.codes()
+    arguments = (
+        given.normal(given.batch, given.width),
+        given.normal(given.latents, given.width),
+        indices,
+        offsets,
+    )
+    yield from _differ(f["gather_dot"](*arguments), _torch("gather_dot")(*arguments), "the dot product", 1e-4)
+
+
+def _transposition(f: Functions, given: _Inputs) -> Iterator[str]:
+    indices, offsets, _ = given.codes()
+    ours, theirs = (
+        run(indices, offsets, given.latents) for run in (f["transpose_codes"], _torch("transpose_codes"))
+    )
+    yield from _differ(ours, theirs, "the transposed codes")
+
+
+def _largest(f: Functions, given: _Inputs) -> Iterator[str]:
+    scores = given.normal(given.batch, given.latents)
+    for k in (1, given.k, given.latents):
+        values, columns = f["top_k"](scores, k)
+        expected = scores.topk(k, dim=1).values
+        yield from _differ(values.sort(dim=1, descending=True).values, expected, f"the top {k}", 0.0)
+        yield from _differ(scores.gather(1, columns.long()), values, f"the columns of the top {k}", 0.0)
+
+
+def _compression(f: Functions, given: _Inputs) -> Iterator[str]:
+    scores = given.normal(given.batch, given.latents)
+    yield from _differ(f["compress"](scores, 0.7), _torch("compress")(scores, 0.7), "what is above 0.7")
+
+
+def _screening(f: Functions, given: _Inputs) -> Iterator[str]:
+    x, W = given.normal(given.batch, given.width), given.normal(given.latents, given.width)
+    bias, importance = given.normal(2, given.latents)
+    for weights in (None, importance.abs()):
+        scores = (x @ W.T + bias) * (1.0 if weights is None else weights)
+        exact = scores.topk(given.k, dim=1).indices
+        m = min(2 * given.k, given.latents)
+        candidates = f["screen"](f["screen_prepare"](W), x, bias, weights, m)
+        if candidates.shape != (given.batch, m) or candidates.dtype != torch.int32:
+            yield f"the screen gives {candidates.dtype} {list(candidates.shape)}"
+        elif (candidates.sort(dim=1).values.diff(dim=1) == 0).any():
+            yield "the screen names a latent twice"
+        else:
+            recall = (exact[:, :, None] == candidates[:, None, :]).any(2).double().mean().item()
+            if recall < RECALL:
+                yield f"the screen finds {recall:.4f} of the top {given.k}"
+
+
+def _projection(f: Functions, given: _Inputs) -> Iterator[str]:
+    grad, weight = (
+        given.normal(given.latents, given.width),
+        torch.nn.functional.normalize(given.normal(given.latents, given.width)),
+    )
+    for beside in (weight, None):
+        ours, theirs = grad.clone(), grad.clone()
+        sums = [run(x, beside) for run, x in ((f["project_rows"], ours), (_torch("project_rows"), theirs))]
+        yield from _differ(ours, theirs, "the projected gradient")
+        yield from _differ(*(torch.tensor(s) / grad.numel() for s in sums), "the sum of squares")
+
+
+def _adam(f: Functions, given: _Inputs) -> Iterator[str]:
+    options = {"lr": 1e-2, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "step": 3, "grad_scale": 0.5}
+    shape = (given.latents, given.width)
+    start = [given.normal(*shape) for _ in range(3)] + [given.normal(*shape).square()]
+    for unit_rows in (False, True):
+        ours, theirs = [t.clone() for t in start], [t.clone() for t in start]
+        f["adam"](*ours, **options, unit_rows=unit_rows)
+        _torch("adam")(*theirs, **options, unit_rows=unit_rows)
+        for i, what in ((0, "the weight"), (2, "the first moment"), (3, "the second moment")):
+            yield from _differ(ours[i], theirs[i], what)
+
+
+def _lookups(f: Functions, given: _Inputs) -> Iterator[str]:
+    indices, offsets, values = given.codes()
+    left = given.normal(given.batch, given.width)
+    for bits in (1, 2, 4, 8):
+        codes = given.integers(2**bits, given.latents, given.width).to(torch.uint8)
+        points = given.normal(2**bits).sort().values
+        scales = given.normal(given.latents).abs()
+        matrix = points[codes.int()] * scales[:, None]
+        head = (f["lookup_pack"](codes, bits), points, scales, given.width, bits)
+        product = f["lookup_product"](*head, indices, offsets, values)
+        expected = _torch("sparse_product")(indices, offsets, values, matrix)
+        yield from _differ(product, expected, f"the product with {bits}-bit codes")
+        dots = f["lookup_gather_dot"](*head, left, indices, offsets)
+        expected = _torch("gather_dot")(left, matrix, indices, offsets)
+        yield from _differ(dots, expected, f"the dot product with {bits}-bit codes", 1e-4)
+
+
+def _torch(name: str) -> Callable[..., Any]:
+    return OPERATIONS[name].torch_implementation
+
+
+_CHECKS: list[tuple[tuple[str, ...], Callable[[Functions, _Inputs], Iterator[str]]]] = [
+    (("sparse_product",), _products),
+    (("gather_dot",), _dots),
+    (("transpose_codes",), _transposition),
+    (("top_k",), _largest),
+    (("compress",), _compression),
+    (("screen_prepare", "screen"), _screening),
+    (("project_rows",), _projection),
+    (("adam",), _adam),
+    (("lookup_pack", "lookup_product", "lookup_gather_dot"), _lookups),
+]
+"""Operations that stand or fall together, and their comparison."""

@@ -1,0 +1,167 @@
+"""The rows of a quantized matrix: masters while training, packed codes after loading.
+
+Shapes: F rows, D width, R some rows, N entries.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from qsae_core import kernels
+from qsae_core.codes import SparseCodes
+from qsae_core.kernels import DenseRows, Rows
+from qsae_core.kernels.lookup import (
+    byte_product,
+    byte_rows,
+    lookup_bits,
+    lookup_gather_dot,
+    lookup_pack,
+    lookup_product,
+)
+from qsae_core.kernels.products import is_dense
+from qsae_core.parts import Packed, Quantizer
+
+Arithmetic = Literal["exact", "fast"]
+ROWS_AT_ONCE = 4096
+"""Unpacked rows that are held at once."""
+
+
+class MasterRows(Rows):
+    """A master ``[F, D]`` in training: quantized whole where it is read whole, by rows where few are read."""
+
+    def __init__(self, master: nn.Parameter, quantizer: Quantizer) -> None:
+        super().__init__((master.shape[0], master.shape[1]))
+        self._master, self._quantizer = master, quantizer
+        self._whole: Tensor | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Whether the master requires a gradient."""
+        return self._master.requires_grad
+
+    def dense(self) -> Tensor:
+        """The quantized matrix, made once."""
+        if self._whole is None:
+            self._whole = self._quantizer.fake_quantize(self._master)
+        return self._whole
+
+    def take(self, rows_R: Tensor) -> Tensor:
+        """Some rows, quantized alone where the quantizer works row by row."""
+        if self._whole is None and self._quantizer.by_row:
+            return self._quantizer.fake_quantize(self._master.index_select(0, rows_R))
+        return super().take(rows_R)
+
+    def touched(self, codes: SparseCodes) -> tuple[Rows, SparseCodes]:
+        """The named rows alone, where that is at most half of the matrix and it is not quantized yet."""
+        if self._whole is not None or not self._quantizer.by_row:
+            return DenseRows(self.dense()), codes
+        rows_R, compact = compact_codes(codes)
+        if rows_R.numel() > self.shape[0] // 2:
+            return DenseRows(self.dense()), codes
+        return DenseRows(self.take(rows_R)), compact
+
+
+class PackedRows(Rows):
+    """A matrix in its packed form; only rows that are named are unpacked.
+
+    Args:
+        packed: what the quantizer stored.
+        quantizer: reads it.
+        arithmetic: ``exact``: the bits that the unpacked float matrix gives. ``fast``: also torch's byte bag
+            where no compiled operation is active; float32 sums in another order of rounding (relative error
+            below 1e-6), from one byte a weight.
+    """
+
+    def __init__(self, packed: Packed, quantizer: Quantizer, arithmetic: Arithmetic) -> None:
+        super().__init__(packed.shape)
+        self._packed, self._quantizer, self.arithmetic = packed, quantizer, arithmetic
+        self._floats: Tensor | None = None
+        self._words: Tensor | None = None
+        self._bytes: Tensor | None = None
+        lookup = quantizer.lookup(packed)
+        if lookup is None:
+            return
+        device = lookup.codes.device.type
+        self._points, self._scales = lookup.points.contiguous(), lookup.scales.contiguous()
+        if kernels.installed("lookup_product", device) and kernels.installed("lookup_gather_dot", device):
+            self._bits = lookup_bits(lookup.points.numel())
+            self._words = lookup_pack(lookup.codes.contiguous(), self._bits)
+        elif arithmetic == "fast" and device == "cpu":
+            self._bytes = byte_rows(*lookup)
+
+    def dense(self) -> Tensor:
+        """All rows as float32, unpacked at the first call: an encoder without a screen multiplies by them."""
+        if self._floats is None:
+            self._floats = self._quantizer.unpack(self._packed)
+        return self._floats
+
+    def take(self, rows_R: Tensor) -> Tensor:
+        """Some rows as float32."""
+        return self._quantizer.unpack_rows(self._packed, rows_R)
+
+    def product(self, codes: SparseCodes, values: Tensor) -> Tensor:
+        """Each token's sum of values times rows, from packed codes where few rows are named."""
+        if is_dense(codes):
+            return super().product(codes, values)
+        if self._words is not None:
+            return lookup_product(
+                self._words,
+                self._points,
+                self._scales,
+                self.shape[1],
+                self._bits,
+                codes.indices,
+                codes.offsets,
+                values.contiguous(),
+            )
+        if self._bytes is not None:
+            return byte_product(self._bytes, codes.indices, codes.offsets, values.contiguous())
+        rows_R, compact = compact_codes(codes)
+        return kernels.sparse_product(compact.indices, compact.offsets, values, self.take(rows_R))
+
+    def dots(self, left_BD: Tensor, codes: SparseCodes) -> Tensor:
+        """The dot product of each entry, from packed codes where few rows are named."""
+        if is_dense(codes):
+            return super().dots(left_BD, codes)
+        left_BD = left_BD.contiguous()
+        if self._words is not None:
+            return lookup_gather_dot(
+                self._words,
+                self._points,
+                self._scales,
+                self.shape[1],
+                self._bits,
+                left_BD,
+                codes.indices,
+                codes.offsets,
+            )
+        rows_R, compact = compact_codes(codes)
+        return kernels.gather_dot(left_BD, self.take(rows_R), compact.indices, compact.offsets)
+
+    def norms(self) -> Tensor:
+        """The norm of each row, from a few thousand unpacked rows at a time."""
+        if self._norms is None:
+            everything = torch.arange(self.shape[0], device=self._device)
+            self._norms = torch.cat([self.take(part).norm(dim=1) for part in everything.split(ROWS_AT_ONCE)])
+        return self._norms
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes in memory from which products are computed."""
+        if self._words is not None:
+            return self._words.numel() + 4 * self._scales.numel()
+        return self._packed.n_bytes if self._bytes is None else self._bytes.numel()
+
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self._packed.tensors.values())).device
+
+
+def compact_codes(codes: SparseCodes) -> tuple[Tensor, SparseCodes]:
+    """The latents that codes name, int64 ``[R]`` ascending, and the codes with indices into these."""
+    rows_R, place_N = torch.unique(codes.indices, return_inverse=True)
+    compact = SparseCodes(place_N.to(torch.int32), codes.values, codes.offsets, rows_R.numel(), codes.k)
+    return rows_R.long(), compact
