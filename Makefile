@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
 
-.PHONY: demo test test-fast lint setup clean
+.PHONY: demo test test-fast lint bench setup clean
 
 demo: setup  ## train a ternary SAE on real hidden states and print what it cost
 	$(BIN)/qsae train --sae ternary --quantizer ste --overwrite
@@ -19,6 +19,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python .ci/typecheck
+
+bench: setup  ## measure qsae beside its peers, each from PyPI in a venv of its own; writes docs/performance.md
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement benchmarks/requirements.txt
+	$(BIN)/python -m benchmarks
 
 setup: $(VENV)/.ready
 

@@ -22,6 +22,7 @@ from qsae_core.plugins import load_plugins
 BUILT_IN = {
     "train": "Train a sparse autoencoder or a transcoder.",
     "evaluate": "Evaluate a trained coder, on its own data or on other data.",
+    "bench": "Measure how fast a coder encodes and decodes, beside float32.",
     "runs": "List the runs in a results folder.",
     "list-plugins": "List the installed plugins and what they bring.",
     "describe": "Show a component's options and how to write them.",
@@ -100,5 +101,10 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Entry point of the ``qsae`` script."""
+    """Entry point of the ``qsae`` script.
+
+    Tells torch, before it is imported, to ask for huge pages where the system grants them on request: large
+    buffers then cost a fraction of their page faults. The variable is torch's own, and what a user set stays.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     cli(prog_name="qsae")

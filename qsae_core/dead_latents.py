@@ -51,7 +51,7 @@ class DeadLatents(nn.Module):
 
 def auxk_loss(
     x_BD: Tensor,
-    residual_BD: Tensor,
+    x_hat_BD: Tensor,
     W_enc_FD: Matrix,
     bias_F: Tensor,
     W_dec_FD: Matrix,
@@ -67,13 +67,13 @@ def auxk_loss(
 
     Args:
         x_BD: what the encoder multiplies, ``offset_D`` subtracted from it first.
-        residual_BD: ``e``; its gradient is stopped here.
+        x_hat_BD: their reconstruction; ``e = x - x_hat``, whose gradient is stopped here.
         dead_F: bool, which latents are dead.
         k_aux: dead latents per token, at most as many as there are.
     """
     dead = torch.nonzero(dead_F).squeeze(1)
     if dead.numel() == 0:
-        return residual_BD.new_zeros(())
+        return x_BD.new_zeros(())
     codes = kernels.encode(
         x_BD,
         as_rows(W_enc_FD).take(dead),
@@ -82,7 +82,7 @@ def auxk_loss(
         _Largest(min(k_aux, dead.numel()), dead.numel()),
         offset_D=offset_D,
     )
-    error = residual_BD.detach()
+    error = (x_BD - x_hat_BD).detach()
     modelled = kernels.decode(codes, as_rows(W_dec_FD).take(dead))
     spread = (error - error.mean(0)).square().sum()
     return ((error - modelled).square().sum() / spread).nan_to_num(nan=0.0, posinf=0.0)

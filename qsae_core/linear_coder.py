@@ -84,19 +84,21 @@ class LinearCoder(SparseCoder):
         term = self.sparsity.penalty(codes, as_rows(W_dec_FE).norms())
         return {} if term is None else {"sparsity": term}
 
-    def auxk(
-        self, x_BD: Tensor, residual_BE: Tensor, W_enc_FD: Matrix, W_dec_FE: Matrix
-    ) -> dict[str, Tensor]:
+    def auxk(self, x_BD: Tensor, x_hat_BD: Tensor, W_enc_FD: Matrix, W_dec_FE: Matrix) -> dict[str, Tensor]:
         """AuxK (Gao et al., 2024) in units of the residual's variance, while training; or nothing.
 
-        For coders whose config is an ``AuxKConfig``.
+        For SAEs whose config is an ``AuxKConfig``.
+
+        Args:
+            x_BD: normalised inputs, which are the targets as well.
+            x_hat_BD: their reconstructions.
         """
         config = cast(AuxKConfig, self.config)
         if not self.training or config.auxk_coefficient == 0:
             return {}
         loss = auxk_loss(
             x_BD,
-            residual_BE,
+            x_hat_BD,
             W_enc_FD,
             self.b_enc,
             W_dec_FE,

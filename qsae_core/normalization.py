@@ -66,7 +66,7 @@ class Normalization(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Data space -> normalised space, ``[..., D]``."""
-        return self.direction((x - self.mean) / self.scale)
+        return self.direction((x - self.mean).div_(self.scale))
 
     def inverse(self, z: Tensor) -> Tensor:
         """Normalised space -> data space, ``[..., D]``."""
@@ -77,7 +77,7 @@ class Normalization(nn.Module):
         """The rotation alone, ``[..., D]``: for vectors that are already centred and scaled."""
         if not self.rotated:
             return x
-        blocks = (x * self.signs).reshape(-1, self.left.shape[0], self.right.shape[0])
+        blocks = (x * self.signs.to(x.dtype)).reshape(-1, self.left.shape[0], self.right.shape[0])
         return (self.left @ (blocks @ self.right)).reshape(x.shape)
 
     @full_precision
@@ -85,7 +85,7 @@ class Normalization(nn.Module):
         """Rotate back and scale, without the mean: for rows of a decoder, ``[..., D]``."""
         if self.rotated:
             blocks = z.reshape(-1, self.left.shape[0], self.right.shape[0])
-            z = ((self.left @ blocks) @ self.right.T).reshape(z.shape) * self.signs
+            z = ((self.left @ blocks) @ self.right.T).reshape(z.shape) * self.signs.to(z.dtype)
         return z * self.scale
 
 

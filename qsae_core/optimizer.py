@@ -71,6 +71,7 @@ class Adam:
                 unit_rows=self._keeps_norm(name),
             )
             parameter.grad = None
+            kernels.recycle(gradient)
         return norm
 
     def state(self) -> dict[str, Tensor]:

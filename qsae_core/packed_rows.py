@@ -149,11 +149,11 @@ class PackedRows(Rows):
         return self._norms
 
     @property
-    def n_bytes(self) -> int:
-        """Bytes in memory from which products are computed."""
+    def row_bytes(self) -> float:
+        """Bytes that are read for one row: packed codes and scale."""
         if self._words is not None:
-            return self._words.numel() + 4 * self._scales.numel()
-        return self._packed.n_bytes if self._bytes is None else self._bytes.numel()
+            return self._words.numel() / self.shape[0] + 4
+        return (self._packed.n_bytes if self._bytes is None else self._bytes.numel()) / self.shape[0]
 
     @property
     def _device(self) -> torch.device:

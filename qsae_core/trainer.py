@@ -177,17 +177,22 @@ def screen_recall(coder: SparseCoder, x: Tensor) -> float | None:
 @torch.no_grad()
 def _sums(output: LossOutput, grad_norm: float) -> StepSums:
     target = output.target.detach().flatten(1)
-    error = (target - output.reconstruction.detach().flatten(1)).square().sum(dtype=torch.float64)
-    spread = (target - target.mean(0)).square().sum(dtype=torch.float64)
+    error = _sum_of_squares(target - output.reconstruction.detach().flatten(1))
+    spread = _sum_of_squares(target - target.mean(0))
     return StepSums(
         steps=1,
         tokens=target.shape[0],
         terms={name: term.item() for name, term in output.terms.items()},
-        squared_error=error.item(),
-        spread=spread.item(),
+        squared_error=error,
+        spread=spread,
         active=float(output.codes.active.sum()),
         grad_norm=grad_norm,
     )
+
+
+def _sum_of_squares(difference: Tensor) -> float:
+    """Row by row in float32, over the rows in float64."""
+    return torch.linalg.vecdot(difference, difference).sum(dtype=torch.float64).item()
 
 
 def _non_finite(name: str, step: int, output: LossOutput, batch: Batch) -> str:

@@ -11,7 +11,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -23,11 +23,16 @@ class Operation(Protocol):
     """A function with the torch implementation behind it."""
 
     torch_implementation: Callable[..., Any]
-    __call__: Callable[..., Any]
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Run what is active."""
 
 
 OPERATIONS: dict[str, Operation] = {}
 """Name -> operation: every function that a kernel set may replace."""
+
+MOST_RECYCLED = 8
+"""Matrices that wait to be used again, at most."""
 
 _active: dict[tuple[str, str], Callable[..., Any]] = {}
 _workspaces = threading.local()
@@ -44,9 +49,10 @@ def operation(function: Function) -> Function:
             return function(*arguments, **options)
         return compiled(*arguments, **options)
 
-    dispatched.torch_implementation = function  # type: ignore[attr-defined]
-    OPERATIONS[name] = dispatched
-    return dispatched  # type: ignore[return-value]
+    as_operation = cast(Operation, dispatched)
+    as_operation.torch_implementation = function
+    OPERATIONS[name] = as_operation
+    return cast(Function, dispatched)
 
 
 def install(device: str, functions: Mapping[str, Callable[..., Any]]) -> None:
@@ -90,6 +96,22 @@ def workspace(name: str, shape: tuple[int, ...], like: Tensor, dtype: torch.dtyp
         kept.pop(key, None)  # before the new one is there
         kept[key] = buffer = torch.empty(size, dtype=dtype, device=like.device)
     return buffer[:size].view(shape)
+
+
+def recycle(tensor: Tensor) -> None:
+    """Hand back a matrix that nobody holds any more (a used gradient); ``reused`` gives it out again."""
+    pool: list[Tensor] = _workspaces.__dict__.setdefault("recycled", [])
+    if tensor.is_contiguous() and tensor._base is None and len(pool) < MOST_RECYCLED:
+        pool.append(tensor)
+
+
+def reused(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """An uninitialised tensor, from what ``recycle`` was given where one of the shape is there."""
+    pool: list[Tensor] = _workspaces.__dict__.setdefault("recycled", [])
+    for place, tensor in enumerate(pool):
+        if tensor.shape == shape and tensor.dtype == like.dtype and tensor.device == like.device:
+            return pool.pop(place)
+    return torch.empty(shape, dtype=like.dtype, device=like.device)
 
 
 def _device(arguments: tuple[Any, ...]) -> str:

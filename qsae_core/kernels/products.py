@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.codes import SparseCodes
+from qsae_core.kernels.dispatch import installed, reused
 from qsae_core.kernels.gather_dot import gather_dot
 from qsae_core.kernels.screening import rows_per_chunk
 from qsae_core.kernels.sparse_product import sparse_product
@@ -58,7 +59,12 @@ def transposed_product(codes: SparseCodes, values: Tensor, right_BD: Tensor) -> 
             total.addmm_(dense.T, right_BD[start:stop])
         return total
     tokens, order, offsets = by_latent(codes)
-    return sparse_product(tokens, offsets, values[order], right_BD.contiguous())
+    out_FD = reused((codes.n_latents, right_BD.shape[1]), right_BD) if _writes_out(right_BD) else None
+    return sparse_product(tokens, offsets, values[order], right_BD.contiguous(), out_FD)
+
+
+def _writes_out(like: Tensor) -> bool:
+    return installed("sparse_product", like.device.type) and like.dtype == torch.float32
 
 
 def sums_by_latent(codes: SparseCodes, values: Tensor) -> Tensor:

@@ -57,6 +57,11 @@ class Rows(abc.ABC):
             self._norms = self.dense().norm(dim=1)
         return self._norms
 
+    @property
+    def row_bytes(self) -> float:
+        """Bytes that are read for one row of a product."""
+        return 4.0 * self.shape[1]
+
     def screen(self, kind: Kind) -> Screen:
         """The matrix prepared for screening, made once."""
         if self._screen is None or self._screen.kind != kind:

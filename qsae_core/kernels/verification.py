@@ -154,9 +154,9 @@ def _projection(f: Functions, given: _Inputs) -> Iterator[str]:
     )
     for beside in (weight, None):
         ours, theirs = grad.clone(), grad.clone()
-        sums = [run(x, beside) for run, x in ((f["project_rows"], ours), (_torch("project_rows"), theirs))]
+        our_sum, sum_ = f["project_rows"](ours, beside), _torch("project_rows")(theirs, beside)
         yield from _differ(ours, theirs, "the projected gradient")
-        yield from _differ(*(torch.tensor(s) / grad.numel() for s in sums), "the sum of squares")
+        yield from _differ(torch.tensor(our_sum / sum_), torch.tensor(1.0), "the sum of squares over torch's")
 
 
 def _adam(f: Functions, given: _Inputs) -> Iterator[str]:
@@ -192,6 +192,17 @@ def _torch(name: str) -> Callable[..., Any]:
     return OPERATIONS[name].torch_implementation
 
 
+def _scales(f: Functions, given: _Inputs) -> Iterator[str]:
+    magnitudes = given.normal(given.latents, given.width).abs()
+
+    def error_R(scale_R: Tensor) -> Tensor:  # two counts of kept weights can be equally good but for rounding
+        kept = magnitudes > scale_R[:, None] / 2
+        return (magnitudes - scale_R[:, None] * kept).double().square().sum(1)
+
+    ours, theirs = (run(magnitudes.clone()) for run in (f["ternary_scales"], _torch("ternary_scales")))
+    yield from _differ(error_R(ours), error_R(theirs), "the squared error at the best scale")
+
+
 _CHECKS: list[tuple[tuple[str, ...], Callable[[Functions, _Inputs], Iterator[str]]]] = [
     (("sparse_product",), _products),
     (("gather_dot",), _dots),
@@ -201,6 +212,7 @@ _CHECKS: list[tuple[tuple[str, ...], Callable[[Functions, _Inputs], Iterator[str
     (("screen_prepare", "screen"), _screening),
     (("project_rows",), _projection),
     (("adam",), _adam),
+    (("ternary_scales",), _scales),
     (("lookup_pack", "lookup_product", "lookup_gather_dot"), _lookups),
 ]
 """Operations that stand or fall together, and their comparison."""

@@ -10,6 +10,7 @@ import abc
 import torch
 from torch import Tensor
 
+from qsae_core.kernels import ternary_scales
 from qsae_core.packing import pack_planes, pack_trits, unpack_planes, unpack_trits
 from qsae_quantizers import scales
 
@@ -54,7 +55,7 @@ class Ternary(Grid):
             return scales.absmean_ternary_scale(magnitudes_RC), None
         if rule == "absmax":
             return magnitudes_RC.amax(1), None
-        return scales.two_level_scale(magnitudes_RC, 0.0, 1.0, scratch_RC), None
+        return ternary_scales(magnitudes_RC), None
 
     def round_into(
         self, out_RC: Tensor, rows_RC: Tensor, scale_R: Tensor, threshold_R: Tensor | None, scratch_RC: Tensor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qsae_core.coder import LossOutput
 from qsae_core.data import Batch
+from qsae_core.kernels import squared_error
 from qsae_core.linear_coder import LinearCoder
 
 
@@ -23,6 +24,6 @@ class TernarySAE(LinearCoder):
         codes = self.encode_normalized(x, W_enc, W_hat)
         x_hat = self.decode_normalized(codes, W_hat)
         self.count_firing(codes)
-        mse = (x - x_hat).square().sum(1).mean()
-        terms = {"mse": mse} | self.penalty(codes, W_hat) | self.auxk(x, x - x_hat, W_enc, W_hat)
+        mse = squared_error(x, x_hat)
+        terms = {"mse": mse} | self.penalty(codes, W_hat) | self.auxk(x, x_hat, W_enc, W_hat)
         return LossOutput(terms, codes, x, x_hat)

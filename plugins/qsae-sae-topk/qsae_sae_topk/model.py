@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qsae_core.coder import LossOutput
 from qsae_core.data import Batch
+from qsae_core.kernels import squared_error
 from qsae_core.linear_coder import LinearCoder
 
 
@@ -19,6 +20,6 @@ class TopKSAE(LinearCoder):
         codes = self.encode_normalized(x, W_enc, W_dec)
         x_hat = self.decode_normalized(codes, W_dec)
         self.count_firing(codes)
-        mse = (x - x_hat).square().sum(1).mean()
-        terms = {"mse": mse} | self.penalty(codes, W_dec) | self.auxk(x, x - x_hat, W_enc, W_dec)
+        mse = squared_error(x, x_hat)
+        terms = {"mse": mse} | self.penalty(codes, W_dec) | self.auxk(x, x_hat, W_enc, W_dec)
         return LossOutput(terms, codes, x, x_hat)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qsae_core.coder import LossOutput
 from qsae_core.data import Batch
+from qsae_core.kernels import squared_error
 from qsae_core.linear_coder import LinearCoder
 
 
@@ -23,5 +24,5 @@ class VanillaSAE(LinearCoder):
         codes = self.encode_normalized(x, W_enc, W_dec)
         x_hat = self.decode_normalized(codes, W_dec)
         self.count_firing(codes)
-        terms = {"mse": (x - x_hat).square().sum(1).mean()} | self.penalty(codes, W_dec)
+        terms = {"mse": squared_error(x, x_hat)} | self.penalty(codes, W_dec)
         return LossOutput(terms, codes, x, x_hat)

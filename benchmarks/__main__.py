@@ -1,0 +1,91 @@
+"""Measure qsae beside its peers and write docs/performance.md.
+
+python -m benchmarks                   everything; `make bench` does this
+python -m benchmarks --only step       one benchmark (repeatable); the others' results stay as they are
+python -m benchmarks --render-only     write the page again from the results that are there
+python -m benchmarks --quick           small shapes and few repeats: does everything run?
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from benchmarks import fidelity, inference, install_peers, page, results, scaling, startup, training_step
+from benchmarks.settings import PEERS, ROOT, Settings
+
+BENCHMARKS: dict[str, Callable[[Settings], dict[str, Any]]] = {
+    training_step.NAME: training_step.run,
+    fidelity.NAME: fidelity.run,
+    scaling.NAME: scaling.run,  # after the step, which says which screen is the fastest
+    startup.NAME: startup.run,
+    inference.NAME: inference.run,
+}
+ENVIRONMENTS = "QSAE_BENCH_PEERS"
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = _parser().parse_args(arguments)
+    settings = _settings(options, arguments)
+    if not options.render_only:
+        install_peers.install(settings)
+        for name, measure in BENCHMARKS.items():
+            if options.only is None or name in options.only:
+                results.record(name, measure, settings)
+    target = options.page or (settings.folder if options.quick else ROOT / "docs") / "performance.md"
+    page.render(settings, target)
+    results.progress(f"wrote {target}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    add = parser.add_argument
+    add("--only", action="append", choices=list(BENCHMARKS), help="this benchmark alone; repeatable")
+    add("--peers", default="all", help=f"all, none, or names with commas: {', '.join(PEERS)}")
+    add(
+        "--environments",
+        type=pathlib.Path,
+        help=f"folder of the peers' environments; default: ${ENVIRONMENTS} or build/bench",
+    )
+    add(
+        "--quick",
+        action="store_true",
+        help="small shapes, few repeats; results and page in build/bench/quick",
+    )
+    add("--render-only", action="store_true", help="measure nothing")
+    add("--seed", type=int, default=0)
+    add("--threads", type=int, default=os.cpu_count(), help="CPU threads of every side; default: all")
+    add("--out", type=pathlib.Path, help="folder of data, logs and results; default: build/bench")
+    add("--page", type=pathlib.Path, help="default: docs/performance.md")
+    return parser
+
+
+def _settings(options: argparse.Namespace, arguments: Sequence[str]) -> Settings:
+    build = ROOT / "build" / "bench"
+    ready = os.environ.get(ENVIRONMENTS)
+    chosen = {"all": PEERS, "none": ()}.get(options.peers, tuple(options.peers.split(",")))
+    unknown = sorted(set(chosen) - set(PEERS))
+    if unknown:
+        raise SystemExit(f"--peers: {', '.join(unknown)} is unknown; all, none, or of {', '.join(PEERS)}")
+    folder = options.out or (build / "quick" if options.quick else build)
+    return Settings(
+        folder=folder.resolve(),
+        environments=(options.environments or (pathlib.Path(ready) if ready else build)).resolve(),
+        peers=chosen,
+        quick=options.quick,
+        seed=options.seed,
+        threads=options.threads,
+        command=shlex.join(["python", "-m", "benchmarks", *arguments]),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

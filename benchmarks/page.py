@@ -1,0 +1,44 @@
+"""docs/performance.md from the results; every number comes from the JSON files."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks import fidelity, inference, page_about, page_details, page_step, plots, scaling, startup
+from benchmarks import training_step as step
+from benchmarks.results import read
+from benchmarks.settings import Settings
+
+Result = dict[str, Any]
+INTRODUCTION = """\
+# Performance
+
+This page is written by `make bench`, which measures everything on it in one go: medians over repeats, the
+sides taking turns on one machine. What counts are the ratios; absolute numbers are those of the machine
+[below](#machine).
+"""
+NAMES = (step.NAME, fidelity.NAME, scaling.NAME, startup.NAME, inference.NAME)
+
+
+def render(settings: Settings, page: pathlib.Path) -> None:
+    """Write the page, and the plots beside it where matplotlib is installed."""
+    results = {name: result for name in NAMES if (result := read(name, settings)) is not None}
+    sections: list[tuple[str, Callable[[Result], str]]] = [
+        (step.NAME, page_step.section),
+        (fidelity.NAME, page_details.fidelity_section),
+        (inference.NAME, page_details.inference_section),
+        (startup.NAME, page_details.startup_section),
+    ]
+    page.parent.mkdir(parents=True, exist_ok=True)
+    parts = [INTRODUCTION, page_about.warnings(results)]
+    parts += [section(results[name]) for name, section in sections if name in results]
+    if scaling.NAME in results:
+        files = plots.draw(results[scaling.NAME], page.parent)
+        parts.append(page_details.scaling_section(results[scaling.NAME], files))
+    missing = [name for name in NAMES if name not in results]
+    if missing:
+        parts.append(f"Not measured: {', '.join(missing)}.\n")
+    parts.append(page_about.section(results))
+    page.write_text("\n".join(part for part in parts if part))

@@ -1,0 +1,161 @@
+"""The page's part about the training step: ratios, targets, and every side in detail."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Any, NamedTuple
+
+from benchmarks.sides import COMPILED, QSAE
+from benchmarks.tables import count, gigabytes, ratio, table
+from benchmarks.training_step import (
+    best_qsae,
+    error,
+    peak_bytes,
+    products,
+    seconds,
+    tokens_per_second,
+    working,
+)
+
+Record = dict[str, Any]
+LIBRARIES = ("SAELens", "dictionary_learning", "sparsify")
+KERNELS = {"none": "torch operators", COMPILED: "compiled kernels"}
+
+
+class Target(NamedTuple):
+    """What qsae's fastest side is to reach at the reference shape."""
+
+    kernels: str
+    library: str | None
+    """Times this peer's tokens per second, at least; None: times an encoder product, at most."""
+    value: float
+
+    @property
+    def text(self) -> str:
+        """For the table."""
+        goal = f"a step in at most {self.value:g} of one fp32 product"
+        if self.library:
+            goal = f"at least {self.value:g} times {self.library}"
+        return f"{KERNELS[self.kernels]}: {goal}"
+
+
+TARGETS = (
+    Target("none", "SAELens", 9),
+    Target("none", "dictionary_learning", 9),
+    Target("none", "sparsify", 2.8),
+    Target("none", None, 0.75),
+    Target(COMPILED, "SAELens", 18),
+    Target(COMPILED, "dictionary_learning", 18),
+    Target(COMPILED, "sparsify", 5.5),
+    Target(COMPILED, None, 0.4),
+)
+NOTES = """\
+Every side does the whole step on the same activations as its own trainer does it: loss, backward, Adam,
+unit-norm decoder rows (SAELens rescales codes by the rows' norms instead), counting of dead latents. Masters
+and Adam's moments are float32 on every side. A peer is measured as it comes, with transparent huge pages
+(`THP_MEM_ALLOC_ENABLE=1`), and with whatever other setting may be better for it; **x PEER** is against that
+peer's fastest fp32 side. SAELens's sparse codes are not its default, and run on a CPU only without that
+rescaling. bf16 autocast computes a peer's products in bf16, which is another computation, so that is a line
+of its own. qsae's screens find candidates in low precision, and compute what they keep again in float32;
+qsae is measured without any setting of the environment.
+
+**x product** is the time of a step over that of one fp32 encoder product `x W^T`, which each process times
+just after its steps. Peak memory is the largest resident set of the process, imports included. Latents that
+count as dead would add an auxiliary loss; in so few steps no side has any.
+"""
+
+
+def section(result: dict[str, Any]) -> str:
+    """Ratios of the first shape, targets, notes; then the other shapes, and all sides."""
+    first, *others = result["shapes"]
+    parts = ["## Training step\n", f"{_sizes(first)}.\n", ratio_table(first), "", targets(first), "", NOTES]
+    for shape in others:
+        parts += [f"### {_sizes(shape)}\n", ratio_table(shape), ""]
+    parts += ["### All sides\n", "Seconds of a step: least, median and most of all rounds.\n"]
+    for shape in result["shapes"]:
+        parts += [f"{_sizes(shape)}:\n", all_sides(shape), ""]
+    return "\n".join(parts)
+
+
+def ratio_table(shape: dict[str, Any]) -> str:
+    """qsae's sides and each peer's best fp32 and autocast side, with the ratios to the peers."""
+    base = {library: working(shape, library, "fp32")[:1] for library in LIBRARIES}
+    shown = [r for r in shape["sides"] if r["library"] == QSAE]
+    for library in LIBRARIES:
+        shown += base[library] + working(shape, library, "bf16")[:1]
+        own = [r for r in shape["sides"] if r["library"] == library]
+        shown += [] if base[library] else own[:1]
+    taking_part = {r["library"] for r in shown}
+    rows = []
+    for record in shown:
+        who = f"{record['library']}, {record['what']}"
+        if (reason := error(record)) is not None:
+            rows.append([who, f"failed: {reason}", *["-"] * 5])
+            continue
+        speed = tokens_per_second(record, shape["batch_size"])
+        to_peers = [_over(speed, base[library], shape) for library in LIBRARIES]
+        rows.append([who, count(speed), *to_peers, ratio(products(record)), gigabytes(peak_bytes(record))])
+    rows += [[lib, "not part of this run", *["-"] * 5] for lib in LIBRARIES if lib not in taking_part]
+    columns = ["who", "tokens/s", *(f"x {library}" for library in LIBRARIES), "x product", "peak memory"]
+    return table(columns, rows)
+
+
+def targets(shape: dict[str, Any]) -> str:
+    """A table of the targets, and whether this run reached them."""
+    rows = []
+    for target in TARGETS:
+        value = _measured(target, shape)
+        if value is None:
+            rows.append([target.text, "-", "not measured", "-"])
+            continue
+        good = value >= target.value if target.library else value <= target.value
+        as_it_comes = ratio(_measured(target, shape, as_it_comes=True)) if target.library else "-"
+        rows.append([target.text, ratio(value), "yes" if good else "no", as_it_comes])
+    columns = ["target, for the fastest side", "measured", "reached", "against the peer as it comes"]
+    return table(columns, rows)
+
+
+def all_sides(shape: dict[str, Any]) -> str:
+    """Every side, with its spread, the product beside it, and its version or the reason of its failure."""
+    rows = []
+    for record in shape["sides"]:
+        who = f"{record['library']}, {record['what']}"
+        if (reason := error(record)) is not None:
+            rows.append([who, f"failed: {reason}", *["-"] * 6])
+            continue
+        times = seconds(record)
+        product = median(s for r in record["rounds"] for s in r["product_seconds"])
+        rows.append(
+            [
+                who,
+                record["rounds"][0]["version"],
+                *(f"{of(times):.3f}" for of in (min, median, max)),
+                str(len(times)),
+                f"{product:.3f}",
+                gigabytes(peak_bytes(record)),
+            ]
+        )
+    columns = ["side", "version", "least", "median", "most", "steps", "product", "peak memory"]
+    return table(columns, rows, texts=2)
+
+
+def _over(speed: float, base: list[Record], shape: dict[str, Any]) -> str:
+    return ratio(speed / tokens_per_second(base[0], shape["batch_size"]) if base else None)
+
+
+def _measured(target: Target, shape: dict[str, Any], *, as_it_comes: bool = False) -> float | None:
+    """The target's number; against the peer's fastest fp32 side, or against the one without any setting."""
+    own = best_qsae(shape, target.kernels)
+    if own is None:
+        return None
+    if target.library is None:
+        return products(own)
+    peer = working(shape, target.library, "fp32")
+    if as_it_comes:
+        peer = [r for r in peer if not r["options"] and not r["environment"]]
+    return median(seconds(peer[0])) / median(seconds(own)) if peer else None
+
+
+def _sizes(shape: dict[str, Any]) -> str:
+    names = {"batch_size": "B", "d": "d", "n_latents": "F", "k": "k"}
+    return ", ".join(f"{short}={shape[name]}" for name, short in names.items())

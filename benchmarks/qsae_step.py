@@ -1,0 +1,61 @@
+"""qsae: ``Trainer.step`` of the coder that ``qsae train --sae topk`` would build.
+
+Options: ``screen`` (``none``, ``bf16``, ``int8``), ``kernels`` (``none``, or a kernel set's name).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from benchmarks.peers.stopwatch import Spec, measure, read_rows, read_spec, write
+from qsae_core.coder import CoderShape, SparseCoder
+from qsae_core.compose import activate_kernels, compose_coder
+from qsae_core.config_layers import Layer
+from qsae_core.data import Batch
+from qsae_core.plugins import load_plugins
+from qsae_core.registry import Registry
+from qsae_core.run_config import RunConfig, resolve
+from qsae_core.trainer import Trainer
+
+STATISTICS_ROWS = 4096
+
+
+def main() -> None:
+    spec = read_spec()
+    registry = load_plugins().registry
+    config = resolve([Layer(tree(spec), "benchmark")], registry)
+    active = activate_kernels(config.run.kernels, registry)
+    trainer = Trainer(make_coder(config, registry, spec), config.train, "coder")
+
+    def step(batch: Tensor, number: int) -> None:
+        trainer.step(Batch(batch, batch), number)
+
+    result = measure(spec, step, "qsae")
+    write(spec, result | {"kernels": [str(a) for a in active], "report": trainer.report()})
+
+
+def tree(spec: Spec) -> dict[str, Any]:
+    """The run as YAML would give it; so long that no latent counts as dead while it is timed."""
+    return {
+        "sae": {"use": "topk", "n_latents": spec.n_latents},
+        "sparsity": {"use": "topk", "k": spec.k},
+        "data": {"use": "tensors", "path": spec.data},
+        "train": {"steps": 20_000, "batch_size": spec.batch_size, "screen": spec.options["screen"]},
+        "run": {"seed": spec.seed, "threads": spec.threads, "kernels": spec.options["kernels"]},
+        "metrics": [],
+        "evaluate": [],
+    }
+
+
+def make_coder(config: RunConfig, registry: Registry, spec: Spec) -> SparseCoder:
+    coder = compose_coder(config, registry, CoderShape(spec.d, spec.d))
+    coder.screen = config.train.screen
+    sample = read_rows(spec, STATISTICS_ROWS)
+    coder.initialize(Batch(sample, sample))
+    return coder
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The benchmarks run from one end to the other, and their arithmetic is that of the page."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def benchmarks(*arguments):
+    command = [sys.executable, "-m", "benchmarks", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+
+
+def write_step_result(folder, *, failing=False):
+    """Two rounds of qsae (steps of 1 and 3 s) and of a peer (10 s); the product takes 2 s; 100 tokens."""
+    (folder / "results").mkdir(parents=True)
+
+    def rounds(*times):
+        own = {"product_seconds": [2.0], "peak_bytes": 3 * 10**9, "distribution": "x", "version": "1.2"}
+        return [{"seconds": [s], "torch": "2.13", "python": "3.11", **own} for s in times]
+
+    def side(library, what, precision, options, found):
+        own = {"library": library, "what": what, "precision": precision}
+        return {**own, "options": options, "environment": {}, "rounds": found}
+
+    sides = [
+        side("qsae", "torch operators", "fp32", {"screen": "int8", "kernels": "none"}, rounds(1.0, 3.0)),
+        side("SAELens", "fp32", "fp32", {}, rounds(20.0, 20.0)),
+        side("SAELens", "fp32, huge pages", "fp32", {"any": True}, rounds(10.0, 10.0)),
+        side("SAELens", "autocast", "bf16", {}, rounds(5.0, 5.0)),
+    ]
+    if failing:
+        sides[1:] = [side("SAELens", "fp32", "fp32", {}, [{"error": "ImportError: no such thing"}])]
+    machine = {"cpu": "a CPU", "cores": 4, "flags": ["avx2"], "memory_bytes": 8 * 10**9, "huge_pages": None}
+    machine |= {"system": "s", "kernel": "k", "python": "3.11", "commit": None, "versions": {}}
+    about = {"date": "2026-01-01", "minutes": 1.0, "load_before": 0.0, "command": "c", "seed": 0}
+    about |= {"threads": 4, "quick": False, "machine": machine}
+    sizes = {"batch_size": 100, "d": 8, "n_latents": 16, "k": 2}
+    result = {"about": about, "shapes": [{**sizes, "sides": sides}]}
+    (folder / "results" / "step.json").write_text(json.dumps(result))
+
+
+def render(folder):
+    done = benchmarks("--render-only", "--out", folder, "--page", folder / "page.md")
+    assert done.returncode == 0, done.stderr
+    return (folder / "page.md").read_text()
+
+
+def test_the_page_has_ratios_to_the_best_fp32_side_of_a_peer(tmp_path):
+    write_step_result(tmp_path)
+    page = render(tmp_path)
+    # median of 1 and 3 s is 2 s: 100 / 2 = 50 tokens/s; SAELens with huge pages takes 10 s: 10 / 2 = 5 times;
+    # x product is the median of 1/2 and 3/2; as it comes SAELens takes 20 s: 20 / 2 = 10 times
+    assert "| qsae, torch operators | 50 | 5.00 | - | - | 1.00 | 3.00 GB |" in page
+    assert "| SAELens, fp32, huge pages | 10 | 1.00 | - | - | 5.00 | 3.00 GB |" in page
+    assert "| SAELens, autocast | 20 | 2.00 | - | - | 2.50 | 3.00 GB |" in page
+    assert "| torch operators: at least 9 times SAELens | 5.00 | no | 10.0 |" in page
+    assert "| torch operators: a step in at most 0.75 of one fp32 product | 1.00 | no | - |" in page
+    assert "| compiled kernels: at least 18 times SAELens | - | not measured | - |" in page
+    assert "| sparsify | not part of this run |" in page
+    assert "Not measured: fidelity, scaling, startup, inference." in page
+
+
+def test_a_peer_that_fails_is_a_line_with_its_reason(tmp_path):
+    write_step_result(tmp_path, failing=True)
+    page = render(tmp_path)
+    assert "| SAELens, fp32 | failed: ImportError: no such thing |" in page
+    assert "| torch operators: at least 9 times SAELens | - | not measured | - |" in page
+
+
+def test_peers_scripts_import_nothing_of_qsae():
+    for path in (ROOT / "benchmarks" / "peers").glob("*.py"):
+        imports = [line for line in path.read_text().splitlines() if line.startswith(("import ", "from "))]
+        assert not [line for line in imports if "qsae" in line or "benchmarks" in line], path
+
+
+@pytest.mark.slow
+def test_a_quick_run_measures_everything(tmp_path):
+    page = tmp_path / "page.md"
+    done = benchmarks("--quick", "--peers", "none", "--out", tmp_path, "--page", page)
+    assert done.returncode == 0, done.stderr
+    text = page.read_text()
+    assert "Quick run" in text
+    assert "Not measured" not in text
+    for side in ("no screen", "bf16 screen", "int8 screen"):
+        line = next(row for row in text.splitlines() if row.startswith(f"| qsae, torch operators, {side} "))
+        assert "failed" not in line
+    result = json.loads((tmp_path / "results" / "fidelity.json").read_text())
+    assert all("error" not in run for run in result["runs"] if run["kernels"] == "none")
+    result = json.loads((tmp_path / "results" / "startup.json").read_text())
+    assert all("error" not in kind for kind in result["kinds"])
