@@ -35,10 +35,10 @@ class DeadLatents(nn.Module):
     @torch.no_grad()
     def update(self, codes: SparseCodes) -> None:
         """Take a training batch into account."""
-        fired = torch.zeros_like(self.tokens_since_fired, dtype=torch.bool)
-        fired[codes.indices[codes.active].long()] = True
+        fired = torch.zeros(codes.n_latents, device=codes.indices.device)
+        fired.index_add_(0, codes.indices, codes.active.to(fired.dtype))
         self.tokens_since_fired += codes.batch_size
-        self.tokens_since_fired[fired] = 0
+        self.tokens_since_fired.masked_fill_(fired > 0, 0)
 
     def mask(self) -> Tensor:
         """Bool ``[F]``: latents that count as dead."""

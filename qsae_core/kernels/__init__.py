@@ -1,14 +1,15 @@
 """The operations that coders are made of: encode, decode, nested losses, the products behind their gradients.
 
-A variant calls ``encode``, ``decode``, ``decode_groups`` and ``prefix_errors``. These are differentiable,
-hold a chunk of rows of ``[B, F]`` at most, and compute gradients only where codes have entries. Below them
-are plain functions over tensors (``OPERATIONS``), each with an implementation in torch and, where a kernel set is
-active, a compiled one.
+A variant calls ``encode``, ``decode``, ``decode_groups``, ``prefix_errors`` and ``squared_error``. These are
+differentiable, hold a chunk of rows of ``[B, F]`` at most, and compute gradients only where codes have
+entries. Below them are plain functions over tensors (``OPERATIONS``), each with an implementation in torch
+and, where a kernel set is active, a compiled one.
 """
 
 from qsae_core.kernels.adam import adam, project_rows
 from qsae_core.kernels.batch_selection import BatchSelection
 from qsae_core.kernels.decode import decode
+from qsae_core.kernels.dense_rows import collect_rows, expand_rows
 from qsae_core.kernels.dispatch import OPERATIONS, install, installed, recycle, torch_only, uninstall
 from qsae_core.kernels.encode import encode, refusal_to_screen
 from qsae_core.kernels.gather_dot import gather_dot
@@ -20,7 +21,7 @@ from qsae_core.kernels.rows import DenseRows, Matrix, Rows, as_rows
 from qsae_core.kernels.screening import Kind, Screen, screen, screen_prepare
 from qsae_core.kernels.sparse_product import sparse_product
 from qsae_core.kernels.ternary_scales import ternary_scales
-from qsae_core.kernels.top_k import compress, top_k
+from qsae_core.kernels.top_k import compress, nonzero_codes, top_k
 from qsae_core.kernels.transpose_codes import transpose_codes
 
 __all__ = [
@@ -33,16 +34,19 @@ __all__ = [
     "Screen",
     "adam",
     "as_rows",
+    "collect_rows",
     "compress",
     "decode",
     "decode_groups",
     "encode",
+    "expand_rows",
     "gather_dot",
     "install",
     "installed",
     "lookup_gather_dot",
     "lookup_pack",
     "lookup_product",
+    "nonzero_codes",
     "prefix_errors",
     "project_rows",
     "recycle",

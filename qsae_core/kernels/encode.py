@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from qsae_core.codes import SparseCodes, concatenate
+from qsae_core.kernels.dense_rows import collect_rows
 from qsae_core.kernels.dispatch import workspace
 from qsae_core.kernels.products import sums_by_latent, transposed_product
 from qsae_core.kernels.rows import Matrix, Rows, as_rows
-from qsae_core.kernels.screening import CANDIDATES_PER_ENTRY, Kind, rows_per_chunk
+from qsae_core.kernels.screening import Kind, candidates_for, rows_per_chunk
 from qsae_core.parts import Activation, SparsityRule
 from qsae_core.precision import full_precision
 
@@ -49,6 +50,8 @@ def encode(
             support, pre_acts = _search(centred_BD, rows, bias_F, activation, rule, importance_F)
         else:
             support, pre_acts = _search_screened(centred_BD, rows, bias_F, rule, importance_F, screen)
+    if not torch.is_grad_enabled():
+        return support.with_values(activation(pre_acts, support.indices))
     entries = _EntryPreActs.apply(x_BD, weight, bias_F, offset_D, pre_acts, centred_BD, rows, support)  # type: ignore[no-untyped-call]
     return support.with_values(activation(entries, support.indices))
 
@@ -76,6 +79,7 @@ def _search(
 ) -> tuple[SparseCodes, Tensor]:
     """The entries that stay (codes with empty values), their pre-activations ``[N]``; from a full product."""
     weight_FD, chunk = rows.dense(), rows_per_chunk(rows.shape[0])
+    ranks_batch = type(rule).finish_batch is not SparsityRule.finish_batch
     by_order = _keeps_k_largest(rule) and activation.keeps_order
     supports, gathered = [], []
     rule.begin_batch(x_BD.shape[0])
@@ -83,16 +87,17 @@ def _search(
         pre_CF = workspace("pre-activations", (rows_CD.shape[0], rows.shape[0]), rows_CD)
         torch.addmm(bias_F, rows_CD, weight_FD.T, out=pre_CF)
         codes = rule.select(pre_CF if by_order else activation(pre_CF), importance_F)
-        if rule.fixed_k is None:
-            gathered.append(pre_CF[codes.rows, codes.indices.long()])
-        supports.append(codes)
-    kept = concatenate(supports)
-    support = rule.finish_batch(kept, importance_F)
-    if support is kept and gathered:
+        if rule.fixed_k is None and not ranks_batch:
+            gathered.append(collect_rows(pre_CF, codes.indices, codes.offsets))
+        # values matter to a rule that decides over the whole batch, and to nobody else from here on
+        supports.append(codes if ranks_batch else codes.with_values(codes.values[:0]))
+    support = concatenate(supports)
+    if ranks_batch:
+        support = rule.finish_batch(support, importance_F)
+    elif gathered:
         return support.with_values(x_BD.new_empty(0)), torch.cat(gathered)
     if support.k is not None:
-        ascending_BK = support.indices.view(-1, support.k).sort(dim=1).values
-        support = SparseCodes.from_top_k(ascending_BK, ascending_BK, support.n_latents)
+        support = _support(support.indices.view(-1, support.k).sort(dim=1).values, support.n_latents)
     support = support.with_values(x_BD.new_empty(0))
     return support, _exact(x_BD, rows, bias_F, support)
 
@@ -103,15 +108,19 @@ def _search_screened(
     """The same, from candidates of a low-precision product."""
     assert rule.fixed_k is not None
     n_latents, k = rows.shape[0], rule.fixed_k
-    m = min(CANDIDATES_PER_ENTRY * k, n_latents)
-    indices_Bm = rows.screen(kind).candidates(x_BD, bias_F, importance_F, m).sort(dim=1).values
-    candidates = SparseCodes.from_top_k(indices_Bm, indices_Bm, n_latents).with_values(x_BD.new_empty(0))
-    pre_Bm = _exact(x_BD, rows, bias_F, candidates).view(-1, m)
+    m = min(candidates_for(k), n_latents)
+    indices_Bm = rows.screen(kind).candidates(x_BD, bias_F, importance_F, m)
+    pre_Bm = _exact(x_BD, rows, bias_F, _support(indices_Bm, n_latents)).view(-1, m)
     ranking_Bm = pre_Bm if importance_F is None else pre_Bm * importance_F[indices_Bm]
-    place_BK = rule.select(ranking_Bm).indices.view(-1, k).long().sort(dim=1).values
-    indices_BK = indices_Bm.gather(1, place_BK)
-    support = SparseCodes.from_top_k(indices_BK, indices_BK, n_latents).with_values(x_BD.new_empty(0))
-    return support, pre_Bm.gather(1, place_BK).view(-1)
+    place_BK = rule.select(ranking_Bm).indices.view(-1, k).long()
+    indices_BK, order_BK = indices_Bm.gather(1, place_BK).sort(dim=1)
+    pre_BK = pre_Bm.gather(1, place_BK.gather(1, order_BK))
+    return _support(indices_BK, n_latents), pre_BK.view(-1)
+
+
+def _support(indices_BK: Tensor, n_latents: int) -> SparseCodes:
+    """Codes with k entries a token and no values."""
+    return SparseCodes.from_top_k(indices_BK, indices_BK.new_empty(0, dtype=torch.float32), n_latents)
 
 
 def _exact(x_BD: Tensor, rows: Rows, bias_F: Tensor, support: SparseCodes) -> Tensor:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from qsae_core.codes import SparseCodes
-from qsae_core.kernels.dispatch import installed, reused
+from qsae_core.kernels.dense_rows import collect_rows, expand_rows
+from qsae_core.kernels.dispatch import installed, reused, workspace
 from qsae_core.kernels.gather_dot import gather_dot
 from qsae_core.kernels.screening import rows_per_chunk
 from qsae_core.kernels.sparse_product import sparse_product
@@ -33,8 +34,10 @@ def entry_dots(left_BD: Tensor, right_FD: Tensor, codes: SparseCodes) -> Tensor:
     if not is_dense(codes):
         return gather_dot(left_BD.contiguous(), right_FD.contiguous(), codes.indices, codes.offsets)
     out = left_BD.new_empty(codes.indices.numel())
-    for start, stop, rows, latents, place in _chunks(codes):
-        out[place] = (left_BD[start:stop] @ right_FD.T)[rows, latents]
+    for start, stop, place, indices, offsets in _chunks(codes):
+        dense = workspace("dense codes", (stop - start, codes.n_latents), left_BD)
+        torch.mm(left_BD[start:stop], right_FD.T, out=dense)
+        out[place] = collect_rows(dense, indices, offsets)
     return out
 
 
@@ -80,18 +83,18 @@ def by_latent(codes: SparseCodes) -> tuple[Tensor, Tensor, Tensor]:
     return found
 
 
-def _chunks(codes: SparseCodes) -> Iterator[tuple[int, int, Tensor, Tensor, slice]]:
-    """Chunks of tokens: first token, end, the entries' rows within the chunk, their latents, their place."""
-    step, all_rows = rows_per_chunk(codes.n_latents), codes.rows
+def _chunks(codes: SparseCodes) -> Iterator[tuple[int, int, slice, Tensor, Tensor]]:
+    """Chunks of tokens: first token, end, their entries' places, and the chunk's own indices and offsets."""
+    step = rows_per_chunk(codes.n_latents)
     for start in range(0, codes.batch_size, step):
         stop = min(start + step, codes.batch_size)
-        place = slice(int(codes.offsets[start]), int(codes.offsets[stop]))
-        yield start, stop, all_rows[place] - start, codes.indices[place].long(), place
+        offsets = codes.offsets[start : stop + 1]
+        first, last = int(offsets[0]), int(offsets[-1])
+        yield start, stop, slice(first, last), codes.indices[first:last], offsets - first
 
 
 def _dense_chunks(codes: SparseCodes, values: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-    """The codes with other values, as dense ``[rows, F]`` chunks."""
-    for start, stop, rows, latents, place in _chunks(codes):
-        dense = values.new_zeros(stop - start, codes.n_latents)
-        dense[rows, latents] = values[place]
-        yield start, stop, dense
+    """The codes with other values, as dense ``[rows, F]`` chunks; each is gone when the next comes."""
+    for start, stop, place, indices, offsets in _chunks(codes):
+        dense = workspace("dense codes", (stop - start, codes.n_latents), values)
+        yield start, stop, expand_rows(indices, offsets, values[place], dense)

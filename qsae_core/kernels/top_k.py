@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from qsae_core.codes import SparseCodes
 from qsae_core.kernels.dispatch import operation
 
 GROUP = 16
-"""Columns of a group in the two-stage search."""
+"""Columns of a group in the two-stage search; of four among the maxima of these, which are searched alike."""
 
 
 @operation
@@ -18,17 +19,29 @@ def top_k(scores_CF: Tensor, k: int) -> tuple[Tensor, Tensor]:
     In two stages: the k largest entries of a row lie in the k groups of columns with the largest maxima, so
     only these are searched. Exact; among equal entries any may be taken.
     """
+    values, columns = _by_groups(scores_CF, k, (GROUP, 4))
+    return values, columns.to(torch.int32)
+
+
+def _by_groups(scores_CF: Tensor, k: int, sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     rows, width = scores_CF.shape
-    groups = width // GROUP
-    if groups < 4 * k or width % GROUP:
-        values, columns = torch.topk(scores_CF, k, dim=1, sorted=False)
-        return values, columns.to(torch.int32)
-    grouped = scores_CF.view(rows, GROUP, groups)  # group g: columns g, g + groups, g + 2 groups, ...
-    chosen = torch.topk(grouped.amax(1), k, dim=1, sorted=False).indices
-    members = grouped.gather(2, chosen[:, None, :].expand(-1, GROUP, -1)).flatten(1)
+    if not sizes or width % sizes[0] or width // sizes[0] < 4 * k:
+        return torch.topk(scores_CF, k, dim=1, sorted=False)
+    size, groups = sizes[0], width // sizes[0]
+    grouped = scores_CF.view(rows, size, groups)  # group g: columns g, g + groups, g + 2 groups, ...
+    chosen = _by_groups(grouped.amax(1), k, sizes[1:])[1]
+    members = grouped.gather(2, chosen[:, None, :].expand(-1, size, -1)).flatten(1)
     values, place = torch.topk(members, k, dim=1, sorted=False)
     columns = chosen.gather(1, place % k) + place.div(k, rounding_mode="floor") * groups
-    return values, columns.to(torch.int32)
+    return values, columns
+
+
+def nonzero_codes(latents_CF: Tensor) -> SparseCodes:
+    """Codes of all latents of a chunk that are not zero; without gradient."""
+    if not latents_CF.numel() or latents_CF.min() < 0:
+        return SparseCodes.from_dense(latents_CF)
+    columns, values, offsets = compress(latents_CF.contiguous(), 0.0)
+    return SparseCodes(columns, values, offsets, latents_CF.shape[1])
 
 
 @operation
@@ -37,8 +50,9 @@ def compress(scores_CF: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tenso
 
     Columns ascend within a row.
     """
-    above = scores_CF > threshold
-    offsets = torch.zeros(scores_CF.shape[0] + 1, dtype=torch.int64, device=scores_CF.device)
-    torch.cumsum(above.sum(1), 0, out=offsets[1:])
-    columns = above.nonzero()[:, 1].to(torch.int32)
-    return columns, scores_CF[above], offsets
+    rows, width = scores_CF.shape
+    places = (scores_CF > threshold).view(-1).nonzero().squeeze(1)
+    ends = torch.arange(0, (rows + 1) * width, max(width, 1), device=scores_CF.device)[: rows + 1]
+    offsets = torch.searchsorted(places, ends)
+    columns = places.to(torch.int32).remainder_(max(width, 1)) if rows * width < 2**31 else places % width
+    return columns.to(torch.int32), scores_CF.view(-1).take(places), offsets

@@ -156,7 +156,8 @@ def _projection(f: Functions, given: _Inputs) -> Iterator[str]:
         ours, theirs = grad.clone(), grad.clone()
         our_sum, sum_ = f["project_rows"](ours, beside), _torch("project_rows")(theirs, beside)
         yield from _differ(ours, theirs, "the projected gradient")
-        yield from _differ(torch.tensor(our_sum / sum_), torch.tensor(1.0), "the sum of squares over torch's")
+        mean, mean_ = torch.tensor([our_sum, sum_], dtype=torch.float64) / grad.numel()
+        yield from _differ(mean, mean_, "the mean square")
 
 
 def _adam(f: Functions, given: _Inputs) -> Iterator[str]:
@@ -203,12 +204,29 @@ def _scales(f: Functions, given: _Inputs) -> Iterator[str]:
     yield from _differ(error_R(ours), error_R(theirs), "the squared error at the best scale")
 
 
+def _expansion(f: Functions, given: _Inputs) -> Iterator[str]:
+    indices, offsets, values = given.codes()
+    room = given.normal(given.batch, given.latents)
+    ours = f["expand_rows"](indices, offsets, values, room.clone())
+    theirs = _torch("expand_rows")(indices, offsets, values, room.clone())
+    yield from _differ(ours, theirs, "the dense chunk", 0.0)
+
+
+def _collection(f: Functions, given: _Inputs) -> Iterator[str]:
+    indices, offsets, _ = given.codes()
+    dense = given.normal(given.batch, given.latents)
+    ours, theirs = (run(dense, indices, offsets) for run in (f["collect_rows"], _torch("collect_rows")))
+    yield from _differ(ours, theirs, "what is collected", 0.0)
+
+
 _CHECKS: list[tuple[tuple[str, ...], Callable[[Functions, _Inputs], Iterator[str]]]] = [
     (("sparse_product",), _products),
     (("gather_dot",), _dots),
     (("transpose_codes",), _transposition),
     (("top_k",), _largest),
     (("compress",), _compression),
+    (("expand_rows",), _expansion),
+    (("collect_rows",), _collection),
     (("screen_prepare", "screen"), _screening),
     (("project_rows",), _projection),
     (("adam",), _adam),

@@ -13,6 +13,8 @@ _ANYWHERE: tuple[Callable[..., Any], ...] = (
     sparse.gather_dot,
     sparse.sparse_product,
     sparse.transpose_codes,
+    sparse.expand_rows,
+    sparse.collect_rows,
     selection.top_k,
     selection.compress,
     updates.project_rows,

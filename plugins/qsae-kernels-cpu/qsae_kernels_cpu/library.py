@@ -135,6 +135,8 @@ _IN_LANES = {  # operation: arguments; see the sources' headers
 _PLAIN = {
     "cpu_level": "i",
     "transpose_codes": "pppppnni",
+    "expand_rows": "ppppnni",
+    "collect_rows": "ppppnni",
     "screen_prepare": "ppppnni",
     "screen": "pppppppnnnnii",
 }

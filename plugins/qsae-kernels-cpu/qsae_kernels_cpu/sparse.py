@@ -63,3 +63,32 @@ def transpose_codes(indices_N: Tensor, offsets_B1: Tensor, n_latents: int) -> tu
     )
     raise_if(failed)
     return tokens, order, starts
+
+
+def expand_rows(indices_N: Tensor, offsets_C1: Tensor, values_N: Tensor, out_CF: Tensor) -> Tensor:
+    """``out``, filled with the values at their places and zeros elsewhere."""
+    rows, width = out_CF.shape
+    compiled("expand_rows")(
+        *codes(indices_N, offsets_C1, rows),
+        address("values", values_N, torch.float32, (indices_N.numel(),)),
+        address("out", out_CF, torch.float32, (rows, width)),
+        rows,
+        width,
+        torch.get_num_threads(),
+    )
+    return out_CF
+
+
+def collect_rows(dense_CF: Tensor, indices_N: Tensor, offsets_C1: Tensor) -> Tensor:
+    """``[N]``: the entries of a dense chunk at the places that compressed rows name."""
+    rows, width = dense_CF.shape
+    values = dense_CF.new_empty(indices_N.numel())
+    compiled("collect_rows")(
+        address("dense", dense_CF, torch.float32, (rows, width)),
+        *codes(indices_N, offsets_C1, rows),
+        values.data_ptr(),
+        rows,
+        width,
+        torch.get_num_threads(),
+    )
+    return values

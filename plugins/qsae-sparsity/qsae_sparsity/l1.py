@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from qsae_core.codes import SparseCodes
+from qsae_core.kernels import nonzero_codes
 from qsae_core.parts import SparsityRule
 from qsae_sparsity import L1Config
 
@@ -20,7 +21,7 @@ class L1(SparsityRule):
 
     def select(self, latents_BF: Tensor, importance_F: Tensor | None = None) -> SparseCodes:
         """All non-zero latents; importance plays no part."""
-        return SparseCodes.from_dense(latents_BF)
+        return nonzero_codes(latents_BF)
 
     def penalty(self, codes: SparseCodes, atom_norms_F: Tensor) -> Tensor:
         """A scalar, differentiable in the codes' values and in the norms; 0 for an empty batch."""

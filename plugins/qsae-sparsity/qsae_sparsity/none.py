@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from qsae_core.codes import SparseCodes
+from qsae_core.kernels import nonzero_codes
 from qsae_core.parts import SparsityRule
 
 
@@ -13,4 +14,4 @@ class NoRule(SparsityRule):
 
     def select(self, latents_BF: Tensor, importance_F: Tensor | None = None) -> SparseCodes:
         """All non-zero latents; importance plays no part."""
-        return SparseCodes.from_dense(latents_BF)
+        return nonzero_codes(latents_BF)

@@ -1,4 +1,6 @@
-/* Codes by latent: the entries of compressed rows [B, F], sorted by latent and within it by token.
+/* Codes by latent, and codes as dense rows and back.
+ *
+ * By latent: the entries of compressed rows [B, F], sorted by latent and within it by token.
  *
  * A counting sort: each thread counts a range of tokens, the counts are added up over latents and threads,
  * each thread puts its entries in their places. Threads hold ranges in order, so the sort is stable.
@@ -42,4 +44,27 @@ API int transpose_codes(const int32_t *indices, const i64 *offsets, int32_t *tok
     }
     free(counts);
     return 0;
+}
+
+/* dense [C, F] = the values at their places, zeros elsewhere. */
+API void expand_rows(const int32_t *indices, const i64 *offsets, const float *values, float *dense, i64 C,
+                     i64 F, int threads) {
+    if (C * F < SMALL_WORK) threads = 1;
+#pragma omp parallel for schedule(dynamic, 8) num_threads(threads) if (threads > 1)
+    for (i64 row = 0; row < C; row++) {
+        float *to = dense + row * F;
+        memset(to, 0, (size_t)F * sizeof(float));
+        for (i64 e = offsets[row]; e < offsets[row + 1]; e++) to[indices[e]] = values[e];
+    }
+}
+
+/* values [N] = the entries of dense [C, F] at the places of the codes. */
+API void collect_rows(const float *dense, const int32_t *indices, const i64 *offsets, float *values, i64 C,
+                      i64 F, int threads) {
+    if (C * F < SMALL_WORK) threads = 1;
+#pragma omp parallel for schedule(dynamic, 8) num_threads(threads) if (threads > 1)
+    for (i64 row = 0; row < C; row++) {
+        const float *from = dense + row * F;
+        for (i64 e = offsets[row]; e < offsets[row + 1]; e++) values[e] = from[indices[e]];
+    }
 }
