@@ -36,8 +36,8 @@ WAYS = (
 """The first one is exact; the last one shows how much the seed alone changes."""
 D, N_ATOMS, ACTIVE = 256, 1024, 16
 """The data: sums of 16 of 1024 random atoms, which the run has time to learn."""
-FULL = "--rotate true --n-latents 8192 --k 16 --steps 400 --batch-size 1024"
-QUICK = "--rotate true --n-latents 256 --k 16 --steps 20 --batch-size 128 --eval-tokens 1024"
+FULL = "--n-latents 8192 --k 16 --steps 400 --batch-size 1024"
+QUICK = "--n-latents 256 --k 16 --steps 20 --batch-size 128 --eval-tokens 1024"
 
 
 def run(settings: Settings) -> dict[str, Any]:

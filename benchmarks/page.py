@@ -6,7 +6,17 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import fidelity, inference, page_about, page_details, page_step, plots, scaling, startup
+from benchmarks import (
+    fidelity,
+    inference,
+    page_about,
+    page_details,
+    page_inference,
+    page_step,
+    plots,
+    scaling,
+    startup,
+)
 from benchmarks import training_step as step
 from benchmarks.results import read
 from benchmarks.settings import Settings
@@ -28,7 +38,7 @@ def render(settings: Settings, page: pathlib.Path) -> None:
     sections: list[tuple[str, Callable[[Result], str]]] = [
         (step.NAME, page_step.section),
         (fidelity.NAME, page_details.fidelity_section),
-        (inference.NAME, page_details.inference_section),
+        (inference.NAME, page_inference.section),
         (startup.NAME, page_details.startup_section),
     ]
     page.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The page's other parts: fidelity of the screens, inference, time to the first step, scaling."""
+"""The page's other parts: fidelity of the screens, time to the first step, scaling."""
 
 from __future__ import annotations
 
@@ -39,34 +39,6 @@ step.
 {table(columns, rows)}
 
 `qsae train --sae topk {result["arguments"]}`
-"""
-
-
-def inference_section(result: Result) -> str:
-    """What ``qsae bench`` printed, and the float32 baseline."""
-    bench = result["bench"]
-    if "error" in bench:
-        measured = f"`{bench['command']}` gave nothing: {bench['error']}"
-    else:
-        keys = list(bench["rows"][0])
-        cells = [[_cell(row.get(key)) for key in keys] for row in bench["rows"]]
-        measured = f"`{bench['command']}`:\n\n{table(keys, cells)}"
-    rows = []
-    for point in result["baseline"]:
-        if "error" in point:
-            rows.append([str(point["batch_size"]), f"failed: {point['error']}"])
-        else:
-            rows.append([str(point["batch_size"]), count(point["batch_size"] / median(point["seconds"]))])
-    first = result["baseline"][0]
-    return f"""\
-## Inference
-
-{measured}
-
-Decoding {first["k"]} of {first["n_latents"]} rows of width {first["d"]} with torch's `embedding_bag` in
-float32:
-
-{table(["batch", "tokens/s"], rows, texts=0)}
 """
 
 

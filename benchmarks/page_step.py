@@ -57,7 +57,7 @@ and Adam's moments are float32 on every side. A peer is measured as it comes, wi
 peer's fastest fp32 side. SAELens's sparse codes are not its default, and run on a CPU only without that
 rescaling. bf16 autocast computes a peer's products in bf16, which is another computation, so that is a line
 of its own. qsae's screens find candidates in low precision, and compute what they keep again in float32;
-qsae is measured without any setting of the environment.
+qsae is measured with huge pages, which the `qsae` command asks torch for by itself.
 
 **x product** is the time of a step over that of one fp32 encoder product `x W^T`, which each process times
 just after its steps. Peak memory is the largest resident set of the process, imports included. Latents that

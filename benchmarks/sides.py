@@ -39,7 +39,8 @@ def qsae_side(screen: str, kernels: str) -> Side:
     how = "torch operators" if kernels == "none" else "compiled kernels"
     what = f"{how}, " + ("no screen" if screen == "none" else f"{screen} screen")
     options = {"screen": screen, "kernels": kernels}
-    return Side(QSAE, what, "benchmarks.qsae_step", "fp32", options=options)
+    # the qsae command asks torch for huge pages by itself
+    return Side(QSAE, what, "benchmarks.qsae_step", "fp32", options=options, environment=HUGE_PAGES)
 
 
 def qsae_sides() -> list[Side]:

@@ -86,7 +86,7 @@ def load(
         device: where to put it.
         screen: ``int8`` or ``bf16``: encode through a low-precision product that names twice as many
             candidates as the code keeps, and compute these again exactly; the codes are the same but for
-            about one entry in 10^4, and no float encoder is kept. ``none``: the exact product.
+            less than one entry in a thousand, and no float encoder is kept. ``none``: the exact product.
         arithmetic: ``exact``, or ``fast``: where no compiled kernel reads the packed codes, decode from one
             byte a weight with float32 sums whose rounding differs (relative error below 1e-6).
         kernels: compiled operations: ``auto``, ``none`` or a set's name; they hold for the whole process.

@@ -242,10 +242,7 @@ class SparseCoder(nn.Module, abc.ABC):
     def _fit_normalization(self, sample: Batch) -> None:
         rotate = self.config.rotate
         if rotate == "auto":
-            # outlier dimensions spoil the grid of an int8 screen as they spoil a quantizer's
-            rotate = self.screen == "int8" or any(
-                not m.quantizer.is_identity for m in self.matrices().values()
-            )
+            rotate = any(not m.quantizer.is_identity for m in self.matrices().values())
         self.norm_in.fit(sample.x, rotate=bool(rotate))
         if not self.is_autoencoder:
             self.norm_target.fit(sample.y, rotate=bool(rotate))

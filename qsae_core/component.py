@@ -59,7 +59,7 @@ class CoderConfig(ComponentConfig):
     rotate: bool | Literal["auto"] = option(
         "auto",
         "rotate inputs by a structured orthogonal matrix, so that outlier dimensions do not spoil the "
-        "quantizers' grids; auto: where anything is quantized, or encoding is screened in int8",
+        "quantizers' grids; auto: where anything is quantized",
     )
     dead_after_tokens: int | Literal["auto"] = option(
         "auto",

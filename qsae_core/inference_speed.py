@@ -21,7 +21,7 @@ from qsae_core.compose import compose_coder
 from qsae_core.data import Batch
 from qsae_core.errors import ConfigError
 from qsae_core.kernels import Kind
-from qsae_core.kernels.screening import CANDIDATES_PER_ENTRY
+from qsae_core.kernels.screening import candidates_for
 from qsae_core.linear_coder import LinearCoder
 from qsae_core.packed_rows import Arithmetic
 
@@ -103,7 +103,7 @@ def measure(coder: LinearCoder, batch_sizes: Sequence[int], repeats: int, seed: 
         x = x_BD[:batch_size].contiguous()
         codes = coder.encode(x)
         plain_codes = plain.encode(x)
-        sides = {
+        sides: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
             "encode": (partial(coder.encode, x), partial(plain.encode, x)),
             "decode": (partial(coder.decode, codes), partial(plain.decode, plain_codes)),
             "both": (partial(coder, x), partial(plain.reconstruct, x)),
@@ -161,7 +161,7 @@ def _weight_bytes(coder: LinearCoder, batch_size: int) -> dict[str, float]:
     k = coder.sparsity.fixed_k or 0
     weights = encoder.shape[0] * encoder.shape[1]
     searched = {"none": 4, "bf16": 2, "int8": 1}[coder.screen] * weights
-    exact = k if coder.screen == "none" else CANDIDATES_PER_ENTRY * k
+    exact = k if coder.screen == "none" else candidates_for(coder.screen, k)
     encode = searched / batch_size + exact * encoder.row_bytes
     decode = k * decoder.row_bytes
     return {"encode": encode, "decode": decode, "both": encode + decode}

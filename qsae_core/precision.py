@@ -20,6 +20,8 @@ def full_precision(function: Function) -> Function:
     @functools.wraps(function)
     def in_full(*arguments: Any, **options: Any) -> Any:
         tensor = next(a for a in arguments if isinstance(a, torch.Tensor))
+        if not torch.is_autocast_enabled(tensor.device.type):
+            return function(*arguments, **options)
         with torch.autocast(tensor.device.type, enabled=False):
             return function(*arguments, **options)
 

@@ -33,8 +33,8 @@ class TrainConfig(ComponentConfig):
     )
     screen: Literal["none", "bf16", "int8"] = option(
         "none",
-        "find the largest latents among twice as many candidates from a bf16 or int8 product, and compute "
-        "these again in fp32; none: from the fp32 product of the whole encoder",
+        "find the largest latents among candidates from a bf16 or int8 product, and compute these again in "
+        "fp32; none: from the fp32 product of the whole encoder",
     )
     quantize_after: float = option(
         0.5, "share of the steps trained in float before training passes through the quantizers", ge=0, le=1
@@ -42,7 +42,11 @@ class TrainConfig(ComponentConfig):
     statistics_tokens: int = option(
         16384, "training vectors from which normalisation and initial values are computed", gt=0
     )
-    prefetch: NotNegative | Literal["auto"] = option("auto", "TODO")
+    prefetch: NotNegative | Literal["auto"] = option(
+        "auto",
+        "batches read ahead in another thread, the same ones in the same order; 0: none; auto: as many as the data "
+        "source says while a GPU trains, none while the CPU does, since reading then takes its cores away",
+    )
     log_every: Positive | Literal["auto"] = option(
         "auto", "steps between logged lines; auto: 200 lines a run"
     )

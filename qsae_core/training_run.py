@@ -23,7 +23,7 @@ from qsae_core.errors import ConfigError, TrainingError
 from qsae_core.evaluation import evaluate, measure_held_out
 from qsae_core.files import write_json
 from qsae_core.interrupt import Interrupt
-from qsae_core.prefetch import BatchReader
+from qsae_core.prefetch import BatchReader, batches_ahead
 from qsae_core.results import Run, now, open_run, run_path
 from qsae_core.run_config import RunConfig
 from qsae_core.run_setup import float_twin, resolve_device, shape_of
@@ -111,7 +111,6 @@ class _TrainingRun:
                 next="qsae list-plugins shows the installed transcoders",
             )
         for coder in coders.values():
-            coder.screen = self.config.train.screen  # an int8 screen wants rotated inputs
             coder.initialize(sample)
         self._make_trainers(coders)
         torch.manual_seed(self.config.run.seed)
@@ -164,12 +163,11 @@ class _TrainingRun:
 
     def _open_batches(self, first: int) -> BatchReader:
         settings = self.config.train
-        ahead = self.data.prefetch if settings.prefetch == "auto" else settings.prefetch
         return BatchReader(
             self.data,
             size=settings.batch_size,
             count=self.steps - first,
-            ahead=ahead,
+            ahead=batches_ahead(settings.prefetch, self.data, self.device),
             device=self.device,
         )
 

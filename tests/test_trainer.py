@@ -142,11 +142,11 @@ def test_recall_is_the_share_of_the_exact_entries_that_are_found(monkeypatch):
     coder.screen = "bf16"
     x = torch.randn(16, 8)
     assert screen_recall(coder, x) == 1.0
-    first_latents = torch.arange(8, dtype=torch.int32).expand(16, 8)
-    monkeypatch.setattr(kernels.Screen, "candidates", lambda *_: first_latents)  # blind to latents from 8 on
+    first_latents = torch.arange(12, dtype=torch.int32).expand(16, 12)
+    monkeypatch.setattr(kernels.Screen, "candidates", lambda *_: first_latents)  # blind to latents from 12 on
     coder.screen = "none"
     exact = coder.encode(x)
-    found = (exact.indices[exact.active] < 8).double().mean().item()
+    found = (exact.indices[exact.active] < 12).double().mean().item()
     coder.screen = "bf16"
     assert 0 < found < 1
     assert screen_recall(coder, x) == pytest.approx(found)

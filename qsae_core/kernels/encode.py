@@ -108,7 +108,7 @@ def _search_screened(
     """The same, from candidates of a low-precision product."""
     assert rule.fixed_k is not None
     n_latents, k = rows.shape[0], rule.fixed_k
-    m = min(candidates_for(k), n_latents)
+    m = min(candidates_for(kind, k), n_latents)
     indices_Bm = rows.screen(kind).candidates(x_BD, bias_F, importance_F, m)
     pre_Bm = _exact(x_BD, rows, bias_F, _support(indices_Bm, n_latents)).view(-1, m)
     ranking_Bm = pre_Bm if importance_F is None else pre_Bm * importance_F[indices_Bm]

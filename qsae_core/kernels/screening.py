@@ -20,12 +20,13 @@ Kind = Literal["none", "bf16", "int8"]
 CHUNK_ENTRIES = 2**25
 
 
-def candidates_for(k: int) -> int:
-    """How many candidates a screen names for k entries: half as many again, and eight more at least.
+def candidates_for(kind: Kind, k: int) -> int:
+    """How many candidates a screen names for k entries: twice as many in int8, half as many again in bf16.
 
-    On trained coders with rotated inputs an int8 product then misses about one entry in 10^4.
+    On states of a language model with outlier dimensions (SmolLM2-135M, layer 9; topk, F=8192, k=32) int8 then
+    misses about one entry in a thousand, and none of 2048 where inputs are rotated; bf16 misses none either.
     """
-    return k + max(8, k // 2)
+    return k + max(8, k if kind == "int8" else k // 2)
 
 
 class Screen:
