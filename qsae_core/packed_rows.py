@@ -79,18 +79,26 @@ class PackedRows(Rows):
         super().__init__(packed.shape)
         self._packed, self._quantizer, self.arithmetic = packed, quantizer, arithmetic
         self._floats: Tensor | None = None
-        self._words: Tensor | None = None
+        self._lookup: tuple[Tensor, Tensor, Tensor, int, int] | None = (
+            None  # what lookup operations begin with
+        )
         self._bytes: Tensor | None = None
-        lookup = quantizer.lookup(packed)
-        if lookup is None:
+        found = quantizer.lookup(packed)
+        if found is None:
             return
-        device = lookup.codes.device.type
-        self._points, self._scales = lookup.points.contiguous(), lookup.scales.contiguous()
+        device = found.codes.device.type
         if kernels.installed("lookup_product", device) and kernels.installed("lookup_gather_dot", device):
-            self._bits = lookup_bits(lookup.points.numel())
-            self._words = lookup_pack(lookup.codes.contiguous(), self._bits)
+            bits = lookup_bits(found.points.numel())
+            words = lookup_pack(found.codes.contiguous(), bits)
+            self._lookup = (
+                words,
+                found.points.contiguous(),
+                found.scales.contiguous(),
+                packed.shape[1],
+                bits,
+            )
         elif arithmetic == "fast" and device == "cpu":
-            self._bytes = byte_rows(*lookup)
+            self._bytes = byte_rows(*found)
 
     def dense(self) -> Tensor:
         """All rows as float32, unpacked at the first call: an encoder without a screen multiplies by them."""
@@ -106,17 +114,8 @@ class PackedRows(Rows):
         """Each token's sum of values times rows, from packed codes where few rows are named."""
         if is_dense(codes):
             return super().product(codes, values)
-        if self._words is not None:
-            return lookup_product(
-                self._words,
-                self._points,
-                self._scales,
-                self.shape[1],
-                self._bits,
-                codes.indices,
-                codes.offsets,
-                values.contiguous(),
-            )
+        if self._lookup is not None:
+            return lookup_product(*self._lookup, codes.indices, codes.offsets, values.contiguous())
         if self._bytes is not None:
             return byte_product(self._bytes, codes.indices, codes.offsets, values.contiguous())
         rows_R, compact = compact_codes(codes)
@@ -127,17 +126,8 @@ class PackedRows(Rows):
         if is_dense(codes):
             return super().dots(left_BD, codes)
         left_BD = left_BD.contiguous()
-        if self._words is not None:
-            return lookup_gather_dot(
-                self._words,
-                self._points,
-                self._scales,
-                self.shape[1],
-                self._bits,
-                left_BD,
-                codes.indices,
-                codes.offsets,
-            )
+        if self._lookup is not None:
+            return lookup_gather_dot(*self._lookup, left_BD, codes.indices, codes.offsets)
         rows_R, compact = compact_codes(codes)
         return kernels.gather_dot(left_BD, self.take(rows_R), compact.indices, compact.offsets)
 
@@ -151,8 +141,8 @@ class PackedRows(Rows):
     @property
     def row_bytes(self) -> float:
         """Bytes that are read for one row: packed codes and scale."""
-        if self._words is not None:
-            return self._words.numel() / self.shape[0] + 4
+        if self._lookup is not None:
+            return self._lookup[0].numel() / self.shape[0] + 4
         return (self._packed.n_bytes if self._bytes is None else self._bytes.numel()) / self.shape[0]
 
     @property

@@ -32,7 +32,7 @@ def is_dense(codes: SparseCodes) -> bool:
 def entry_dots(left_BD: Tensor, right_FD: Tensor, codes: SparseCodes) -> Tensor:
     """``[N]``: for each entry (b, j) of the codes, the dot product of ``left[b]`` and ``right[j]``."""
     if not is_dense(codes):
-        return gather_dot(left_BD.contiguous(), right_FD.contiguous(), codes.indices, codes.offsets)
+        return gather_dot(left_BD.contiguous(), right_FD.contiguous(), codes.indices.int(), codes.offsets)
     out = left_BD.new_empty(codes.indices.numel())
     for start, stop, place, indices, offsets in _chunks(codes):
         dense = workspace("dense codes", (stop - start, codes.n_latents), left_BD)
@@ -46,7 +46,7 @@ def weighted_rows(codes: SparseCodes, values: Tensor, right_FD: Tensor) -> Tenso
     """``[B, D]``: for each token, the sum of ``values`` times the rows of ``right`` that its entries name."""
     if is_dense(codes):
         return torch.cat([dense @ right_FD for _, _, dense in _dense_chunks(codes, values)])
-    return sparse_product(codes.indices, codes.offsets, values.contiguous(), right_FD.contiguous())
+    return sparse_product(codes.indices.int(), codes.offsets, values.contiguous(), right_FD.contiguous())
 
 
 @full_precision
@@ -78,7 +78,7 @@ def sums_by_latent(codes: SparseCodes, values: Tensor) -> Tensor:
 def by_latent(codes: SparseCodes) -> tuple[Tensor, Tensor, Tensor]:
     """``transpose_codes`` of a support, computed once."""
     if "by_latent" not in codes.memo:
-        codes.memo["by_latent"] = transpose_codes(codes.indices, codes.offsets, codes.n_latents)
+        codes.memo["by_latent"] = transpose_codes(codes.indices.int(), codes.offsets, codes.n_latents)
     found: tuple[Tensor, Tensor, Tensor] = codes.memo["by_latent"]
     return found
 
@@ -90,7 +90,7 @@ def _chunks(codes: SparseCodes) -> Iterator[tuple[int, int, slice, Tensor, Tenso
         stop = min(start + step, codes.batch_size)
         offsets = codes.offsets[start : stop + 1]
         first, last = int(offsets[0]), int(offsets[-1])
-        yield start, stop, slice(first, last), codes.indices[first:last], offsets - first
+        yield start, stop, slice(first, last), codes.indices[first:last].int(), offsets - first
 
 
 def _dense_chunks(codes: SparseCodes, values: Tensor) -> Iterator[tuple[int, int, Tensor]]:

@@ -23,10 +23,13 @@ Make = Callable[..., LmSource]
 
 @pytest.fixture(scope="module")
 def make(tiny: Path, text: Path) -> Make:
-    """Builds a source on the tiny model and the numbered sentences: blocks of 8 contexts of 32 positions."""
+    """Builds a source on the tiny model and the numbered sentences: blocks of 8 contexts of 32 positions.
+
+    In float32 also where the processor has bf16, so that vectors can be compared with those of transformers.
+    """
 
     def build(seed: int = 0, **options: Any) -> LmSource:
-        defaults: dict[str, Any] = {"model": str(tiny), "context": 32, "buffer_tokens": 256}
+        defaults: dict[str, Any] = {"model": str(tiny), "context": 32, "buffer_tokens": 256, "dtype": "fp32"}
         if "dataset" not in options:
             defaults["text"] = str(text)
         return LmSource(LmConfig(**{**defaults, **options}), seed=seed)

@@ -89,7 +89,12 @@ API int GLUE(ternary_scales, ISA)(const float *magnitudes, float *scales, i64 R,
 #pragma omp parallel for schedule(dynamic, 64) num_threads(threads) if (threads > 1)
     for (i64 r = 0; r < R; r++) {
         const float *row = magnitudes + r * C;
-        Above many = fixed_point(row, C, 0), few = fixed_point(row, C, (double)largest_of(row, C) / 2);
+        float largest = largest_of(row, C);
+        if (!(largest < __builtin_inff())) { /* infinite or no number: so is the scale */
+            scales[r] = largest;
+            continue;
+        }
+        Above many = fixed_point(row, C, 0), few = fixed_point(row, C, (double)largest / 2);
         double scale = many.n ? many.sum / (double)many.n : 0;
         if (few.n != many.n) scale = best_between(row, C, few, many, memory + C * omp_get_thread_num());
         scales[r] = (float)scale;
