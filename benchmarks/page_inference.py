@@ -22,7 +22,14 @@ class Target(NamedTuple):
 
 def section(result: Result) -> str:
     """Targets, the decode table, and what ``qsae bench`` printed."""
-    parts = ["## Inference from packed weights\n", targets(result), "", decode_table(result["decode"]), ""]
+    parts = [
+        "## Inference from packed weights\n",
+        targets(result),
+        "",
+        LIMITS,
+        decode_table(result["decode"]),
+        "",
+    ]
     parts += ["### Whole coders\n", NOTES, *(coder_table(*item) for item in result["coders"].items())]
     return "\n".join(parts)
 
@@ -42,6 +49,14 @@ def targets(result: Result) -> str:
         reached = "not measured" if value is None else "yes" if value >= target.value else "no"
         rows.append([target.text, f"{target.value:g}", ratio(value), reached])
     return table(["times float32, at least", "target", "measured", "reached"], rows)
+
+
+LIMITS = """\
+A batch of one is bound by reading the encoder. An int8 screen reads a quarter of float32's bytes, so four
+times is the limit where float32's product runs at the speed of memory, and a fixed quarter of a millisecond
+of Python comes on top. With indices drawn by Zipf's law most rows of the float32 matrix come out of the
+cache, and packed codes save less.
+"""
 
 
 def decode_table(decode: Result) -> str:

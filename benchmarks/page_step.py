@@ -29,6 +29,8 @@ class Target(NamedTuple):
     library: str | None
     """Times this peer's tokens per second, at least; None: times an encoder product, at most."""
     value: float
+    stretch: bool = False
+    """Beyond what is promised."""
 
     @property
     def text(self) -> str:
@@ -36,7 +38,7 @@ class Target(NamedTuple):
         goal = f"a step in at most {self.value:g} of one fp32 product"
         if self.library:
             goal = f"at least {self.value:g} times {self.library}"
-        return f"{KERNELS[self.kernels]}: {goal}"
+        return f"{KERNELS[self.kernels]}: {goal}" + (" (stretch)" if self.stretch else "")
 
 
 TARGETS = (
@@ -48,20 +50,27 @@ TARGETS = (
     Target(COMPILED, "dictionary_learning", 18),
     Target(COMPILED, "sparsify", 5.5),
     Target(COMPILED, None, 0.4),
+    Target(COMPILED, "SAELens", 25, stretch=True),
+    Target(COMPILED, "dictionary_learning", 25, stretch=True),
+    Target(COMPILED, "sparsify", 7.5, stretch=True),
+    Target(COMPILED, None, 0.28, stretch=True),
 )
 NOTES = """\
 Every side does the whole step on the same activations as its own trainer does it: loss, backward, Adam,
 unit-norm decoder rows (SAELens rescales codes by the rows' norms instead), counting of dead latents. Masters
-and Adam's moments are float32 on every side. A peer is measured as it comes, with transparent huge pages
-(`THP_MEM_ALLOC_ENABLE=1`), and with whatever other setting may be better for it; **x PEER** is against that
-peer's fastest fp32 side. SAELens's sparse codes are not its default, and run on a CPU only without that
-rescaling. bf16 autocast computes a peer's products in bf16, which is another computation, so that is a line
-of its own. qsae's screens find candidates in low precision, and compute what they keep again in float32;
+and Adam's moments are float32 on every side. A peer is measured as it comes and with transparent huge pages
+(`THP_MEM_ALLOC_ENABLE=1`); **x PEER** is against the faster of the two. SAELens also has sparse codes
+(`use_sparse_activations`), which are not its default, and whose backward runs on a CPU only without the
+rescaling by the decoder's norms, so that nothing maintains these: a line of its own, and the last column of
+the targets. bf16 autocast computes a peer's products in bf16, which is another computation: a line of its own
+too. qsae's screens find candidates in low precision, and compute what they keep again in float32;
 qsae is measured with huge pages, which the `qsae` command asks torch for by itself.
 
 **x product** is the time of a step over that of one fp32 encoder product `x W^T`, which each process times
-just after its steps. Peak memory is the largest resident set of the process, imports included. Latents that
-count as dead would add an auxiliary loss; in so few steps no side has any.
+just after its steps. Where that product runs near the processor's peak, the parts of a step that wait for
+memory (Adam alone moves 0.9 GB) are a larger share of it. Peak memory is the largest resident set of the
+process, imports included. Latents that count as dead would add an auxiliary loss; in so few steps no side has
+any.
 """
 
 
@@ -78,11 +87,12 @@ def section(result: dict[str, Any]) -> str:
 
 
 def ratio_table(shape: dict[str, Any]) -> str:
-    """qsae's sides and each peer's best fp32 and autocast side, with the ratios to the peers."""
-    base = {library: working(shape, library, "fp32")[:1] for library in LIBRARIES}
+    """qsae's sides, and of each peer the fastest fp32 side and those of other settings, with the ratios."""
+    base = {library: as_configured(shape, library)[:1] for library in LIBRARIES}
     shown = [r for r in shape["sides"] if r["library"] == QSAE]
     for library in LIBRARIES:
-        shown += base[library] + working(shape, library, "bf16")[:1]
+        others = [r for r in working(shape, library, "fp32") if r["options"]]
+        shown += base[library] + others + working(shape, library, "bf16")[:1]
         own = [r for r in shape["sides"] if r["library"] == library]
         shown += [] if base[library] else own[:1]
     taking_part = {r["library"] for r in shown}
@@ -109,9 +119,15 @@ def targets(shape: dict[str, Any]) -> str:
             rows.append([target.text, "-", "not measured", "-"])
             continue
         good = value >= target.value if target.library else value <= target.value
-        as_it_comes = ratio(_measured(target, shape, as_it_comes=True)) if target.library else "-"
-        rows.append([target.text, ratio(value), "yes" if good else "no", as_it_comes])
-    columns = ["target, for the fastest side", "measured", "reached", "against the peer as it comes"]
+        any_setting = ratio(_measured(target, shape, any_setting=True)) if target.library else "-"
+        rows.append([target.text, ratio(value), "yes" if good else "no", any_setting])
+    rows += [memory for kernels in KERNELS if (memory := _memory_target(shape, kernels))]
+    columns = [
+        "target, for the fastest side",
+        "measured",
+        "reached",
+        "against the peer's fastest fp32 setting",
+    ]
     return table(columns, rows)
 
 
@@ -143,16 +159,29 @@ def _over(speed: float, base: list[Record], shape: dict[str, Any]) -> str:
     return ratio(speed / tokens_per_second(base[0], shape["batch_size"]) if base else None)
 
 
-def _measured(target: Target, shape: dict[str, Any], *, as_it_comes: bool = False) -> float | None:
-    """The target's number; against the peer's fastest fp32 side, or against the one without any setting."""
+def _memory_target(shape: dict[str, Any], kernels: str) -> list[str] | None:
+    """Whether qsae's fastest side needs less memory than every side of every peer."""
+    own = best_qsae(shape, kernels)
+    peers = [peak_bytes(r) for library in LIBRARIES for r in working(shape, library)]
+    if own is None or not peers:
+        return None
+    text = f"{KERNELS[kernels]}: peak memory below every peer's ({gigabytes(min(peers))})"
+    return [text, gigabytes(peak_bytes(own)), "yes" if peak_bytes(own) < min(peers) else "no", "-"]
+
+
+def as_configured(shape: dict[str, Any], library: str) -> list[Record]:
+    """A library's fp32 records with its own options as they are, in any environment; the fastest first."""
+    return [r for r in working(shape, library, "fp32") if not r["options"]]
+
+
+def _measured(target: Target, shape: dict[str, Any], *, any_setting: bool = False) -> float | None:
+    """The target's number; against the peer's fastest fp32 side as configured, or with any setting."""
     own = best_qsae(shape, target.kernels)
     if own is None:
         return None
     if target.library is None:
         return products(own)
-    peer = working(shape, target.library, "fp32")
-    if as_it_comes:
-        peer = [r for r in peer if not r["options"] and not r["environment"]]
+    peer = working(shape, target.library, "fp32") if any_setting else as_configured(shape, target.library)
     return median(seconds(peer[0])) / median(seconds(own)) if peer else None
 
 

@@ -76,6 +76,8 @@ class _TrainingRun:
         path = run_path(self.config, self.data.model_name, self.data.layer, self.steps)
         coders = self._compose_coders()
         self.run = open_run(self.config, path, self.data.describe())
+        active = activate_kernels(self.config.run.kernels, self.plugins.registry)
+        self.run.update_record(active_kernels=[str(kernel_set) for kernel_set in active])
         first = self._restore(coders) if self.config.run.resume else self._initialize(coders)
         self.plugins.hook.qsae_train_start(run=self.run)
         for tracker in self.trackers:

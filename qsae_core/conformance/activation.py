@@ -130,6 +130,23 @@ def _derivative(subject: Subject, case: Case) -> None:
         )
 
 
+@RULES.each_case(
+    "order", "where keeps_order is declared: one non-decreasing function for all latents, f(c z) = c f(z)."
+)
+def _order(subject: Subject, case: Case) -> None:
+    activation = built(subject, case)
+    if not activation.keeps_order:
+        raise NotApplicable("the activation does not declare keeps_order")
+    pre_BF = torch.linspace(-3, 3, 61)[:, None].expand(-1, N_LATENTS).contiguous()
+    latents_BF = activation(pre_BF)
+    expect_equal(latents_BF, latents_BF[:, :1].expand_as(latents_BF), "latents of equal pre-activations")
+    expect((latents_BF.diff(dim=0) >= 0).all(), "a larger pre-activation gives a smaller latent.")
+    doubled = activation(2 * pre_BF)
+    expect(
+        torch.allclose(doubled, 2 * latents_BF), "twice the pre-activations do not give twice the latents."
+    )
+
+
 @RULES.each_case("deterministic", "the same seed gives the same latents; in evaluation mode any seed does.")
 def _deterministic(subject: Subject, case: Case) -> None:
     first, second = (built(subject, case, train=True)(pre_activations()) for _ in range(2))

@@ -84,6 +84,27 @@ def _pack(subject: Subject, case: Case) -> None:
 
 
 @RULES.each_case(
+    "rows",
+    "unpack_rows gives rows of unpack, and lookup is the same matrix as points and scales, bit for bit.",
+)
+def _rows(subject: Subject, case: Case) -> None:
+    for what, weight in samples(subject, case):
+        quantizer = built(subject, case, weight)
+        with torch.no_grad():
+            packed = _stored(quantizer.pack(weight))
+            unpacked = quantizer.unpack(packed)
+            some = torch.arange(weight.shape[0] - 1, -1, -2)
+            expect_equal(quantizer.unpack_rows(packed, some), unpacked[some], f"unpack_rows of {what}")
+            found = quantizer.lookup(packed)
+        if found is not None:
+            expect(
+                found.codes.dtype == torch.uint8, f"the codes of lookup are {found.codes.dtype}, not uint8."
+            )
+            matrix = found.points[found.codes.int()] * found.scales[:, None]
+            expect_equal(matrix, unpacked, f"points times scales of {what}")
+
+
+@RULES.each_case(
     "packed-size", "the packed form counts every byte it stores, in plain CPU tensors and small JSON values."
 )
 def _packed_size(subject: Subject, case: Case) -> None:

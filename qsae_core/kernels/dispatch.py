@@ -34,6 +34,9 @@ OPERATIONS: dict[str, Operation] = {}
 MOST_RECYCLED = 8
 """Matrices that wait to be used again, at most."""
 
+_NOT_COMPILED = frozenset({torch.float64, torch.float16, torch.bfloat16})
+"""Compiled functions compute in float32."""
+
 _active: dict[tuple[str, str], Callable[..., Any]] = {}
 _workspaces = threading.local()
 
@@ -44,10 +47,8 @@ def operation(function: Function) -> Function:
 
     @functools.wraps(function)
     def dispatched(*arguments: Any, **options: Any) -> Any:
-        compiled = _active.get((name, _device(arguments))) if _active else None
-        if compiled is None or any(not _is_plain(a) for a in arguments):
-            return function(*arguments, **options)
-        return compiled(*arguments, **options)
+        chosen = _compiled(name, arguments) if _active else None
+        return (chosen or function)(*arguments, **options)
 
     as_operation = cast(Operation, dispatched)
     as_operation.torch_implementation = function
@@ -114,12 +115,13 @@ def reused(shape: tuple[int, ...], like: Tensor) -> Tensor:
     return torch.empty(shape, dtype=like.dtype, device=like.device)
 
 
-def _device(arguments: tuple[Any, ...]) -> str:
-    return next((a.device.type for a in arguments if isinstance(a, Tensor)), "cpu")
-
-
-def _is_plain(argument: Any) -> bool:
-    """Whether a compiled function can read it: contiguous, and no float64 or half-precision numbers."""
-    if not isinstance(argument, Tensor):
-        return True
-    return argument.is_contiguous() and (not argument.is_floating_point() or argument.dtype == torch.float32)
+def _compiled(name: str, arguments: tuple[Any, ...]) -> Callable[..., Any] | None:
+    """The compiled function for these arguments; None where there is none, or a tensor is not plain."""
+    device = None
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            if argument.dtype in _NOT_COMPILED or not argument.is_contiguous():
+                return None
+            if device is None:
+                device = argument.device.type
+    return _active.get((name, device or "cpu"))

@@ -39,8 +39,8 @@ def encode(
     Args:
         importance_F: weight of each latent in the ranking; None: equal.
         offset_D: subtracted from every x (``b_dec`` of most SAEs).
-        screen: look for the entries among candidates from a low-precision product; only where ``screens``
-            says that this is possible, and only approximately the same selection.
+        screen: look for the entries among candidates from a low-precision product; only where
+            ``refusal_to_screen`` gives None, and only approximately the same selection.
     """
     rows = as_rows(W_enc_FD)
     weight = rows.dense() if rows.trains else None  # with its graph, before it is read without

@@ -22,6 +22,8 @@ class ChangesDtype(ReLU):
 class IgnoresIndex(ReLU):
     """A slope per latent, which gathered entries do not look up."""
 
+    keeps_order = False
+
     def __init__(self, config: Any, n_latents: int) -> None:
         super().__init__(config, n_latents)
         self.slope = nn.Parameter(torch.linspace(1, 2, n_latents))
@@ -32,6 +34,8 @@ class IgnoresIndex(ReLU):
 
 class NaNGradient(ReLU):
     """A square root whose gradient is 0 times NaN where nothing is active."""
+
+    keeps_order = False
 
     def forward(self, pre_acts: Tensor, latent_index: Tensor | None = None) -> Tensor:
         return torch.where(pre_acts > 0, pre_acts.sqrt(), 0.0)
@@ -79,6 +83,13 @@ class CountsInEvaluation(ReLU):
         return super().forward(pre_acts, latent_index)
 
 
+class ShiftsOrder(ReLU):
+    """Says that it keeps the order, but has a threshold above zero."""
+
+    def forward(self, pre_acts: Tensor, latent_index: Tensor | None = None) -> Tensor:
+        return (pre_acts - 0.1).relu()
+
+
 class DeclaredSurrogate(WrongDerivative):
     """The gradient is not the derivative, and says so."""
 
@@ -98,4 +109,5 @@ WRONG = [
     (activation(Undetermined), "deterministic"),
     (activation(ForgetsScale), "state"),
     (activation(CountsInEvaluation), "eval-keeps-state"),
+    (activation(ShiftsOrder), "order"),
 ]

@@ -139,6 +139,13 @@ class HidesBytes(SignQuantizer):
         return Packed(packed.tensors, packed.shape, {"rows": list(range(weight_FD.shape[0]))})
 
 
+class UnpacksOtherRows(SignQuantizer):
+    """Gives the rows in another order than they are asked for."""
+
+    def unpack_rows(self, packed: Packed, rows_R: Tensor) -> Tensor:
+        return self.unpack(packed).index_select(0, rows_R.sort().values)
+
+
 class RefusesOneColumn(SignQuantizer):
     """Cannot be built for a matrix with one column."""
 
@@ -182,6 +189,7 @@ WRONG = [
     (quantizer(OffItsGrid), "grid"),
     (quantizer(InexactPack), "pack"),
     (quantizer(UnpacksFromMemory), "pack"),
+    (quantizer(UnpacksOtherRows), "rows"),
     (quantizer(StoresTooMuch), "packed-size"),
     (quantizer(HidesBytes), "packed-size"),
     (quantizer(RefusesOneColumn), "constructs"),
