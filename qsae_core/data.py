@@ -96,9 +96,12 @@ class DataSource(abc.ABC):
     """For result paths: the model's or the file's short name."""
     layer: str
     """For result paths: the layer (``"9"``), or what stands for it (``"tensors"``)."""
-
     prefetch: int = 0
-    """TODO"""
+    """Batches that ``train.prefetch: auto`` reads ahead in another thread while a GPU trains; 0: none.
+
+    From the first step to the last, that thread alone uses the source. What it gives must hang on nothing
+    that the training step uses too, such as the global generators.
+    """
 
     def __init__(self, config: ComponentConfig, *, seed: int = 0, device: str = "cpu") -> None:
         self.config, self.seed, self.device = config, seed, device

@@ -44,8 +44,8 @@ class TrainConfig(ComponentConfig):
     )
     prefetch: NotNegative | Literal["auto"] = option(
         "auto",
-        "batches read ahead in another thread, the same ones in the same order; 0: none; auto: as many as the data "
-        "source says while a GPU trains, none while the CPU does, since reading then takes its cores away",
+        "batches read ahead in another thread, the same ones in the same order; 0: none; auto: as many as "
+        "the data source says while a GPU trains, none while the CPU does, since reading costs it cores",
     )
     log_every: Positive | Literal["auto"] = option(
         "auto", "steps between logged lines; auto: 200 lines a run"

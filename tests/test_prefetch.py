@@ -1,4 +1,4 @@
-"""Batches read ahead are the batches of the source, whatever happens on the way; and the thread always ends."""
+"""Batches read ahead are those of the source, whatever happens on the way; and the thread always ends."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ import pytest
 import torch
 
 from qsae_core import artifact, checkpoints, training_run
-from qsae_core.compose import compose_data
 from qsae_core.component import ComponentConfig
+from qsae_core.compose import compose_data
 from qsae_core.config_layers import checked_layer
 from qsae_core.data import Batch, DataSource
 from qsae_core.errors import DataError
 from qsae_core.plugins import load_plugins
-from qsae_core.prefetch import BatchReader
+from qsae_core.prefetch import BatchReader, batches_ahead
 from qsae_core.run_config import resolve
 
 
@@ -140,7 +140,10 @@ class Interrupted(KeyboardInterrupt):
 @pytest.mark.parametrize("kind", [DataError, OSError, Interrupted])
 @pytest.mark.parametrize("ahead", [0, 1, 4])
 def test_an_exception_stands_for_its_batch(ahead: int, kind: type[BaseException]) -> None:
+    tried = []
+
     def damaged_file(number: int) -> None:
+        tried.append(number)
         if number == 3:
             raise kind("row 3 holds NaN")
 
@@ -152,7 +155,17 @@ def test_an_exception_stands_for_its_batch(ahead: int, kind: type[BaseException]
                 reader.next_batch()
         assert "damaged_file" in [frame.name for frame in traceback.extract_tb(caught.tb)]
         assert reader.state_dict() == {"taken": 3}
-    assert len(source.read) == 3  # nothing is read behind it
+    # the thread stops there, though there is room for more; without one, each call tries again
+    assert tried == ([0, 1, 2, 3, 3] if ahead == 0 else [0, 1, 2, 3])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_batches_are_brought_to_the_gpu_by_the_thread() -> None:
+    with BatchReader(Counting(), size=1000, count=50, ahead=3, device="cuda") as reader:
+        for i in range(50):
+            batch = reader.next_batch()
+            assert batch.x.is_cuda
+            assert torch.equal(batch.x[:, 0].cpu(), torch.arange(1000.0 * i, 1000.0 * (i + 1)))
 
 
 # --- its end
@@ -239,6 +252,14 @@ def test_the_thread_computes_with_as_many_cores_as_the_caller() -> None:
     assert seen == [1]
 
 
+def test_auto_reads_ahead_what_the_source_says_while_a_gpu_trains() -> None:
+    source = Counting()
+    source.prefetch = 3
+    assert [batches_ahead("auto", source, device) for device in ("cuda", "cuda:1", "cpu")] == [3, 3, 0]
+    assert [batches_ahead(n, source, device) for n in (0, 5) for device in ("cuda", "cpu")] == [0, 0, 5, 5]
+    assert batches_ahead("auto", Counting(), "cuda") == 0  # it says nothing
+
+
 # --- whole runs
 
 
@@ -313,9 +334,10 @@ def test_a_run_cut_off_while_batches_wait_resumes_bit_equal(
             raise Killed
         return path
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "save_state", kill_after_saving)
-        train(configuration(vectors, "cut", 4))
+        with pytest.raises(Killed):
+            train(configuration(vectors, "cut", 4))
     resumed = train(configuration(vectors, "cut", 4, resume=True))
     assert trained_bytes(resumed) == trained_bytes(whole)
 

@@ -49,16 +49,17 @@ class Harvester:
             batch = self.tokens.batch(contexts_CT[start : start + self.forward_contexts])
             with torch.inference_mode():
                 found = self.model.read(batch, wanted)
-                counted = batch.counted.to(self.model.model.device)
-                vectors = {site: found[site][counted] for site in wanted}
+            counted = batch.counted.to(self.model.model.device)
+            # Copies made outside inference mode are ordinary tensors, which autograd can take.
+            vectors = {site: found[site][counted] for site in wanted}
             for site, vector in vectors.items():
-                if not bool(torch.isfinite(vector).all()):
-                    row = int((~torch.isfinite(vector).all(dim=1)).nonzero()[0])
+                # A sum of finite values is finite unless it overflows; a look at each costs far more.
+                if not bool(vector.sum().isfinite()) and not bool(vector.isfinite().all()):
+                    row = int((~vector.isfinite().all(dim=1)).nonzero()[0])
                     self._refuse(site, where, start, batch.counted, batch.ids, row)
-            # Clones made outside inference mode are ordinary tensors, which autograd can take.
-            parts = [vectors[site].clone() for site in self.sites_in]
+            parts = [vectors[site] for site in self.sites_in]
             x = parts[0] if len(parts) == 1 else torch.stack(parts, dim=1)
-            y = x if self.site_out is None else vectors[self.site_out].clone()
+            y = x if self.site_out is None else vectors[self.site_out]
             yield Batch(x, y, batch.ids[batch.counted].to(x.device))
 
     def _refuse(self, site: Site, where: str, start: int, counted: Tensor, ids: Tensor, row: int) -> None:

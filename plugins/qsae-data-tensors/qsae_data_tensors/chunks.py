@@ -7,7 +7,6 @@ import collections
 import itertools
 import pathlib
 
-import torch
 from torch import Tensor
 
 from qsae_core.errors import DataError
@@ -52,16 +51,16 @@ class Chunks:
                 allowed="at least 2: to train and to hold out",
             )
 
-    def read(self, start: int, stop: int) -> Tensor:
-        """float32 ``[stop - start, d]``; raises DataError at a row that is not finite."""
-        pieces = []
+    def read_into(self, rows: Tensor, start: int) -> None:
+        """Fill float32 ``[n, d]`` with the rows from ``start`` on; raises DataError if one is not finite."""
+        filled = 0
         index = bisect.bisect_right(self._ends, start)
-        while start < stop:
+        while filled < len(rows):
             file, end = self.files[index], self._ends[index]
-            first = end - file.rows
-            pieces.append(file.read(self._map(file.path), start - first, min(stop, end) - first))
-            start, index = end, index + 1
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+            first = start + filled - (end - file.rows)
+            part = rows[filled : filled + file.rows - first]
+            file.read_into(part, self._map(file.path), first)
+            filled, index = filled + len(part), index + 1
 
     def close(self) -> None:
         """Unmap everything."""

@@ -36,6 +36,7 @@ class TensorsSource(DataSource):
     """
 
     layer = "tensors"
+    prefetch = 2
 
     def __init__(self, config: ComponentConfig, *, seed: int = 0, device: str = "cpu") -> None:
         super().__init__(config, seed=seed, device=device)
@@ -50,6 +51,7 @@ class TensorsSource(DataSource):
         self._blocks = cut_blocks(source.files, options.block_rows, options.held_out, options.split_seed)
         self._pools = -(-len(self._blocks.training) // options.shuffle_blocks)
         self._loaded: tuple[Sides, Tensor] | None = None
+        self._memory: Sides | None = None
         self._go_to(epoch=0, pool=0, row=0)
 
     @classmethod
@@ -132,7 +134,7 @@ class TensorsSource(DataSource):
 
     def close(self) -> None:
         """Unmap the files and drop the pool; they are mapped again when they are needed."""
-        self._loaded = None
+        self._loaded = self._memory = None
         for side in self._sides:
             side.close()
 
@@ -150,7 +152,9 @@ class TensorsSource(DataSource):
             training, size = self._blocks.training, self._options.shuffle_blocks
             blocks = _permutation(len(training), self.seed, self._epoch)
             chosen = blocks[self._pool * size : (self._pool + 1) * size].tolist()
-            rows = _join([self._read(*training[index]) for index in chosen])
+            if self._memory is None:  # every pool is read into it: fresh memory costs more than the reading
+                self._memory = self._empty(min(size, len(training)) * self._blocks.rows_per_block)
+            rows = self._read([training[index] for index in chosen], self._memory)
             self._loaded = rows, _permutation(len(rows[0]), self.seed, self._epoch, self._pool)
         return self._loaded
 
@@ -160,12 +164,22 @@ class TensorsSource(DataSource):
             if n_tokens <= 0:
                 return
             start, stop = blocks[index]
-            rows = self._read(start, min(stop, start + n_tokens))
+            block = (start, min(stop, start + n_tokens))
+            rows = self._read([block], self._empty(block[1] - start))
             n_tokens -= len(rows[0])
             yield rows
 
-    def _read(self, start: int, stop: int) -> Sides:
-        return tuple(side.read(start, stop) for side in self._sides)
+    def _empty(self, rows: int) -> Sides:
+        return tuple(torch.empty(rows, side.width) for side in self._sides)
+
+    def _read(self, blocks: list[tuple[int, int]], memory: Sides) -> Sides:
+        """The rows of the blocks, one block behind the other, at the beginning of the memory."""
+        filled = 0
+        for start, stop in blocks:
+            for side, rows in zip(self._sides, memory, strict=True):
+                side.read_into(rows[filled : filled + stop - start], start)
+            filled += stop - start
+        return _cut(memory, 0, filled)
 
 
 def _batch(rows: Sides) -> Batch:
