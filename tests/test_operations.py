@@ -9,6 +9,7 @@ from qsae_quantizers.ste import Ste
 
 from qsae_core import kernels
 from qsae_core.codes import SparseCodes
+from qsae_core.errors import ConfigError
 from qsae_core.kernels import DenseRows, dispatch, lookup
 from qsae_core.kernels.verification import disagreements
 from qsae_core.packed_rows import MasterRows, PackedRows
@@ -75,6 +76,11 @@ def test_a_screen_finds_the_largest(kind, weighted):
     assert found > 0.998
     alone = kernels.Screen(kind, W).candidates(x[:1], bias, importance, 32)
     assert alone.shape == (1, 32)
+
+
+def test_an_int8_screen_is_for_the_cpu():
+    with pytest.raises(ConfigError, match="runs on the CPU alone, and the coder is on meta"):
+        kernels.Screen("int8", torch.empty(8, 4, device="meta"))
 
 
 # --- the optimiser

@@ -58,8 +58,8 @@ def adam(
         step: number of this step, from 1.
         unit_rows: scale each row of the weight to norm 1 afterwards; rows of zeros stay.
     """
-    at = torch.tensor(float(step))
-    inverse_scale = torch.tensor(1 / grad_scale) if grad_scale != 1.0 else None
+    at = torch.tensor(float(step), device=weight.device)
+    inverse_scale = torch.tensor(1 / grad_scale, device=weight.device) if grad_scale != 1.0 else None
     for start, stop in _chunks(weight):
         part = weight[start:stop]
         torch._fused_adam_(
@@ -84,7 +84,9 @@ def adam(
 
 
 def _chunks(tensor: Tensor) -> list[tuple[int, int]]:
-    """Row ranges of a tensor, each a chunk."""
+    """Row ranges of a tensor, each a chunk; the whole tensor where there is no CPU's cache to stay in."""
     rows = tensor.shape[0] if tensor.dim() else 1
+    if tensor.device.type != "cpu":
+        return [(0, rows)]
     size = max(1, CHUNK_ENTRIES // max(1, tensor.numel() // max(rows, 1)))
     return [(start, min(start + size, rows)) for start in range(0, rows, size)]

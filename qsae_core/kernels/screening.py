@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from qsae_core.errors import ConfigError
 from qsae_core.kernels.dispatch import operation, workspace
 from qsae_core.kernels.top_k import top_k
 
@@ -35,9 +36,18 @@ class Screen:
     Args:
         kind: ``int8`` (rows and tokens rounded to 8 bits, each with a scale) or ``bf16``.
         W_FD: the encoder as it is now; the screen keeps a copy of its own.
+
+    Raises:
+        ConfigError: for an int8 screen of a matrix that is not on the CPU.
     """
 
     def __init__(self, kind: Kind, W_FD: Tensor) -> None:
+        if kind == "int8" and W_FD.device.type != "cpu":
+            raise ConfigError(
+                f"an int8 screen runs on the CPU alone, and the coder is on {W_FD.device.type}",
+                where="screen",
+                allowed="bf16 or none",
+            )
         self.kind = kind
         W_FD = W_FD.contiguous()
         self._prepared = screen_prepare(W_FD) if kind == "int8" else (W_FD.bfloat16(),)
