@@ -31,7 +31,7 @@ class BatchSelection:
         columns, values, offsets = compress(scores_CF.contiguous(), below)
         self._scores.append(values)
         self._held += values.numel()
-        if self._held >= 2 * self.n:
+        if self._held >= 2 * max(self.n, 1):
             self._scores = [torch.topk(torch.cat(self._scores), self.n, sorted=False).values]
             self._held, self.floor = self.n, float(self._scores[0].min())
         return SparseCodes(columns, values, offsets, scores_CF.shape[1])

@@ -11,6 +11,12 @@ class TopKConfig(ComponentConfig):
     k: int = option(32, "active latents per token", aliases=("top-k",), gt=0)
 
 
+class BatchTopKConfig(ComponentConfig):
+    """Keep the k B largest latents of a batch of B tokens; above a threshold when evaluated."""
+
+    k: int = option(32, "active latents per token, on average over a batch", aliases=("top-k",), gt=0)
+
+
 class L1Config(ComponentConfig):
     """All non-zero latents, and coefficient * sum_j |f_j| ||w_j|| in the loss (Conerly et al., 2024)."""
 
@@ -30,9 +36,10 @@ class NoRuleConfig(ComponentConfig):
 
 @hookimpl
 def qsae_register_sparsity_rules() -> list[ComponentSpec]:
-    """Register ``topk``, ``l1`` and ``none``."""
+    """Register ``topk``, ``batchtopk``, ``l1`` and ``none``."""
     return [
         ComponentSpec("sparsity", "topk", TopKConfig, "qsae_sparsity.topk:TopK"),
+        ComponentSpec("sparsity", "batchtopk", BatchTopKConfig, "qsae_sparsity.batchtopk:BatchTopK"),
         ComponentSpec("sparsity", "l1", L1Config, "qsae_sparsity.l1:L1"),
         ComponentSpec("sparsity", "none", NoRuleConfig, "qsae_sparsity.none:NoRule"),
     ]
