@@ -112,7 +112,11 @@ def activate_kernels(choice: str, registry: Registry) -> tuple[ActiveKernels, ..
     if key not in _activated:
         _activated.clear()
         kernels.uninstall()
-        _activated[key] = tuple(_activate(names, choice, registry))
+        try:
+            _activated[key] = tuple(_activate(names, choice, registry))
+        except BaseException:
+            kernels.uninstall()  # all of them or none
+            raise
     return _activated[key]
 
 
