@@ -13,16 +13,10 @@ from torch import Tensor, nn
 from qsae_core import kernels
 from qsae_core.codes import SparseCodes
 from qsae_core.kernels import DenseRows, Rows
-from qsae_core.kernels.lookup import (
-    byte_product,
-    byte_rows,
-    lookup_bits,
-    lookup_gather_dot,
-    lookup_pack,
-    lookup_product,
-)
+from qsae_core.kernels.dispatch import current
+from qsae_core.kernels.lookup import byte_product, byte_rows, lookup_bits
 from qsae_core.kernels.products import is_dense
-from qsae_core.parts import Packed, Quantizer
+from qsae_core.parts import Lookup, Packed, Quantizer
 
 Arithmetic = Literal["exact", "fast"]
 ROWS_AT_ONCE = 4096
@@ -79,24 +73,14 @@ class PackedRows(Rows):
         super().__init__(packed.shape)
         self._packed, self._quantizer, self.arithmetic = packed, quantizer, arithmetic
         self._floats: Tensor | None = None
-        self._lookup: tuple[Tensor, Tensor, Tensor, int, int] | None = (
-            None  # what lookup operations begin with
-        )
+        self._lookup: _CompiledLookup | None = None
         self._bytes: Tensor | None = None
         found = quantizer.lookup(packed)
         if found is None:
             return
         device = found.codes.device.type
         if kernels.installed("lookup_product", device) and kernels.installed("lookup_gather_dot", device):
-            bits = lookup_bits(found.points.numel())
-            words = lookup_pack(found.codes.contiguous(), bits)
-            self._lookup = (
-                words,
-                found.points.contiguous(),
-                found.scales.contiguous(),
-                packed.shape[1],
-                bits,
-            )
+            self._lookup = _CompiledLookup(found)
         elif arithmetic == "fast" and device == "cpu":
             self._bytes = byte_rows(*found)
 
@@ -115,7 +99,7 @@ class PackedRows(Rows):
         if is_dense(codes):
             return super().product(codes, values)
         if self._lookup is not None:
-            return lookup_product(*self._lookup, codes.indices, codes.offsets, values.contiguous())
+            return self._lookup.product(codes, values.contiguous())
         if self._bytes is not None:
             return byte_product(self._bytes, codes.indices, codes.offsets, values.contiguous())
         rows_R, compact = compact_codes(codes)
@@ -127,7 +111,7 @@ class PackedRows(Rows):
             return super().dots(left_BD, codes)
         left_BD = left_BD.contiguous()
         if self._lookup is not None:
-            return lookup_gather_dot(*self._lookup, left_BD, codes.indices, codes.offsets)
+            return self._lookup.dots(left_BD, codes)
         rows_R, compact = compact_codes(codes)
         return kernels.gather_dot(left_BD, self.take(rows_R), compact.indices, compact.offsets)
 
@@ -142,12 +126,33 @@ class PackedRows(Rows):
     def row_bytes(self) -> float:
         """Bytes that are read for one row: packed codes and scale."""
         if self._lookup is not None:
-            return self._lookup[0].numel() / self.shape[0] + 4
+            return self._lookup.words.numel() / self.shape[0] + 4
         return (self._packed.n_bytes if self._bytes is None else self._bytes.numel()) / self.shape[0]
 
     @property
     def _device(self) -> torch.device:
         return next(iter(self._packed.tensors.values())).device
+
+
+class _CompiledLookup:
+    """Codes in a kernel set's own order, with the functions of that set which read them."""
+
+    def __init__(self, found: Lookup) -> None:
+        device = found.codes.device.type
+        bits = lookup_bits(found.points.numel())
+        self.words: Tensor = current("lookup_pack", device)(found.codes.contiguous(), bits)
+        points, scales = found.points.contiguous(), found.scales.contiguous()
+        self._head = (self.words, points, scales, found.codes.shape[1], bits)
+        self._product = current("lookup_product", device)
+        self._gather_dot = current("lookup_gather_dot", device)
+
+    def product(self, codes: SparseCodes, values: Tensor) -> Tensor:
+        product: Tensor = self._product(*self._head, codes.indices, codes.offsets, values)
+        return product
+
+    def dots(self, left_BD: Tensor, codes: SparseCodes) -> Tensor:
+        dots: Tensor = self._gather_dot(*self._head, left_BD, codes.indices, codes.offsets)
+        return dots
 
 
 def compact_codes(codes: SparseCodes) -> tuple[Tensor, SparseCodes]:

@@ -6,10 +6,14 @@ import types
 
 import pytest
 import torch
+from qsae_quantizers import SteConfig
+from qsae_quantizers.ste import Ste
 
 from qsae_core import ComponentConfig, ComponentSpec, compose, kernels
+from qsae_core.codes import SparseCodes
 from qsae_core.compose import activate_kernels
 from qsae_core.errors import ConfigError
+from qsae_core.packed_rows import PackedRows
 from qsae_core.parts import KernelSet
 
 
@@ -93,6 +97,33 @@ def test_two_sets_for_one_device_are_an_error_that_names_both():
         activate_kernels("auto", Registry(sets={"one": Plain, "two": Plain}))
     assert "--kernels one or --kernels two" in str(caught.value)
     assert not kernels.installed("top_k", "cpu")
+
+
+def test_what_was_laid_out_by_a_set_is_read_by_it_after_the_set_is_gone():
+    torch.manual_seed(0)
+    quantizer = Ste(SteConfig(), (300, 32)).eval()
+    packed = quantizer.pack(torch.randn(300, 32))
+    codes = SparseCodes.from_top_k(torch.tensor([[5, 250]]), torch.tensor([[1.0, -2.0]]), 300)
+    x, W = torch.randn(4, 32), torch.randn(300, 32)
+    reversing = {
+        "lookup_pack": lambda codes, bits: codes.flip(0).contiguous(),
+        "lookup_product": lambda words, *a: kernels.OPERATIONS["lookup_product"].torch_implementation(
+            words.flip(0), *a
+        ),
+        "lookup_gather_dot": lambda words, *a: kernels.OPERATIONS["lookup_gather_dot"].torch_implementation(
+            words.flip(0), *a
+        ),
+        "screen_prepare": lambda W: (W,),
+        "screen": lambda prepared, x, bias, weights, m: (x @ prepared[0].T).topk(m).indices.int(),
+    }
+    kernels.install("cpu", reversing)
+    rows, screen = PackedRows(packed, quantizer, "exact"), kernels.Screen("int8", W)
+    expected = quantizer.unpack(packed)[[5, 250]]
+    kernels.uninstall()
+    torch.testing.assert_close(rows.product(codes, codes.values), expected[:1] - 2 * expected[1:])
+    torch.testing.assert_close(
+        screen.candidates(x, torch.zeros(300), None, 3), (x @ W.T).topk(3).indices.int()
+    )
 
 
 def test_sets_are_compared_once_for_a_process(monkeypatch):

@@ -71,6 +71,15 @@ def installed(name: str, device: str) -> bool:
     return (name, device) in _active
 
 
+def current(name: str, device: str) -> Callable[..., Any]:
+    """What runs now for an operation on a type of device.
+
+    For operations that read what another one has laid out (``screen`` after ``screen_prepare``): whoever
+    keeps the layout keeps the function with it, whatever is active later.
+    """
+    return _active.get((name, device), OPERATIONS[name].torch_implementation)
+
+
 @contextmanager
 def torch_only() -> Iterator[None]:
     """Torch's implementations alone while this is open (comparisons, baselines)."""

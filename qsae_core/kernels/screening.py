@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.errors import ConfigError
-from qsae_core.kernels.dispatch import operation, workspace
+from qsae_core.kernels.dispatch import current, operation, workspace
 from qsae_core.kernels.top_k import top_k
 
 Kind = Literal["none", "bf16", "int8"]
@@ -49,13 +49,16 @@ class Screen:
                 allowed="bf16 or none",
             )
         self.kind = kind
-        W_FD = W_FD.contiguous()
-        self._prepared = screen_prepare(W_FD) if kind == "int8" else (W_FD.bfloat16(),)
+        if kind == "bf16":
+            self._prepared: tuple[Tensor, ...] = (W_FD.bfloat16(),)
+        else:
+            self._prepared = current("screen_prepare", W_FD.device.type)(W_FD.contiguous())
+            self._int8 = current("screen", W_FD.device.type)
 
     def candidates(self, x_BD: Tensor, bias_F: Tensor, importance_F: Tensor | None, m: int) -> Tensor:
         """int32 ``[B, m]``: about the m latents of a token with the largest importance * pre-activation."""
         if self.kind == "int8":
-            return screen(self._prepared, x_BD.contiguous(), bias_F, importance_F, m)
+            return self._int8(self._prepared, x_BD.contiguous(), bias_F, importance_F, m)
         return _screen_bf16(self._prepared[0], x_BD, bias_F, importance_F, m)
 
 
