@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from qsae_core import kernels
 from qsae_core.codes import SparseCodes
 from qsae_core.component import ComponentConfig
+from qsae_core.dead_latents import auxk_loss
 from qsae_core.kernels import products
 from qsae_core.parts import Activation, SparsityRule
 
@@ -141,3 +142,59 @@ def test_products_agree_with_dense_matrices_for_any_support(batch, latents, keep
     torch.testing.assert_close(kernels.transposed_product(codes, codes.values, left), dense.T @ left, **close)
     every = (left @ right.T)[codes.rows, codes.indices.long()]
     torch.testing.assert_close(products.entry_dots(left, right, codes), every, **close)
+
+
+def test_squared_error_against_autograd():
+    target, reconstruction = (torch.randn(6, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradcheck(kernels.squared_error, (target, reconstruction))
+    expected = (target - reconstruction).square().sum(1).mean()
+    torch.testing.assert_close(kernels.squared_error(target, reconstruction), expected)
+
+
+@pytest.mark.parametrize("screen", ["bf16", "int8"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_screened_code_has_the_gradient_of_the_dense_formula(screen, weighted):
+    torch.manual_seed(1)
+    x, W_enc, bias, offset = (
+        torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+        for shape in ((30, 9), (400, 9), (400,), (9,))
+    )
+    importance = torch.rand(400, dtype=torch.float64) + 0.5 if weighted else None
+    relu = Relu(ComponentConfig(), 400)
+    relu.keeps_order = True
+    options = {"importance_F": importance, "offset_D": offset}
+    codes = kernels.encode(x, W_enc, bias, relu, TopK(6), screen=screen, **options)
+    exact = kernels.encode(x, W_enc, bias, relu, TopK(6), **options)
+    same = (codes.indices.view(30, 6) == exact.indices.view(30, 6)).all(1)
+    assert same.double().mean() > 0.95
+    weights = torch.randn(180, dtype=torch.float64)
+    tensors = (x, W_enc, bias, offset)
+    sparse = torch.autograd.grad((codes.values * weights).sum(), tensors)
+    dense = torch.relu((x - offset) @ W_enc.T + bias)[codes.rows, codes.indices.long()]
+    torch.testing.assert_close(codes.values, dense, rtol=1e-12, atol=1e-12)
+    autograds = torch.autograd.grad((dense * weights).sum(), tensors)
+    for ours, theirs in zip(sparse, autograds, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("dense_share", [0.0, 1.0], ids=["dense products", "sparse products"])
+def test_auxk_has_the_gradient_of_the_dense_formula(monkeypatch, dense_share):
+    monkeypatch.setattr(products, "DENSE_SHARE", dense_share)
+    torch.manual_seed(2)
+    x, x_hat = (torch.randn(20, 7, dtype=torch.float64) for _ in range(2))
+    W_enc, bias, W_dec, offset = tensors = [
+        torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+        for shape in ((48, 7), (48,), (48, 7), (7,))
+    ]
+    dead = torch.rand(48) < 0.4
+    loss = auxk_loss(x, x_hat, W_enc, bias, W_dec, dead, Relu(ComponentConfig(), 48), 5, offset)
+
+    latents = torch.relu((x - offset) @ W_enc[dead].T + bias[dead])
+    kept = torch.zeros_like(latents).scatter(1, latents.topk(5, dim=1).indices, 1.0)
+    error = x - x_hat
+    spread = (error - error.mean(0)).square().sum()
+    expected = (error - (latents * kept) @ W_dec[dead]).square().sum() / spread
+    torch.testing.assert_close(loss, expected)
+    sparse, dense = (torch.autograd.grad(term, tensors) for term in (loss, expected))
+    for ours, theirs in zip(sparse, dense, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
