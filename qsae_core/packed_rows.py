@@ -90,6 +90,9 @@ class PackedRows(Rows):
             self._floats = self._quantizer.unpack(self._packed)
         return self._floats
 
+    def _whole_once(self) -> Tensor:
+        return self._quantizer.unpack(self._packed) if self._floats is None else self._floats
+
     def take(self, rows_R: Tensor) -> Tensor:
         """Some rows as float32."""
         return self._quantizer.unpack_rows(self._packed, rows_R)

@@ -9,7 +9,12 @@ from safetensors.torch import load_file, save_file
 
 import qsae_core
 from qsae_core import artifact
+from qsae_core.compose import activate_kernels
+from qsae_core.config_layers import Layer
 from qsae_core.errors import ArtifactError, PluginError
+from qsae_core.inference_speed import sample_inputs, untrained
+from qsae_core.plugins import load_plugins
+from qsae_core.run_config import resolve
 from tests.test_training_run import configuration, run
 
 
@@ -130,3 +135,21 @@ def test_a_loaded_coder_exports_again_what_it_was_loaded_from(trained, tmp_path)
     stored = load_file(trained.final / artifact.TENSORS)
     assert set(again.tensors) == set(stored)
     assert all(torch.equal(again.tensors[name], stored[name]) for name in stored)
+
+
+@pytest.mark.parametrize("kernel_set", ["none", "auto"])
+def test_serving_from_packed_codes_makes_no_float_matrix(kernel_set):
+    registry = load_plugins().registry
+    activate_kernels(kernel_set, registry)
+    config = resolve([Layer({"sae": {"use": "ternary", "n_latents": 2048}}, "test")], registry)
+    coder = untrained(config, registry, 48, screen="int8", arithmetic="exact")
+    x = sample_inputs(coder, 40, seed=0)
+    with torch.no_grad():
+        screened = coder(x)
+        assert coder.W_enc.rows()._floats is None
+        assert coder.W_dec.rows()._floats is None
+        coder.screen = "none"
+        exact = coder(x)  # the exact product needs the encoder as floats; the decoder still does not
+    assert coder.W_dec.rows()._floats is None
+    assert torch.equal(screened, exact)
+    activate_kernels("auto", registry)

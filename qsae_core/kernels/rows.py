@@ -66,8 +66,12 @@ class Rows(abc.ABC):
         """The matrix prepared for screening, made once."""
         if self._screen is None or self._screen.kind != kind:
             with torch.no_grad():
-                self._screen = Screen(kind, self.dense().detach())
+                self._screen = Screen(kind, self._whole_once())
         return self._screen
+
+    def _whole_once(self) -> Tensor:
+        """``[F, D]`` floats to make a screen of, which need not be kept for it."""
+        return self.dense().detach()
 
 
 class DenseRows(Rows):

@@ -18,6 +18,8 @@ CHUNK = {"cpu": 2**19}
 """Device type -> entries worked on at once: on the CPU what stays in its caches."""
 LARGE_CHUNK = 2**26
 """Entries at once on other devices."""
+ROWS_AT_ONCE = 4096
+"""Packed rows that are unpacked at once to be laid out in another way."""
 
 
 class Ste(Quantizer):
@@ -88,9 +90,13 @@ class Ste(Quantizer):
     def lookup(self, packed: Packed) -> Lookup:
         """Codes into the grid's points, ascending."""
         grid = grid_of(packed.layout["grid"], packed.layout["n_bits"])
-        points = torch.tensor(grid.points, device=packed.tensors["codes"].device)
-        steps = grid.unpack(packed.tensors["codes"], packed.shape[1]).sub_(points[0])
-        codes = steps.div_(points[1] - points[0]).to(torch.uint8)  # all three grids are evenly spaced
+        stored, (n_rows, width) = packed.tensors["codes"], packed.shape
+        points = torch.tensor(grid.points, device=stored.device)
+        codes = torch.empty(n_rows, width, dtype=torch.uint8, device=stored.device)
+        for start in range(0, n_rows, ROWS_AT_ONCE):  # all three grids are evenly spaced
+            some = stored.narrow(stored.dim() - 2, start, min(ROWS_AT_ONCE, n_rows - start))
+            steps = grid.unpack(some.contiguous(), width).sub_(points[0])
+            codes[start : start + ROWS_AT_ONCE] = steps.div_(points[1] - points[0])
         return Lookup(codes, points, self._row_scales(packed))
 
     def _row_scales(self, packed: Packed) -> Tensor:
