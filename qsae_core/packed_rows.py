@@ -141,13 +141,12 @@ class _CompiledLookup:
     """Codes in a kernel set's own order, with the functions of that set which read them."""
 
     def __init__(self, found: Lookup) -> None:
-        device = found.codes.device.type
-        bits = lookup_bits(found.points.numel())
-        self.words: Tensor = current("lookup_pack", device)(found.codes.contiguous(), bits)
+        bits, codes = lookup_bits(found.points.numel()), found.codes.contiguous()
+        self.words: Tensor = current("lookup_pack", codes)(codes, bits)
         points, scales = found.points.contiguous(), found.scales.contiguous()
         self._head = (self.words, points, scales, found.codes.shape[1], bits)
-        self._product = current("lookup_product", device)
-        self._gather_dot = current("lookup_gather_dot", device)
+        self._product = current("lookup_product", codes)
+        self._gather_dot = current("lookup_gather_dot", codes)
 
     def product(self, codes: SparseCodes, values: Tensor) -> Tensor:
         product: Tensor = self._product(*self._head, codes.indices, codes.offsets, values)

@@ -8,9 +8,19 @@ from hypothesis import strategies as st
 from qsae_core import kernels
 from qsae_core.codes import SparseCodes
 from qsae_core.component import ComponentConfig
+from qsae_core.compose import activate_kernels
 from qsae_core.dead_latents import auxk_loss
 from qsae_core.kernels import products
 from qsae_core.parts import Activation, SparsityRule
+from qsae_core.plugins import load_plugins
+
+
+@pytest.fixture(autouse=True, params=["none", "auto"])
+def kernel_sets(request):
+    """Everything here holds with and without compiled operations (which leave float64 to torch)."""
+    activate_kernels(request.param, load_plugins().registry)
+    yield
+    activate_kernels("auto", load_plugins().registry)
 
 
 class Relu(Activation):

@@ -71,13 +71,13 @@ def installed(name: str, device: str) -> bool:
     return (name, device) in _active
 
 
-def current(name: str, device: str) -> Callable[..., Any]:
-    """What runs now for an operation on a type of device.
+def current(name: str, tensor: Tensor) -> Callable[..., Any]:
+    """What runs now for an operation on tensors of this one's device and dtype.
 
     For operations that read what another one has laid out (``screen`` after ``screen_prepare``): whoever
     keeps the layout keeps the function with it, whatever is active later.
     """
-    return _active.get((name, device), OPERATIONS[name].torch_implementation)
+    return _compiled(name, (tensor,)) or OPERATIONS[name].torch_implementation
 
 
 @contextmanager

@@ -52,8 +52,9 @@ class Screen:
         if kind == "bf16":
             self._prepared: tuple[Tensor, ...] = (W_FD.bfloat16(),)
         else:
-            self._prepared = current("screen_prepare", W_FD.device.type)(W_FD.contiguous())
-            self._int8 = current("screen", W_FD.device.type)
+            W_FD = W_FD.contiguous()
+            self._prepared = current("screen_prepare", W_FD)(W_FD)
+            self._int8 = current("screen", W_FD)
 
     def candidates(self, x_BD: Tensor, bias_F: Tensor, importance_F: Tensor | None, m: int) -> Tensor:
         """int32 ``[B, m]``: about the m latents of a token with the largest importance * pre-activation."""
