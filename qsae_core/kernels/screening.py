@@ -25,7 +25,7 @@ def candidates_for(kind: Kind, k: int) -> int:
     """How many candidates a screen names for k entries: twice as many in int8, half as many again in bf16.
 
     On states of a language model with outlier dimensions (SmolLM2-135M, layer 9; topk, F=8192, k=32) int8
-    then misses less than one entry in a thousand, and none of 2048 where inputs are rotated; bf16 misses none.
+    then misses less than one entry in a thousand, none of 2048 where inputs are rotated; bf16 misses none.
     """
     return k + max(8, k if kind == "int8" else k // 2)
 
