@@ -111,13 +111,22 @@ def load(
         raise ArtifactError(
             f"does not fit the coder that it describes ({error})", where=str(folder)
         ) from error
+    serve_with(coder, screen, arithmetic, where=str(folder))
+    return coder.to(device).eval()
+
+
+def serve_with(coder: SparseCoder, screen: Kind, arithmetic: Arithmetic, *, where: str) -> None:
+    """Set how a restored coder searches and decodes; see ``load``.
+
+    Raises:
+        ConfigError: if it cannot be screened; ``where`` says which coder.
+    """
     refusal = coder.refusal_to_screen() if screen != "none" else None
     if refusal:
-        raise ConfigError(f"cannot be screened: {refusal}", where=str(folder), allowed='screen="none"')
+        raise ConfigError(f"cannot be screened: {refusal}", where=where, allowed="screen: none")
     coder.screen = screen
     for matrix in coder.matrices().values():
         matrix.arithmetic = arithmetic
-    return coder.to(device).eval()
 
 
 def artifact_folder(path: pathlib.Path) -> pathlib.Path:

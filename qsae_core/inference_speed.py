@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qsae_core.artifact import serve_with
 from qsae_core.coder import CoderShape, SparseCoder
 from qsae_core.codes import SparseCodes
 from qsae_core.compose import compose_coder
@@ -196,10 +197,5 @@ def untrained(
     sample = torch.randn(1024, width, generator=torch.Generator().manual_seed(0))
     trained.initialize(Batch(sample, sample))
     coder.restore(trained.eval().export())
-    refusal = coder.refusal_to_screen() if screen != "none" else None
-    if refusal:
-        raise ConfigError(f"cannot be screened: {refusal}", where="screen", allowed="none")
-    coder.screen = screen
-    for matrix in coder.matrices().values():
-        matrix.arithmetic = arithmetic
+    serve_with(coder, screen, arithmetic, where=config.coder.use)
     return coder.eval()
