@@ -12,22 +12,24 @@ import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from qsae_core.coder import CoderShape, Export, SparseCoder
+from qsae_core.coder import CoderShape, SparseCoder
 from qsae_core.compose import activate_kernels, compose_coder
 from qsae_core.errors import ArtifactError, ConfigError, PluginError
+from qsae_core.export import Cut, Export, layout_at_level
 from qsae_core.files import atomic_folder, read_json
 from qsae_core.kernels import Kind
 from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, SLOTS
+from qsae_core.nesting import check_level
 from qsae_core.packed_rows import Arithmetic
 from qsae_core.plugins import load_plugins
-from qsae_core.tensor_files import load_tensors, save_tensors
+from qsae_core.tensor_files import load_part, load_tensors, save_tensors
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
     from qsae_core.run_config import RunConfig
 
 FORMAT = "qsae-coder"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 TENSORS, DESCRIPTION, MASTERS = "coder.safetensors", "coder.json", "masters.safetensors"
 
 
@@ -56,11 +58,13 @@ def save(
         "distributions": _distributions(config, registry),
         "shape": coder.shape._asdict(),
         "layout": export.layout,
+        "levels": {"count": coder.levels, "cuts": {name: list(cut) for name, cut in export.cuts.items()}},
         "source": source,
     }
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+    parts = {_part(i): export.at_level(i).tensors for i in range(1, coder.levels)}
     with atomic_folder(folder) as temporary:
-        save_tensors(temporary / TENSORS, export.tensors, text)
+        save_tensors(temporary / TENSORS, export.tensors, text, parts)
         (temporary / DESCRIPTION).write_text(text, encoding="utf-8")
         if masters:
             save_tensors(temporary / MASTERS, coder.state_dict(), text)
@@ -69,6 +73,7 @@ def save(
 def load(
     path: str | os.PathLike[str],
     *,
+    level: int | None = None,
     device: str = "cpu",
     screen: Kind = "none",
     arithmetic: Arithmetic = "exact",
@@ -83,6 +88,8 @@ def load(
 
     Args:
         path: a run's folder, its ``checkpoints/final``, or any folder with ``coder.json``.
+        level: 1 to the coder's ``levels``: its first groups of latents, or the first bit planes of its
+            decoder; only the bytes of that level are read. None: the whole coder.
         device: where to put it.
         screen: ``int8`` or ``bf16``: encode through a low-precision product that names twice as many
             candidates as the code keeps, and compute these again exactly; the codes are the same but for
@@ -95,24 +102,54 @@ def load(
     Raises:
         ArtifactError: if nothing is there, a file is truncated or altered, or was made by a later format.
         PluginError: if a component's plugin is not installed; the message names the distribution.
-        ConfigError: if the coder cannot be screened, or a named kernel set cannot be used.
+        ConfigError: if there is no such level, the coder cannot be screened, or a named kernel set cannot be
+            used.
     """
     folder = artifact_folder(pathlib.Path(path))
     description = read_description(folder)
-    tensors = load_tensors(folder / TENSORS, (folder / DESCRIPTION).read_text(encoding="utf-8"))
+    export = _read_export(folder, description, level)
     registry = registry or load_plugins().registry
     activate_kernels(kernels, registry)
     _check_installed(description, registry, str(folder / DESCRIPTION))
     shape = CoderShape(**description["shape"])
-    coder = compose_coder(components(description), registry, shape, place=str(folder / DESCRIPTION))
+    place = str(folder / DESCRIPTION)
+    coder = compose_coder(components(description), registry, shape, place=place, level=export.level)
     try:
-        coder.restore(Export(tensors, description["layout"]))
+        coder.restore(export)
     except (ConfigError, KeyError, ValueError) as error:
         raise ArtifactError(
             f"does not fit the coder that it describes ({error})", where=str(folder)
         ) from error
     serve_with(coder, screen, arithmetic, where=str(folder))
+    coder.masters_file = folder / MASTERS
     return coder.to(device).eval()
+
+
+def _part(level: int) -> str:
+    """What a level is called in the header of the file of tensors."""
+    return f"level {level}"
+
+
+def _read_export(folder: pathlib.Path, description: dict[str, Any], level: int | None) -> Export:
+    """The tensors and their layout; those of a level alone where one is asked for."""
+    text = (folder / DESCRIPTION).read_text(encoding="utf-8")
+    layout, levels = description["layout"], description["levels"]
+    cuts = {name: Cut(dim, tuple(ends)) for name, (dim, ends) in levels["cuts"].items()}
+    if level is not None:
+        check_level(level, levels["count"], str(folder))
+    if level is None or level == levels["count"]:
+        return Export(load_tensors(folder / TENSORS, text), layout, cuts)
+    ends = {name: (cut.dim, cut.ends[level - 1]) for name, cut in cuts.items()}
+    tensors = load_part(folder / TENSORS, _part(level), ends, text)
+    return Export(tensors, layout_at_level(layout, level), {}, level)
+
+
+def level_bytes(folder: pathlib.Path) -> list[int]:
+    """Bytes of tensors that each level reads, the whole coder last."""
+    description = read_description(folder)
+    export = _read_export(folder, description, None)
+    parts = [export.at_level(i) for i in range(1, description["levels"]["count"])]
+    return [sum(t.numel() * t.element_size() for t in part.tensors.values()) for part in (*parts, export)]
 
 
 def serve_with(coder: SparseCoder, screen: Kind, arithmetic: Arithmetic, *, where: str) -> None:
@@ -155,11 +192,15 @@ def read_description(folder: pathlib.Path) -> dict[str, Any]:
     where = str(folder / DESCRIPTION)
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise ArtifactError("does not describe a qsae coder", where=where)
-    if description.get("format_version") != FORMAT_VERSION:
+    version = description.get("format_version")
+    if version != FORMAT_VERSION:
+        older = isinstance(version, int) and version < FORMAT_VERSION
         raise ArtifactError(
-            f"has format version {description.get('format_version')}; this qsae reads {FORMAT_VERSION}",
+            f"has format version {version}; this qsae reads {FORMAT_VERSION}",
             where=where,
-            next="pip install --upgrade qsae",
+            next="train it again, or load it with the qsae that wrote it (coder.json: config.versions)"
+            if older
+            else "pip install --upgrade qsae",
         )
     return description
 
@@ -184,6 +225,21 @@ def _check_installed(description: dict[str, Any], registry: Registry, where: str
                 where=where,
                 next=f"pip install {source['name']}=={source['version']}, then qsae list-plugins",
             )
+        name, version = registry.provider(kind, block["use"])
+        if name != source["name"] or _series(version) != _series(source["version"]):
+            raise PluginError(
+                f"was made with {kind} '{block['use']}' of {source['name']} {source['version']}, and here it "
+                f"is that of {name} {version}",
+                where=where,
+                allowed=f"{source['name']} {'.'.join(_series(source['version']))}.x",
+                next=f"pip install {source['name']}=={source['version']}",
+            )
+
+
+def _series(version: str) -> tuple[str, ...]:
+    """The part of a version within which artifacts can be read: 2 of 2.1.0, 0.3 of 0.3.1."""
+    parts = version.split(".")
+    return tuple(parts[:1] if parts[0] != "0" else parts[:2])
 
 
 def components(description: dict[str, Any]) -> dict[str, Any]:

@@ -3,71 +3,28 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+import pathlib
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from qsae_core import nesting, serving
+from qsae_core.coder_records import Budget, CoderShape, LossOutput, Parts
 from qsae_core.codes import SparseCodes
 from qsae_core.component import CoderConfig
 from qsae_core.data import Batch
 from qsae_core.errors import ConfigError
+from qsae_core.export import Export
 from qsae_core.kernels import Kind
 from qsae_core.measures import Observation
 from qsae_core.normalization import Normalization
-from qsae_core.parts import Activation, Quantizer, SparsityRule
+from qsae_core.parts import Lookup
 from qsae_core.quantized_matrix import QuantizedMatrix
+from qsae_core.quantized_values import QuantizedValues
 
-
-class CoderShape(NamedTuple):
-    """Widths of what goes in and comes out; SAEs have ``d_in == d_out``."""
-
-    d_in: int
-    d_out: int
-    layers_in: int = 1
-    layers_out: int = 1
-
-
-class Parts(NamedTuple):
-    """Factories of the chosen parts, so that a coder with several matrices or groups gets one for each."""
-
-    quantizer: Callable[[tuple[int, int]], Quantizer]
-    """``(F, D) ->`` quantizer of one decoder matrix."""
-    encoder_quantizer: Callable[[tuple[int, int]], Quantizer]
-    """``(F, D) ->`` quantizer of one encoder matrix."""
-    activation: Callable[[int], Activation]
-    """``F ->`` activation of that many latents."""
-    sparsity: Callable[[int], SparsityRule]
-    """``F ->`` rule over that many latents."""
-
-
-class Budget(NamedTuple):
-    """How long training will be; warm-ups, dead thresholds and schedules are shares of it."""
-
-    steps: int
-    tokens: int
-    batch_size: int
-
-
-class LossOutput(NamedTuple):
-    """What ``SparseCoder.loss`` gives: the terms to minimise, and what was computed on the way."""
-
-    terms: dict[str, Tensor]
-    """Name -> scalar; the optimiser minimises the sum. Squared errors are sums over D, means over tokens."""
-    codes: SparseCodes
-    target: Tensor
-    """``[B, d_out]`` in the normalised space, where FVU is the same as in the data's."""
-    reconstruction: Tensor
-    """``[B, d_out]`` in the normalised space."""
-
-
-class Export(NamedTuple):
-    """A coder as it is stored."""
-
-    tensors: dict[str, Tensor]
-    layout: dict[str, Any]
-    """JSON values that ``restore`` needs beside the tensors."""
+__all__ = ["Budget", "CoderShape", "Export", "LossOutput", "Parts", "SparseCoder", "observe"]
 
 
 class SparseCoder(nn.Module, abc.ABC):
@@ -89,17 +46,24 @@ class SparseCoder(nn.Module, abc.ABC):
         super().__init__()
         self.config, self.shape, self.parts = config, shape, parts
         self.n_latents = config.n_latents
-        self.norm_in = Normalization(shape.d_in, config.normalize)
+        layers_in, layers_out = (n if self.normalizes_layers else 1 for n in shape[2:])
+        self.norm_in = Normalization(shape.d_in, config.normalize, layers_in)
         if not self.is_autoencoder:
-            self.norm_target = Normalization(shape.d_out, config.normalize)
+            self.norm_target = Normalization(shape.d_out, config.normalize, layers_out)
 
     is_autoencoder: bool = True
     """True where input and target are the same vectors; transcoders set it to False."""
+    reads_layers: ClassVar[bool] = False
+    """Whether inputs are ``[B, L, d_in]`` from several layers; a coder reads either one or several."""
+    normalizes_layers: ClassVar[bool] = False
+    """Whether each of several layers has a mean and a scale of its own; else they share them."""
     without_gradient: ClassVar[frozenset[str]] = frozenset()
     """Parameters that the loss does not reach; checked by the conformance suite."""
 
     screen: Kind = "none"
     """How encoding looks for the largest latents: exactly, or among a low-precision product's candidates."""
+    masters_file: pathlib.Path | None = None
+    """Of a loaded coder: where its float masters are, if they were kept."""
 
     # --- what a variant defines
 
@@ -144,22 +108,69 @@ class SparseCoder(nn.Module, abc.ABC):
         """Dead latents as a share of all; None where the coder does not count them."""
         return None
 
+    def target(self, batch: Batch) -> Tensor:
+        """What the reconstruction of a batch is compared with, in the data's space: ``batch.y``, unless the
+        coder itself chooses (a routed layer)."""
+        return batch.y
+
     @property
     def levels(self) -> int:
-        """How many nested levels there are (matryoshka groups, bit levels); 1 where there is no nesting."""
-        return 1
+        """How many nested levels there are: groups of latents where ``config.prefixes()`` nests them, bit
+        planes of the decoder elsewhere; 1 where there is neither."""
+        return nesting.level_count(self)
 
     def at_level(self, level: int) -> SparseCoder:
-        """The coder truncated to its first ``level`` levels (1 to ``levels``), sharing its tensors."""
-        if level != self.levels:
-            raise ConfigError(f"level {level} does not exist", allowed=f"1 to {self.levels}")
-        return self
+        """The coder as its level ``level`` (1 to ``levels``), for inference; its tensors are packed.
+
+        Raises:
+            ConfigError: if there is no such level.
+        """
+        nesting.check_level(level, self.levels)
+        if level == self.levels:
+            return self
+        shell = nesting.shell_of_level(self, level)
+        shell.restore(self.export().at_level(level))
+        shell.screen = self.screen
+        return shell.to(self.device)
 
     # --- what every coder has
 
     def forward(self, x: Tensor) -> Tensor:
         """``decode(encode(x))``: ``[B, d_in] -> [B, d_out]``."""
         return self.decode(self.encode(x))
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """``decode(encode(x))`` without gradient, in the data's space."""
+        with torch.no_grad():
+            reconstruction: Tensor = self(x)
+        return reconstruction
+
+    def reconstruct_stream(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """One reconstruction for each batch, on the coder's device; one batch at a time is in memory."""
+        for x in batches:
+            yield self.reconstruct(x.to(self.device))
+
+    def dictionary(self, *, quantized: bool = True) -> Tensor:
+        """float32 ``[F, d_out]``: the atoms in the data's space, as ``decode`` uses them or (``quantized``
+        False) as they were before quantization.
+
+        Raises:
+            ArtifactError: if the atoms before quantization were not kept.
+        """
+        with torch.no_grad():
+            return self.atoms() if quantized else serving.float_dictionary(self)
+
+    def codes_and_scales(self) -> Lookup:
+        """The decoder's integer codes ``[F, D]``, the points that they stand for, and the scales.
+
+        An entry is ``points[code] * scale`` of its row (or of its group within the row), in the normalised
+        and, where it is so, rotated space in which the coder works.
+
+        Raises:
+            ConfigError: if the decoder is not stored as codes into a table of points.
+        """
+        with torch.no_grad():
+            return serving.stored_codes(self)
 
     @property
     def norm_out(self) -> Normalization:
@@ -176,9 +187,21 @@ class SparseCoder(nn.Module, abc.ABC):
         return {name: m for name, m in self.named_modules() if isinstance(m, QuantizedMatrix)}
 
     def quantize_weights(self, enabled: bool) -> None:
-        """Whether training passes through the quantizers (evaluation mode always does)."""
+        """Whether training passes through the quantizers, of codes too (evaluation mode always does)."""
+        for module in self.modules():
+            if isinstance(module, QuantizedMatrix | QuantizedValues):
+                module.quantizing = enabled
+
+    def begin_quantization(self) -> None:
+        """Called once before the first step that passes through the quantizers after a float start."""
         for matrix in self.matrices().values():
-            matrix.quantizing = enabled
+            matrix.quantizer.initialize(matrix.master.detach())
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether any of its quantizers, of weights or of codes, changes anything."""
+        parts = (m.quantizer for m in self.modules() if isinstance(m, QuantizedMatrix | QuantizedValues))
+        return any(not quantizer.is_identity for quantizer in parts)
 
     def atoms(self) -> Tensor:
         """float32 ``[F, d_out]``: decoder rows in the data's space, quantized as ``decode`` uses them."""
@@ -198,46 +221,46 @@ class SparseCoder(nn.Module, abc.ABC):
         return matrix
 
     def export(self) -> Export:
-        """Packed matrices, and every other tensor that inference needs, as float32."""
-        tensors: dict[str, Tensor] = {}
+        """Packed matrices, every other tensor that inference needs, and what each level needs of them."""
+        packed = {name: matrix.pack() for name, matrix in self.matrices().items()}
+        tensors = {f"{name}.{part}": t for name, form in packed.items() for part, t in form.tensors.items()}
+        rest = self._rest(self.inference_state())
+        cuts, level_rows = nesting.cuts_of(self, packed, rest)
         layout: dict[str, Any] = {}
-        packed_prefixes = []
-        for name, matrix in self.matrices().items():
-            packed = matrix.pack()
-            layout[name] = {
-                "shape": list(packed.shape),
-                "layout": packed.layout,
-                "parts": sorted(packed.tensors),
-            }
-            tensors |= {f"{name}.{part}": tensor for part, tensor in packed.tensors.items()}
-            packed_prefixes.append(f"{name}.")
-        for name, tensor in self._inference_state().items():
-            if not name.startswith(tuple(packed_prefixes)):
-                tensors[name] = tensor
-        return Export({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, layout)
+        for name, form in packed.items():
+            entry = {"shape": list(form.shape), "layout": form.layout, "parts": sorted(form.tensors)}
+            layout[name] = entry | ({"level_rows": level_rows[name]} if name in level_rows else {})
+        tensors |= rest
+        return Export({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, layout, cuts)
 
     def restore(self, export: Export) -> None:
-        """Take the tensors of an export; the coder then serves packed weights and can no longer train."""
+        """Take the tensors of an export; the coder then serves packed weights and can no longer train.
+
+        Of an export that is cut to a level, a coder of that level's size takes the tensors.
+        """
         rest = dict(export.tensors)
+        planes = export.level if self.config.prefixes() is None else None
         for name, matrix in self.matrices().items():
             entry = export.layout[name]
-            matrix.restore(
-                {part: rest.pop(f"{name}.{part}") for part in entry["parts"]},
-                tuple(entry["shape"]),
-                entry["layout"],
-            )
-        state = self._inference_state()
-        expected = {n for n in state if not any(n.startswith(f"{m}.") for m in self.matrices())}
+            tensors = {part: rest.pop(f"{name}.{part}") for part in entry["parts"]}
+            level = planes if name == "W_dec" else None
+            matrix.restore(tensors, tuple(entry["shape"]), entry["layout"], level)
+        expected = set(self._rest(self.inference_state()))
         if set(rest) != expected:
             missing, extra = sorted(expected - set(rest)), sorted(set(rest) - expected)
             raise ConfigError(f"the tensors do not fit the coder: missing {missing}, unexpected {extra}")
         self.load_state_dict(rest, strict=False)
         self.eval()
 
-    def _inference_state(self) -> dict[str, Tensor]:
+    def inference_state(self) -> dict[str, Tensor]:
         """state_dict without the tensors of modules that serve training alone."""
         skip = tuple(f"{n}." for n, m in self.named_modules() if n and getattr(m, "training_only", False))
         return {n: t for n, t in self.state_dict().items() if not (skip and n.startswith(skip))}
+
+    def _rest(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a state that belong to no matrix."""
+        prefixes = tuple(f"{name}." for name in self.matrices())
+        return {n: t for n, t in state.items() if not (prefixes and n.startswith(prefixes))}
 
     def _fit_normalization(self, sample: Batch) -> None:
         rotate = self.config.rotate
@@ -252,4 +275,4 @@ class SparseCoder(nn.Module, abc.ABC):
 def observe(coder: SparseCoder, batch: Batch) -> Observation:
     """One batch through the coder as a metric sees it; the coder should be in evaluation mode."""
     codes = coder.encode(batch.x)
-    return Observation(batch.y, coder.decode(codes), codes, coder.atom_norms(), batch.token_ids)
+    return Observation(coder.target(batch), coder.decode(codes), codes, coder.atom_norms(), batch.token_ids)

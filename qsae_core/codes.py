@@ -25,6 +25,8 @@ class SparseCodes:
         offsets: int64 ``[B + 1]``, starts at 0 and ends at N.
         n_latents: F.
         k: entries per token where every token has the same number of them, else None.
+        gates: float ``[N]``: 1 where an entry is active, else 0, with the gradient that the activation gives
+            it (``Activation.gates``); None where no rule asked for it.
         memo: what operations have derived from the support (its order by latent); shared by all codes that
             ``with_values`` makes of these, and not part of their value.
     """
@@ -34,6 +36,7 @@ class SparseCodes:
     offsets: Tensor
     n_latents: int
     k: int | None = None
+    gates: Tensor | None = field(default=None, compare=False)
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @staticmethod
@@ -81,7 +84,7 @@ class SparseCodes:
 
     def detach(self) -> SparseCodes:
         """The same codes without gradient."""
-        return self.with_values(self.values.detach())
+        return replace(self, values=self.values.detach(), gates=None)
 
     def l0(self) -> Tensor:
         """int64 ``[B]``: active latents of each token."""

@@ -67,6 +67,18 @@ class CoderConfig(ComponentConfig):
         "run",
     )
 
+    def prefixes(self) -> tuple[int, ...] | None:
+        """Of a nested coder: how many of the first latents each level has, ascending, the last one all of
+        them; None where latents are not nested."""
+        return None
+
+    def first_groups(self, level: int) -> CoderConfig:
+        """The configuration of a nested coder's level alone; variants with more than ``n_latents`` to cut
+        override it."""
+        prefixes = self.prefixes()
+        assert prefixes is not None
+        return self.model_copy(update={"n_latents": prefixes[level - 1]})
+
 
 class AuxKConfig(CoderConfig):
     """Options of a coder with the auxiliary loss over dead latents (Gao et al., 2024)."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 import torch
 
 from qsae_core import kernels
 from qsae_core.coder import CoderShape, Parts, SparseCoder
+from qsae_core.component import CoderConfig
 from qsae_core.data import DataSource
 from qsae_core.errors import ConfigError, QsaeError
 from qsae_core.kernels.verification import disagreements
@@ -36,7 +37,12 @@ def compose_data(config: RunConfig, registry: Registry, *, device: str = "cpu") 
 
 
 def compose_coder(
-    config: RunConfig | Mapping[str, Any], registry: Registry, shape: CoderShape, *, place: str = "coder"
+    config: RunConfig | Mapping[str, Any],
+    registry: Registry,
+    shape: CoderShape,
+    *,
+    place: str = "coder",
+    level: int | None = None,
 ) -> SparseCoder:
     """The coder with its parts.
 
@@ -46,6 +52,7 @@ def compose_coder(
         registry: where components come from.
         shape: widths of the data; an SAE needs ``d_in == d_out`` and as many layers in as out.
         place: what errors call a stored coder (its file).
+        level: as large as a stored coder's level is, where it nests latents; None: whole.
 
     Raises:
         ConfigError: if an SAE is to map between different widths, or a constructor refuses its options.
@@ -55,6 +62,11 @@ def compose_coder(
         torch.manual_seed(config.run.seed)
         return _build_coder(config.components, config.origins, registry, shape)
     blocks = read_coder(config, registry, place)
+    if level is not None:
+        slot = next(slot for slot in CODER_SLOTS if slot in blocks)
+        options = cast(CoderConfig, blocks[slot].options)
+        if options.prefixes() is not None:
+            blocks = {**blocks, slot: Block(blocks[slot].use, options.first_groups(level))}
     with torch.random.fork_rng(devices=[]):
         return _build_coder(blocks, {}, registry, shape)
 
@@ -176,11 +188,29 @@ def _build_coder(
             next=f"--transcoder {' | '.join(registry.names('transcoder')) or 'NAME'}, or other data",
         )
     target = registry.load_target(registry.get(SLOTS[slot].kind, block.use))
+    _check_layers(target, f"{slot} '{block.use}'", shape)
     parts = Parts(
         **{name: _factory(name, blocks.get(name), origins, registry, slot, block) for name in Parts._fields}
     )
     with _located((slot,), block, origins):
         return target(block.options, shape, parts)
+
+
+def _check_layers(target: type[SparseCoder], title: str, shape: CoderShape) -> None:
+    if target.reads_layers and shape.layers_in == 1:
+        raise ConfigError(
+            f"{title} reads several layers at once, and the data gives one",
+            where="data",
+            allowed="vectors [B, L, d] with L of at least 2",
+            next="--layers 3,6,9 with a language model, a tensor file [N, L, d], or another coder",
+        )
+    if not target.reads_layers and shape.layers_in > 1:
+        raise ConfigError(
+            f"{title} reads one layer, and the data gives {shape.layers_in}",
+            where="data",
+            allowed="vectors [B, d]; or a coder of several layers, such as a crosscoder",
+            next="--layer N with a language model, or another coder",
+        )
 
 
 def _width(layers: int, d: int) -> str:

@@ -39,6 +39,11 @@ def qsae_register_quantizers() -> list[ComponentSpec]:  # type: ignore[empty-bod
 
 
 @hookspec
+def qsae_register_code_quantizers() -> list[ComponentSpec]:  # type: ignore[empty-body]
+    """Quantizers of the codes' values. Each target subclasses ``qsae_core.parts.CodeQuantizer``."""
+
+
+@hookspec
 def qsae_register_activations() -> list[ComponentSpec]:  # type: ignore[empty-body]
     """Activation functions of the pre-activations. Each target subclasses ``qsae_core.parts.Activation``."""
 

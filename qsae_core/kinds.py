@@ -28,6 +28,12 @@ KINDS: dict[str, Kind] = {
         Kind("sae", "qsae_register_saes", "qsae_core.coder:SparseCoder", "SAEs"),
         Kind("transcoder", "qsae_register_transcoders", "qsae_core.coder:SparseCoder", "transcoders"),
         Kind("quantizer", "qsae_register_quantizers", "qsae_core.parts:Quantizer", "quantizers"),
+        Kind(
+            "code_quantizer",
+            "qsae_register_code_quantizers",
+            "qsae_core.parts:CodeQuantizer",
+            "code quantizers",
+        ),
         Kind("activation", "qsae_register_activations", "qsae_core.parts:Activation", "activations"),
         Kind("sparsity", "qsae_register_sparsity_rules", "qsae_core.parts:SparsityRule", "sparsity rules"),
         Kind("data", "qsae_register_data_sources", "qsae_core.data:DataSource", "data sources"),
@@ -64,13 +70,14 @@ SLOTS: dict[str, Slot] = {
         Slot("transcoder", "transcoder", None, "the transcoder to train, instead of an SAE"),
         Slot("quantizer", "quantizer", "none", "how the decoder's weights are quantized"),
         Slot("encoder_quantizer", "quantizer", "none", "how the encoder's weights are quantized"),
+        Slot("code_quantizer", "code_quantizer", "none", "how the values of codes are quantized"),
         Slot("activation", "activation", "relu", "the function of the pre-activations"),
         Slot("sparsity", "sparsity", "none", "the rule or penalty that makes the code sparse"),
         Slot("data", "data", "lm", "where the vectors come from"),
     )
 }
 CODER_SLOTS = ("sae", "transcoder")
-PART_SLOTS = ("quantizer", "encoder_quantizer", "activation", "sparsity")
+PART_SLOTS = ("quantizer", "encoder_quantizer", "code_quantizer", "activation", "sparsity")
 LIST_SLOTS = {"metrics": "metric", "evaluate": "evaluation", "trackers": "tracker"}
 """Places that take any number of components: config key -> kind."""
 LIST_DEFAULTS: dict[str, tuple[str, ...]] = {

@@ -16,10 +16,12 @@ from qsae_core.codes import SparseCodes
 from qsae_core.component import AuxKConfig, CoderConfig
 from qsae_core.data import Batch
 from qsae_core.dead_latents import DeadLatents, auxk_loss
+from qsae_core.errors import ConfigError
 from qsae_core.kernels import Matrix, as_rows
-from qsae_core.parts import SparsityRule
+from qsae_core.parts import Activation, SparsityRule
 from qsae_core.precision import full_precision
 from qsae_core.quantized_matrix import QuantizedMatrix, normalize_rows_
+from qsae_core.quantized_values import QuantizedValues
 
 
 class LinearCoder(SparseCoder):
@@ -46,13 +48,15 @@ class LinearCoder(SparseCoder):
         self.b_dec = nn.Parameter(torch.zeros(d_out))
         self.activation = parts.activation(n)
         self.sparsity = parts.sparsity(n)
+        check_gates(self.sparsity, self.activation)
+        self.code_quantizer = QuantizedValues(parts.code_quantizer(n))
         self.dead = DeadLatents(n)
 
     # --- the maths, in the normalised space; matrices are read once a step and passed on
 
     def encode_normalized(self, x_BD: Tensor, W_enc_FD: Matrix, W_dec_FE: Matrix) -> SparseCodes:
         """Codes of normalised inputs; ranked by ``f_j ||w_j||`` where rows are not of unit norm."""
-        return kernels.encode(
+        codes = kernels.encode(
             x_BD,
             W_enc_FD,
             self.b_enc,
@@ -62,6 +66,8 @@ class LinearCoder(SparseCoder):
             offset_D=self.encoder_offset,
             screen=self.screen,
         )
+        quantized: SparseCodes = self.code_quantizer(codes)
+        return quantized
 
     def decode_normalized(self, codes: SparseCodes, W_dec_FE: Matrix) -> Tensor:
         """``f W_dec + b_dec``: the normalised reconstruction ``[B, E]``."""
@@ -147,6 +153,22 @@ class LinearCoder(SparseCoder):
     def unit_norm_matrices(self) -> list[QuantizedMatrix]:
         """The decoder, where its rows have unit norm."""
         return [self.W_dec] if self.unit_norm_rows else []
+
+
+def check_gates(rule: SparsityRule, activation: Activation) -> None:
+    """A rule that prices the number of active latents needs an activation that says how it changes.
+
+    Raises:
+        ConfigError: where it does not.
+    """
+    if rule.needs_gates and not activation.has_gates:
+        raise ConfigError(
+            f"{type(rule).__name__} prices the number of active latents, and {type(activation).__name__} has "
+            "no gradient for it",
+            where="sparsity",
+            allowed="an activation with a learned or fixed jump: jumprelu, step",
+            next="--activation jumprelu, or another --sparsity",
+        )
 
 
 def _unit_rows(rows: int, columns: int) -> Tensor:

@@ -25,6 +25,7 @@ class Normalization(nn.Module):
         width: D.
         mode: ``none`` (identity), ``center`` (subtract the mean) or ``scale`` (also divide by the RMS of
             the centred data per dimension, one number for all dimensions).
+        layers: L, where each of several layers ``[B, L, D]`` has a mean and a scale of its own.
     """
 
     mean: Tensor
@@ -34,12 +35,12 @@ class Normalization(nn.Module):
     right: Tensor
     rotated: Tensor
 
-    def __init__(self, width: int, mode: str) -> None:
+    def __init__(self, width: int, mode: str, layers: int = 1) -> None:
         super().__init__()
-        self.mode = mode
+        self.mode, self.layers = mode, layers
         left, right = _split_width(width)
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("mean", torch.zeros(width) if layers == 1 else torch.zeros(layers, width))
+        self.register_buffer("scale", torch.ones(()) if layers == 1 else torch.ones(layers, 1))
         self.register_buffer("signs", torch.ones(width, dtype=torch.int8))
         self.register_buffer("left", _hadamard(left), persistent=False)
         self.register_buffer("right", torch.eye(right))
@@ -51,12 +52,14 @@ class Normalization(nn.Module):
 
         The rotation depends on D alone, so that coders of one width share it.
         """
-        flat = sample_BD.reshape(-1, sample_BD.shape[-1]).double()
+        # one group of vectors for each mean: every layer alone, or all together
+        groups_NLD = sample_BD.double().reshape(-1, self.layers, sample_BD.shape[-1])
+        mean_LD = groups_NLD.mean(0)
         if self.mode != "none":
-            self.mean.copy_(flat.mean(0))
+            self.mean.copy_(mean_LD.view_as(self.mean))
         if self.mode == "scale":
-            rms = (flat - flat.mean(0)).square().mean().sqrt()
-            self.scale.copy_(rms if rms > 0 else torch.ones(()))
+            rms_L = (groups_NLD - mean_LD).square().mean((0, 2)).sqrt()
+            self.scale.copy_(rms_L.where(rms_L > 0, 1.0).view_as(self.scale))
         if rotate:
             generator = torch.Generator().manual_seed(ROTATION_SEED)
             self.signs.copy_(torch.randint(0, 2, self.signs.shape, generator=generator) * 2 - 1)

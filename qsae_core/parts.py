@@ -60,6 +60,15 @@ class Lookup(NamedTuple):
     """float32 ``[F]``."""
 
 
+class Calibration(NamedTuple):
+    """What a decoder's quantizer may know of the data: codes, and what they should decode to."""
+
+    codes: SparseCodes
+    """Of the float coder, over N calibration tokens."""
+    target: Tensor
+    """float32 ``[N, D]``: what ``codes @ W`` approximates (normalised vectors without ``b_dec``)."""
+
+
 class Quantizer(nn.Module, abc.ABC):
     """Maps a float matrix to one whose entries lie on a grid; one instance serves one matrix.
 
@@ -72,7 +81,8 @@ class Quantizer(nn.Module, abc.ABC):
         self.config, self.shape = config, shape
 
     def initialize(self, weight_FD: Tensor) -> None:
-        """Set learned scales from the initial float weights ``[F, D]``; called once before training."""
+        """Set learned scales from the float weights ``[F, D]``: before training, and again when training
+        begins to pass through the quantizer (after a float start the first ones are stale)."""
 
     @abc.abstractmethod
     def fake_quantize(self, weight_FD: Tensor) -> Tensor:
@@ -112,9 +122,81 @@ class Quantizer(nn.Module, abc.ABC):
         """The packed matrix as codes into a table of points, a scale per row; None where it is not one."""
         return None
 
+    def row_dims(self, packed: Packed) -> Mapping[str, int]:
+        """Packed tensor -> its dimension that runs over the rows; tensors without one are left out.
+
+        Cut to the first n along it, with ``shape = (n, D)``, the tensors are the packed form of the first n
+        rows: nested coders store and read a prefix of their dictionary so. The default takes the first
+        dimension of every tensor that has F entries there.
+        """
+        return {name: 0 for name, t in packed.tensors.items() if t.dim() and t.shape[0] == packed.shape[0]}
+
+    levels: int = 1
+    """Precisions at which a packed matrix can be read (bit planes); 1: only as it is."""
+
+    def level_dims(self, packed: Packed) -> Mapping[str, int]:
+        """Packed tensor -> its dimension of which precision ``i`` needs the first ``i`` entries alone."""
+        return {}
+
+    def at_level(self, packed: Packed, level: int) -> Packed:
+        """The packed form at precision ``level`` (1 to ``levels``), read by ``unpack`` like any other.
+
+        Its tensors may be cut along ``level_dims`` already.
+        """
+        if level != self.levels:
+            raise ValueError(f"precision {level} of {self.levels}")
+        return packed
+
+    def calibrate(self, weight_FD: Tensor, calibration: Calibration) -> Tensor:
+        """The quantized matrix that serves best on calibration data, for post-training quantization.
+
+        Returns:
+            float32 ``[F, D]`` that ``fake_quantize`` leaves as it is, bit for bit.
+        """
+        return self.fake_quantize(weight_FD.detach())
+
     @property
     def is_identity(self) -> bool:
         """Whether this quantizer leaves weights as they are (only ``none`` says so)."""
+        return False
+
+
+class CodeQuantizer(nn.Module, abc.ABC):
+    """Maps the values of codes to a few levels per latent. Built as ``Class(config, n_latents)``.
+
+    Ranges are what it measures in training mode, as buffers; evaluation mode changes nothing. An active
+    entry stays active and an inactive one stays zero.
+    """
+
+    bits: float = 32.0
+    """Bits that the value of an active entry takes, its sign included."""
+
+    def __init__(self, config: ComponentConfig, n_latents: int) -> None:
+        super().__init__()
+        self.config, self.n_latents = config, n_latents
+
+    @abc.abstractmethod
+    def forward(self, values_N: Tensor, latent_N: Tensor) -> Tensor:
+        """``[N]`` values -> quantized values, differentiable, if only straight through.
+
+        In training mode the ranges of the latents take these values in first. In evaluation mode a second
+        application changes nothing.
+
+        Args:
+            latent_N: int ``[N]``, the latent of each value.
+        """
+
+    @abc.abstractmethod
+    def pack(self, values_N: Tensor, latent_N: Tensor) -> Tensor:
+        """uint8 ``[N]``: the level of each quantized value; 0 where it is zero."""
+
+    @abc.abstractmethod
+    def unpack(self, levels_N: Tensor, latent_N: Tensor) -> Tensor:
+        """float32 ``[N]``: the values of levels; equals ``forward`` in evaluation mode bit for bit."""
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether it leaves values as they are (only ``none`` says so); ``pack`` is then not called."""
         return False
 
 
@@ -142,6 +224,22 @@ class Activation(nn.Module, abc.ABC):
                 are gathered by it); None for ``[B, F]``.
         """
 
+    def candidates(self, pre_BF: Tensor) -> Tensor:
+        """``[B, F]``: what sparsity rules select among, without gradient.
+
+        ``forward``, but that an entry is not zero here where only its gradient is wanted: a jump's threshold
+        learns from the pre-activations on both sides. Values are those of ``forward`` in any case.
+        """
+        latents: Tensor = self(pre_BF)
+        return latents
+
+    has_gates: ClassVar[bool] = False
+    """Whether ``gates`` is defined: rules that price the number of active latents need it."""
+
+    def gates(self, pre_N: Tensor, latent_N: Tensor) -> Tensor:
+        """``[N]``: 1 where an entry is active, else 0; its gradient is that of a surrogate."""
+        raise NotImplementedError(f"{type(self).__name__} has no gates")
+
 
 class SparsityRule(nn.Module, abc.ABC):
     """Decides which latents stay in the code, and what sparsity costs. Built as ``Class(config, n_latents)``.
@@ -159,6 +257,9 @@ class SparsityRule(nn.Module, abc.ABC):
 
     def begin_batch(self, batch_size: int) -> None:
         """Called before the first ``select`` of a batch of that many tokens."""
+
+    needs_gates: ClassVar[bool] = False
+    """Whether ``penalty`` reads ``codes.gates``; only activations with ``has_gates`` give them."""
 
     def finish_batch(self, codes: SparseCodes, importance_F: Tensor | None = None) -> SparseCodes:
         """Called with what ``select`` kept of all chunks; gives the codes of the batch. Without gradient."""

@@ -32,6 +32,7 @@ class QuantizedMatrix(nn.Module):
         self._packed: Packed | None = None
         self._cache: tuple[int, Tensor] | None = None
         self._rows: tuple[int, Rows] | None = None
+        self._level: int | None = None
 
     def rows(self) -> Rows:
         """The matrix for the operations of ``qsae_core.kernels``; read it once a step and pass it on."""
@@ -94,10 +95,27 @@ class QuantizedMatrix(nn.Module):
         self.quantizer.train(was_training)
         return packed
 
-    def restore(self, tensors: dict[str, Tensor], shape: tuple[int, int], layout: dict[str, Any]) -> None:
-        """Become the matrix of a stored form; ``forward`` then gives ``quantizer.unpack`` of it."""
+    def restore(
+        self,
+        tensors: dict[str, Tensor],
+        shape: tuple[int, int],
+        layout: dict[str, Any],
+        level: int | None = None,
+    ) -> None:
+        """Become the matrix of a stored form; ``forward`` then gives ``quantizer.unpack`` of it.
+
+        Args:
+            level: the precision at which it is read; None: as it is.
+        """
         self.weight, self._cache, self._rows = None, None, None
-        self._packed = Packed(tensors, shape, layout)
+        packed = Packed(tensors, shape, layout)
+        self._packed = packed if level is None else self.quantizer.at_level(packed, level)
+        self._level = level
+
+    @property
+    def levels(self) -> int:
+        """Precisions at which the packed matrix can be read."""
+        return self.quantizer.levels if self._level is None else self._level
 
     def _apply(self, fn: Any, recurse: bool = True) -> QuantizedMatrix:
         if self._packed is not None:  # move the stored tensors without changing their dtype

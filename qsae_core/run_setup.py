@@ -16,7 +16,7 @@ from qsae_core.run_config import Block, RunConfig
 if TYPE_CHECKING:
     from qsae_core.plugins import Plugins
 
-QUANTIZER_SLOTS = ("quantizer", "encoder_quantizer")
+QUANTIZER_SLOTS = ("quantizer", "encoder_quantizer", "code_quantizer")
 
 
 def resolve_device(device: str) -> str:
@@ -45,14 +45,14 @@ def shape_of(data: DataSource) -> CoderShape:
 
 def float_twin(config: RunConfig, coder: SparseCoder, plugins: Plugins) -> RunConfig | None:
     """The same run without any quantizer, normalised alike; None where nothing is quantized anyway."""
-    if all(m.quantizer.is_identity for m in coder.matrices().values()):
+    if not coder.is_quantized:
         return None
     components = dict(config.components)
     for slot in QUANTIZER_SLOTS:
         if slot in components:
             name = SLOTS[slot].default
             assert name is not None
-            components[slot] = Block(name, plugins.registry.get("quantizer", name).config())
+            components[slot] = Block(name, plugins.registry.get(SLOTS[slot].kind, name).config())
     options = config.coder.options
     if getattr(options, "rotate", None) == "auto":
         rotated = options.model_copy(update={"rotate": True})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import safetensors
 import torch
@@ -24,21 +26,76 @@ def tensors_digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
     return digest.hexdigest()
 
 
-def save_tensors(path: pathlib.Path, tensors: Mapping[str, Tensor], text: str = "") -> None:
-    """Write a safetensors file whose header holds the digest of its tensors and of an accompanying text."""
-    save_file(dict(tensors), path, metadata={"sha256": tensors_digest(tensors, text)})
+def save_tensors(
+    path: pathlib.Path,
+    tensors: Mapping[str, Tensor],
+    text: str = "",
+    parts: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> None:
+    """Write a safetensors file whose header holds the digest of its tensors and of an accompanying text.
+
+    Args:
+        parts: name -> what may be read alone (``load_part``); the header holds a digest of each.
+    """
+    digests = {f"sha256 {name}": tensors_digest(part, text) for name, part in (parts or {}).items()}
+    save_file(dict(tensors), path, metadata={"sha256": tensors_digest(tensors, text), **digests})
 
 
-def load_tensors(path: pathlib.Path, text: str = "", device: str = "cpu") -> dict[str, Tensor]:
+def load_tensors(path: pathlib.Path, text: str = "") -> dict[str, Tensor]:
     """Read what ``save_tensors`` wrote.
 
     Raises:
         ArtifactError: if the file is missing, truncated or altered, or the text is not the one of saving.
     """
+    with _opened(path) as reader:
+        tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118 (no mapping)
+        _check(tensors, text, "sha256", reader, path)
+    # a copy: tensors of a mapped file are not aligned, and BLAS may round differently on unaligned memory
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def load_part(
+    path: pathlib.Path, part: str, ends: Mapping[str, tuple[int, int]], text: str = ""
+) -> dict[str, Tensor]:
+    """Read one part of what ``save_tensors`` wrote, and nothing else of the file.
+
+    Args:
+        part: its name among ``parts``.
+        ends: tensor -> ``(dim, n)``: only its first n entries along a dimension; none where n is 0. Tensors
+            that are not here are read whole.
+
+    Raises:
+        ArtifactError: as ``load_tensors``.
+    """
+    tensors = {}
+    with _opened(path) as reader:
+        for name in reader.keys():  # noqa: SIM118 (no mapping)
+            dim, n = ends.get(name, (0, -1))
+            if n < 0:
+                tensors[name] = reader.get_tensor(name).clone()
+            elif n > 0:
+                where = (slice(None),) * dim + (slice(0, n),)
+                tensors[name] = reader.get_slice(name)[where].clone().contiguous()
+        _check(tensors, text, f"sha256 {part}", reader, path)
+    return tensors
+
+
+def read_tensor(path: pathlib.Path, name: str) -> Tensor:
+    """One tensor of a safetensors file, without its checksum.
+
+    Raises:
+        ArtifactError: if the file is missing or truncated, or holds no such tensor.
+    """
+    with _opened(path) as reader:
+        tensor: Tensor = reader.get_tensor(name).clone()
+        return tensor
+
+
+@contextmanager
+def _opened(path: pathlib.Path) -> Iterator[Any]:
     try:
         with safetensors.safe_open(path, framework="pt") as reader:
-            recorded = (reader.metadata() or {}).get("sha256")
-            tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118 (no mapping)
+            yield reader
     except FileNotFoundError as error:
         raise ArtifactError("there is no such file", where=str(path)) from error
     except (safetensors.SafetensorError, OSError, ValueError) as error:
@@ -47,13 +104,15 @@ def load_tensors(path: pathlib.Path, text: str = "", device: str = "cpu") -> dic
             where=str(path),
             next="copy it again from its source",
         ) from error
+
+
+def _check(tensors: Mapping[str, Tensor], text: str, key: str, reader: Any, path: pathlib.Path) -> None:
+    recorded = (reader.metadata() or {}).get(key)
     if recorded is None:
-        raise ArtifactError("holds no checksum, so qsae did not write it", where=str(path))
+        raise ArtifactError(f"holds no checksum ({key}), so qsae did not write it", where=str(path))
     if tensors_digest(tensors, text) != recorded:
         raise ArtifactError(
             "was altered: its contents do not match the checksum in its header",
             where=str(path),
             next="copy it again from its source, together with the JSON file beside it",
         )
-    # a copy: tensors of a mapped file are not aligned, and BLAS may round differently on unaligned memory
-    return {name: tensor.clone().to(device) for name, tensor in tensors.items()}

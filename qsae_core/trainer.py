@@ -104,6 +104,8 @@ class Trainer:
             TrainingError: if the loss is not finite, with the batch's statistics; no weight has changed then.
         """
         coder = self.coder.train()
+        if step == self.quantize_from > 0:
+            coder.begin_quantization()
         coder.quantize_weights(step >= self.quantize_from)
         self.rate = self.peak_rate * schedule(step, self.steps, self.config.warmup, self.config.decay)
         output = coder.loss(batch)

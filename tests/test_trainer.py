@@ -9,7 +9,14 @@ from qsae_sae_topk.model import TopKSAE
 
 from qsae_core import kernels
 from qsae_core.coder import CoderShape, Parts
-from qsae_core.conformance.reference_parts import L1, IdentityQuantizer, PlainConfig, ReLU, TopK
+from qsae_core.conformance.reference_parts import (
+    L1,
+    IdentityCodes,
+    IdentityQuantizer,
+    PlainConfig,
+    ReLU,
+    TopK,
+)
 from qsae_core.conformance.reference_parts import TopKConfig as RuleConfig
 from qsae_core.data import Batch
 from qsae_core.errors import ConfigError
@@ -24,6 +31,7 @@ def make_coder(n_latents=32, width=8, k=4, **options):
     parts = Parts(
         quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
         encoder_quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
+        code_quantizer=lambda n: IdentityCodes(PLAIN, n),
         activation=lambda n: ReLU(PLAIN, n),
         sparsity=lambda n: TopK(RuleConfig(k=k), n),
     )

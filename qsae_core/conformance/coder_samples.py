@@ -60,6 +60,7 @@ def variants(subject: Subject, case: Case) -> Iterator[Variant]:
     quantizers, rules = _others(subject, "quantizer"), _others(subject, "sparsity")
     choices: list[dict[str, ComponentSpec]] = [{"quantizer": q} for q in quantizers]
     choices += [{"encoder_quantizer": q} for q in quantizers[:2]]
+    choices += [{"code_quantizer": q} for q in _others(subject, "code_quantizer")[:1]]
     choices += [{"sparsity": s} for s in rules]
     choices += [{"quantizer": q, "sparsity": s} for q, s in zip(quantizers, rules, strict=False)]
     for parts in choices:
@@ -140,7 +141,11 @@ def total(output: LossOutput) -> torch.Tensor:
 
 def _others(subject: Subject, kind: str) -> list[ComponentSpec]:
     """Parts to combine with: the kit's own, then the installed ones."""
-    own = {"quantizer": ("sign", "none"), "sparsity": ("topk", "l1")}[kind]
+    own = {
+        "quantizer": ("sign", "none"),
+        "code_quantizer": ("eighths",),
+        "sparsity": ("topk", "l1"),
+    }[kind]
     installed = subject.registry.specs(kind) if subject.registry is not None else []
     return [reference(kind, name) for name in own] + installed[:MOST_OTHERS]
 

@@ -18,6 +18,7 @@ KIND_MODULES = {
     "sae": ("coder", "coder_state"),
     "transcoder": ("coder", "coder_state"),
     "quantizer": ("quantizer", "quantizer_storage"),
+    "code_quantizer": ("code_quantizer",),
     "activation": ("activation",),
     "sparsity": ("sparsity", "sparsity_state"),
     "data": ("data_source", "data_language_model"),

@@ -20,7 +20,14 @@ from qsae_core.conformance.check import (
     set_seed,
 )
 from qsae_core.conformance.general import check_constructs
-from qsae_core.conformance.reference_parts import IdentityQuantizer, PlainConfig, ReLU, TopK, TopKConfig
+from qsae_core.conformance.reference_parts import (
+    IdentityCodes,
+    IdentityQuantizer,
+    PlainConfig,
+    ReLU,
+    TopK,
+    TopKConfig,
+)
 from qsae_core.conformance.subject import Subject
 from qsae_core.conformance.toy_data import ToyData
 from qsae_core.conformance.toy_model import ToyLanguageModel
@@ -84,6 +91,7 @@ def _coder(data: ToyData) -> ReferenceCoder:
     parts = Parts(
         quantizer=lambda shape: IdentityQuantizer(PlainConfig(), shape),
         encoder_quantizer=lambda shape: IdentityQuantizer(PlainConfig(), shape),
+        code_quantizer=lambda n: IdentityCodes(PlainConfig(), n),
         activation=lambda n: ReLU(PlainConfig(), n),
         sparsity=lambda n: TopK(TopKConfig(k=4), n),
     )

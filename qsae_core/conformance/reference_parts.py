@@ -12,7 +12,7 @@ from torch import Tensor
 from qsae_core.codes import SparseCodes
 from qsae_core.component import ComponentConfig, ComponentSpec, option
 from qsae_core.errors import ConfigError
-from qsae_core.parts import Activation, Packed, Quantizer, SparsityRule
+from qsae_core.parts import Activation, CodeQuantizer, Packed, Quantizer, SparsityRule
 
 MODULE = "qsae_core.conformance.reference_parts"
 
@@ -76,6 +76,49 @@ def _signs(weight_FD: Tensor) -> Tensor:
     return torch.where(weight_FD >= 0, 1, -1).to(torch.int8)
 
 
+class IdentityCodes(CodeQuantizer):
+    """Leaves the values of codes as they are."""
+
+    def forward(self, values_N: Tensor, latent_N: Tensor) -> Tensor:
+        """The values themselves."""
+        return values_N
+
+    def pack(self, values_N: Tensor, latent_N: Tensor) -> Tensor:
+        """Not for use: values stay float32."""
+        raise TypeError("values of codes are not quantized")
+
+    def unpack(self, levels_N: Tensor, latent_N: Tensor) -> Tensor:
+        """Not for use: values stay float32."""
+        raise TypeError("values of codes are not quantized")
+
+    @property
+    def is_identity(self) -> bool:
+        """True."""
+        return True
+
+
+class EighthsCodes(CodeQuantizer):
+    """Every magnitude to a multiple of 1/8, at least one and at most 127 of them."""
+
+    bits = 8.0
+
+    def forward(self, values_N: Tensor, latent_N: Tensor) -> Tensor:
+        """Rounded; the gradient passes straight through."""
+        values = values_N.detach()
+        quantized = (values.abs() * 8).round().clamp(1, 127) / 8 * values.sign()
+        return quantized + (values_N - values)
+
+    def pack(self, values_N: Tensor, latent_N: Tensor) -> Tensor:
+        """Eighths, and 128 more for negative values."""
+        eighths = self(values_N, latent_N).detach() * 8
+        return (eighths.abs() + 128 * (eighths < 0)).to(torch.uint8)
+
+    def unpack(self, levels_N: Tensor, latent_N: Tensor) -> Tensor:
+        """Values of levels."""
+        eighths = levels_N.float()
+        return torch.where(eighths >= 128, 128 - eighths, eighths) / 8
+
+
 class ReLU(Activation):
     """max(z, 0)."""
 
@@ -120,6 +163,8 @@ REFERENCES = {
     for spec in (
         ComponentSpec("quantizer", "none", PlainConfig, f"{MODULE}:IdentityQuantizer"),
         ComponentSpec("quantizer", "sign", PlainConfig, f"{MODULE}:SignQuantizer"),
+        ComponentSpec("code_quantizer", "none", PlainConfig, f"{MODULE}:IdentityCodes"),
+        ComponentSpec("code_quantizer", "eighths", PlainConfig, f"{MODULE}:EighthsCodes"),
         ComponentSpec("activation", "relu", PlainConfig, f"{MODULE}:ReLU"),
         ComponentSpec("sparsity", "topk", TopKConfig, f"{MODULE}:TopK"),
         ComponentSpec("sparsity", "l1", PlainConfig, f"{MODULE}:L1"),
@@ -130,5 +175,5 @@ REFERENCES = {
 
 def reference(kind: str, name: str) -> ComponentSpec:
     """The kit's part that stands in for one that is not installed: of that name, or a typical one."""
-    typical = {"quantizer": "sign", "activation": "relu", "sparsity": "topk"}
+    typical = {"quantizer": "sign", "code_quantizer": "eighths", "activation": "relu", "sparsity": "topk"}
     return REFERENCES.get((kind, name)) or REFERENCES[kind, typical[kind]]

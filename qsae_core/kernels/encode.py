@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -50,10 +51,10 @@ def encode(
             support, pre_acts = _search(centred_BD, rows, bias_F, activation, rule, importance_F)
         else:
             support, pre_acts = _search_screened(centred_BD, rows, bias_F, rule, importance_F, screen)
-    if not torch.is_grad_enabled():
-        return support.with_values(activation(pre_acts, support.indices))
-    entries = _EntryPreActs.apply(x_BD, weight, bias_F, offset_D, pre_acts, centred_BD, rows, support)  # type: ignore[no-untyped-call]
-    return support.with_values(activation(entries, support.indices))
+    if torch.is_grad_enabled():
+        pre_acts = _EntryPreActs.apply(x_BD, weight, bias_F, offset_D, pre_acts, centred_BD, rows, support)  # type: ignore[no-untyped-call]
+    gates = activation.gates(pre_acts, support.indices) if rule.needs_gates else None
+    return replace(support, values=activation(pre_acts, support.indices), gates=gates)
 
 
 def refusal_to_screen(activation: Activation, rule: SparsityRule) -> str | None:
@@ -86,7 +87,7 @@ def _search(
     for rows_CD in x_BD.split(chunk) if len(x_BD) else [x_BD]:
         pre_CF = workspace("pre-activations", (rows_CD.shape[0], rows.shape[0]), rows_CD)
         torch.addmm(bias_F, rows_CD, weight_FD.T, out=pre_CF)
-        codes = rule.select(pre_CF if by_order else activation(pre_CF), importance_F)
+        codes = rule.select(pre_CF if by_order else activation.candidates(pre_CF), importance_F)
         if rule.fixed_k is None and not ranks_batch:
             gathered.append(collect_rows(pre_CF, codes.indices, codes.offsets))
         # values matter to a rule that decides over the whole batch, and to nobody else from here on

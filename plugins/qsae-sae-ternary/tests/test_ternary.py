@@ -7,7 +7,14 @@ from qsae_sae_ternary.model import TernarySAE
 
 from qsae_core.coder import CoderShape, Parts
 from qsae_core.component import ComponentConfig
-from qsae_core.conformance.reference_parts import IdentityQuantizer, PlainConfig, ReLU, TopK, TopKConfig
+from qsae_core.conformance.reference_parts import (
+    IdentityCodes,
+    IdentityQuantizer,
+    PlainConfig,
+    ReLU,
+    TopK,
+    TopKConfig,
+)
 from qsae_core.data import Batch
 from qsae_core.parts import Packed, Quantizer
 
@@ -33,6 +40,7 @@ def make(quantizer=Ternary):
     parts = Parts(
         quantizer=lambda shape: quantizer(ComponentConfig(), shape),
         encoder_quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
+        code_quantizer=lambda n: IdentityCodes(PLAIN, n),
         activation=lambda n: ReLU(PLAIN, n),
         sparsity=lambda n: TopK(TopKConfig(k=1), n),
     )

@@ -6,7 +6,7 @@ from qsae_sae_topk import TopKConfig
 from qsae_sae_topk.model import TopKSAE
 
 from qsae_core.coder import Budget, CoderShape, Parts
-from qsae_core.conformance.reference_parts import IdentityQuantizer, PlainConfig, ReLU, TopK
+from qsae_core.conformance.reference_parts import IdentityCodes, IdentityQuantizer, PlainConfig, ReLU, TopK
 from qsae_core.conformance.reference_parts import TopKConfig as RuleConfig
 from qsae_core.data import Batch
 from qsae_core.run_settings import TrainConfig
@@ -19,6 +19,7 @@ def make(k=1, n_latents=3, **options):
     parts = Parts(
         quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
         encoder_quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
+        code_quantizer=lambda n: IdentityCodes(PLAIN, n),
         activation=lambda n: ReLU(PLAIN, n),
         sparsity=lambda n: TopK(RuleConfig(k=k), n),
     )
