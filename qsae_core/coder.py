@@ -197,6 +197,15 @@ class SparseCoder(nn.Module, abc.ABC):
         for matrix in self.matrices().values():
             matrix.quantizer.initialize(matrix.master.detach())
 
+    def freeze_decoder(self, frozen: bool) -> None:
+        """Whether training leaves the quantized decoder as it is and goes on with all else.
+
+        ``W_dec``, where it is quantized; coders with several decoders override this.
+        """
+        decoder = self.matrices().get("W_dec")
+        if decoder is not None and not decoder.quantizer.is_identity:
+            decoder.freeze(frozen)
+
     @property
     def is_quantized(self) -> bool:
         """Whether any of its quantizers, of weights or of codes, changes anything."""

@@ -33,6 +33,7 @@ class QuantizedMatrix(nn.Module):
         self._cache: tuple[int, Tensor] | None = None
         self._rows: tuple[int, Rows] | None = None
         self._level: int | None = None
+        self.frozen = False
 
     def rows(self) -> Rows:
         """The matrix for the operations of ``qsae_core.kernels``; read it once a step and pass it on."""
@@ -40,9 +41,9 @@ class QuantizedMatrix(nn.Module):
             if self._rows is None:
                 self._rows = (0, self._stored_rows(self._packed))
             return self._rows[1]
-        if self.training and self.quantizing and not self.quantizer.is_identity:
+        if self._learns and self.quantizing and not self.quantizer.is_identity:
             return MasterRows(self.master, self.quantizer)
-        if self.training or torch.is_grad_enabled():
+        if self._learns or (torch.is_grad_enabled() and self.master.requires_grad):
             return DenseRows(self())
         version = self.master._version
         if self._rows is None or self._rows[0] != version:
@@ -59,9 +60,9 @@ class QuantizedMatrix(nn.Module):
         if self._packed is not None:
             return self.quantizer.unpack(self._packed)
         assert self.weight is not None
-        if self.training:
+        if self._learns:
             return self.quantizer.fake_quantize(self.weight) if self.quantizing else self.weight
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and self.weight.requires_grad:
             return self.quantizer.fake_quantize(self.weight)
         if self._cache is None or self._cache[0] != self.weight._version:
             self._cache = (self.weight._version, self.quantizer.fake_quantize(self.weight))
@@ -78,11 +79,27 @@ class QuantizedMatrix(nn.Module):
             raise RuntimeError("this matrix was loaded from its packed form and has no float master")
         return self.weight
 
+    @property
+    def _learns(self) -> bool:
+        return self.training and not self.frozen
+
+    def freeze(self, frozen: bool) -> None:
+        """Whether training uses the matrix as evaluation does, and leaves it as it is."""
+        if frozen == self.frozen:
+            return
+        self.frozen = frozen
+        for parameter in self.parameters():
+            parameter.requires_grad_(not frozen)
+        self.train(self.training)
+
     def train(self, mode: bool = True) -> QuantizedMatrix:
-        """Switch mode; the cached quantized matrix is dropped, and stays where it is the only form."""
-        if self._packed is None:
+        """Switch mode; the cached quantized matrix is dropped, and stays where nothing changes it."""
+        if self._packed is None and not (self.frozen and mode == self.training):
             self._cache, self._rows = None, None
-        return super().train(mode)
+        super().train(mode)
+        if self.frozen:
+            self.quantizer.eval()
+        return self
 
     @torch.no_grad()
     def pack(self) -> Packed:

@@ -39,6 +39,13 @@ class TrainConfig(ComponentConfig):
     quantize_after: float = option(
         0.5, "share of the steps trained in float before training passes through the quantizers", ge=0, le=1
     )
+    freeze_decoder_after: float = option(
+        1.0,
+        "share of the steps after which a quantized decoder stays as it is, while all else learns to "
+        "use it; 1: never",
+        ge=0,
+        le=1,
+    )
     statistics_tokens: int = option(
         16384, "training vectors from which normalisation and initial values are computed", gt=0
     )

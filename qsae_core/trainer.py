@@ -97,6 +97,11 @@ class Trainer:
         """The first step (from 0) whose forward pass goes through the quantizers."""
         return math.ceil(self.config.quantize_after * self.steps)
 
+    @property
+    def freeze_from(self) -> int:
+        """The first step (from 0) that leaves a quantized decoder as it is."""
+        return max(self.quantize_from, math.ceil(self.config.freeze_decoder_after * self.steps))
+
     def step(self, batch: Batch, step: int) -> None:
         """Train on one batch; ``step`` counts from 0.
 
@@ -107,6 +112,7 @@ class Trainer:
         if step == self.quantize_from > 0:
             coder.begin_quantization()
         coder.quantize_weights(step >= self.quantize_from)
+        coder.freeze_decoder(step >= self.freeze_from)
         self.rate = self.peak_rate * schedule(step, self.steps, self.config.warmup, self.config.decay)
         output = coder.loss(batch)
         total = torch.stack(list(output.terms.values())).sum()

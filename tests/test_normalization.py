@@ -63,3 +63,15 @@ def test_layers_share_one_normalisation():
     norm.fit(torch.stack([torch.zeros(10, 4), torch.full((10, 4), 2.0)], dim=1), rotate=False)
     assert norm.mean.tolist() == [1.0] * 4
     assert norm(torch.zeros(10, 2, 4)).shape == (10, 2, 4)
+
+
+def test_or_each_layer_has_its_own():
+    # layer 0: entries 0 and 2 (mean 1, RMS 1); layer 1: 0 and 20 (mean 10, RMS 10)
+    low, high = torch.tensor([[0.0, 0.0], [2.0, 2.0]]), torch.tensor([[0.0, 0.0], [20.0, 20.0]])
+    x = torch.stack([low, high], dim=1)
+    norm = Normalization(2, "scale", layers=2)
+    norm.fit(x, rotate=False)
+    assert norm.mean.tolist() == [[1.0, 1.0], [10.0, 10.0]]
+    assert norm.scale.flatten().tolist() == [1.0, 10.0]
+    assert norm(x).tolist() == [[[-1.0] * 2] * 2, [[1.0] * 2] * 2]
+    assert torch.equal(norm.inverse(norm(x)), x)

@@ -15,6 +15,7 @@ from qsae_core.conformance.reference_parts import (
     IdentityQuantizer,
     PlainConfig,
     ReLU,
+    SignQuantizer,
     TopK,
 )
 from qsae_core.conformance.reference_parts import TopKConfig as RuleConfig
@@ -26,10 +27,10 @@ from qsae_core.trainer import Trainer, auto_learning_rate, schedule, screen_reca
 PLAIN = PlainConfig()
 
 
-def make_coder(n_latents=32, width=8, k=4, **options):
+def make_coder(n_latents=32, width=8, k=4, quantizer=IdentityQuantizer, **options):
     torch.manual_seed(0)
     parts = Parts(
-        quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
+        quantizer=lambda shape: quantizer(PLAIN, shape),
         encoder_quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
         code_quantizer=lambda n: IdentityCodes(PLAIN, n),
         activation=lambda n: ReLU(PLAIN, n),
@@ -105,6 +106,44 @@ def test_quantization_starts_at_its_share_of_the_steps():
         trainer.step(Batch(x, x), step)
         seen.append(coder.W_dec.quantizing)
     assert seen == [False] * 3 + [True] * 7
+
+
+def test_a_frozen_decoder_stays_and_the_encoder_goes_on():
+    coder = make_coder(quantizer=SignQuantizer)
+    trainer = Trainer(coder, TrainConfig(steps=10, quantize_after=0.2, freeze_decoder_after=0.6), "coder")
+    x = torch.randn(64, 8)
+    masters, encoders = [], []
+    for step in range(10):
+        trainer.step(Batch(x, x), step)
+        masters.append(coder.W_dec.master.detach().clone())
+        encoders.append(coder.W_enc.master.detach().clone())
+    assert not torch.equal(masters[5], masters[4])
+    assert all(torch.equal(master, masters[5]) for master in masters[6:])
+    assert not torch.equal(encoders[9], encoders[8])
+    # what training reads is what evaluation reads
+    assert torch.equal(coder.W_dec.rows().dense(), coder.eval().W_dec())
+
+
+def test_a_float_decoder_is_not_frozen():
+    coder = make_coder()
+    trainer = Trainer(coder, TrainConfig(steps=4, freeze_decoder_after=0.5), "coder")
+    before = coder.W_dec.master.detach().clone()
+    trainer.step(Batch(torch.randn(64, 8), torch.randn(64, 8)), 3)
+    assert not torch.equal(coder.W_dec.master, before)
+
+
+def test_scales_are_learned_again_when_quantization_begins():
+    seen = []
+
+    class Noting(IdentityQuantizer):
+        def initialize(self, weight):
+            seen.append(weight.clone())
+
+    coder = make_coder(quantizer=Noting)
+    trainer = Trainer(coder, TrainConfig(steps=4, quantize_after=0.5), "coder")
+    for step in range(4):
+        trainer.step(Batch(torch.randn(64, 8), torch.randn(64, 8)), step)
+        assert len(seen) == (1 if step >= 2 else 0)
 
 
 def test_the_report_is_the_mean_over_steps_since_the_last():
