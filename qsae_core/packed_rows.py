@@ -76,7 +76,7 @@ class PackedRows(Rows):
         self._lookup: _CompiledLookup | None = None
         self._bytes: Tensor | None = None
         found = quantizer.lookup(packed)
-        if found is None:
+        if found is None or found.scales.dim() > 1:  # compiled operations and byte bags know a scale per row
             return
         device = found.codes.device.type
         if kernels.installed("lookup_product", device) and kernels.installed("lookup_gather_dot", device):

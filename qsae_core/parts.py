@@ -50,14 +50,23 @@ class Packed:
 
 
 class Lookup(NamedTuple):
-    """A matrix whose entry is ``points[code] * scale of its row``, that product rounded to float32 once."""
+    """A matrix whose entry is ``points[code] * scale``, that product rounded to float32 once.
+
+    The scale is that of the entry's row, or of its group: G groups of as many columns each, in order.
+    """
 
     codes: Tensor
     """uint8 ``[F, D]``."""
     points: Tensor
-    """float32 ``[G]``, ascending, at most 256."""
+    """float32 ``[P]``, ascending, at most 256."""
     scales: Tensor
-    """float32 ``[F]``."""
+    """float32 ``[F]``, or ``[F, G]``."""
+
+    def matrix(self) -> Tensor:
+        """float32 ``[F, D]``: the matrix."""
+        n_rows = self.codes.shape[0]
+        grouped = self.points[self.codes.int()].view(n_rows, self.scales[0].numel(), -1)
+        return (grouped * self.scales.view(n_rows, -1, 1)).view(n_rows, -1)
 
 
 class Calibration(NamedTuple):
@@ -119,7 +128,10 @@ class Quantizer(nn.Module, abc.ABC):
         return self.unpack(packed).index_select(0, rows_R)
 
     def lookup(self, packed: Packed) -> Lookup | None:
-        """The packed matrix as codes into a table of points, a scale per row; None where it is not one."""
+        """The packed matrix as codes into a table of points, with scales; None where it is not one.
+
+        Products read codes directly where a row has one scale; else ``unpack_rows`` serves them.
+        """
         return None
 
     def row_dims(self, packed: Packed) -> Mapping[str, int]:

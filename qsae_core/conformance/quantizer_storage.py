@@ -100,8 +100,7 @@ def _rows(subject: Subject, case: Case) -> None:
             expect(
                 found.codes.dtype == torch.uint8, f"the codes of lookup are {found.codes.dtype}, not uint8."
             )
-            matrix = found.points[found.codes.int()] * found.scales[:, None]
-            expect_equal(matrix, unpacked, f"points times scales of {what}")
+            expect_equal(found.matrix(), unpacked, f"points times scales of {what}")
 
 
 @RULES.each_case(

@@ -2,70 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from qsae_core import ComponentSpec, hookimpl
+from qsae_quantizers.configs import NoneConfig, SteConfig
 
-from pydantic import model_validator
-
-from qsae_core import ComponentConfig, ComponentSpec, hookimpl, option
-
-REFUSED = {
-    ("binary", "twn"): "the TWN rule chooses which weights become zero, and a binary grid has no zero",
-    (
-        "binary",
-        "absmax",
-    ): "every weight would become as large as the row's largest; the best scale is absmean",
-    ("uniform", "twn"): "the TWN rule is for the ternary grid",
-    ("uniform", "absmean"): "the mean says nothing about the range that a uniform grid has to cover",
-}
-"""(grid, scale) -> why they do not go together."""
-
-
-class NoneConfig(ComponentConfig):
-    """Leave the weights as they are: float32, 32 bits each."""
-
-
-class SteConfig(ComponentConfig):
-    """Round each weight to its row's grid; the gradient goes straight through (Bengio et al., 2013)."""
-
-    grid: Literal["auto", "ternary", "binary", "uniform"] = option(
-        "auto",
-        "ternary {-1, 0, +1}, binary {-1, +1}, or uniform: 2^n_bits evenly spaced points around zero; "
-        "auto: uniform where n_bits is given, else ternary",
-    )
-    n_bits: int | None = option(None, "bits per weight of the uniform grid", aliases=("bits",), ge=1, le=8)
-    scale: Literal["optimal", "absmean", "twn", "absmax"] = option(
-        "optimal",
-        "the grid's scale: optimal (least squared error), absmean (mean |w|), twn (threshold 0.7 mean |w|) "
-        "or absmax (the largest weight is the outermost point)",
-    )
-    granularity: Literal["row", "tensor"] = option("row", "one scale per row or one for the whole matrix")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _resolve_auto(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("grid", "auto") == "auto":
-            return {**values, "grid": "ternary" if values.get("n_bits") is None else "uniform"}
-        return values
-
-    @model_validator(mode="after")
-    def _refuse_contradictions(self) -> SteConfig:
-        if self.grid == "uniform" and self.n_bits is None:
-            raise ValueError("grid 'uniform' needs n_bits (1 to 8)")
-        if self.grid != "uniform" and self.n_bits is not None:
-            raise ValueError(
-                f"n_bits = {self.n_bits} contradicts grid {self.grid!r}: "
-                "leave out n_bits, or leave out the grid (n_bits makes it uniform)"
-            )
-        reason = REFUSED.get((self.grid, self.scale))
-        if reason is not None:
-            raise ValueError(f"scale {self.scale!r} does not go with grid {self.grid!r}: {reason}")
-        return self
+__all__ = ["NoneConfig", "SteConfig", "qsae_register_quantizers"]
 
 
 @hookimpl
 def qsae_register_quantizers() -> list[ComponentSpec]:
-    """Register ``none`` and ``ste``."""
+    """Register every quantizer of this distribution."""
     return [
         ComponentSpec("quantizer", "none", NoneConfig, "qsae_quantizers.none:NoQuantizer"),
         ComponentSpec("quantizer", "ste", SteConfig, "qsae_quantizers.ste:Ste"),

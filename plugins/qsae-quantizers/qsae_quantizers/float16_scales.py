@@ -27,9 +27,9 @@ def to_float16(scale_R: Tensor) -> tuple[Tensor, int]:
     return (scale_R.double() * 2.0**-exponent).half(), exponent
 
 
-def from_float16(stored_R: Tensor, exponent: int) -> Tensor:
-    """float32 ``[R]``: ``stored * 2^exponent``."""
-    return (stored_R.double() * 2.0**exponent).float()
+def from_float16(stored_R: Tensor, exponent: int, factor: float = 1.0) -> Tensor:
+    """float32 ``[R]``: ``stored * 2^exponent * factor``, rounded once."""
+    return (stored_R.double() * (2.0**exponent * factor)).float()
 
 
 def powers_of_two(exponent_R: Tensor) -> Tensor:

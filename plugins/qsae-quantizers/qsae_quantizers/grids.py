@@ -1,4 +1,4 @@
-"""The three grids: which scale a rule gives, how weights are rounded, how points are packed.
+"""The grids: which scale a rule gives, how weights are rounded, how points are packed.
 
 Shapes: R rows, C entries of a row. A point is ``w_hat / scale``; rows of scale 0 are all zeros.
 """
@@ -16,10 +16,15 @@ from qsae_quantizers import scales
 
 
 class Grid(abc.ABC):
-    """A set of points, symmetric around zero."""
+    """A set of evenly spaced points."""
 
+    name: str
     points: tuple[float, ...]
     """All points, ascending."""
+    n_bits: int | None = None
+    """Bit planes, of which the first few alone are a coarser grid; None: codes are not read in part."""
+    signed: bool = False
+    """Whether ``scales`` needs the rows themselves; else it takes their magnitudes."""
     reach: float | None = None
     """Weights beyond ``reach * scale`` are clipped, and get no gradient; None: no weight is."""
 
@@ -45,6 +50,7 @@ class Grid(abc.ABC):
 class Ternary(Grid):
     """{-1, 0, +1}: five a byte."""
 
+    name = "ternary"
     points = (-1.0, 0.0, 1.0)
 
     def scales(self, magnitudes_RC: Tensor, rule: str, scratch_RC: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -79,6 +85,7 @@ class Ternary(Grid):
 class Binary(Grid):
     """{-1, +1}: one bit, set for +1."""
 
+    name = "binary"
     points = (-1.0, 1.0)
 
     def scales(self, magnitudes_RC: Tensor, rule: str, scratch_RC: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -101,17 +108,60 @@ class Binary(Grid):
         return unpack_planes(codes, width).float().mul_(2.0).sub_(1.0)
 
 
-class Uniform(Grid):
-    """{q + 1/2} for q from -2^(n_bits-1) to 2^(n_bits-1) - 1: evenly spaced, without a zero (mid-rise)."""
+class Planes(Grid):
+    """``q + offset`` for q from -2^(n_bits-1) to 2^(n_bits-1) - 1, q in bit planes.
 
-    def __init__(self, n_bits: int) -> None:
-        self.n_bits = n_bits
+    Args:
+        n_bits: planes that are read.
+        dropped: planes of less significant bits that are not read: points then stand for the middle of the
+            finer points that share the planes which are, in units of their distance.
+    """
+
+    def __init__(self, n_bits: int, dropped: int = 0) -> None:
+        self.n_bits, self.dropped = n_bits, dropped
         self.half = 2 ** (n_bits - 1)
+        self.offset = self.middle(dropped)
+        self.points = tuple(q + self.offset for q in range(-self.half, self.half))
+
+    @staticmethod
+    @abc.abstractmethod
+    def middle(dropped: int) -> float:
+        """The offset where so many planes are not read."""
+
+    def coarser(self, level: int) -> Planes:
+        """The grid of the first ``level`` planes."""
+        return type(self)(level, self.n_bits_in_all - level)
+
+    def coarsen(self, points_RC: Tensor, level: int) -> Tensor:
+        """Points of this grid -> points of ``coarser(level)``."""
+        assert self.n_bits is not None
+        coarse = (points_RC - self.offset).mul_(2.0 ** (level - self.n_bits)).floor_()
+        return coarse.add_(self.coarser(level).offset)
+
+    @property
+    def n_bits_in_all(self) -> int:
+        """Planes of the finest grid."""
+        assert self.n_bits is not None
+        return self.n_bits + self.dropped
+
+
+class Uniform(Planes):
+    """{q + 1/2}: evenly spaced, symmetric, without a zero (mid-rise); first planes are such a grid again."""
+
+    name = "uniform"
+
+    def __init__(self, n_bits: int, dropped: int = 0) -> None:
+        super().__init__(n_bits, dropped)
         self.reach = float(self.half)
-        self.points = tuple(q + 0.5 for q in range(-self.half, self.half))
+
+    @staticmethod
+    def middle(dropped: int) -> float:
+        """Always 1/2."""
+        return 0.5
 
     def scales(self, magnitudes_RC: Tensor, rule: str, scratch_RC: Tensor) -> tuple[Tensor, Tensor | None]:
         """The step of least squared error, or the absmax step."""
+        assert self.n_bits is not None
         if rule == "absmax":
             return scales.absmax_step(magnitudes_RC, self.n_bits), None
         return scales.uniform_scale(magnitudes_RC, self.n_bits, scratch_RC), None
@@ -125,6 +175,7 @@ class Uniform(Grid):
 
     def pack(self, points_RC: Tensor) -> Tensor:
         """Bit planes of ``q + 2^(n_bits-1)``: uint8 ``[n_bits, R, ceil(C / 8)]``."""
+        assert self.n_bits is not None
         return pack_planes((points_RC + (self.half - 0.5)).to(torch.uint8), self.n_bits)
 
     def unpack(self, codes: Tensor, width: int) -> Tensor:
@@ -132,9 +183,13 @@ class Uniform(Grid):
         return unpack_planes(codes, width).float().sub_(self.half - 0.5)
 
 
-def grid_of(grid: str, n_bits: int | None) -> Grid:
+GRIDS: dict[str, type[Grid]] = {"ternary": Ternary, "binary": Binary, "uniform": Uniform}
+
+
+def grid_of(name: str, n_bits: int | None, dropped: int = 0) -> Grid:
     """The grid that a configuration or a stored layout names."""
-    if grid == "uniform":
+    kind = GRIDS[name]
+    if issubclass(kind, Planes):
         assert n_bits is not None
-        return Uniform(n_bits)
-    return {"ternary": Ternary, "binary": Binary}[grid]()
+        return kind(n_bits, dropped)
+    return kind()

@@ -137,7 +137,7 @@ def test_matrices_in_any_memory_layout_and_in_pieces(monkeypatch):
     quantizer = Ste(SteConfig(), (37, 29)).eval()
     whole = quantizer.fake_quantize(weight)
     assert same_bits(quantizer.fake_quantize(weight.T.contiguous().T), whole)
-    monkeypatch.setattr("qsae_quantizers.ste.CHUNK", {"cpu": 5 * 29})
+    monkeypatch.setattr("qsae_quantizers.blocks.CHUNK", {"cpu": 5 * 29})
     assert same_bits(quantizer.fake_quantize(weight), whole)
     assert same_bits(quantizer.unpack(quantizer.pack(weight)), whole)
 
