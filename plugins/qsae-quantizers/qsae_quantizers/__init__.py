@@ -1,17 +1,48 @@
-"""Quantizers: none, and rounding to a ternary, binary or uniform grid with a straight-through gradient."""
+"""Quantizers: weights on a grid in every training step, and their packed form."""
 
 from __future__ import annotations
 
-from qsae_core import ComponentSpec, hookimpl
-from qsae_quantizers.configs import NoneConfig, SteConfig
+from qsae_core import ComponentConfig, ComponentSpec, hookimpl
+from qsae_quantizers.configs import (
+    DorefaConfig,
+    EwgsConfig,
+    LsqConfig,
+    NoneConfig,
+    ResidualBinaryConfig,
+    SteConfig,
+    StochasticConfig,
+    TwosComplementConfig,
+)
 
-__all__ = ["NoneConfig", "SteConfig", "qsae_register_quantizers"]
+__all__ = [
+    "DorefaConfig",
+    "EwgsConfig",
+    "LsqConfig",
+    "NoneConfig",
+    "ResidualBinaryConfig",
+    "SteConfig",
+    "StochasticConfig",
+    "TwosComplementConfig",
+    "qsae_register_quantizers",
+]
+
+QUANTIZERS: dict[str, tuple[type[ComponentConfig], str]] = {
+    "none": (NoneConfig, "none:NoQuantizer"),
+    "ste": (SteConfig, "ste:Ste"),
+    "lsq": (LsqConfig, "lsq:Lsq"),
+    "ewgs": (EwgsConfig, "ewgs:Ewgs"),
+    "dorefa": (DorefaConfig, "dorefa:Dorefa"),
+    "stochastic": (StochasticConfig, "stochastic:Stochastic"),
+    "twos-complement": (TwosComplementConfig, "twos_complement:TwosComplement"),
+    "residual-binary": (ResidualBinaryConfig, "residual_binary:ResidualBinary"),
+}
+"""Name -> options, module and class."""
 
 
 @hookimpl
 def qsae_register_quantizers() -> list[ComponentSpec]:
     """Register every quantizer of this distribution."""
     return [
-        ComponentSpec("quantizer", "none", NoneConfig, "qsae_quantizers.none:NoQuantizer"),
-        ComponentSpec("quantizer", "ste", SteConfig, "qsae_quantizers.ste:Ste"),
+        ComponentSpec("quantizer", name, config, f"qsae_quantizers.{target}")
+        for name, (config, target) in QUANTIZERS.items()
     ]

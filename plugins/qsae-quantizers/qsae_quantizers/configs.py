@@ -82,3 +82,65 @@ class SteConfig(ScaledConfig):
         if reason is not None:
             raise ValueError(f"scale {self.scale!r} does not go with grid {self.grid!r}: {reason}")
         return self
+
+
+class UniformConfig(ScaledConfig):
+    """Options of quantizers that round to 2^n_bits evenly spaced points alone."""
+
+    n_bits: int = option(4, "bits per weight", aliases=("bits",), ge=1, le=8)
+
+
+class LsqConfig(UniformConfig):
+    """Learn the grid's scale with the weights (LSQ: Esser et al., 2020)."""
+
+    init: Literal["optimal", "lsq"] = option(
+        "optimal",
+        "where scales start: optimal (least squared error), or lsq (the paper's 2 mean|w| / sqrt(Qp))",
+    )
+
+
+class EwgsConfig(SteConfig):
+    """Round as ste does; the gradient grows and shrinks with the rounding error (EWGS: Lee et al., 2021)."""
+
+    delta: float = option(
+        1e-3,
+        "share by which the gradient changes per step of the grid between w and w_hat; 0: as ste",
+        ge=0,
+        le=1,
+    )
+
+    @model_validator(mode="after")
+    def _refuse_thresholds(self) -> EwgsConfig:
+        if self.scale == "twn":
+            raise ValueError(
+                "scale 'twn' does not go with ewgs: its threshold is not midway between points, which the "
+                "rounding error is counted from; choose optimal, absmean or absmax"
+            )
+        return self
+
+
+class DorefaConfig(UniformConfig):
+    """Limit weights by tanh, then round to the range of the largest (DoReFa-Net: Zhou et al., 2016)."""
+
+    unit: Literal["rms", "one"] = option(
+        "rms", "what tanh takes weights in units of: rms (of the row, group or matrix), or one (as published)"
+    )
+
+
+class StochasticConfig(UniformConfig):
+    """Round up or down at random in training, so that w_hat is w on average; to the nearest in evaluation."""
+
+    scale: Literal["optimal", "absmax"] = option(
+        "optimal",
+        "the grid's scale: optimal (least squared error) or absmax (max |w| is the outermost point)",
+    )
+
+
+class TwosComplementConfig(UniformConfig):
+    """Two's complement integers times a step: -2^(n-1) to 2^(n-1) - 1, zero included."""
+
+
+class ResidualBinaryConfig(ScaledConfig):
+    """A sum of sign vectors, each with its own scale, refitted together by least squares."""
+
+    n_bits: int = option(2, "terms, each of which costs one bit per weight", aliases=("bits",), ge=1, le=8)

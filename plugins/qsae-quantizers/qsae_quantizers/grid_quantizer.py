@@ -49,8 +49,8 @@ class GridQuantizer(Quantizer):
 
     Scales are rounded to float16 (with one power of two for the matrix) before weights are rounded to them,
     so that ``unpack(pack(W)) == fake_quantize(W)`` bit for bit. Works in float32 and gives the dtype that it
-    was given. A subclass names the grid, and overrides what it does otherwise: ``scales``, ``source``,
-    ``round_into``, ``pass_gradient``.
+    was given. A subclass names the grid, and overrides what it does otherwise: ``quantize``, ``scales``,
+    ``source``, ``pass_gradient``.
 
     Raises:
         ConfigError: if groups of columns do not fill a row.
@@ -76,9 +76,9 @@ class GridQuantizer(Quantizer):
         """Combinations of the options' values, and groups of 8 columns."""
         from qsae_core.conformance import choices
 
-        rows = choices(cls.config_class, granularity="row")[:16]
+        rows = choices(cls.config_class, granularity="row")[:10]
         grouped = choices(cls.config_class, granularity="group", group_size=8, together=1)
-        return rows + choices(cls.config_class, granularity="tensor", together=1)[:4] + grouped[:6]
+        return rows + choices(cls.config_class, granularity="tensor", together=1)[:3] + grouped[:3]
 
     # --- quantizing
 
@@ -127,7 +127,7 @@ class GridQuantizer(Quantizer):
         for start, stop, (scratch,) in chunks(rows, 1):
             some = scale_R[start:stop]
             limit = None if threshold_R is None else threshold_R[start:stop]
-            points = self.round_into(out[start:stop], rows[start:stop], some, limit, scratch)
+            points = self._grid.round_into(out[start:stop], rows[start:stop], some, limit, scratch)
             if times_scale:
                 points.mul_(some[:, None])
         return out.view(weight_FD.shape)
@@ -136,17 +136,23 @@ class GridQuantizer(Quantizer):
         """What is rounded to the grid: the weights, unless a method maps them to something else first."""
         return weight_FD
 
-    def round_into(
-        self, out_RC: Tensor, rows_RC: Tensor, scale_R: Tensor, threshold_R: Tensor | None, scratch_RC: Tensor
-    ) -> Tensor:
-        """``out``, filled with the point of each weight: the nearest one."""
-        return self._grid.round_into(out_RC, rows_RC, scale_R, threshold_R, scratch_RC)
+    def gradient(self, gradient_FD: Tensor, weight_FD: Tensor, scale_R: Tensor) -> Tensor:
+        """``[F, D]``: the gradient of the weights from that of w_hat, ``pass_gradient`` block by block."""
+        rows, gradient = in_rows(weight_FD, self.config), in_rows(gradient_FD, self.config)
+        scale_R = scale_R.expand(rows.shape[0])
+        passed = torch.empty_like(rows, memory_format=torch.contiguous_format)
+        for start, stop, (scratch,) in chunks(rows, 1):
+            some = slice(start, stop)
+            self.pass_gradient(passed[some], gradient[some], rows[some], scale_R[some], scratch)
+        return passed.view(weight_FD.shape)
 
     def pass_gradient(
         self, out_RC: Tensor, gradient_RC: Tensor, rows_RC: Tensor, scale_R: Tensor, scratch_RC: Tensor
     ) -> None:
         """``out``, filled with the gradient of the weights from that of w_hat: zero for what is clipped."""
-        assert self._grid.reach is not None
+        if self._grid.reach is None:
+            out_RC.copy_(gradient_RC)
+            return
         limit = scale_R[:, None] * self._grid.reach
         inside = torch.le(torch.abs(rows_RC, out=scratch_RC), limit, out=scratch_RC)
         torch.mul(gradient_RC, inside, out=out_RC)

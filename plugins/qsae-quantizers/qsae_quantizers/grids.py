@@ -183,7 +183,44 @@ class Uniform(Planes):
         return unpack_planes(codes, width).float().sub_(self.half - 0.5)
 
 
-GRIDS: dict[str, type[Grid]] = {"ternary": Ternary, "binary": Binary, "uniform": Uniform}
+class TwosComplement(Planes):
+    """The integers from -2^(n_bits-1) to 2^(n_bits-1) - 1; first planes stand for the middle of what they
+    leave open: 1/2 with one plane dropped, (2^d - 1) / 2^(d+1) with d of them."""
+
+    name = "twos-complement"
+    signed = True
+
+    @staticmethod
+    def middle(dropped: int) -> float:
+        """0 where all planes are read."""
+        return (1 - 2.0**-dropped) / 2
+
+    def scales(self, magnitudes_RC: Tensor, rule: str, scratch_RC: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The step of least squared error; reads the rows with their signs."""
+        assert self.n_bits is not None
+        return scales.integer_scale(magnitudes_RC, self.n_bits, scratch_RC), None
+
+    def round_into(
+        self, out_RC: Tensor, rows_RC: Tensor, scale_R: Tensor, threshold_R: Tensor | None, scratch_RC: Tensor
+    ) -> Tensor:
+        """The nearest integer to w / scale, clipped to the outermost ones."""
+        divisor = scale_R.where(scale_R != 0, torch.inf)[:, None]
+        rounded = torch.div(rows_RC, divisor, out=out_RC).round_().clamp_(-self.half, self.half - 1)
+        return rounded.add_(0.0)  # -0.0 becomes 0.0
+
+    def pack(self, points_RC: Tensor) -> Tensor:
+        """Bit planes of the integers, the sign's first: uint8 ``[n_bits, R, ceil(C / 8)]``."""
+        assert self.n_bits is not None
+        bits = points_RC.to(torch.int16).bitwise_and_(2 * self.half - 1)
+        return pack_planes(bits.to(torch.uint8), self.n_bits)
+
+    def unpack(self, codes: Tensor, width: int) -> Tensor:
+        """The points of bit planes."""
+        bits = unpack_planes(codes, width).float()
+        return bits.sub_((bits >= self.half) * (2.0 * self.half)).add_(self.offset)
+
+
+GRIDS: dict[str, type[Grid]] = {kind.name: kind for kind in (Ternary, Binary, Uniform, TwosComplement)}
 
 
 def grid_of(name: str, n_bits: int | None, dropped: int = 0) -> Grid:

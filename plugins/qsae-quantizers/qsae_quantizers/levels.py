@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from torch import Tensor
 
 from qsae_quantizers.blocks import chunks, times_scales
@@ -11,10 +13,15 @@ DIGITS = 6
 """Significant digits of a factor: more than the scales have."""
 
 
+def factors(weight_FD: Tensor, coarse: Iterable[Tensor]) -> list[float]:
+    """What coarser matrices c are to be multiplied by: ``<w, c> / <c, c>``; and 1.0 for the finest."""
+    return [_factor(weight_FD, c_FD) for c_FD in coarse] + [1.0]
+
+
 def level_scales(grid: Planes, points_FD: Tensor, scale: Tensor, weight_FD: Tensor) -> list[float]:
     """What scales are to be multiplied by where 1, 2, ... planes of a matrix are read; 1.0 for all of them.
 
-    The factor of least squared error over the matrix: ``<w, c> / <c, c>`` for the coarser matrix c.
+    The factor of least squared error over the matrix, about ``2^(n - level)``.
 
     Args:
         points_FD: points of the grid.
@@ -22,17 +29,21 @@ def level_scales(grid: Planes, points_FD: Tensor, scale: Tensor, weight_FD: Tens
         weight_FD: float32; what the points stand for.
     """
     n_levels = grid.n_bits_in_all
-    along, squares = [0.0] * n_levels, [0.0] * n_levels
     scale = scale.expand(points_FD.shape[0]) if scale.dim() == 1 else scale
-    for start, stop, _ in chunks(points_FD, 0):
-        weight = weight_FD[start:stop].double()
+
+    def coarse() -> Iterator[Tensor]:
         for level in range(1, n_levels):
-            coarse = grid.coarsen(points_FD[start:stop], level)
-            coarse = times_scales(coarse, scale[start:stop]).double()
-            along[level - 1] += float((weight * coarse).sum())
-            squares[level - 1] += float(coarse.square().sum())
-    factors = [
-        a / s if s > 0 and a > 0 else 2.0 ** (n_levels - level)
-        for level, (a, s) in enumerate(zip(along, squares, strict=True), 1)
-    ]
-    return [float(f"{factor:.{DIGITS}g}") for factor in factors[:-1]] + [1.0]
+            yield times_scales(grid.coarsen(points_FD, level), scale)
+
+    found = factors(weight_FD, coarse())
+    return [f or 2.0 ** (n_levels - level) for level, f in enumerate(found, 1)]
+
+
+def _factor(weight_FD: Tensor, coarse_FD: Tensor) -> float:
+    """0.0 where no factor brings them closer."""
+    along = squares = 0.0
+    for start, stop, _ in chunks(weight_FD, 0):
+        coarse = coarse_FD[start:stop].double()
+        along += float((weight_FD[start:stop].double() * coarse).sum())
+        squares += float(coarse.square().sum())
+    return float(f"{along / squares:.{DIGITS}g}") if squares > 0 and along > 0 else 0.0

@@ -6,12 +6,14 @@ underflows. ``scratch`` is a buffer of their shape; the rules that say so destro
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
 from qsae_core.kernels.ternary_scales import two_level_scale
 
-LEAST_STEP = {3: 0.25, 4: 0.45, 5: 0.7, 6: 0.85, 7: 0.93, 8: 0.96}
+LEAST_STEP = {1: 0.1, 2: 0.2, 3: 0.25, 4: 0.45, 5: 0.7, 6: 0.85, 7: 0.93, 8: 0.96}
 """n_bits -> the smallest step worth trying, as a share of the absmax step: heavy tails want it."""
 FLOAT16_LOW_BITS = (1 << 13) - 1
 """Bits of a float32 significand that a float16 does not have."""
@@ -36,8 +38,24 @@ def uniform_scale(magnitudes_RC: Tensor, n_bits: int, scratch_RC: Tensor) -> Ten
     return torch.where(kept.isnan(), found, kept)
 
 
+def integer_scale(rows_RC: Tensor, n_bits: int, scratch_RC: Tensor) -> Tensor:
+    """``[R]``: the step of least squared error for points ``q step``, ``-2^(n_bits-1) <= q < 2^(n_bits-1)``.
+
+    The best of nine steps (thirteen for one and two bits), refitted as in ``uniform_scale``. A row that is
+    already on a grid keeps its step.
+
+    Args:
+        rows_RC: the rows with their signs.
+    """
+    kept = step_on_integers(rows_RC, n_bits)
+    found = _IntegerSearch(rows_RC, n_bits, scratch_RC).run()
+    return torch.where(kept.isnan(), found, kept)
+
+
 class _StepSearch:
     """The best step so far of every row, for three bits and more."""
+
+    at_least = 5
 
     def __init__(self, magnitudes_RC: Tensor, n_bits: int, scratch_RC: Tensor) -> None:
         self.magnitudes, self.scratch, self.n_bits = magnitudes_RC, scratch_RC, n_bits
@@ -50,7 +68,9 @@ class _StepSearch:
         """``[R]``: the least-squares step for the points of the best step tried."""
         width, least = self.magnitudes.shape[1], LEAST_STEP[self.n_bits]
         most = 1.12 + 2 / width
-        n_steps = max(5, min(64, 512 // width))  # short rows have many local optima, and cost little
+        n_steps = max(
+            self.at_least, min(64, 512 // width)
+        )  # short rows have many local optima, and cost little
         ratio = (most / least) ** (1 / (n_steps - 1))
         absmax = self.step
         for i in range(n_steps):
@@ -64,18 +84,31 @@ class _StepSearch:
     def consider(self, step_R: Tensor) -> None:
         """Take the step for the rows whose squared error it lowers."""
         divisor = torch.where(step_R > 0, step_R, 1.0)[:, None]
-        t = (
-            torch.div(self.magnitudes, divisor, out=self.points)
-            .floor_()
-            .clamp_(max=2 ** (self.n_bits - 1) - 1)
-        )
-        t.add_(0.5)
+        t = self.rounded_(torch.div(self.magnitudes, divisor, out=self.points))
         along = torch.mul(self.magnitudes, t, out=self.scratch).sum(1)
         norm = torch.linalg.vector_norm(t, dim=1)
         better = along / norm > self.score
         self.score = torch.where(better, along / norm, self.score)
         self.step = torch.where(better, step_R, self.step)
         self.fitted = torch.where(better, along / norm.square(), self.fitted)
+
+    def rounded_(self, in_steps_RC: Tensor) -> Tensor:
+        """Magnitudes in units of the step, rounded to the grid in place."""
+        return in_steps_RC.floor_().clamp_(max=2 ** (self.n_bits - 1) - 1).add_(0.5)
+
+
+class _IntegerSearch(_StepSearch):
+    """The same for rows with their signs and integers, of which one more is negative than positive."""
+
+    def __init__(self, rows_RC: Tensor, n_bits: int, scratch_RC: Tensor) -> None:
+        super().__init__(rows_RC, n_bits, scratch_RC)
+        self.step = self.fitted = absmax_step(torch.abs(rows_RC, out=scratch_RC), n_bits)
+        self.at_least = 9 if n_bits <= 2 else 5
+
+    def rounded_(self, in_steps_RC: Tensor) -> Tensor:
+        """Signed numbers of steps, rounded to integers in place."""
+        half = 2 ** (self.n_bits - 1)
+        return in_steps_RC.round_().clamp_(-half, half - 1)
 
 
 def absmax_step(magnitudes_RC: Tensor, n_bits: int) -> Tensor:
@@ -88,24 +121,46 @@ def step_on_grid(magnitudes_RC: Tensor, n_bits: int) -> Tensor:
 
     A search need not find again the step that made a row, and would then move a quantized row.
     """
-    few = magnitudes_RC[:, :16].contiguous()  # such rows are rare: look at a few entries first
+    half = 2 ** (n_bits - 1)
+
+    def fits(rows_RC: Tensor, step_R: Tensor) -> Tensor:
+        level = (rows_RC / step_R[:, None]).floor_()
+        return (level.add_(0.5).mul_(step_R[:, None]) == rows_RC).all(1)
+
+    return _step_that_fits(magnitudes_RC, n_bits, [level + 0.5 for level in range(half - 1, -1, -1)], fits)
+
+
+def step_on_integers(rows_RC: Tensor, n_bits: int) -> Tensor:
+    """``[R]``: the float16 step of which every entry is a multiple from -2^(n_bits-1) to 2^(n_bits-1) - 1;
+    NaN where there is none."""
+    half = 2 ** (n_bits - 1)
+
+    def fits(rows_RC: Tensor, step_R: Tensor) -> Tensor:
+        level = (rows_RC / step_R[:, None]).round_()
+        exact = (level * step_R[:, None] == rows_RC).all(1)
+        return exact & (level.amax(1) < half) & (level.amin(1) >= -half)
+
+    return _step_that_fits(rows_RC, n_bits, [float(level) for level in range(half, 0, -1)], fits)
+
+
+def _step_that_fits(
+    rows_RC: Tensor, n_bits: int, levels: Sequence[float], fits: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """``[R]``: the smallest float16 step with which ``fits`` holds, the largest magnitude at one of these
+    levels (descending); NaN where there is none."""
+    few = rows_RC[:, :16].contiguous()  # such rows are rare: look at a few entries first
     unused = (1 << (24 - 11 - n_bits)) - 1  # a point has 11 bits of the step and n_bits of its own
     rows = ((few.view(torch.int32) & unused) == 0).all(1).nonzero().squeeze(1)
-    found = torch.full_like(magnitudes_RC[:, 0], torch.nan)
-    largest = magnitudes_RC[rows].amax(1) if rows.numel() else found[:0]
-    for level in range(2 ** (n_bits - 1) - 1 if rows.numel() else -1, -1, -1):
-        step = largest / (level + 0.5)
-        fits = (step.view(torch.int32) & FLOAT16_LOW_BITS) == 0
-        fits &= _on_grid(few[rows], step) & found[rows].isnan()
-        some, its_step = rows[fits], step[fits]
-        fits = _on_grid(magnitudes_RC[some], its_step)
-        found[some[fits]] = its_step[fits]
+    found = torch.full_like(rows_RC[:, 0], torch.nan)
+    largest = rows_RC[rows].abs().amax(1) if rows.numel() else found[:0]
+    for level in levels if rows.numel() else ():
+        step = largest / level
+        agrees = (step.view(torch.int32) & FLOAT16_LOW_BITS) == 0
+        agrees &= fits(few[rows], step) & found[rows].isnan()
+        some, its_step = rows[agrees], step[agrees]
+        agrees = fits(rows_RC[some], its_step)
+        found[some[agrees]] = its_step[agrees]
     return found
-
-
-def _on_grid(magnitudes_RC: Tensor, step_R: Tensor) -> Tensor:
-    level = (magnitudes_RC / step_R[:, None]).floor_()
-    return (level.add_(0.5).mul_(step_R[:, None]) == magnitudes_RC).all(1)
 
 
 def absmean_ternary_scale(magnitudes_RC: Tensor) -> Tensor:
