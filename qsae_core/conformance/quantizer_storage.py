@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -104,6 +106,52 @@ def _rows(subject: Subject, case: Case) -> None:
 
 
 @RULES.each_case(
+    "first-rows",
+    "cut to n rows along row_dims, packed tensors are the first n rows of the matrix, bit for bit.",
+)
+def _first_rows(subject: Subject, case: Case) -> None:
+    for what, weight in samples(subject, case):
+        n_rows, width = (weight.shape[0] + 1) // 2, weight.shape[1]
+        quantizer = built(subject, case, weight)
+        with torch.no_grad():
+            packed = _stored(quantizer.pack(weight))
+            whole = _unpacked_by_another(subject, case, packed)
+            first = Packed(_cut(packed, quantizer.row_dims(packed), n_rows), (n_rows, width), packed.layout)
+            smaller: Quantizer = subject.build(case, (n_rows, width))
+            unpacked = smaller.eval().unpack(first)
+            expect_equal(unpacked, whole[:n_rows], f"the first {n_rows} rows of {what}")
+
+
+@RULES.each_case(
+    "precision",
+    "the first entries along level_dims are a coarser matrix for each of levels, the last one the whole; the "
+    "squared error does not rise from one to the next.",
+)
+def _precision(subject: Subject, case: Case) -> None:
+    shape = (16, 128)
+    if not admits(subject, case, shape):
+        raise NotApplicable(f"these options refuse a {list(shape)} matrix")
+    weight = matrices(shape)["entries of size 1"]
+    quantizer = built(subject, case, weight)
+    if quantizer.levels == 1:
+        raise NotApplicable("the packed form has one precision")
+    with torch.no_grad():
+        packed = _stored(quantizer.pack(weight))
+        dims, errors = quantizer.level_dims(packed), []
+        for level in range(1, quantizer.levels + 1):
+            fresh: Quantizer = subject.build(case, shape)
+            part = Packed(_cut(packed, dims, level), shape, packed.layout)
+            unpacked = fresh.eval().unpack(fresh.at_level(part, level))
+            errors.append((weight.double() - unpacked.double()).square().sum().item())
+        expect_equal(unpacked, quantizer.unpack(packed), "the highest level against the whole matrix")
+    for level, (coarse, fine) in enumerate(itertools.pairwise(errors), 1):
+        expect(
+            fine <= coarse * (1 + 1e-6),
+            f"the squared error rises from {coarse:.6g} at level {level} to {fine:.6g} at level {level + 1}.",
+        )
+
+
+@RULES.each_case(
     "packed-size", "the packed form counts every byte it stores, in plain CPU tensors and small JSON values."
 )
 def _packed_size(subject: Subject, case: Case) -> None:
@@ -125,6 +173,23 @@ def _packed_size(subject: Subject, case: Case) -> None:
     expect(
         layouts[1] <= layouts[0] + 64, "the layout grows with the matrix: it hides data that no one counts."
     )
+
+
+def _unpacked_by_another(subject: Subject, case: Case, packed: Packed) -> Tensor:
+    """The matrix that a fresh quantizer unpacks."""
+    fresh: Quantizer = subject.build(case, packed.shape)
+    try:
+        return fresh.eval().unpack(packed)
+    except Exception as error:
+        raise NotApplicable(f"a fresh quantizer cannot unpack it ({error}); see 'pack'") from error
+
+
+def _cut(packed: Packed, dims: Mapping[str, int], n: int) -> dict[str, Tensor]:
+    """The first n entries of the tensors that have a dimension to cut, and the others whole."""
+    expect(
+        dims.keys() <= packed.tensors.keys(), f"it names {sorted(dims)}, and packs {sorted(packed.tensors)}."
+    )
+    return {name: t.narrow(dims[name], 0, n) if name in dims else t for name, t in packed.tensors.items()}
 
 
 def _stored(packed: Packed) -> Packed:

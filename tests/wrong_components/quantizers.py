@@ -146,6 +146,39 @@ class UnpacksOtherRows(SignQuantizer):
         return self.unpack(packed).index_select(0, rows_R.sort().values)
 
 
+class StoresRowsBackwards(SignQuantizer):
+    """Lays rows out from the last to the first."""
+
+    def pack(self, weight_FD: Tensor) -> Packed:
+        packed = super().pack(weight_FD)
+        return Packed({name: tensor.flip(0) for name, tensor in packed.tensors.items()}, packed.shape)
+
+    def unpack(self, packed: Packed) -> Tensor:
+        return super().unpack(packed).flip(0)
+
+
+class BetterAtOnce(SignQuantizer):
+    """Says that its scales are refined by a second level, which makes them worse."""
+
+    levels = 2
+
+    def pack(self, weight_FD: Tensor) -> Packed:
+        packed = super().pack(weight_FD)
+        return Packed(packed.tensors | {"factors": torch.tensor([0.25, 4.0])}, packed.shape)
+
+    def unpack(self, packed: Packed) -> Tensor:
+        return super().unpack(packed) * packed.tensors["factors"].prod()
+
+    def row_dims(self, packed: Packed) -> dict[str, int]:
+        return {"codes": 0, "scales": 0}
+
+    def level_dims(self, packed: Packed) -> dict[str, int]:
+        return {"factors": 0}
+
+    def at_level(self, packed: Packed, level: int) -> Packed:
+        return packed
+
+
 class RefusesOneColumn(SignQuantizer):
     """Cannot be built for a matrix with one column."""
 
@@ -190,6 +223,8 @@ WRONG = [
     (quantizer(InexactPack), "pack"),
     (quantizer(UnpacksFromMemory), "pack"),
     (quantizer(UnpacksOtherRows), "rows"),
+    (quantizer(StoresRowsBackwards), "first-rows"),
+    (quantizer(BetterAtOnce), "precision"),
     (quantizer(StoresTooMuch), "packed-size"),
     (quantizer(HidesBytes), "packed-size"),
     (quantizer(RefusesOneColumn), "constructs"),
