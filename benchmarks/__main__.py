@@ -1,8 +1,10 @@
-"""Measure qsae beside its peers and write docs/performance.md.
+"""Measure qsae beside its peers and write docs/performance.md and docs/quality.md.
 
 python -m benchmarks                   everything; `make bench` does this
 python -m benchmarks --only step       one benchmark (repeatable); the others' results stay as they are
-python -m benchmarks --render-only     write the page again from the results that are there
+python -m benchmarks --only quality-states --model DIR --layer N
+                                       what no other run measures: quality on the states of any model
+python -m benchmarks --render-only     write the pages again from the results that are there
 python -m benchmarks --quick           small shapes and few repeats: does everything run?
 """
 
@@ -16,7 +18,19 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks import fidelity, inference, install_peers, page, results, scaling, startup, training_step
+from benchmarks import (
+    fidelity,
+    inference,
+    install_peers,
+    page,
+    page_quality,
+    quality,
+    recovery,
+    results,
+    scaling,
+    startup,
+    training_step,
+)
 from benchmarks.settings import PEERS, ROOT, Settings
 
 BENCHMARKS: dict[str, Callable[[Settings], dict[str, Any]]] = {
@@ -25,6 +39,9 @@ BENCHMARKS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     scaling.NAME: scaling.run,  # after the step, which says which screen is the fastest
     startup.NAME: startup.run,
     inference.NAME: inference.run,
+    quality.NAME: quality.run,
+    recovery.NAME: recovery.run,
+    quality.NAME_STATES: quality.run_states,
 }
 ENVIRONMENTS = "QSAE_BENCH_PEERS"
 
@@ -34,13 +51,22 @@ def main(arguments: Sequence[str]) -> int:
     settings = _settings(options, arguments)
     if not options.render_only:
         install_peers.install(settings)
-        for name, measure in BENCHMARKS.items():
-            if options.only is None or name in options.only:
-                results.record(name, measure, settings)
+        for name in options.only or _all(settings):
+            results.record(name, BENCHMARKS[name], settings)
     target = options.page or (settings.folder if options.quick else ROOT / "docs") / "performance.md"
-    page.render(settings, target)
-    results.progress(f"wrote {target}")
+    for path in (
+        page.render(settings, target),
+        page_quality.render(settings, target.with_name("quality.md")),
+    ):
+        if path is not None:
+            results.progress(f"wrote {path}")
     return 0
+
+
+def _all(settings: Settings) -> list[str]:
+    """Without the one that needs states, where none are given."""
+    has_states = settings.states is not None or settings.model is not None
+    return [name for name in BENCHMARKS if has_states or name != quality.NAME_STATES]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,7 +90,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0)
     add("--threads", type=int, default=os.cpu_count(), help="CPU threads of every side; default: all")
     add("--out", type=pathlib.Path, help="folder of data, logs and results; default: build/bench")
-    add("--page", type=pathlib.Path, help="default: docs/performance.md")
+    add("--page", type=pathlib.Path, help="default: docs/performance.md; quality.md is written beside it")
+    add("--states", type=pathlib.Path, help="hidden states [N, d] for quality-states, as .npy")
+    add("--model", help="or a model directory whose states are read for it, and kept in build/bench/data")
+    add("--layer", type=int, help="of that model; default: the middle one")
     return parser
 
 
@@ -84,6 +113,9 @@ def _settings(options: argparse.Namespace, arguments: Sequence[str]) -> Settings
         seed=options.seed,
         threads=options.threads,
         command=shlex.join(["python", "-m", "benchmarks", *arguments]),
+        states=options.states and options.states.resolve(),
+        model=options.model,
+        layer=options.layer,
     )
 
 

@@ -32,9 +32,11 @@ sides taking turns on one machine. What counts are the ratios; absolute numbers 
 NAMES = (step.NAME, fidelity.NAME, scaling.NAME, startup.NAME, inference.NAME)
 
 
-def render(settings: Settings, page: pathlib.Path) -> None:
-    """Write the page, and the plots beside it where matplotlib is installed."""
+def render(settings: Settings, page: pathlib.Path) -> pathlib.Path | None:
+    """Write the page, and the plots beside it where matplotlib is installed; None without any result."""
     results = {name: result for name in NAMES if (result := read(name, settings)) is not None}
+    if not results:
+        return None
     sections: list[tuple[str, Callable[[Result], str]]] = [
         (step.NAME, page_step.section),
         (fidelity.NAME, page_details.fidelity_section),
@@ -50,5 +52,6 @@ def render(settings: Settings, page: pathlib.Path) -> None:
     missing = [name for name in NAMES if name not in results]
     if missing:
         parts.append(f"Not measured: {', '.join(missing)}.\n")
-    parts.append(page_about.section(results))
+    parts.append(page_about.section(results, page_about.DATA))
     page.write_text("\n".join(part for part in parts if part))
+    return page

@@ -31,8 +31,8 @@ def warnings(results: dict[str, Result]) -> str:
     return "\n".join(lines)
 
 
-def section(results: dict[str, Result]) -> str:
-    """Machine, software, calls."""
+def section(results: dict[str, Result], data: str) -> str:
+    """Machine, software, calls, and a sentence about the data."""
     parts = ["## Machine\n"]
     by_machine: dict[str, list[str]] = {}
     for name, result in results.items():
@@ -53,7 +53,7 @@ def section(results: dict[str, Result]) -> str:
         for name, a in ((name, result["about"]) for name, result in results.items())
     ]
     columns = ["benchmark", "date (UTC)", "minutes", "load before", "command", "seed"]
-    parts += [table(columns, rows, texts=2), "", DATA]
+    parts += [table(columns, rows, texts=2), "", data]
     return "\n".join(parts)
 
 
@@ -90,8 +90,11 @@ def _machine(about: dict[str, Any], results: dict[str, Result]) -> str:
 def _peers(results: dict[str, Result]) -> list[str]:
     """``sae-lens 6.54.12 (torch 2.13.0, Python 3.11.7)`` of each peer that ran."""
     records = [r for shape in results.get("step", {"shapes": []})["shapes"] for r in shape["sides"]]
-    rounds = [
-        r for record in records if record["library"] != "qsae" for r in record["rounds"] if "version" in r
+    measured = [r for record in records if record["library"] != "qsae" for r in record["rounds"]]
+    measured += [contender for result in results.values() for contender in result.get("contenders", [])]
+    names = [
+        f"{r['distribution']} {r['version']} (torch {r['torch']}, Python {r['python']})"
+        for r in measured
+        if "version" in r
     ]
-    names = [f"{r['distribution']} {r['version']} (torch {r['torch']}, Python {r['python']})" for r in rounds]
     return list(dict.fromkeys(names))

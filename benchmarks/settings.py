@@ -42,6 +42,9 @@ class Settings:
         seed: of data and initial weights.
         threads: CPU threads of every side.
         command: how this was called, for the page.
+        states: ``.npy`` file of hidden states ``[N, D]`` for ``quality-states``.
+        model: a model whose states are read for ``quality-states`` where there is no such file.
+        layer: of that model; None: the middle one.
     """
 
     folder: pathlib.Path
@@ -51,6 +54,9 @@ class Settings:
     seed: int
     threads: int
     command: str
+    states: pathlib.Path | None = None
+    model: str | None = None
+    layer: int | None = None
 
     @property
     def results(self) -> pathlib.Path:

@@ -14,40 +14,51 @@ import torch
 from sparsify.config import SparseCoderConfig
 from sparsify.sparse_coder import SparseCoder
 from sparsify.utils import decoder_impl
-from stopwatch import Spec, autocast, measure, read_spec, write
+from stopwatch import autocast, measure, read_spec, write
 from torch import Tensor
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_linear_schedule_with_warmup
 
 
 class Step:
-    """The coder, its optimizer, and its trainer's counters."""
+    """The coder, its optimizer, and its trainer's counters.
 
-    def __init__(self, spec: Spec) -> None:
+    Args:
+        auxk_alpha: weight of the auxiliary loss; 0, its default, is off.
+        dead_after_tokens: without firing, for that loss.
+    """
+
+    def __init__(
+        self,
+        coder: SparseCoder,
+        optimizer: Optimizer,
+        scheduler: LRScheduler | None,
+        *,
+        auxk_alpha: float = 0.0,
+        dead_after_tokens: int = 10_000_000,
+    ) -> None:
         torch.set_float32_matmul_precision("high")  # as its Trainer.fit does
-        self.spec = spec
-        config = SparseCoderConfig(num_latents=spec.n_latents, k=spec.k)
-        self.coder = SparseCoder(spec.d, config, "cpu", dtype=torch.float32)
-        self.optimizer = torch.optim.Adam(
-            [{"params": self.coder.parameters(), "lr": 2e-4 / (spec.n_latents / 2**14) ** 0.5}]
-        )
-        self.scheduler = get_linear_schedule_with_warmup(self.optimizer, 1000, 20_000)
-        self.tokens_since_fired = torch.zeros(spec.n_latents, dtype=torch.long)
-        self.fired = torch.zeros(spec.n_latents, dtype=torch.bool)
+        self.coder, self.optimizer, self.scheduler = coder, optimizer, scheduler
+        self.auxk_alpha, self.dead_after_tokens = auxk_alpha, dead_after_tokens
+        self.tokens_since_fired = torch.zeros(coder.num_latents, dtype=torch.long)
+        self.fired = torch.zeros(coder.num_latents, dtype=torch.bool)
 
     def __call__(self, batch: Tensor, number: int) -> None:
         if number == 0:
             self.coder.b_dec.data = batch.mean(0)
         self.coder.set_decoder_norm_to_unit_norm()
+        dead = self.tokens_since_fired > self.dead_after_tokens if self.auxk_alpha > 0 else None
         variance = (batch - batch.mean(0)).pow(2).sum()
-        with autocast(self.spec):
-            out = self.coder(x=batch, y=batch, dead_mask=None, total_variance=variance)
+        out = self.coder(x=batch, y=batch, dead_mask=dead, total_variance=variance)
         self.fired[out.latent_indices.flatten()] = True
         float(out.fvu.detach())
-        (out.fvu + out.multi_topk_fvu / 8).backward()
+        (out.fvu + self.auxk_alpha * out.auxk_loss + out.multi_topk_fvu / 8).backward()
         self.coder.remove_gradient_parallel_to_decoder_directions()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.scheduler.step()
+        if self.scheduler is not None:
+            self.scheduler.step()
         self.count(len(batch))
 
     @torch.no_grad()
@@ -57,9 +68,21 @@ class Step:
         self.fired.zero_()
 
 
+def make_coder(d: int, n_latents: int, k: int) -> SparseCoder:
+    return SparseCoder(d, SparseCoderConfig(num_latents=n_latents, k=k), "cpu", dtype=torch.float32)
+
+
 def main() -> None:
     spec = read_spec()
-    write(spec, measure(spec, Step(spec), "eai-sparsify") | {"note": f"decoder: {decoder_impl.__name__}"})
+    coder = make_coder(spec.d, spec.n_latents, spec.k)
+    adam = Adam(coder.parameters(), lr=2e-4 / (spec.n_latents / 2**14) ** 0.5)
+    one_step = Step(coder, adam, get_linear_schedule_with_warmup(adam, 1000, 20_000))
+
+    def step(batch: Tensor, number: int) -> None:
+        with autocast(spec):
+            one_step(batch, number)
+
+    write(spec, measure(spec, step, "eai-sparsify") | {"note": f"decoder: {decoder_impl.__name__}"})
 
 
 if __name__ == "__main__":

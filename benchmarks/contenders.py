@@ -1,0 +1,141 @@
+"""What takes part in the quality benchmarks: each library's coders, and the rates and penalties tried."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+MULTIPLES = (1, 3, 10)
+"""Of each library's own learning rate: short runs need more than the long ones that it is meant for."""
+SIGNUM_MULTIPLES = (0.1, 0.3, 1)
+"""Of sparsify's rate for sign descent, which moves every weight by the rate: 3 times as much diverges."""
+SAE_LENS_RATE = 3e-4
+"""Default of its ``LanguageModelSAERunnerConfig`` and of its ``SAETrainerConfig``."""
+OWN_RATES = {"standard": 1e-3, "gated": 5e-5, "jumprelu": 7e-5}
+"""Defaults of dictionary_learning's trainers where they are not those of the 1/sqrt(F) rule."""
+SCRIPTS = {
+    "SAELens": ("benchmarks/peers/sae_lens_train.py", "sae-lens"),
+    "dictionary_learning": ("benchmarks/peers/dictionary_learning_train.py", "dictionary-learning"),
+    "sparsify": ("benchmarks/peers/sparsify_train.py", "eai-sparsify"),
+}
+
+
+class Contender(NamedTuple):
+    """One kind of coder of one library, trained once for each attempt.
+
+    Attributes:
+        library: ``qsae``, or a key of ``SCRIPTS``.
+        kind: names it on the page, unique within the library.
+        attempts: for each run its ``label``, its ``lr`` (``"auto"`` for qsae's own choice), and what the
+            library's script understands; for qsae ``arguments`` of ``qsae train``.
+        plain: whether it takes part in the comparison, and is not qsae with one thing changed.
+    """
+
+    library: str
+    kind: str
+    attempts: tuple[dict[str, Any], ...]
+    plain: bool = True
+
+
+def topk_rate(n_latents: int) -> float:
+    """The rule of Gao et al. (2024), which qsae, dictionary_learning and sparsify follow in long runs."""
+    return 2e-4 / math.sqrt(n_latents / 2**14)
+
+
+def signum_rate(n_latents: int) -> float:
+    """sparsify's rule for its default optimizer."""
+    return 5e-3 / math.sqrt(n_latents / 2**14)
+
+
+def topk_contenders(n_latents: int, tokens: int, batch_size: int) -> Iterator[Contender]:
+    """Every library's TopK SAE.
+
+    The peers' auxiliary loss revives latents that have not fired for 10M tokens or 1000 steps, longer than a
+    short run. qsae scales that to an eighth of the run, so the peers are also measured with that, at the
+    highest rate alone.
+    """
+    rate, window = topk_rate(n_latents), tokens // 8
+    yield _qsae("topk", ["--sae", "topk"], rate)
+    yield _sweep("SAELens", "topk", SAE_LENS_RATE, kind="topk")
+    aux = {"kind": "topk", "dead_window": window // batch_size}
+    yield _sweep("SAELens", "topk, scaled AuxK window", SAE_LENS_RATE, MULTIPLES[-1:], **aux)
+    yield _sweep("dictionary_learning", "topk", rate, kind="topk")
+    aux = {"kind": "topk", "dead_after_tokens": window}
+    yield _sweep("dictionary_learning", "topk, scaled AuxK window", rate, MULTIPLES[-1:], **aux)
+    yield _sweep("sparsify", "topk, Adam", rate, optimizer="adam")
+    aux = {"optimizer": "adam", "auxk_alpha": 1 / 32, "dead_after_tokens": window}
+    yield _sweep("sparsify", "topk, Adam, AuxK", rate, MULTIPLES[-1:], **aux)
+    yield _sweep("sparsify", "topk, signum", signum_rate(n_latents), SIGNUM_MULTIPLES, optimizer="signum")
+    changes = {
+        "without AuxK": ["--auxk-coefficient", "0"],
+        "vectors as they are": ["--normalize", "none"],
+        "rate falls from the warm-up on": ["--decay", "0.95"],
+        "another seed": ["--seed", "1"],
+    }
+    for what, arguments in changes.items():
+        attempt = {"label": "auto", "lr": "auto", "arguments": ["--sae", "topk", *arguments]}
+        yield Contender("qsae", f"topk, {what}", (attempt,), plain=False)
+
+
+def recovery_contenders(n_latents: int, l0: float) -> Iterator[Contender]:
+    """Every kind of SAE that a library has and that can be trained on plain vectors.
+
+    Penalties are spread around those that give about as many active latents as the data has features.
+
+    Args:
+        l0: what a jumprelu SAE aims at, where it can.
+    """
+    rate = topk_rate(n_latents)
+    yield _qsae("topk", ["--sae", "topk"], rate)
+    yield _qsae("batchtopk", ["--sae", "topk", "--sparsity", "batchtopk"], rate)
+    yield _qsae_penalties("vanilla", ["--sae", "vanilla"], "--l1", (0.5, 1.0, 2.0), rate)
+    yield _qsae("ternary", ["--sae", "ternary", "--no-compare-float"], rate)
+    for kind in ("topk", "batchtopk", "matryoshka"):
+        yield _sweep("SAELens", kind, SAE_LENS_RATE, kind=kind)
+    for kind, penalties in {"standard": (0.5, 1, 2), "gated": (1, 2, 4), "jumprelu": (0.5, 1, 2)}.items():
+        yield _penalties("SAELens", kind, SAE_LENS_RATE, penalties)
+    for kind in ("topk", "batchtopk", "matryoshka"):
+        yield _sweep("dictionary_learning", kind, rate, kind=kind)
+    yield _sweep("dictionary_learning", "jumprelu", OWN_RATES["jumprelu"], kind="jumprelu", target_l0=l0)
+    for kind, penalties in {"standard": (0.1, 0.2, 0.4), "gated": (0.1, 0.2, 0.4)}.items():
+        yield _penalties("dictionary_learning", kind, OWN_RATES[kind], penalties)
+    yield _sweep("sparsify", "topk, Adam", rate, optimizer="adam")
+    yield _sweep("sparsify", "topk, signum", signum_rate(n_latents), SIGNUM_MULTIPLES, optimizer="signum")
+
+
+def _qsae(kind: str, arguments: list[str], rate: float) -> Contender:
+    attempts = ({"label": label, "lr": lr, "arguments": arguments} for label, lr in _rates(rate).items())
+    return Contender("qsae", kind, tuple(attempts))
+
+
+def _qsae_penalties(
+    kind: str, arguments: list[str], flag: str, penalties: Sequence[float], rate: float
+) -> Contender:
+    attempts = [
+        {"label": f"{label}, {penalty:g}", "lr": lr, "arguments": [*arguments, flag, str(penalty)]}
+        for penalty in penalties
+        for label, lr in _rates(rate).items()
+    ]
+    return Contender("qsae", kind, tuple(attempt | {"penalty": flag} for attempt in attempts))
+
+
+def _rates(rate: float) -> dict[str, Any]:
+    """qsae's own choice, and the same multiples of the rule as for the peers."""
+    return {"auto": "auto"} | {f"x{m}": rate * m for m in MULTIPLES}
+
+
+def _sweep(
+    library: str, name: str, rate: float, multiples: Sequence[float] = MULTIPLES, **own: Any
+) -> Contender:
+    attempts = ({"label": f"x{m}", "lr": rate * m, **own} for m in multiples)
+    return Contender(library, name, tuple(attempts))
+
+
+def _penalties(library: str, kind: str, rate: float, penalties: Sequence[float]) -> Contender:
+    attempts = [
+        {"label": f"x{m}, {penalty:g}", "lr": rate * m, "kind": kind, "penalty": penalty}
+        for penalty in penalties
+        for m in MULTIPLES
+    ]
+    return Contender(library, kind, tuple(attempts))

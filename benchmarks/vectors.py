@@ -1,0 +1,105 @@
+"""The vectors of the quality benchmarks: what a data source of qsae gives, written to files for all sides.
+
+Shapes: N vectors, D width.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from benchmarks.results import progress
+from qsae_core.compose import compose_data
+from qsae_core.config_layers import Layer
+from qsae_core.data import DataSource
+from qsae_core.plugins import load_plugins
+from qsae_core.run_config import resolve
+
+CHUNK_ROWS = 8192
+
+
+class Vectors(NamedTuple):
+    """What all sides train on and are measured on.
+
+    Attributes:
+        data: the ``data`` section of a qsae run that reads them.
+        train: ``.npy`` file of float32 ``[steps * B, D]``: what the run trains on, in its order.
+        held_out: ``.npy`` file of float32 ``[N, D]``.
+        source: what the source says of itself.
+        dictionary: ``.npy`` file of the true atoms, where the data has them.
+    """
+
+    data: dict[str, Any]
+    train: pathlib.Path
+    held_out: pathlib.Path
+    source: dict[str, Any]
+    dictionary: pathlib.Path | None = None
+
+    @property
+    def arguments(self) -> list[str]:
+        """Of ``qsae train``, to read them."""
+        options = [(name, value) for name, value in self.data.items() if name != "use"]
+        flags = [item for name, value in options for item in (f"--data.{name.replace('_', '-')}", str(value))]
+        return ["--data", self.data["use"], *flags]
+
+
+def draw(
+    data: Mapping[str, Any], folder: pathlib.Path, *, steps: int, batch_size: int, held_out: int, seed: int
+) -> Vectors:
+    """Write the vectors on which a qsae run of this length would train, and at most ``held_out`` others.
+
+    A run measures its statistics on the first vectors of the stream and trains on those that follow, so these
+    first ones are passed over here.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    train = {"steps": steps, "batch_size": batch_size}
+    source, statistics = _open(data, seed, train)
+    source.next_batch(statistics)
+    written = Vectors(dict(data), folder / "train.npy", folder / "held_out.npy", source.describe())
+    batches = (source.next_batch(batch_size).x for _ in range(steps))
+    write_rows(written.train, batches, steps * batch_size, source.d_in)
+    np.save(written.held_out, np.concatenate([b.x.numpy() for b in source.held_out(held_out, CHUNK_ROWS)]))
+    if hasattr(source, "dictionary"):
+        written = written._replace(dictionary=folder / "dictionary.npy")
+        np.save(folder / "dictionary.npy", source.dictionary().numpy())
+    source.close()
+    return written
+
+
+def harvest(path: pathlib.Path, *, rows: int, model: str, layer: int | None, seed: int) -> pathlib.Path:
+    """Write hidden states of a language model, float32 ``[N, D]``; nothing if the file is there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        progress(f"reading {rows:,} hidden states of {model}")
+        source, _ = _open({"use": "lm", "model": model, "layer": layer}, seed, {})
+        sizes = [min(CHUNK_ROWS, rows - start) for start in range(0, rows, CHUNK_ROWS)]
+        write_rows(path, (source.next_batch(size).x for size in sizes), rows, source.d_in)
+        source.close()
+    return path
+
+
+def write_rows(path: pathlib.Path, parts: Iterable[Tensor], rows: int, width: int) -> None:
+    """A ``.npy`` file of float32 ``[rows, width]`` from its parts, which never are in memory together."""
+    unfinished = path.with_suffix(".tmp.npy")
+    array = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float32, shape=(rows, width))
+    start = 0
+    for part in parts:
+        array[start : start + len(part)] = part.numpy()
+        start += len(part)
+    if start != rows:
+        raise ValueError(f"{start} rows instead of {rows} for {path}")
+    array.flush()
+    os.replace(unfinished, path)
+
+
+def _open(data: Mapping[str, Any], seed: int, train: Mapping[str, Any]) -> tuple[DataSource, int]:
+    """The source as ``qsae train`` would open it, and how many vectors it takes for its statistics."""
+    registry = load_plugins().registry
+    tree = {"sae": {"use": "topk"}, "data": dict(data), "train": dict(train), "run": {"seed": seed}}
+    config = resolve([Layer(tree, "benchmark")], registry)
+    return compose_data(config, registry), config.train.statistics_tokens
