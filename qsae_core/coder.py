@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -99,6 +99,11 @@ class SparseCoder(nn.Module, abc.ABC):
 
     def after_step(self, step: int) -> None:
         """Called after the optimiser's step number ``step`` (from 1): re-draw masks."""
+
+    def restarted(self) -> Mapping[str, Tensor]:
+        """Parameter name -> bool, of its shape: entries that the last ``after_step`` set anew. The optimiser
+        forgets their moments. Called once after each ``after_step``."""
+        return {}
 
     def refusal_to_screen(self) -> str | None:
         """Why ``screen`` cannot be other than ``none`` here; None where it can."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -54,3 +54,5 @@ class LossOutput(NamedTuple):
     ``[B, L, d_out]``, each with its own scale)."""
     reconstruction: Tensor
     """``[B, d_out]`` in the normalised space."""
+    values: Mapping[str, Tensor] = {}
+    """Name -> scalar: what a variant wants logged beside its terms; not part of the loss."""

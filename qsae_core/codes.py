@@ -5,6 +5,7 @@ Shapes: B tokens, F latents, N entries.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -82,6 +83,13 @@ class SparseCodes:
         """The same support with other values ``[N]``."""
         return replace(self, values=values)
 
+    def first(self, n_tokens: int) -> SparseCodes:
+        """The codes of the first tokens (of all, where there are fewer)."""
+        offsets = self.offsets[: n_tokens + 1]
+        end = int(offsets[-1])
+        gates = None if self.gates is None else self.gates[:end]
+        return SparseCodes(self.indices[:end], self.values[:end], offsets, self.n_latents, self.k, gates)
+
     def detach(self) -> SparseCodes:
         """The same codes without gradient."""
         return replace(self, values=self.values.detach(), gates=None)
@@ -121,4 +129,42 @@ def concatenate(parts: list[SparseCodes]) -> SparseCodes:
         offsets,
         parts[0].n_latents,
         same_k.pop() if len(same_k) == 1 else None,
+    )
+
+
+def split_latents(codes: SparseCodes, prefixes: Sequence[int]) -> list[SparseCodes]:
+    """The codes of each group of latents alone, numbered from 0 within the group; keeps gradients.
+
+    Args:
+        prefixes: ascending, the last one F; group g holds latents ``prefixes[g - 1]`` up to ``prefixes[g]``.
+    """
+    parts, start, rows = [], 0, codes.rows
+    for end in prefixes:
+        place = ((codes.indices >= start) & (codes.indices < end)).nonzero().squeeze(1)
+        offsets = torch.zeros_like(codes.offsets)
+        torch.cumsum(torch.bincount(rows[place], minlength=codes.batch_size), 0, out=offsets[1:])
+        values = codes.values[place] if codes.values.numel() else codes.values
+        gates = None if codes.gates is None else codes.gates[place]
+        parts.append(SparseCodes(codes.indices[place] - start, values, offsets, end - start, gates=gates))
+        start = end
+    return parts
+
+
+def join_latents(parts: Sequence[SparseCodes]) -> SparseCodes:
+    """Codes of several groups of latents as those of one dictionary, group after group; keeps gradients."""
+    starts = [0]
+    for part in parts:
+        starts.append(starts[-1] + part.n_latents)
+    order = torch.sort(torch.cat([part.rows for part in parts]), stable=True).indices
+    indices = torch.cat([part.indices + start for part, start in zip(parts, starts, strict=False)])
+    gates = [part.gates for part in parts if part.gates is not None]
+    ks = [part.k for part in parts if part.k is not None]
+    offsets = torch.stack([part.offsets for part in parts]).sum(0)
+    return SparseCodes(
+        indices[order],
+        torch.cat([part.values for part in parts])[order],
+        offsets,
+        starts[-1],
+        sum(ks) if len(ks) == len(parts) else None,
+        torch.cat(gates)[order] if len(gates) == len(parts) else None,
     )

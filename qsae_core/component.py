@@ -106,5 +106,5 @@ class ComponentSpec:
     name: str
     config: type[ComponentConfig]
     target: str
-    default_parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    default_parts: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
     refuses: Mapping[tuple[str, str], str] = field(default_factory=dict)

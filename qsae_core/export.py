@@ -13,7 +13,7 @@ class Cut(NamedTuple):
 
     dim: int
     ends: tuple[int, ...]
-    """Entries at level 1, 2, ...; 0 where a level does without the tensor."""
+    """Entries at level 1, 2, ...; 0 where a level does without the tensor, 1 for a scalar that it needs."""
 
 
 class Export(NamedTuple):
@@ -33,7 +33,7 @@ class Export(NamedTuple):
         tensors = {}
         for name, tensor in self.tensors.items():
             cut = self.cuts.get(name)
-            if cut is None:
+            if cut is None or (not tensor.dim() and cut.ends[level - 1]):
                 tensors[name] = tensor
             elif cut.ends[level - 1]:
                 tensors[name] = tensor.narrow(cut.dim, 0, cut.ends[level - 1])

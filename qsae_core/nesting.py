@@ -82,9 +82,10 @@ def _prefix_cuts(
                 cuts[f"{name}.{part}"] = Cut(dims.get(part, 0), tuple(ends))
     states: list[dict[str, Any]] = [shell.inference_state() for shell in shells]
     for name, tensor in state.items():
-        sizes = [s[name].shape if name in s else None for s in states]
+        sizes = [s[name].shape if name in s else None for s in states] + [tensor.shape]
         dim = next((d for d in range(tensor.dim()) if any(z and z[d] != tensor.shape[d] for z in sizes)), 0)
-        ends = [z[dim] if z else 0 for z in sizes if z is None or len(z)]
-        if tensor.dim() and (len(ends) == len(sizes)) and any(e != tensor.shape[dim] for e in ends):
-            cuts[name] = Cut(dim, (*ends, tensor.shape[dim]))
+        # a scalar counts as one entry
+        entries = tuple(0 if z is None else z[dim] if len(z) else 1 for z in sizes)
+        if min(entries) != max(entries):
+            cuts[name] = Cut(dim, entries)
     return cuts, level_rows

@@ -74,6 +74,16 @@ class Adam:
             kernels.recycle(gradient)
         return norm
 
+    def forget(self, entries: Mapping[str, Tensor]) -> None:
+        """Set the moments of some entries to zero.
+
+        Args:
+            entries: parameter name -> bool, of the parameter's shape.
+        """
+        for name, chosen in entries.items():
+            for moment in self._moments.get(name, ()):
+                moment.masked_fill_(chosen, 0.0)
+
     def state(self) -> dict[str, Tensor]:
         """``{exp_avg|exp_avg_sq|step}.{parameter}`` -> tensor."""
         tensors: dict[str, Tensor] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -61,7 +62,11 @@ class QuantizedMatrix(nn.Module):
             return self.quantizer.unpack(self._packed)
         assert self.weight is not None
         if self._learns:
-            return self.quantizer.fake_quantize(self.weight) if self.quantizing else self.weight
+            return (
+                self.quantizer.fake_quantize(self.weight)
+                if self.quantizing
+                else self.before_quantization(self.weight)
+            )
         if torch.is_grad_enabled() and self.weight.requires_grad:
             return self.quantizer.fake_quantize(self.weight)
         if self._cache is None or self._cache[0] != self.weight._version:
@@ -78,6 +83,15 @@ class QuantizedMatrix(nn.Module):
         if self.weight is None:
             raise RuntimeError("this matrix was loaded from its packed form and has no float master")
         return self.weight
+
+    def before_quantization(self, master: Tensor) -> Tensor:
+        """``[F, D]``: the float matrix that a master stands for; the master itself, unless a subclass keeps
+        another one (logits of bits), whose first dimension runs over the rows all the same."""
+        return master
+
+    def read_before_quantization(self, read: Callable[[str], Tensor]) -> Tensor:
+        """The same from stored masters: ``read`` gives a tensor of this module's ``state_dict``."""
+        return read("weight")
 
     @property
     def _learns(self) -> bool:

@@ -44,8 +44,9 @@ def shape_of(data: DataSource) -> CoderShape:
 
 
 def float_twin(config: RunConfig, coder: SparseCoder, plugins: Plugins) -> RunConfig | None:
-    """The same run without any quantizer, normalised alike; None where nothing is quantized anyway."""
-    if not coder.is_quantized:
+    """The same run without any quantizer, normalised alike; None where nothing is quantized anyway, or the
+    coder has no slot for a quantizer and its weights are of few bits by themselves."""
+    if not coder.is_quantized or "quantizer" not in config.components:
         return None
     components = dict(config.components)
     for slot in QUANTIZER_SLOTS:

@@ -22,11 +22,13 @@ def float_dictionary(coder: SparseCoder) -> Tensor:
     """
     decoder = coder.decoder_matrix()
     if decoder.weight is not None:
-        weight = decoder.weight.detach()
+        weight = decoder.before_quantization(decoder.weight.detach())
     elif decoder.quantizer.is_identity:
         weight = decoder()
     elif coder.masters_file is not None and coder.masters_file.exists():
-        weight = read_tensor(coder.masters_file, "W_dec.weight")[: decoder.shape[0]].to(coder.device)
+        file = coder.masters_file
+        rows = decoder.read_before_quantization(lambda part: read_tensor(file, f"W_dec.{part}"))
+        weight = rows[: decoder.shape[0]].to(coder.device)
     else:
         raise ArtifactError(
             "the atoms before quantization are not in this artifact, only the packed ones",

@@ -61,8 +61,8 @@ def load_part(
 
     Args:
         part: its name among ``parts``.
-        ends: tensor -> ``(dim, n)``: only its first n entries along a dimension; none where n is 0. Tensors
-            that are not here are read whole.
+        ends: tensor -> ``(dim, n)``: only its first n entries along a dimension; none where n is 0. Scalars
+            with n above 0, and tensors that are not here, are read whole.
 
     Raises:
         ArtifactError: as ``load_tensors``.
@@ -71,7 +71,7 @@ def load_part(
     with _opened(path) as reader:
         for name in reader.keys():  # noqa: SIM118 (no mapping)
             dim, n = ends.get(name, (0, -1))
-            if n < 0:
+            if n < 0 or (n > 0 and not reader.get_slice(name).get_shape()):
                 tensors[name] = reader.get_tensor(name).clone()
             elif n > 0:
                 where = (slice(None),) * dim + (slice(0, n),)

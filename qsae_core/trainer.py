@@ -48,6 +48,7 @@ class StepSums(NamedTuple):
     steps: int
     tokens: int
     terms: dict[str, float]
+    values: dict[str, float]
     squared_error: float
     spread: float
     active: float
@@ -122,6 +123,7 @@ class Trainer:
         coder.before_step()
         norm = self.optimizer.step(self.rate)
         coder.after_step(step + 1)
+        self.optimizer.forget(coder.restarted())
         self.sums.append(_sums(output, norm))
         self.last_inputs = batch.x[:RECALL_TOKENS]
 
@@ -134,6 +136,8 @@ class Trainer:
         values: dict[str, float | None] = {"loss": sum(sum(s.terms.values()) for s in sums) / steps}
         for term in sums[-1].terms:
             values[f"loss/{term}"] = sum(s.terms.get(term, 0.0) for s in sums) / steps
+        for name in sums[-1].values:
+            values[name] = sum(s.values.get(name, 0.0) for s in sums) / steps
         values["fvu"] = sum(s.squared_error for s in sums) / spread if spread > 0 else None
         values["l0"] = sum(s.active for s in sums) / sum(s.tokens for s in sums)
         values["dead"] = self.coder.dead_share()
@@ -191,6 +195,7 @@ def _sums(output: LossOutput, grad_norm: float) -> StepSums:
         steps=1,
         tokens=target.shape[0],
         terms={name: term.item() for name, term in output.terms.items()},
+        values={name: value.item() for name, value in output.values.items()},
         squared_error=error,
         spread=spread,
         active=float(output.codes.active.sum()),

@@ -219,3 +219,35 @@ def test_state_goes_around_through_tensors():
             each.step(Batch(batches[step], batches[step]), step)
     for ours, theirs in zip(coder.state_dict().values(), other.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+class Restarts(TopKSAE):
+    """Says that the first row of its decoder was set anew at step 2, and reports a value."""
+
+    step = 0
+
+    def loss(self, batch):
+        return super().loss(batch)._replace(values={"thrice": torch.tensor(3.0 * self.step)})
+
+    def after_step(self, step):
+        self.step = step
+
+    def restarted(self):
+        rows = torch.zeros(self.W_dec.shape, dtype=torch.bool)
+        rows[0] = True
+        return {"W_dec.weight": rows} if self.step == 2 else {}
+
+
+def test_the_optimiser_forgets_what_was_set_anew():
+    parts = make_coder().parts
+    coder = Restarts(make_coder().config, CoderShape(8, 8), parts)
+    trainer = Trainer(coder, TrainConfig(steps=4, batch_size=64, warmup=0.0, decay=0.0), "coder")
+    for step in range(2):
+        x = torch.randn(64, 8)
+        trainer.step(Batch(x, x), step)
+        moments = trainer.optimizer.state()
+        for name in ("exp_avg.W_dec.weight", "exp_avg_sq.W_dec.weight"):
+            assert bool(moments[name][0].any()) == (step == 0)
+            assert moments[name][1:].any()
+    # beside the terms, a mean over the steps since the last report: (0 + 3) / 2
+    assert trainer.report()["thrice"] == 1.5

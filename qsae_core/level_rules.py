@@ -1,0 +1,92 @@
+"""One sparsity rule for each group of latents. Shapes: C rows of a chunk, F latents, N entries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from qsae_core.codes import SparseCodes, join_latents, split_latents
+from qsae_core.component import ComponentConfig
+from qsae_core.parts import SparsityRule
+
+
+class LevelRules(SparsityRule):
+    """Each group of latents has a rule of its own, as if it were a dictionary by itself.
+
+    Args:
+        make: number of latents -> rule (``Parts.sparsity``).
+        prefixes: where groups end, ascending; the last one is F.
+        weights: what each group's penalty is multiplied by; 1 where left out.
+    """
+
+    selects_largest = False
+
+    def __init__(
+        self,
+        make: Callable[[int], SparsityRule],
+        prefixes: Sequence[int],
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(ComponentConfig(), prefixes[-1])
+        self.prefixes = tuple(prefixes)
+        sizes = [end - start for start, end in zip((0, *prefixes), prefixes, strict=False)]
+        self.rules = nn.ModuleList(make(size) for size in sizes)
+        self.weights = tuple(weights) if weights is not None else (1.0,) * len(sizes)
+        ks = [rule.fixed_k for rule in self.each if rule.fixed_k is not None]
+        self.fixed_k = sum(ks) if len(ks) == len(sizes) else None
+        self.needs_gates = any(rule.needs_gates for rule in self.each)  # type: ignore[misc]
+        self._ranks_batch = any(type(r).finish_batch is not SparsityRule.finish_batch for r in self.each)
+
+    @property
+    def each(self) -> list[SparsityRule]:
+        """The rules, group by group."""
+        return [cast(SparsityRule, rule) for rule in self.rules]
+
+    def begin_batch(self, batch_size: int) -> None:
+        """Of every rule."""
+        for rule in self.each:
+            rule.begin_batch(batch_size)
+
+    def select(self, latents_BF: Tensor, importance_F: Tensor | None = None) -> SparseCodes:
+        """What every rule keeps of its own group."""
+        groups = [slice(a, b) for a, b in zip((0, *self.prefixes), self.prefixes, strict=False)]
+        return join_latents(
+            [
+                rule.select(latents_BF[:, g].contiguous(), None if importance_F is None else importance_F[g])
+                for rule, g in zip(self.each, groups, strict=True)
+            ]
+        )
+
+    def finish_batch(self, codes: SparseCodes, importance_F: Tensor | None = None) -> SparseCodes:
+        """Of every rule, for its own group."""
+        if not self._ranks_batch:
+            return codes
+        parts = split_latents(codes, self.prefixes)
+        weights = (
+            torch.split(importance_F, [p.n_latents for p in parts]) if importance_F is not None else None
+        )
+        return join_latents(
+            [
+                rule.finish_batch(part, None if weights is None else weights[i])
+                for i, (rule, part) in enumerate(zip(self.each, parts, strict=True))
+            ]
+        )
+
+    def penalty(self, codes: SparseCodes, atom_norms_F: Tensor) -> Tensor | None:
+        """The weighted sum of the rules' penalties; None where none has one."""
+        total: Tensor | None = None
+        parts = split_latents(codes, self.prefixes)
+        norms = torch.split(atom_norms_F, [part.n_latents for part in parts])
+        for rule, part, its_norms, weight in zip(self.each, parts, norms, self.weights, strict=True):
+            term = rule.penalty(part, its_norms)
+            if term is not None:
+                total = weight * term if total is None else total + weight * term
+        return total
+
+    def max_l0(self) -> int | None:
+        """The sum of the rules' bounds; None where one has none."""
+        bounds = [bound for rule in self.each if (bound := rule.max_l0()) is not None]
+        return sum(bounds) if len(bounds) == len(self.rules) else None
