@@ -12,8 +12,12 @@ BUSY = 0.3
 """Load per core from which on a machine was not idle."""
 
 
-def warnings(results: dict[str, Result]) -> str:
-    """A sentence where numbers are not worth citing; or nothing."""
+def warnings(results: dict[str, Result], *, timed: bool = True) -> str:
+    """A sentence where numbers are not worth citing; or nothing.
+
+    Args:
+        timed: whether any of the numbers is a time, so that it matters what else the machine did.
+    """
     about = {name: result["about"] for name, result in results.items()}
     lines = []
     if any(a["quick"] for a in about.values()):
@@ -21,7 +25,7 @@ def warnings(results: dict[str, Result]) -> str:
     busy = {n: a["load_before"] for n, a in about.items() if a["load_before"] > BUSY * a["machine"]["cores"]}
     # within one call the load before a benchmark is that of the one before it
     first = min(about, key=lambda name: about[name]["date"], default=None)
-    if first in busy:
+    if timed and first in busy:
         lines.append(
             f"**The machine was not idle: load {busy[first]:.1f} on {about[first]['machine']['cores']} cores "
             "when it began.**\n"

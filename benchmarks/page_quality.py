@@ -22,7 +22,7 @@ def render(settings: Settings, page: pathlib.Path) -> pathlib.Path | None:
     results = {name: result for name in NAMES if (result := read(name, settings)) is not None}
     if not results:
         return None
-    parts = [INTRODUCTION, page_about.warnings(results)]
+    parts = [INTRODUCTION, page_about.warnings(results, timed=False)]
     for name in (quality.NAME_STATES, quality.NAME):
         if name in results:
             parts.append(states_section(results[name]))

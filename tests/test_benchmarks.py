@@ -94,3 +94,9 @@ def test_a_quick_run_measures_everything(tmp_path):
     assert all("error" not in run for run in result["runs"] if run["kernels"] == "none")
     result = json.loads((tmp_path / "results" / "startup.json").read_text())
     assert all("error" not in kind for kind in result["kinds"])
+    for name in ("quality", "recovery"):
+        result = json.loads((tmp_path / "results" / f"{name}.json").read_text())
+        attempts = [attempt for contender in result["contenders"] for attempt in contender["attempts"]]
+        # the page's own measure is that of `qsae train`, on the same vectors
+        assert all(attempt["fvu"] == pytest.approx(attempt["own_fvu"], rel=1e-6) for attempt in attempts)
+    assert "Not measured: quality-states." in (tmp_path / "quality.md").read_text()
