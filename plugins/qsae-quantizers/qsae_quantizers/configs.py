@@ -104,9 +104,10 @@ class EwgsConfig(SteConfig):
 
     delta: float = option(
         1e-3,
-        "share by which the gradient changes per step of the grid between w and w_hat; 0: as ste",
+        "share by which the gradient changes per distance between points that w is from w_hat; 0: as ste, "
+        "above 2 gradients would change their sign",
         ge=0,
-        le=1,
+        le=2,
     )
 
     @model_validator(mode="after")

@@ -21,7 +21,8 @@ class Dorefa(GridQuantizer):
     weights near 1. Rows of a dictionary have norm 1 and entries near ``1 / sqrt(D)``. So s is the scale of
     least squared error between w and w_hat, of each row, group or matrix, as in the paper's one-bit case
     (mean |w|), and u the root mean square of the same block (``unit: rms``), without which tanh would change
-    nothing. What is quantized is then tanh of the weights, which differ from it by 3% of their squared norm.
+    nothing. What is quantized is then tanh of the weights, at a distance of 7% of the squared norm of a
+    Gaussian row.
 
     A block that is on such a grid already is left as it is. Gradient: straight through the rounding, times
     ``s (1 - tanh(w/u)^2) / (u max tanh)``; s, u and the maximum count as constants.

@@ -222,5 +222,5 @@ def test_groups_that_leave_a_rest_are_refused(name):
 def test_ewgs_needs_midway_thresholds():
     with pytest.raises(ValidationError, match="its threshold is not midway between points"):
         EwgsConfig(scale="twn")
-    with pytest.raises(ValidationError, match="less than or equal to 1"):
-        EwgsConfig(delta=2)
+    with pytest.raises(ValidationError, match="less than or equal to 2"):
+        EwgsConfig(delta=3)
