@@ -127,6 +127,35 @@ def test_rows_of_zeros_give_plain_zeros(name):
     assert w_hat[[0, 2, 3]].any(1).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("granularity", [{}, {"granularity": "group", "group_size": 8}])
+@pytest.mark.parametrize("name", KINDS)
+def test_half_precision_and_double_keep_their_dtype(name, granularity, dtype):
+    weight = torch.randn(4, 40, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    kind, config = KINDS[name]
+    made = kind(config(n_bits=2, **granularity), (4, 40))
+    made.initialize(weight.detach())
+    w_hat = made.fake_quantize(weight)
+    w_hat.sum().backward()
+    assert w_hat.dtype == weight.grad.dtype == dtype
+    assert weight.grad.any()
+    with torch.no_grad():
+        assert not made.fake_quantize(weight).requires_grad
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_matrices_in_any_memory_layout_and_in_pieces(name, monkeypatch):
+    weight = torch.randn(37, 24, generator=torch.Generator().manual_seed(0))
+    for granularity in ({}, {"granularity": "group", "group_size": 8}):
+        made = quantizer(name, weight, n_bits=3, **granularity)
+        whole = made.fake_quantize(weight)
+        assert same_bits(made.fake_quantize(weight.T.contiguous().T), whole)
+        with monkeypatch.context() as patched:
+            patched.setattr("qsae_quantizers.blocks.CHUNK", {"cpu": 5 * 24})
+            assert same_bits(made.fake_quantize(weight), whole)
+            assert same_bits(made.unpack(made.pack(weight)), whole)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("name", KINDS)
 def test_a_bad_weight_is_not_packed(name, bad):
