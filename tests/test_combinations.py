@@ -22,11 +22,20 @@ QUANTIZERS = [
     {"use": "ste", "n_bits": 3},
     {"use": "ste", "n_bits": 8, "scale": "absmax"},
 ]
-PARTS = list(
-    itertools.product(
-        REGISTRY.names("sae"), QUANTIZERS, REGISTRY.names("activation"), REGISTRY.names("sparsity")
-    )
-)
+
+
+def parts_of(sae):
+    """Every combination that a user could give; None in a slot that the SAE does not have."""
+    slots = {
+        "quantizer": QUANTIZERS,
+        "activation": REGISTRY.names("activation"),
+        "sparsity": REGISTRY.names("sparsity"),
+    }
+    default_parts = REGISTRY.get("sae", sae).default_parts
+    return itertools.product(*([None] if default_parts.get(s, {}) is None else slots[s] for s in slots))
+
+
+PARTS = [(sae, *parts) for sae in REGISTRY.names("sae") for parts in parts_of(sae)]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +57,7 @@ def test_it_trains_or_is_refused_with_a_reason(states, tmp_path, sae, quantizer,
     tree = {
         "sae": {"use": sae, "n_latents": 64},
         "quantizer": quantizer,
-        "encoder_quantizer": quantizer,
+        "encoder_quantizer": quantizer or QUANTIZERS[-1],
         "activation": activation,
         "sparsity": {"use": sparsity} | ({"k": 6} if sparsity == "topk" else {}),
         "data": {"use": "tensors", "path": str(states)},
@@ -56,8 +65,9 @@ def test_it_trains_or_is_refused_with_a_reason(states, tmp_path, sae, quantizer,
         "run": {"out": str(tmp_path), "device": "cpu", "compare_float": False, "threads": 1},
         "evaluate": ["reconstruction"],
     }
+    tree = {section: block for section, block in tree.items() if block is not None}
     refusals = REGISTRY.get("sae", sae).refuses
-    chosen = [("quantizer", quantizer["use"]), ("activation", activation), ("sparsity", sparsity)]
+    chosen = [("quantizer", (quantizer or {}).get("use")), ("activation", activation), ("sparsity", sparsity)]
     if any(part in refusals for part in chosen):
         with pytest.raises(ConfigError, match="cannot work with"):
             resolve([checked_layer(tree, "test")], REGISTRY)

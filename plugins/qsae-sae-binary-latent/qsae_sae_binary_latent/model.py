@@ -1,0 +1,27 @@
+"""The binary-latent SAE. Shapes: B tokens, D model width, F latents."""
+
+from __future__ import annotations
+
+from qsae_core.binary_latents import BinaryLatentCoder
+from qsae_core.coder import LossOutput
+from qsae_core.data import Batch
+from qsae_core.kernels import squared_error
+
+
+class BinaryLatentSAE(BinaryLatentCoder):
+    """f_j = m_j 1[s_j >= 1/2], s = sigma(W_enc (x - b_dec) + b_enc); x_hat = f W_dec + b_dec.
+
+    Latents are ranked by their pre-activations and gated afterwards; the gradient of the bit is that of s.
+    Rows of W_dec have unit norm: what an atom contributes is its magnitude m_j.
+    """
+
+    def loss(self, batch: Batch) -> LossOutput:
+        """``||x - x_hat||^2``, plus AuxK over dead latents."""
+        W_enc, W_dec = self.W_enc.rows(), self.W_dec.rows()
+        x = self.norm_in(batch.x)
+        codes = self.encode_normalized(x, W_enc, W_dec)
+        x_hat = self.decode_normalized(codes, W_dec)
+        self.count_firing(codes)
+        mse = squared_error(x, x_hat)
+        terms = {"mse": mse} | self.penalty(codes, W_dec) | self.auxk(x, x_hat, W_enc, W_dec)
+        return LossOutput(terms, codes, x, x_hat)
