@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from qsae_core import AuxKConfig, ComponentSpec, hookimpl
+from qsae_core import AuxKConfig, ComponentSpec, hookimpl, option
 
 
 class TernaryConfig(AuxKConfig):
     """A TopK SAE trained through a ternary decoder: w_hat = scale_j sign(w) 1[|w| >= Delta_j]."""
+
+    mask_density: float | None = option(
+        None,
+        "share of each atom's weights that may differ from zero; which ones is learned (RigL: Evci et al., "
+        "2020); none: all of them",
+        gt=0,
+        le=1,
+    )
+    mask_every: int = option(
+        100, "steps between re-drawings of the mask, which end after 75% of training", ge=100
+    )
 
 
 @hookimpl

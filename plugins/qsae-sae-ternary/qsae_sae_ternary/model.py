@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from qsae_core.coder import LossOutput
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from qsae_core.coder import Budget, CoderShape, LossOutput, Parts
 from qsae_core.data import Batch
+from qsae_core.errors import ConfigError
 from qsae_core.kernels import squared_error
 from qsae_core.linear_coder import LinearCoder
+from qsae_core.quantized_matrix import normalize_rows_
+from qsae_sae_ternary import TernaryConfig
+from qsae_sae_ternary.mask import ENDS_AFTER, LearnedMask
 
 
 class TernarySAE(LinearCoder):
@@ -13,9 +22,30 @@ class TernarySAE(LinearCoder):
 
     The masters W_dec keep unit norm: a row's scale is the quantizer's business, and without a fixed norm the
     masters drift, so that the same step of Adam flips ever fewer weights.
+
+    With ``mask_density`` some masters are held at zero, and with them their trits. Which ones is learned as
+    in RigL (Evci et al., 2020), from the gradient of all weights: sum_b delta_b f_b^T, handed straight
+    through the quantizer.
     """
 
+    config: TernaryConfig
     unit_norm_rows = True
+
+    def __init__(self, config: TernaryConfig, shape: CoderShape, parts: Parts) -> None:
+        super().__init__(config, shape, parts)
+        density = config.mask_density
+        self.mask = None if density is None else LearnedMask(self.W_dec.shape, density)
+        self._steps = 1
+        self._pull: Tensor | None = None
+        self._restarted: dict[str, Tensor] = {}
+        grid = self.W_dec.quantizer.grid()
+        if self.mask is not None and grid is not None and not bool((grid == 0).any()):
+            raise ConfigError(
+                "the grid of the decoder's quantizer has no zero, which masked weights need",
+                where="mask_density",
+                allowed="a ternary grid, or no quantizer",
+                next="leave out mask_density, or choose --quantizer ste --grid ternary",
+            )
 
     def loss(self, batch: Batch) -> LossOutput:
         """``||x - x_hat||^2`` through the quantized decoder, plus AuxK over dead latents."""
@@ -27,3 +57,45 @@ class TernarySAE(LinearCoder):
         mse = squared_error(x, x_hat)
         terms = {"mse": mse} | self.penalty(codes, W_hat) | self.auxk(x, x_hat, W_enc, W_hat)
         return LossOutput(terms, codes, x, x_hat)
+
+    # --- the mask
+
+    @torch.no_grad()
+    def initialize(self, sample: Batch) -> None:
+        """As a LinearCoder; with a mask, of the largest weights alone."""
+        if self.mask is not None:
+            self.mask.begin(self.W_dec.master)
+            normalize_rows_(self.W_dec.master)
+        super().initialize(sample)
+
+    def begin_training(self, budget: Budget) -> None:
+        """The mask is re-drawn until 75% of the run are over."""
+        super().begin_training(budget)
+        self._steps = budget.steps
+
+    def before_step(self) -> None:
+        """Take the gradient from masked weights; before a re-drawing, remember it first."""
+        gradient = self.W_dec.master.grad
+        if self.mask is None or gradient is None:
+            return
+        step = int(self.mask.step) + 1
+        if step % self.config.mask_every == 0 and step < ENDS_AFTER * self._steps:
+            self._pull = gradient.clone()
+        gradient.mul_(self.mask.kept)
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Re-draw the mask where it is due."""
+        self._restarted = {}
+        if self.mask is None:
+            return
+        self.mask.step.fill_(step)
+        if self._pull is not None:
+            share = self.mask.share_at(step, self._steps)
+            self._restarted = {"W_dec.weight": self.mask.redraw(self.W_dec.master, self._pull, share)}
+            normalize_rows_(self.W_dec.master)
+            self._pull = None
+
+    def restarted(self) -> Mapping[str, Tensor]:
+        """Weights that were dropped or admitted at this step: their moments belong to another past."""
+        return self._restarted
