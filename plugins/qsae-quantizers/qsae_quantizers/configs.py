@@ -103,7 +103,7 @@ class EwgsConfig(SteConfig):
     """Round as ste does; the gradient grows and shrinks with the rounding error (EWGS: Lee et al., 2021)."""
 
     delta: float = option(
-        1e-3,
+        0.5,
         "share by which the gradient changes per distance between points that w is from w_hat; 0: as ste, "
         "above 2 gradients would change their sign",
         ge=0,

@@ -28,7 +28,7 @@ from qsae_quantizers.twos_complement import TwosComplement
 from qsae_core.errors import ArtifactError, ConfigError
 from qsae_core.parts import Packed
 
-unhurried = settings(deadline=None, max_examples=60)
+unhurried = settings(deadline=None, max_examples=30)
 KINDS = {
     "lsq": (Lsq, LsqConfig),
     "ewgs": (Ewgs, EwgsConfig),
