@@ -177,6 +177,17 @@ class SparseCoder(nn.Module, abc.ABC):
         with torch.no_grad():
             return serving.stored_codes(self)
 
+    def code_levels(self, codes: SparseCodes) -> Tensor | None:
+        """uint8 ``[N]``: the level at which each value of this coder's codes is stored, 0 where it is zero;
+        None where values are float32. Coders with several code quantizers, or whose active latents have one
+        value each, override it."""
+        return serving.code_levels(self, codes)
+
+    def atom_errors(self) -> Tensor | None:
+        """float64 ``[F]``: 1 - cos^2 between each row of ``W_dec`` before and after quantization; None where
+        there is no such matrix, or its float masters were not kept."""
+        return serving.atom_errors(self)
+
     @property
     def norm_out(self) -> Normalization:
         """Normalisation of what is reconstructed: for an autoencoder that of its input."""
@@ -286,7 +297,19 @@ class SparseCoder(nn.Module, abc.ABC):
 
 
 @torch.no_grad()
-def observe(coder: SparseCoder, batch: Batch) -> Observation:
-    """One batch through the coder as a metric sees it; the coder should be in evaluation mode."""
+def observe(coder: SparseCoder, batch: Batch, atom_errors: Tensor | None = None) -> Observation:
+    """One batch through the coder as a metric sees it; the coder should be in evaluation mode.
+
+    Args:
+        atom_errors: ``coder.atom_errors()``, computed once for all batches.
+    """
     codes = coder.encode(batch.x)
-    return Observation(coder.target(batch), coder.decode(codes), codes, coder.atom_norms(), batch.token_ids)
+    return Observation(
+        coder.target(batch),
+        coder.decode(codes),
+        codes,
+        coder.atom_norms(),
+        batch.token_ids,
+        coder.code_levels(codes),
+        atom_errors,
+    )

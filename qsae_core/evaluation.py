@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from qsae_core.coder import SparseCoder, observe
 from qsae_core.data import Batch, DataSource
@@ -21,17 +22,24 @@ def evaluate(
     *,
     n_tokens: int,
     batch_size: int,
+    atom_errors: Tensor | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Evaluation name -> its values, or ``{"unavailable": reason}`` where the data cannot support it.
 
     The coder is put into evaluation mode and left as it was in every other respect.
+
+    Args:
+        atom_errors: what quantization does to its atoms, where the caller knows it of a coder that holds no
+            float masters; None: what the coder itself says.
     """
     was_training = coder.training
     coder.eval()
+    errors = coder.atom_errors() if atom_errors is None else atom_errors
     results: dict[str, dict[str, Any]] = {}
     try:
         for name, evaluation in evaluations.items():
-            context = EvaluationContext(coder, data, make_metrics(), n_tokens, batch_size, str(coder.device))
+            device = str(coder.device)
+            context = EvaluationContext(coder, data, make_metrics(), n_tokens, batch_size, device, errors)
             reason = evaluation.unavailable(context)
             results[name] = {"unavailable": reason} if reason else dict(evaluation.run(context))
     finally:
@@ -47,6 +55,7 @@ def measure_held_out(
     was_training = coder.training
     coder.eval()
     try:
-        return measure(metrics, (observe(coder, batch.to(coder.device)) for batch in batches))
+        errors = coder.atom_errors()
+        return measure(metrics, (observe(coder, batch.to(coder.device), errors) for batch in batches))
     finally:
         coder.train(was_training)

@@ -81,7 +81,7 @@ PART_SLOTS = ("quantizer", "encoder_quantizer", "code_quantizer", "activation", 
 LIST_SLOTS = {"metrics": "metric", "evaluate": "evaluation", "trackers": "tracker"}
 """Places that take any number of components: config key -> kind."""
 LIST_DEFAULTS: dict[str, tuple[str, ...]] = {
-    "metrics": ("reconstruction", "sparsity"),
+    "metrics": ("reconstruction", "sparsity", "rate", "kappa"),
     "evaluate": ("reconstruction", "loss-recovered"),
     "trackers": (),
 }

@@ -33,6 +33,12 @@ class Observation(NamedTuple):
     """float ``[F]``: norm of each decoder row."""
     token_ids: Tensor | None = None
     """int ``[B]``: the token behind each vector, where there is one."""
+    levels: Tensor | None = None
+    """uint8 ``[N]``: the level at which each entry's value is stored, 0 where it is zero; None where values
+    are stored as float32."""
+    atom_errors: Tensor | None = None
+    """float64 ``[F]``: 1 - cos^2 between each decoder row before and after quantization, 0 where nothing is
+    quantized; None where the rows before it are not known."""
 
 
 class Metric(abc.ABC):
@@ -91,6 +97,7 @@ class EvaluationContext:
         n_tokens: how many held-out tokens to use.
         batch_size: rows per batch.
         device: where the coder lives.
+        atom_errors: what metrics see as ``Observation.atom_errors``.
     """
 
     coder: SparseCoder
@@ -99,13 +106,14 @@ class EvaluationContext:
     n_tokens: int
     batch_size: int
     device: str
+    atom_errors: Tensor | None = None
 
     def observations(self) -> Iterator[Observation]:
         """Held-out batches passed through the coder, without gradient, up to ``n_tokens`` tokens."""
         from qsae_core.coder import observe
 
         for batch in self.data.held_out(self.n_tokens, self.batch_size):
-            yield observe(self.coder, batch.to(self.device))
+            yield observe(self.coder, batch.to(self.device), self.atom_errors)
 
 
 class Evaluation(abc.ABC):

@@ -1,17 +1,25 @@
-"""What users of a trained coder ask for beside codes: float atoms, packed numbers. Shapes: F latents."""
+"""What is asked of a trained coder beside codes: float atoms, packed numbers, what rounding does to atoms.
+
+Shapes: F latents, D width, N entries.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
+from qsae_core.codes import SparseCodes
 from qsae_core.errors import ArtifactError, ConfigError
+from qsae_core.quantized_values import QuantizedValues
 from qsae_core.tensor_files import read_tensor
 
 if TYPE_CHECKING:
     from qsae_core.coder import SparseCoder
     from qsae_core.parts import Lookup
+
+ROWS_AT_ONCE = 4096
 
 
 def float_dictionary(coder: SparseCoder) -> Tensor:
@@ -20,22 +28,63 @@ def float_dictionary(coder: SparseCoder) -> Tensor:
     Raises:
         ArtifactError: if they were not kept.
     """
-    decoder = coder.decoder_matrix()
-    if decoder.weight is not None:
-        weight = decoder.before_quantization(decoder.weight.detach())
-    elif decoder.quantizer.is_identity:
-        weight = decoder()
-    elif coder.masters_file is not None and coder.masters_file.exists():
-        file = coder.masters_file
-        rows = decoder.read_before_quantization(lambda part: read_tensor(file, f"W_dec.{part}"))
-        weight = rows[: decoder.shape[0]].to(coder.device)
-    else:
+    weight = _float_rows(coder)
+    if weight is None:
         raise ArtifactError(
             "the atoms before quantization are not in this artifact, only the packed ones",
             allowed="dictionary(quantized=True)",
             next="train with --save-float, which keeps them in masters.safetensors",
         )
     return coder.norm_out.inverse_direction(weight)
+
+
+def _float_rows(coder: SparseCoder) -> Tensor | None:
+    """``[F, D]``: the decoder before quantization, in the normalised space; None where it was not kept."""
+    decoder = coder.decoder_matrix()
+    if decoder.weight is not None:
+        return decoder.before_quantization(decoder.weight.detach())
+    if decoder.quantizer.is_identity:
+        return decoder()
+    if coder.masters_file is not None and coder.masters_file.exists():
+        file = coder.masters_file
+        rows = decoder.read_before_quantization(lambda part: read_tensor(file, f"W_dec.{part}"))
+        return rows[: decoder.shape[0]].to(coder.device)
+    return None
+
+
+@torch.no_grad()
+def atom_errors(coder: SparseCoder) -> Tensor | None:
+    """float64 ``[F]``; see ``SparseCoder.atom_errors``. Cosines are those of the data's space."""
+    decoder = coder.matrices().get("W_dec")
+    if decoder is None:
+        return None
+    if decoder.quantizer.is_identity:
+        return torch.zeros(decoder.shape[0], dtype=torch.float64)
+    weight = _float_rows(coder)
+    return None if weight is None else squared_sines(weight, decoder())
+
+
+def squared_sines(a_FD: Tensor, b_FD: Tensor) -> Tensor:
+    """float64 ``[F]``, on the CPU: 1 - cos^2 between rows; 1 where one of the two is zero, and 0 where both
+    are."""
+    found = []
+    for a, b in zip(a_FD.split(ROWS_AT_ONCE), b_FD.split(ROWS_AT_ONCE), strict=True):
+        a, b = a.double(), b.double()
+        inner, squares = (a * b).sum(1).square(), a.square().sum(1) * b.square().sum(1)
+        both_zero = (a == 0).all(1) & (b == 0).all(1)
+        found.append(torch.where(squares > 0, 1 - inner / squares, 1.0 - both_zero.double()).clamp_min(0))
+    return torch.cat(found).cpu()
+
+
+def code_levels(coder: SparseCoder, codes: SparseCodes) -> Tensor | None:
+    """uint8 ``[N]``; see ``SparseCoder.code_levels``."""
+    found = [m.quantizer for m in coder.modules() if isinstance(m, QuantizedValues)]
+    quantizers = [quantizer for quantizer in found if not quantizer.is_identity]
+    if not quantizers:
+        return None
+    if len(found) > 1 or quantizers[0].n_latents != codes.n_latents:
+        raise NotImplementedError(f"{type(coder).__name__} has several code quantizers; override code_levels")
+    return quantizers[0].pack(codes.values, codes.indices)
 
 
 def stored_codes(coder: SparseCoder) -> Lookup:

@@ -263,5 +263,6 @@ class _TrainingRun:
                 lambda: list(compose_metrics(self.config, registry).values()),
                 n_tokens=self.config.train.eval_tokens,
                 batch_size=self.config.train.batch_size,
+                atom_errors=coder.atom_errors(),  # the one that was trained has its masters still
             ),
         }

@@ -30,6 +30,7 @@ from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.sparsity import expect_well_formed
 from qsae_core.conformance.subject import Subject
 from qsae_core.data import Batch
+from qsae_core.measures import Observation
 
 RULES = Rules()
 FEW = 3
@@ -174,7 +175,10 @@ def _use(coder: SparseCoder, batch: Batch, what: str) -> None:
         getattr(coder, what)(batch.x)
 
 
-@RULES.each_case("observation", "atom_norms gives [F] norms of atoms(), and a metric can observe the coder.")
+@RULES.each_case(
+    "observation",
+    "atom_norms gives the norms of atoms(), code_levels levels of values; a metric can observe.",
+)
 def _observation(subject: Subject, case: Case) -> None:
     coder, batch = trained(subject, case, built(subject, Variant(case, {})))
     observation = observe(coder, batch)
@@ -189,3 +193,17 @@ def _observation(subject: Subject, case: Case) -> None:
         torch.allclose(atoms.flatten(1).norm(dim=1), norms, rtol=1e-4, atol=1e-6),
         "atom_norms are not the norms of the rows of atoms().",
     )
+    _expect_levels(observation)
+
+
+def _expect_levels(observation: Observation) -> None:
+    codes, levels = observation.codes, observation.levels
+    if levels is None:
+        return
+    expect(levels.dtype is torch.uint8, f"code_levels gives {levels.dtype}, not uint8.")
+    expect(levels.shape == codes.values.shape, f"code_levels has shape {list(levels.shape)}, not [N].")
+    expect(torch.equal(levels != 0, codes.active), "code_levels is not 0 exactly where values are.")
+    keys, first = torch.unique(codes.indices.long() * 256 + levels, return_inverse=True)
+    of_key = torch.empty(len(keys), dtype=codes.values.dtype)
+    of_key[first] = codes.values
+    expect(torch.equal(of_key[first], codes.values), "one level of one latent stands for different values.")

@@ -36,7 +36,14 @@ def stream(perfect: bool = False, constant: bool = False) -> Observation:
     codes = SparseCodes.from_dense(dense)
     norms = torch.rand(N_LATENTS, generator=generator) + 0.5
     ids = torch.randint(0, VOCABULARY, (TOKENS,), generator=generator)
-    return Observation(target, target.clone() if perfect else target + 0.3 * noise, codes, norms, ids)
+    errors = torch.rand(N_LATENTS, generator=generator, dtype=torch.float64)
+    reconstruction = target.clone() if perfect else target + 0.3 * noise
+    return Observation(target, reconstruction, codes, norms, ids, _levels(codes), errors)
+
+
+def _levels(codes: SparseCodes) -> Tensor:
+    """uint8 ``[N]``: values in steps of 0.25, 0 where they are zero."""
+    return (codes.values / 0.25).ceil().to(torch.uint8)
 
 
 def split(whole: Observation, sizes: tuple[int, ...]) -> list[Observation]:
@@ -52,8 +59,15 @@ def split(whole: Observation, sizes: tuple[int, ...]) -> list[Observation]:
             whole.codes.n_latents,
         )
         ids = None if whole.token_ids is None else whole.token_ids[rows]
+        levels = None if whole.levels is None else whole.levels[first:last]
         parts.append(
-            Observation(whole.target[rows], whole.reconstruction[rows], codes, whole.atom_norms, ids)
+            whole._replace(
+                target=whole.target[rows],
+                reconstruction=whole.reconstruction[rows],
+                codes=codes,
+                token_ids=ids,
+                levels=levels,
+            )
         )
         start += size
     return parts
@@ -113,8 +127,10 @@ def _undefined(subject: Subject, case: Case) -> None:
         "a target without variance, met exactly": [stream(perfect=True, constant=True)],
         "a reconstruction of zeros": [zero],
         "a target of zeros": [zero._replace(target=zero.reconstruction)],
-        "codes without an active latent": [stream()._replace(codes=silent)],
+        "codes without an active latent": [stream()._replace(codes=silent, levels=_levels(silent))],
         "no token ids": [stream()._replace(token_ids=None)],
+        "values that no quantizer serves": [stream()._replace(levels=None)],
+        "atoms whose masters are not known": [stream()._replace(atom_errors=None)],
     }.items():
         values = measured(built(subject, case), batches)
         _expect_finite(values, what)
@@ -167,7 +183,8 @@ def _batch_size(subject: Subject, case: Case) -> None:
 def _padding(subject: Subject, case: Case) -> None:
     left_out = set(subject.declares("batch_dependent", ()))
     expected = measured(built(subject, case), [stream()])
-    padded = stream()._replace(codes=_every_latent(stream().codes))
+    codes = _every_latent(stream().codes)
+    padded = stream()._replace(codes=codes, levels=_levels(codes))
     values = measured(built(subject, case), [padded])
     for defined in (expected, values):
         for name in left_out:

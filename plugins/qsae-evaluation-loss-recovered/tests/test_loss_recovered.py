@@ -84,7 +84,7 @@ class Function(SparseCoder):
     """A coder that reconstructs x as ``function(x)``, from latents for its positive and negative parts."""
 
     def __init__(self, function: Callable[[Tensor], Tensor], width: int, layers_in: int = 1) -> None:
-        parts = Parts(*[cast(Any, None)] * 4)
+        parts = Parts(*[cast(Any, None)] * len(Parts._fields))
         super().__init__(CoderConfig(n_latents=2 * width), CoderShape(width, width, layers_in), parts)
         self.function = function
         self.seen: list[int] = []

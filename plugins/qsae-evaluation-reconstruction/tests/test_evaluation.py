@@ -47,8 +47,14 @@ class AlwaysOne:
     def decode(self, codes: SparseCodes) -> Tensor:
         return torch.ones(codes.batch_size, 2)
 
+    def target(self, batch: Batch) -> Tensor:
+        return batch.y
+
     def atom_norms(self) -> Tensor:
         return torch.ones(1)
+
+    def code_levels(self, codes: SparseCodes) -> None:
+        return None
 
 
 def held_out(n_tokens: int, batch_size: int) -> Iterator[Batch]:
