@@ -58,7 +58,7 @@ def _describe(run: Any) -> dict[str, Any]:
 
 
 def _row(entry: dict[str, Any]) -> list[Any]:
-    from qsae_cli.summary import values_of
+    from qsae_core.results import values_of
 
     coder = entry["sae"] or entry["transcoder"]
     label = f"{coder} ({entry['quantizer']})" if entry["quantizer"] else coder

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qsae_cli.output import print_table
+from qsae_core.results import values_of
 
 HEADINGS = (
     ("fvu", "FVU>", "{:.4f}"),
@@ -42,14 +43,6 @@ def print_coders(rows: Sequence[tuple[str, Mapping[str, Any]]], title: str) -> N
             ]
         )
     print_table(columns, cells, title=title)
-
-
-def values_of(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """All evaluations' values of a coder in one mapping."""
-    merged: dict[str, Any] = {}
-    for values in entry["evaluations"].values():
-        merged |= {name: value for name, value in values.items() if name != "unavailable"}
-    return merged
 
 
 def unavailable(entry: Mapping[str, Any]) -> list[str]:

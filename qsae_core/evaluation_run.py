@@ -5,17 +5,24 @@ from __future__ import annotations
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 from qsae_core import artifact
 from qsae_core.coder import SparseCoder
 from qsae_core.compose import compose_data, compose_evaluations, compose_metrics
 from qsae_core.data import DataSource
 from qsae_core.errors import DataError
 from qsae_core.evaluation import evaluate
-from qsae_core.run_setup import resolve_device, shape_of
+from qsae_core.kinds import LIST_DEFAULTS
+from qsae_core.run_config import RunConfig
+from qsae_core.run_setup import FLOAT_TWIN, resolve_device, shape_of
+from qsae_core.serving import squared_sines
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
-    from qsae_core.run_config import RunConfig
+
+DECODER = "W_dec"
 
 
 def evaluate_artifact(
@@ -29,8 +36,12 @@ def evaluate_artifact(
 ) -> dict[str, Any]:
     """Load the coder at ``path`` and run the config's evaluations on the config's data.
 
+    Metrics learn what quantization does to the atoms from its float masters, or, where these were not kept,
+    from the atoms of the float twin beside it.
+
     Returns:
-        ``model`` and ``layer`` of the data, the artifact's measurements, and evaluation name -> values.
+        ``model`` and ``layer`` of the data, the artifact's measurements, evaluation name -> values, and
+        ``atom_errors_from``: ``masters``, ``float twin`` or None.
 
     Raises:
         DataError: if the data's width is not the coder's.
@@ -40,6 +51,7 @@ def evaluate_artifact(
     folder = artifact.artifact_folder(path)
     coder = artifact.load(folder, device=device, registry=registry)
     data = compose_data(config, registry, device=device)
+    errors, errors_from = _atom_errors(coder, folder, registry)
     try:
         _check_widths(coder, data, folder)
         values = evaluate(
@@ -49,6 +61,7 @@ def evaluate_artifact(
             lambda: list(compose_metrics(config, registry).values()),
             n_tokens=n_tokens or config.train.eval_tokens,
             batch_size=batch_size or config.train.batch_size,
+            atom_errors=errors,
         )
         return {
             "path": str(folder),
@@ -56,9 +69,35 @@ def evaluate_artifact(
             "layer": data.layer,
             "artifact": artifact.measurements(coder, folder),
             "evaluations": values,
+            "atom_errors_from": errors_from,
         }
     finally:
         data.close()
+
+
+def recorded_config(folder: pathlib.Path, registry: Registry) -> RunConfig:
+    """The configuration that an artifact was trained with, and every default metric that is installed."""
+    tree = dict(artifact.read_description(folder)["config"])
+    chosen = [entry["use"] for entry in tree["metrics"]]
+    installed = registry.names("metric")
+    more = [name for name in LIST_DEFAULTS["metrics"] if name in installed and name not in chosen]
+    tree["metrics"] = [*tree["metrics"], *({"use": name} for name in more)]
+    return RunConfig.from_dict(tree, registry, str(folder / artifact.DESCRIPTION))
+
+
+@torch.no_grad()
+def _atom_errors(
+    coder: SparseCoder, folder: pathlib.Path, registry: Registry
+) -> tuple[Tensor | None, str | None]:
+    """``SparseCoder.atom_errors``, or the same against the float twin's atoms; and which of the two."""
+    errors = coder.atom_errors()
+    if errors is not None:
+        return errors, "masters"
+    twin = folder.parent / FLOAT_TWIN
+    if DECODER not in coder.matrices() or not (twin / artifact.DESCRIPTION).is_file():
+        return None, None
+    float_atoms = artifact.load(twin, device=str(coder.device), registry=registry).atoms()
+    return squared_sines(float_atoms, coder.atoms()), "float twin"
 
 
 def _check_widths(coder: SparseCoder, data: DataSource, folder: pathlib.Path) -> None:

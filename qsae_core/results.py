@@ -94,7 +94,7 @@ def run_path(config: RunConfig, model_name: str, layer: str, steps: int) -> path
     """Where a run's results go."""
     coder = config.coder.use
     model_type = config.run.name or f"{coder}-{model_name}"
-    return pathlib.Path(config.run.out) / _slug(model_type) / _slug(layer) / str(steps)
+    return pathlib.Path(config.run.out) / slug(model_type) / slug(layer) / str(steps)
 
 
 def open_run(config: RunConfig, path: pathlib.Path, data_record: dict[str, Any]) -> Run:
@@ -159,6 +159,14 @@ def find_runs(out: pathlib.Path) -> Iterator[Run]:
         yield Run(config_file.parent)
 
 
+def values_of(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """All evaluations' values of a coder's entry of ``metrics.json`` in one mapping."""
+    merged: dict[str, Any] = {}
+    for values in entry["evaluations"].values():
+        merged |= {name: value for name, value in values.items() if name != "unavailable"}
+    return merged
+
+
 def now() -> str:
     """The time in ISO 8601, UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -177,5 +185,6 @@ def git_state() -> dict[str, Any] | None:
         return None
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """The text as a folder's name: lower case, and dashes for what does not belong there."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.").lower() or "run"

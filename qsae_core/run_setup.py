@@ -16,6 +16,8 @@ from qsae_core.run_config import Block, RunConfig
 if TYPE_CHECKING:
     from qsae_core.plugins import Plugins
 
+FLOAT_TWIN = "float_twin"
+"""What a run calls the coder that it trains beside a quantized one."""
 QUANTIZER_SLOTS = ("quantizer", "encoder_quantizer", "code_quantizer")
 
 

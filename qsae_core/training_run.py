@@ -26,14 +26,14 @@ from qsae_core.interrupt import Interrupt
 from qsae_core.prefetch import BatchReader, batches_ahead
 from qsae_core.results import Run, now, open_run, run_path
 from qsae_core.run_config import RunConfig
-from qsae_core.run_setup import float_twin, resolve_device, shape_of
+from qsae_core.run_setup import FLOAT_TWIN, float_twin, resolve_device, shape_of
 from qsae_core.trainer import Trainer
 from qsae_core.watcher import Watcher
 
 if TYPE_CHECKING:
     from qsae_core.plugins import Plugins
 
-MAIN, TWIN = "coder", "float_twin"
+MAIN, TWIN = "coder", FLOAT_TWIN
 
 
 def train(config: RunConfig, plugins: Plugins, watcher: Watcher) -> Run:

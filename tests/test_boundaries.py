@@ -139,7 +139,17 @@ def test_every_package_of_core_is_installed():
 # --- torch
 
 
-LIGHT_COMMANDS = ("main", "list_plugins", "describe", "new_plugin", "train", "evaluate", "runs", "check")
+LIGHT_COMMANDS = (
+    "main",
+    "list_plugins",
+    "describe",
+    "new_plugin",
+    "train",
+    "evaluate",
+    "compare",
+    "runs",
+    "check",
+)
 """Modules of the command line: torch is imported where a command does its work, if at all."""
 
 

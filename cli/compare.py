@@ -1,0 +1,164 @@
+"""``qsae compare``: what trained coders cost in bits and in fidelity, side by side; or of a whole sweep."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qsae_cli.choice_options import Scope, set_layer
+from qsae_cli.output import json_option, print_json, print_table
+from qsae_core.errors import ConfigError
+from qsae_core.plugins import load_plugins
+
+if TYPE_CHECKING:
+    from qsae_core.measured import Measured
+    from qsae_core.plugins import Plugins
+    from qsae_core.registry import Registry
+    from qsae_core.sweep import Planned
+
+PATH = click.Path(path_type=pathlib.Path)
+
+
+@click.command()
+@click.argument("paths", metavar="[RUN]...", nargs=-1, type=PATH)
+@click.option(
+    "--sweep", metavar="FILE", type=PATH, help="Train what this file asks for and is not there yet."
+)
+@click.option("--dry-run", is_flag=True, help="With --sweep: say what would be trained, and train nothing.")
+@click.option(
+    "--out", metavar="DIR", type=PATH, help="With --sweep: where its runs go.  [default: the file's]"
+)
+@click.option(
+    "--set",
+    "changes",
+    metavar="PLACE.OPTION=VALUE",
+    multiple=True,
+    help="With --sweep: change an option of every run; VALUE is YAML. Repeatable.",
+)
+@click.option(
+    "--baseline",
+    "baselines",
+    metavar="RUN",
+    multiple=True,
+    type=PATH,
+    help="Compare with this run; once for each seed.  [default: each run's float twin, or the float run of "
+    "the same configuration]",
+)
+@click.option("--by-seed", is_flag=True, help="A row for each seed, instead of mean and spread.")
+@click.option("--evaluate", "again", is_flag=True, help="Measure again, each on its run's held-out data.")
+@click.option("--tokens", type=click.IntRange(min=1), help="With --evaluate: held-out tokens to use.")
+@click.option("--device", default="auto", show_default=True, help="With --evaluate: auto, cpu, cuda, cuda:N.")
+@click.option("--csv", "csv_file", metavar="FILE", type=PATH, help="Also write every column to a CSV file.")
+@click.option("--plot", metavar="FILE", type=PATH, help="Also draw FVU against bits and bytes; .png or .svg.")
+@json_option
+def compare(
+    paths: tuple[pathlib.Path, ...],
+    sweep: pathlib.Path | None,
+    dry_run: bool,
+    out: pathlib.Path | None,
+    changes: tuple[str, ...],
+    baselines: tuple[pathlib.Path, ...],
+    by_seed: bool,
+    again: bool,
+    tokens: int | None,
+    device: str,
+    csv_file: pathlib.Path | None,
+    plot: pathlib.Path | None,
+    as_json: bool,
+) -> None:
+    """Put trained coders side by side: runs, their float twins, and folders with coder.json.
+
+    Runs that differ in their seed alone are one row. Values are those of each run's metrics.json, unless
+    --evaluate measures again. --sweep FILE first trains every combination that the file asks for.
+    """
+    from qsae_cli import comparison_plot
+
+    if plot is not None:
+        comparison_plot.check(plot)  # before anything is trained
+    _check_options(paths, sweep, again, {"dry-run": dry_run, "out": out, "set": changes}, tokens)
+    plugins = load_plugins()
+    if sweep is not None:
+        from qsae_core.sweep import read_sweep
+
+        layer = set_layer(changes, Scope()) if changes else None
+        plan = read_sweep(sweep, plugins.registry, layer, out)
+        if dry_run:
+            _print_plan(plan, as_json)
+            return
+        paths = (*paths, *_train(plan, plugins))
+    from qsae_cli import comparison_table
+    from qsae_core.comparison import rows
+    from qsae_core.measured import read
+
+    measured = read(paths, plugins.registry)
+    rivals = read(baselines, plugins.registry) if baselines else []
+    rivals = [m for m in rivals if m.name == "coder"]
+    if again:
+        measured = _measure_again([*measured, *rivals], plugins.registry, tokens, device)
+        measured, rivals = measured[: len(measured) - len(rivals)], measured[len(measured) - len(rivals) :]
+    found, left_out = rows(measured, rivals, by_seed=by_seed)
+    for sentence in left_out:
+        click.echo(f"qsae: note: {sentence}", err=True)
+    if csv_file is not None:
+        comparison_table.write_csv(found, csv_file)
+    if plot is not None:
+        comparison_plot.draw(found, plot)
+    if as_json:
+        print_json(comparison_table.records(found))
+    else:
+        comparison_table.show(found)
+
+
+def _check_options(
+    paths: tuple[pathlib.Path, ...],
+    sweep: pathlib.Path | None,
+    again: bool,
+    of_sweep: dict[str, Any],
+    tokens: int | None,
+) -> None:
+    if not paths and sweep is None:
+        raise ConfigError("there is nothing to compare", allowed="RUN..., --sweep FILE", next="qsae runs")
+    given = [name for name, value in of_sweep.items() if value]
+    if given and sweep is None:
+        raise ConfigError(f"--{given[0]} is about a sweep, and there is none", where=f"--{given[0]}")
+    if tokens and not again:
+        raise ConfigError("nothing is measured without --evaluate", where="--tokens", next="add --evaluate")
+
+
+def _print_plan(plan: list[Planned], as_json: bool) -> None:
+    entries = [{"name": p.name, "state": p.state, "steps": p.config.train.n_steps} for p in plan]
+    if as_json:
+        print_json(entries)
+        return
+    print_table(["run", "state", "steps>"], [list(entry.values()) for entry in entries])
+    todo = sum(p.state != "finished" for p in plan)
+    click.echo(f"{todo} of {len(plan)} runs would be trained; they go to {plan[0].config.run.out}")
+
+
+def _train(plan: list[Planned], plugins: Plugins) -> list[pathlib.Path]:
+    """Train what is not finished; the paths of all runs."""
+    from qsae_cli.progress import make_watcher
+    from qsae_core.training_run import train
+
+    paths = []
+    for number, planned in enumerate(plan, 1):
+        if planned.there is not None and planned.state == "finished":
+            paths.append(planned.there.path)
+            continue
+        click.echo(f"run {number} of {len(plan)}: {planned.name}", err=True)
+        paths.append(train(planned.config, plugins, make_watcher()).path)
+    return paths
+
+
+def _measure_again(
+    measured: list[Measured], registry: Registry, tokens: int | None, device: str
+) -> list[Measured]:
+    from qsae_core.measured import measure_again
+
+    done = []
+    for m in measured:
+        click.echo(f"evaluating {m.folder}", err=True)
+        done.append(measure_again(m, registry, n_tokens=tokens, device=device))
+    return done

@@ -1,0 +1,224 @@
+"""Measured coders side by side: seeds of one configuration in one row, differences to a float baseline."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qsae_core.config_layers import RECORD_KEYS
+from qsae_core.kinds import CODER_SLOTS
+from qsae_core.measured import DECODER, ENCODER, Measured
+from qsae_core.run_setup import FLOAT_TWIN, QUANTIZER_SLOTS
+
+EQUAL_L0 = 0.03
+"""Codes whose mean numbers of active latents differ by more than this share are not compared at equal L0."""
+COLUMNS = {
+    "bits_decoder": "bits stored per weight of the decoder",
+    "bits_encoder": "bits stored per weight of the encoder",
+    "bits_whole": "bits on disk per weight, everything counted",
+    "bytes": "bytes of the artifact's files",
+    "times_smaller": "how many times smaller than the same coder in float32",
+    "l0": "active latents per token",
+    "bits_per_token": "bits per token of the code, support and values",
+    "bits_support": "bits per token of which latents are active",
+    "bits_per_value": "bits of an active latent's value; 32 where values are not quantized",
+    "fvu": "fraction of variance unexplained",
+    "delta_fvu_points": "FVU minus the baseline's, in points (hundredths)",
+    "predicted_delta_fvu_points": "kappa times weight error, in points: what rounding alone should add",
+    "kappa": "energy that goes through the atoms, as a share of the variance",
+    "weight_error": "1 - cos^2 between atoms before and after quantization, weighted by energy",
+    "delta_ce": "cross-entropy with the coder in the language model, minus that without, in nats per token",
+    "ce_recovered": "share of zero ablation's damage to the cross-entropy that is avoided",
+    "dead_fraction": "share of latents that never fire on the held-out data",
+}
+"""What a row gives, with what it means."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration: the mean over its seeds, and their spread.
+
+    Attributes:
+        label: what it is called, and what tells it from rows of the same name.
+        members: its coders, one for each seed.
+        mean: column -> mean; None where a member lacks the value.
+        std: column -> sample standard deviation; None for fewer than two members.
+        baseline: label-free description of what it is compared with (paths); empty where there is nothing.
+        equal_l0: whether its L0 is that of its baseline, to ``EQUAL_L0``; None where there is none.
+    """
+
+    label: str
+    members: tuple[Measured, ...]
+    mean: Mapping[str, float | None]
+    std: Mapping[str, float | None]
+    baseline: tuple[str, ...]
+    equal_l0: bool | None
+
+    @property
+    def is_float(self) -> bool:
+        """Whether nothing in it is quantized."""
+        return self.members[0].is_float
+
+    @property
+    def errors_from(self) -> tuple[str, ...]:
+        """What the predictions of its members rest on."""
+        return tuple(sorted({m.errors_from for m in self.members if m.errors_from}))
+
+
+def rows(
+    measured: Sequence[Measured], baseline: Sequence[Measured] = (), *, by_seed: bool = False
+) -> tuple[list[Row], list[str]]:
+    """The rows of a comparison, and sentences about coders that were left out.
+
+    The baseline of a coder is, in this order: the coder of its seed among ``baseline`` (the mean of all of
+    them where there is none of its seed); the float twin of its own run; the float coder of its seed, among
+    those compared, whose configuration is the same but for quantizers. A float coder that is nobody's rival
+    in ``baseline`` has none.
+
+    Args:
+        by_seed: a row for each coder, instead of one for all seeds of a configuration.
+    """
+    groups, left_out = _groups(measured, by_seed)
+    labels = _labels(groups, by_seed)
+    found = []
+    for label, members in zip(labels, groups, strict=True):
+        rivals = [_baseline(m, measured, baseline) for m in members]
+        values = [_values(m, rival) for m, rival in zip(members, rivals, strict=True)]
+        mean = {c: _mean([v[c] for v in values]) for c in COLUMNS}
+        std = {c: _std([v[c] for v in values]) for c in COLUMNS}
+        paths = tuple(str(r.folder) for rival in rivals for r in rival)
+        equal = _equal_l0(mean["l0"], _mean([_average(rival, "l0") for rival in rivals]))
+        found.append(Row(label, tuple(members), mean, std, paths, equal))
+    return found, left_out
+
+
+# --- which coders belong together
+
+
+def _groups(measured: Sequence[Measured], by_seed: bool) -> tuple[list[list[Measured]], list[str]]:
+    groups: dict[str, list[Measured]] = {}
+    left_out = []
+    for m in measured:
+        key = json.dumps(_essence(m), sort_keys=True)
+        members = groups.setdefault(f"{key} {m.seed}" if by_seed else key, [])
+        same = next((other for other in members if other.seed == m.seed), None)
+        if same is None:
+            members.append(m)
+        elif m.name != FLOAT_TWIN:  # twins of one size are trained alike beside every quantized coder
+            left_out.append(f"{m.folder} is left out: same configuration and seed as {same.folder}")
+    return list(groups.values()), left_out
+
+
+def _essence(m: Measured) -> dict[str, Any]:
+    """Its configuration without what does not change the coder: places, trackers, what is measured, seed."""
+    skip = {*RECORD_KEYS, "run", "trackers", "metrics", "evaluate"}
+    return {section: block for section, block in m.config.items() if section not in skip}
+
+
+def _without_quantizers(m: Measured) -> dict[str, Any]:
+    """Its essence without what only quantized coders depend on."""
+    kept = {section: block for section, block in _essence(m).items() if section not in QUANTIZER_SLOTS}
+    for section in (*CODER_SLOTS, "train"):
+        if section in kept:
+            skip = {"rotate", "quantize_after", "freeze_decoder_after"}
+            kept[section] = {k: v for k, v in kept[section].items() if k not in skip}
+    return kept
+
+
+# --- what a row is compared with
+
+
+def _baseline(m: Measured, measured: Sequence[Measured], chosen: Sequence[Measured]) -> list[Measured]:
+    if chosen:
+        if any(m.folder.resolve() == c.folder.resolve() for c in chosen):
+            return []
+        return [c for c in chosen if c.seed == m.seed] or list(chosen)
+    if m.is_float:
+        return []
+    twin = [c for c in measured if c.name == FLOAT_TWIN and c.run is not None and c.run == m.run]
+    if twin:
+        return twin
+    essence = _without_quantizers(m)
+    alike = (c for c in measured if c.is_float and c.seed == m.seed and _without_quantizers(c) == essence)
+    first = next(alike, None)
+    return [first] if first else []
+
+
+def _values(m: Measured, rival: Sequence[Measured]) -> dict[str, float | None]:
+    values: dict[str, float | None] = {column: m.values.get(column) for column in COLUMNS}
+    n_weights = sum(m.sizes.values())
+    fvu, before = values["fvu"], _average(rival, "fvu")
+    predicted = m.values.get("predicted_delta_fvu")
+    return values | {
+        "bits_decoder": m.bits(DECODER),
+        "bits_encoder": m.bits(ENCODER),
+        "bits_whole": 8 * m.artifact["bytes"] / n_weights if n_weights else None,
+        "bytes": float(m.artifact["bytes"]),
+        "times_smaller": m.artifact["times_smaller"],
+        "delta_fvu_points": None if fvu is None or before is None else 100 * (fvu - before),
+        "predicted_delta_fvu_points": None if predicted is None or m.is_float else 100 * predicted,
+    }
+
+
+def _average(coders: Sequence[Measured], name: str) -> float | None:
+    return _mean([c.values.get(name) for c in coders])
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    defined = [v for v in values if v is not None]
+    return statistics.fmean(defined) if defined and len(defined) == len(values) else None
+
+
+def _std(values: Sequence[float | None]) -> float | None:
+    defined = [v for v in values if v is not None]
+    return statistics.stdev(defined) if len(defined) == len(values) > 1 else None
+
+
+def _equal_l0(l0: float | None, baseline: float | None) -> bool | None:
+    return abs(l0 - baseline) <= EQUAL_L0 * baseline if l0 is not None and baseline else None
+
+
+# --- what rows are called
+
+
+def _labels(groups: Sequence[Sequence[Measured]], by_seed: bool) -> list[str]:
+    """The run's name without its seed, or the coder's; rows of one name also say in what they differ."""
+    names = [_name(members[0]) for members in groups]
+    flat = [dict(_flatten(_essence(members[0]))) for members in groups]
+    labels = []
+    for name, own, members in zip(names, flat, groups, strict=True):
+        alike = [f for n, f in zip(names, flat, strict=True) if n == name]
+        differing = [k for k in own if any(f.get(k) != own[k] for f in alike)]
+        parts = [f"{_short(k)}={own[k]}" for k in differing]
+        parts += [f"seed={members[0].seed}"] if by_seed else []
+        labels.append(f"{name} ({', '.join(parts)})" if parts else name)
+    return labels
+
+
+def _name(m: Measured) -> str:
+    if m.name == FLOAT_TWIN:
+        return "float twin"
+    if m.run is None:
+        return m.folder.name
+    given = m.config["run"].get("name")
+    if given:
+        return str(given).removesuffix(f"-seed{m.seed}")
+    quantizer = m.config.get("quantizer", {}).get("use")
+    return f"{m.coder} ({quantizer})" if quantizer else m.coder
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", json.dumps(value) if isinstance(value, list) else value
+
+
+def _short(key: str) -> str:
+    """``sae.n_latents`` -> ``n_latents``; a part's name keeps its slot: ``quantizer``."""
+    slot, _, option = key.rpartition(".")
+    return slot if option == "use" else option if slot in (*CODER_SLOTS, "train") else key

@@ -1,0 +1,156 @@
+"""Trained coders with what was measured on them, as comparisons read them from disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from qsae_core import artifact
+from qsae_core.errors import ArtifactError
+from qsae_core.evaluation_run import evaluate_artifact, recorded_config
+from qsae_core.files import read_json
+from qsae_core.kinds import CODER_SLOTS, SLOTS
+from qsae_core.results import Run, values_of
+from qsae_core.run_setup import QUANTIZER_SLOTS
+
+if TYPE_CHECKING:
+    from qsae_core.registry import Registry
+
+DECODER, ENCODER = "W_dec", "W_enc"
+"""How the names of a coder's decoder and encoder matrices begin."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A coder on disk and its measurements.
+
+    Attributes:
+        folder: where its ``coder.json`` is.
+        run: the folder of its training run; None for an artifact that stands by itself.
+        name: what its run calls it: ``coder``, ``float_twin``.
+        config: the configuration that it was trained with, as in ``coder.json``.
+        sizes: matrix -> how many weights it has.
+        artifact: what ``artifact.measurements`` gave.
+        values: all evaluations' values by name; empty where nothing was measured.
+        errors_from: what ``weight_error`` compares its atoms with: ``masters`` (its own) or ``float twin``;
+            None where that is not known.
+    """
+
+    folder: pathlib.Path
+    run: pathlib.Path | None
+    name: str
+    config: Mapping[str, Any]
+    sizes: Mapping[str, int]
+    artifact: Mapping[str, Any]
+    values: Mapping[str, Any]
+    errors_from: str | None = None
+
+    @property
+    def seed(self) -> int:
+        """The seed of its run."""
+        return int(self.config["run"]["seed"])
+
+    @property
+    def coder(self) -> str:
+        """The SAE's or transcoder's name."""
+        return str(next(self.config[slot]["use"] for slot in CODER_SLOTS if slot in self.config))
+
+    @property
+    def is_float(self) -> bool:
+        """Whether no slot has a quantizer."""
+        used = {slot: self.config[slot]["use"] for slot in QUANTIZER_SLOTS if slot in self.config}
+        return all(use == SLOTS[slot].default for slot, use in used.items())
+
+    def bits(self, prefix: str = "") -> float | None:
+        """Bits per weight of the matrices whose names begin so; None where there is none."""
+        found = {n: size for n, size in self.sizes.items() if n.startswith(prefix)}
+        stored = self.artifact["bits_per_weight"]
+        if not found or not stored.keys() >= found.keys():
+            return None
+        return float(sum(stored[n] * size for n, size in found.items()) / sum(found.values()))
+
+
+def read(paths: Sequence[pathlib.Path], registry: Registry) -> list[Measured]:
+    """The coders of runs (with their float twins) and of single artifacts, each once, in the order given.
+
+    Raises:
+        ArtifactError: if a path is neither a finished run nor an artifact, or a file is not sound.
+    """
+    found: dict[pathlib.Path, Measured] = {}
+    for path in paths:
+        entries = list(_of_run(Run(path)) if Run(path).config_file.exists() else _of_artifact(path, registry))
+        for entry in entries:
+            found.setdefault(entry.folder.resolve(), entry)
+    return list(found.values())
+
+
+def _of_run(run: Run) -> Iterator[Measured]:
+    if not run.metrics_file.exists():
+        raise ArtifactError(
+            "this run is not finished: it has no metrics.json",
+            where=str(run.path),
+            next=f"qsae train --config {run.config_file} --resume",
+        )
+    for name, entry in read_json(run.metrics_file)["coders"].items():
+        yield _measured(run.path / entry["artifact"]["path"], run.path, name, entry)
+
+
+def _of_artifact(path: pathlib.Path, registry: Registry) -> Iterator[Measured]:
+    folder = artifact.artifact_folder(path)
+    run = Run(folder.parents[1]) if len(folder.parents) > 1 else None
+    if run is not None and run.metrics_file.exists():
+        for measured in _of_run(run):
+            if measured.folder.resolve() == folder.resolve():
+                yield measured
+                return
+    beside = Run(folder).metrics_file
+    if beside.exists():
+        entry = read_json(beside)
+        yield _measured(folder, None, "coder", entry["coders"]["coder"] if "coders" in entry else entry)
+        return
+    coder = artifact.load(folder, kernels="none", registry=registry)
+    unmeasured = {"artifact": artifact.measurements(coder, folder), "evaluations": {}}
+    yield _measured(folder, None, "coder", unmeasured)
+
+
+def _measured(
+    folder: pathlib.Path, run: pathlib.Path | None, name: str, entry: Mapping[str, Any]
+) -> Measured:
+    description = artifact.read_description(folder)
+    sizes = {n: math.prod(matrix["shape"]) for n, matrix in description["layout"].items()}
+    values = values_of(entry)
+    known = "masters" if values.get("weight_error") is not None else None
+    source = entry.get("atom_errors_from", known)
+    return Measured(folder, run, name, description["config"], sizes, entry["artifact"], values, source)
+
+
+def measure_again(
+    measured: Measured,
+    registry: Registry,
+    *,
+    n_tokens: int | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+) -> Measured:
+    """The same coder, evaluated on its run's held-out data.
+
+    Where its float masters are gone, the weight error of its atoms is that of its record.
+
+    Args:
+        n_tokens: held-out tokens; None: as many as in training.
+    """
+    config = recorded_config(measured.folder, registry)
+    found = evaluate_artifact(
+        measured.folder, config, registry, n_tokens=n_tokens, batch_size=batch_size, device=device
+    )
+    values, source = values_of(found), found["atom_errors_from"]
+    recorded = measured.values.get("weight_error")
+    if source != "masters" and measured.errors_from == "masters" and values.get("kappa") is not None:
+        source = "masters"
+        kept = {n: measured.values[n] for n in ("weight_error", "weight_error_unweighted")}
+        values |= kept | {"predicted_delta_fvu": recorded * values["kappa"]}
+    return dataclasses.replace(measured, artifact=found["artifact"], values=values, errors_from=source)

@@ -1,0 +1,215 @@
+"""``qsae compare`` on small real runs, from a sweep to the picture."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import shlex
+import shutil
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from qsae_cli.main import cli
+from qsae_core.comparison import COLUMNS
+from qsae_core.files import read_json, write_json
+
+SWEEP = """
+base:
+  sae: {use: topk}
+  sparsity: {use: topk, k: 4}
+  data: {use: synthetic, preset: tiny}
+config:
+  train: {steps: 6, batch_size: 128, eval_tokens: 1024, eval_every: 0, statistics_tokens: 512}
+  run: {compare_float: false, threads: 1, device: cpu}
+  evaluate: [reconstruction]
+grid:
+  sae.n_latents: [32]
+variants:
+  float: {quantizer: none}
+  4bit: {quantizer: {use: ste, n_bits: 4}, code_quantizer: {use: ste, n_bits: 4}}
+seeds: [0, 1]
+"""
+TWIN = shlex.split(
+    "train --sae topk --n-latents 32 --k 4 --data synthetic --preset tiny --quantizer ste "
+    "--quantizer.n-bits 4 --steps 6 --batch-size 128 --eval-tokens 1024 --eval-every 0 "
+    "--statistics-tokens 512 --threads 1 --eval reconstruction --name twin"
+)
+
+
+def qsae(*arguments, code=0):
+    result = CliRunner().invoke(cli, [str(a) for a in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a finished sweep and a run that has a float twin."""
+    folder = tmp_path_factory.mktemp("compare")
+    (folder / "sweep.yaml").write_text(SWEEP)
+    qsae("compare", "--sweep", folder / "sweep.yaml", "--out", folder / "out")
+    qsae(*TWIN, "--out", folder / "out")
+    return folder
+
+
+def runs(place, name="4bit-*"):
+    return sorted(path.parent for path in place.glob(f"out/{name}/*/*/config.json"))
+
+
+def table(*arguments):
+    return json.loads(qsae("compare", *arguments, "--json").stdout)
+
+
+def test_a_sweep_makes_one_table_and_trains_nothing_twice(place):
+    before = {path: read_json(path / "config.json")["completed_at"] for path in runs(place, "*")}
+    result = qsae("compare", "--sweep", place / "sweep.yaml", "--out", place / "out")
+    assert "step" not in result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].split()[:5] == ["coder", "n", "b/w", "dec", "enc"]
+    assert lines[1].startswith("float-n_latents-32")
+    assert lines[2].startswith("4bit-n_latents-32")
+    assert before == {path: read_json(path / "config.json")["completed_at"] for path in runs(place, "*")}
+
+
+def test_rows_are_what_the_runs_have_measured(place):
+    entries = table(*runs(place, "4bit-*"), *runs(place, "float-*"))
+    measured = [read_json(path / "metrics.json")["coders"]["coder"] for path in runs(place)]
+    floats = [read_json(path / "metrics.json")["coders"]["coder"] for path in runs(place, "float-*")]
+    row, baseline = entries
+    assert row["seeds"] == baseline["seeds"] == [0, 1]
+    fvu = [entry["evaluations"]["reconstruction"]["fvu"] for entry in measured]
+    before = [entry["evaluations"]["reconstruction"]["fvu"] for entry in floats]
+    assert row["mean"]["fvu"] == pytest.approx(sum(fvu) / 2)
+    assert row["std"]["fvu"] == pytest.approx(abs(fvu[0] - fvu[1]) / 2**0.5)
+    assert row["mean"]["delta_fvu_points"] == pytest.approx(50 * (sum(fvu) - sum(before)))
+    # 64 columns at 4 bits and a float16 scale
+    assert row["mean"]["bits_decoder"] == 4 + 16 / 64
+    assert row["mean"]["bits_encoder"] == 32
+    assert row["mean"]["bits_per_value"] < 4.5
+    assert baseline["mean"]["bits_per_value"] == 32
+    assert row["mean"]["predicted_delta_fvu_points"] == pytest.approx(
+        50 * sum(e["evaluations"]["reconstruction"]["predicted_delta_fvu"] for e in measured)
+    )
+    final = runs(place)[0] / "checkpoints" / "final"
+    assert row["mean"]["bytes"] == pytest.approx(
+        sum((final / name).stat().st_size for name in ("coder.json", "coder.safetensors")), rel=1e-3
+    )
+
+
+def test_a_run_brings_its_float_twin(place):
+    (run,) = runs(place, "twin")
+    row, twin = table(run)
+    assert twin["label"] == "float twin"
+    assert row["baseline"] == twin["paths"] == [str(run / "checkpoints" / "float_twin")]
+    assert row["mean"]["delta_fvu_points"] == pytest.approx(100 * (row["mean"]["fvu"] - twin["mean"]["fvu"]))
+
+
+def test_a_baseline_by_name(place):
+    (run,) = runs(place, "twin")
+    rival = runs(place, "float-*")[0]
+    (row, _) = table(run, "--baseline", rival)
+    assert row["baseline"] == [str(rival / "checkpoints" / "final")]
+
+
+def test_an_artifact_is_found_in_its_run_and_measured_where_it_stands_alone(place, tmp_path):
+    final = runs(place)[0] / "checkpoints" / "final"
+    (within,) = table(final)
+    shutil.copytree(final, tmp_path / "moved")
+    (alone,) = table(tmp_path / "moved")
+    assert alone["label"] == "moved"
+    assert alone["mean"]["fvu"] is None
+    assert alone["mean"]["bits_decoder"] == within["mean"]["bits_decoder"]
+    assert alone["mean"]["bytes"] == within["mean"]["bytes"]
+    assert "--evaluate" in qsae("compare", tmp_path / "moved").stdout
+    (measured,) = table(tmp_path / "moved", "--evaluate", "--device", "cpu")
+    assert measured["mean"]["fvu"] == pytest.approx(within["mean"]["fvu"], rel=1e-6)
+    assert measured["predicted_from"] == []
+    write_json(tmp_path / "moved" / "metrics.json", read_json(final.parents[1] / "metrics.json"))
+    (recorded,) = table(tmp_path / "moved")
+    assert recorded["mean"]["fvu"] == within["mean"]["fvu"]
+
+
+def test_measuring_again_gives_the_same_or_uses_fewer_tokens(place):
+    (run,) = runs(place, "twin")
+    recorded, again = table(run), table(run, "--evaluate", "--device", "cpu")
+    for column in ("fvu", "l0", "bits_per_token", "kappa", "weight_error", "predicted_delta_fvu_points"):
+        assert again[0]["mean"][column] == pytest.approx(recorded[0]["mean"][column], rel=1e-6), column
+    assert again[0]["predicted_from"] == ["masters"]
+    fewer = table(run, "--evaluate", "--tokens", "512", "--device", "cpu")
+    assert fewer[0]["mean"]["fvu"] != again[0]["mean"]["fvu"]
+
+
+def test_a_float_twin_stands_in_for_masters_that_were_not_kept(place, tmp_path):
+    """Where the record says nothing of weight errors either; the table then says so."""
+    (run,) = runs(place, "twin")
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    summary = read_json(copy / "metrics.json")
+    for entry in summary["coders"].values():
+        for name in ("kappa", "weight_error", "weight_error_unweighted", "predicted_delta_fvu"):
+            del entry["evaluations"]["reconstruction"][name]
+    write_json(copy / "metrics.json", summary)
+    row, _ = table(copy, "--evaluate", "--device", "cpu")
+    assert row["predicted_from"] == ["float twin"]
+    assert row["mean"]["weight_error"] > 0
+    assert "predicted from the float twin's atoms" in qsae("compare", copy, "--evaluate").stdout
+
+
+def test_the_csv_has_every_column(place, tmp_path):
+    qsae("compare", *runs(place), "--csv", tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open(encoding="utf-8", newline="") as file:
+        (line,) = csv.DictReader(file)
+    numbers = [f"{column}{suffix}" for column in COLUMNS for suffix in ("", "_std")]
+    assert list(line) == ["label", "n", "seeds", *numbers, "equal_l0"]
+    (row,) = table(*runs(place))
+    assert float(line["fvu"]) == row["mean"]["fvu"]
+    assert float(line["fvu_std"]) == row["std"]["fvu"]
+    assert (line["n"], line["seeds"], line["ce_recovered"]) == ("2", "0 1", "")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed")
+@pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml")])
+def test_the_picture(place, tmp_path, suffix, start):
+    file = tmp_path / "new" / f"picture{suffix}"
+    qsae("compare", *runs(place, "*"), "--plot", file)
+    assert file.read_bytes().startswith(start)
+    first = file.read_bytes()
+    qsae("compare", *runs(place, "*"), "--plot", file)
+    assert file.read_bytes() == first
+
+
+def test_without_matplotlib_the_command_is_told(place, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
+    result = qsae("compare", *runs(place), "--plot", "x.svg", code=2)
+    assert 'pip install "qsae[plot]"' in result.stderr
+
+
+def test_the_dry_run_trains_nothing(place, tmp_path):
+    result = qsae("compare", "--sweep", place / "sweep.yaml", "--out", tmp_path / "new", "--dry-run")
+    assert "4 of 4 runs would be trained" in result.stdout
+    assert not (tmp_path / "new").exists()
+    result = qsae("compare", "--sweep", place / "sweep.yaml", "--out", place / "out", "--dry-run", "--json")
+    assert {entry["state"] for entry in json.loads(result.stdout)} == {"finished"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to compare"),
+        (["nowhere"], "there is no such file or folder"),
+        (["nowhere", "--dry-run"], "is about a sweep"),
+        (["nowhere", "--tokens", "5"], "nothing is measured without --evaluate"),
+        (["nowhere", "--plot", "x.pdf"], "allowed: .png, .svg"),
+    ],
+)
+def test_refusals(arguments, message):
+    assert message in qsae("compare", *arguments, code=2).stderr
+
+
+def test_a_run_that_is_not_finished(place, tmp_path):
+    write_json(tmp_path / "config.json", {})
+    assert "is not finished" in qsae("compare", tmp_path, code=2).stderr
