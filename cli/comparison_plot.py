@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from qsae_core.errors import ConfigError, QsaeError
+from qsae_core.kinds import CODER_SLOTS, SLOTS
 
 if TYPE_CHECKING:
     from qsae_core.comparison import Row
 
 SUFFIXES = (".png", ".svg")
+PLACES = ((5, 5), (5, -12), (-5, -12), (-5, 5))
+"""Where texts stand beside their points, curve by curve, so that those of neighbours do not meet."""
 VIEWS = (
     ("bits_decoder", "bits per weight of the decoder", "at equal L0"),
     ("bytes", "bytes on disk, encoder included", "at equal bytes"),
@@ -43,7 +46,7 @@ def check(path: pathlib.Path) -> None:
 def draw(rows: Sequence[Row], path: pathlib.Path) -> None:
     """Write the picture; no display is needed.
 
-    One curve for each dictionary size (and coder), in the order of bits; bars are standard deviations over
+    One curve for each coder and dictionary size, in the order of bits; bars are standard deviations over
     seeds, and hollow points have another L0 than their baseline.
 
     Raises:
@@ -76,46 +79,51 @@ def draw(rows: Sequence[Row], path: pathlib.Path) -> None:
 def _view(axis: Any, rows: Sequence[Row], column: str) -> None:
     from matplotlib import ticker
 
-    for name, curve in _curves(rows).items():
+    for number, (name, curve) in enumerate(_curves(rows).items()):
         points = sorted((row for row in curve if row.mean[column] is not None), key=lambda r: _at(r, column))
         x, y = [_at(row, column) for row in points], [_at(row, "fvu") for row in points]
-        (line,) = axis.plot(x, y, label=name, linewidth=1.3, zorder=2)
-        bars = [row.std["fvu"] or 0.0 for row in points]
-        if any(bars):
-            axis.errorbar(x, y, yerr=bars, fmt="none", ecolor=line.get_color(), capsize=2, linewidth=1)
-        for row in points:
-            hollow = row.equal_l0 is False
-            face = "white" if hollow else line.get_color()
-            axis.plot(
-                _at(row, column), _at(row, "fvu"), "o", color=line.get_color(), markerfacecolor=face, zorder=3
-            )
-            if column == VIEWS[1][0]:
-                bits = row.mean["bits_decoder"]
-                text = "float" if row.is_float else "" if bits is None else f"{bits:.1f} b"
-                place = (_at(row, column), _at(row, "fvu"))
-                axis.annotate(text, place, xytext=(5, 5), textcoords="offset points", fontsize=8, alpha=0.8)
-    axis.set_xscale("log", base=2)
-    if column == "bytes":
-        axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _bytes(value)))
-    else:
+        (line,) = axis.plot(x, y, label=name, linewidth=1.3)
+        _points(axis, points, column, line.get_color(), PLACES[number % len(PLACES)])
+    axis.set_xscale("log", base=2 if column == "bits_decoder" else 10)
+    axis.margins(x=0.12, y=0.1)
+    if column == "bits_decoder":
         axis.set_xticks([1, 2, 4, 8, 16, 32])
         axis.xaxis.set_major_formatter("{x:g}")
+    else:
+        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _bytes(value)))
     axis.set_yscale("log")
-    axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axis.yaxis.set_major_locator(ticker.MaxNLocator(8, steps=[1, 2, 2.5, 5, 10]))
     axis.yaxis.set_major_formatter("{x:.3g}")
-    axis.yaxis.set_minor_locator(ticker.NullLocator())
+    for direction in (axis.xaxis, axis.yaxis):
+        direction.set_minor_locator(ticker.NullLocator())
     axis.grid(visible=True, which="major", alpha=0.3)
 
 
+def _points(axis: Any, rows: Sequence[Row], column: str, color: str, place: tuple[int, int]) -> None:
+    """Markers with bars and, in the view of bytes, with how many bits a weight of the decoder has."""
+    for row in rows:
+        x, y = _at(row, column), _at(row, "fvu")
+        face = "white" if row.equal_l0 is False else color
+        axis.errorbar(x, y, yerr=row.std["fvu"], fmt="o", color=color, markerfacecolor=face, capsize=2)
+        bits = row.mean["bits_decoder"]
+        if column != "bits_decoder" and bits is not None:
+            text = "float" if row.is_float else f"{bits:.1f} b"
+            side = "left" if place[0] > 0 else "right"
+            axis.annotate(text, (x, y), place, textcoords="offset points", ha=side, fontsize=8, alpha=0.8)
+
+
 def _curves(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows by coder and dictionary size; a float twin belongs to the quantized coders of its size."""
+    """Rows by coder, dictionary size, and whether codes are quantized; a float twin is with its size."""
     curves: dict[str, list[Row]] = {}
     for row in rows:
         member = row.members[0]
-        size = next(
-            member.config[slot].get("n_latents") for slot in ("sae", "transcoder") if slot in member.config
-        )
-        curves.setdefault(f"{member.coder}, {size:,} latents" if size else member.coder, []).append(row)
+        name, slots = member.coder, [member.config[s] for s in CODER_SLOTS if s in member.config]
+        size = slots[0].get("n_latents")
+        name += f", {size:,} latents" if isinstance(size, int) else ""
+        codes = member.config.get("code_quantizer", {}).get("use", "none")
+        name += f", codes by {codes}" if codes != SLOTS["code_quantizer"].default else ""
+        curves.setdefault(name, []).append(row)
     return curves
 
 

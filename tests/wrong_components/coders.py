@@ -114,6 +114,13 @@ class WrongNorms(RightSAE):
         return super().atom_norms() * 2
 
 
+class OneLevelForAll(RightSAE):
+    """Says that values are stored as one bit, which they are not."""
+
+    def code_levels(self, codes: SparseCodes) -> Tensor:
+        return codes.active.to(torch.uint8)
+
+
 class Undetermined(RightSAE):
     """Starts from a generator that no seed reaches."""
 
@@ -192,6 +199,7 @@ WRONG = [
     (coder(UnusedBias), "gradients"),
     (coder(CountsInEvaluation), "eval-keeps-state"),
     (coder(WrongNorms), "observation"),
+    (coder(OneLevelForAll), "observation"),
     (coder(Undetermined), "deterministic"),
     (coder(ForgetsItsStep), "state"),
     (coder(LosesItsGain), "export"),
