@@ -68,6 +68,8 @@ def read_sweep(
     name = str(path)
     tree = _checked(_read(path), name)
     seeds = _seeds(tree.get("seeds", [0]), name)
+    if changes is not None:
+        _check_places(changes, tree)
     folder = str(out or tree.get("out") or pathlib.Path("results") / path.stem)
     below = [*_base(tree, path), *([_layer(tree["config"], f"{name}: config")] if "config" in tree else [])]
     found: dict[str, Planned] = {}
@@ -107,12 +109,33 @@ def _checked(tree: Any, name: str) -> Mapping[str, Any]:
 
 def _layer(tree: Any, place: str) -> Layer:
     layer = checked_layer(tree, place)
-    taken = [key for key in ("seed", "name", "out") if key in (layer.tree.get("run") or {})]
-    if taken:
-        raise ConfigError(
-            "a sweep gives every run its own", where=layer.place("run", taken[0]), allowed="seeds, out"
-        )
+    _check_places(layer, {})
     return layer
+
+
+def _check_places(layer: Layer, sweep: Mapping[str, Any]) -> None:
+    """Refuse what a sweep decides for every run: its place and seed, and values that the grid varies."""
+    for path in (("run", own) for own in ("seed", "name", "out")):
+        if _sets(layer.tree, path):
+            raise ConfigError(
+                "a sweep gives every run its own", where=layer.place(*path), allowed="seeds, out"
+            )
+    for key in sweep.get("grid") or {}:
+        varied = str(key).split(".")
+        if _sets(layer.tree, varied):
+            raise ConfigError(
+                "the grid varies this, and runs are named after its values",
+                where=layer.place(*varied),
+                next=f"change grid: {key} in the sweep's file",
+            )
+
+
+def _sets(tree: Any, path: Sequence[str]) -> bool:
+    for key in path:
+        if not isinstance(tree, Mapping) or key not in tree:
+            return False
+        tree = tree[key]
+    return True
 
 
 def _base(tree: Mapping[str, Any], path: pathlib.Path) -> list[Layer]:
@@ -140,6 +163,8 @@ def _combinations(tree: Mapping[str, Any], name: str) -> Iterator[tuple[str, lis
             raise ConfigError(f"a mapping is needed here (got {block!r})", where=f"{name}: {key}")
     axes = [_axis(str(key), values, name) for key, values in grid.items()]
     named = [(str(v), [_layer(block, f"{name}: variants.{v}")]) for v, block in variants.items()]
+    for _, (layer,) in named:
+        _check_places(layer, tree)
     if not axes and not named:
         raise ConfigError("there is nothing to vary", where=name, allowed="grid, variants")
     for variant, layers in named or [("", [])]:

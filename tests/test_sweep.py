@@ -78,6 +78,12 @@ def test_changes_from_the_command_line_win(sweep, tmp_path):
     assert {p.config.run.out for p in plan} == {str(tmp_path / "elsewhere")}
 
 
+@pytest.mark.parametrize("change", ["sae.n_latents=9", "run.seed=3", "run.name=x"])
+def test_changes_that_would_make_names_lie_are_refused(sweep, change):
+    with pytest.raises(ConfigError, match=f"--set {change.partition('=')[0]}"):
+        sweep(changes=set_layer([change], Scope()))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "place", "message"),
     [
@@ -100,6 +106,12 @@ def test_changes_from_the_command_line_win(sweep, tmp_path):
         ("seeds: [0, 7]", "seeds: 3", "sweep.yaml: seeds", "a list of different seeds"),
         ("seeds: [0, 7]", "seeds: [-1]", "sweep.yaml: seeds: run.seed", "greater than or equal to 0"),
         ("config:", "config:\n  run: {name: x}", "sweep.yaml: config: run.name", "gives every run its own"),
+        (
+            "{quantizer: none}",
+            "{quantizer: none, sae: {n_latents: 7}}",
+            "sweep.yaml: variants.float: sae.n_latents",
+            "the grid varies this",
+        ),
         ("float:", "4Bit:", "sweep.yaml", "two runs would be called '4bit-n_latents-32-seed0'"),
     ],
 )
