@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-MULTIPLES = (1, 3, 10)
+MULTIPLES = (3, 10, 20)
 """Of each library's own learning rate: short runs need more than the long ones that it is meant for."""
 SIGNUM_MULTIPLES = (0.1, 0.3, 1)
 """Of sparsify's rate for sign descent, which moves every weight by the rate: 3 times as much diverges."""
@@ -53,24 +53,25 @@ def topk_contenders(n_latents: int, tokens: int, batch_size: int) -> Iterator[Co
 
     The peers' auxiliary loss revives latents that have not fired for 10M tokens or 1000 steps, longer than a
     short run. qsae scales that to an eighth of the run, so the peers are also measured with that, at the
-    highest rate alone.
+    middle rate alone.
     """
     rate, window = topk_rate(n_latents), tokens // 8
     yield _qsae("topk", ["--sae", "topk"], rate)
     yield _sweep("SAELens", "topk", SAE_LENS_RATE, kind="topk")
     aux = {"kind": "topk", "dead_window": window // batch_size}
-    yield _sweep("SAELens", "topk, scaled AuxK window", SAE_LENS_RATE, MULTIPLES[-1:], **aux)
+    yield _sweep("SAELens", "topk, scaled AuxK window", SAE_LENS_RATE, MULTIPLES[1:2], **aux)
     yield _sweep("dictionary_learning", "topk", rate, kind="topk")
     aux = {"kind": "topk", "dead_after_tokens": window}
-    yield _sweep("dictionary_learning", "topk, scaled AuxK window", rate, MULTIPLES[-1:], **aux)
+    yield _sweep("dictionary_learning", "topk, scaled AuxK window", rate, MULTIPLES[1:2], **aux)
     yield _sweep("sparsify", "topk, Adam", rate, optimizer="adam")
     aux = {"optimizer": "adam", "auxk_alpha": 1 / 32, "dead_after_tokens": window}
-    yield _sweep("sparsify", "topk, Adam, AuxK", rate, MULTIPLES[-1:], **aux)
+    yield _sweep("sparsify", "topk, Adam, AuxK", rate, MULTIPLES[1:2], **aux)
     yield _sweep("sparsify", "topk, signum", signum_rate(n_latents), SIGNUM_MULTIPLES, optimizer="signum")
     changes = {
         "without AuxK": ["--auxk-coefficient", "0"],
         "vectors as they are": ["--normalize", "none"],
         "rate falls from the warm-up on": ["--decay", "0.95"],
+        "gradients not clipped": ["--clip", "none"],
         "another seed": ["--seed", "1"],
     }
     for what, arguments in changes.items():

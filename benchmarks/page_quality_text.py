@@ -73,7 +73,7 @@ through `SAETrainer.fit`, `save_inference_model` and `SAE.load_from_disk`, dicti
 its loop is written out with the coder's own methods in the order of its trainer. The peers' auxiliary loss
 for dead latents begins after 10M tokens (SAELens: 1000 steps) without firing, or is off (sparsify), while
 qsae scales its window to an eighth of a short run: the lines with AuxK give the peers that window, too, at
-the highest rate.
+the middle rate.
 """
 
 ABOUT_RECOVERY = """\
