@@ -45,7 +45,7 @@ def new_plugin(kind: str, name: str, folder: pathlib.Path) -> None:
     """
     _check_kind(kind)
     _check_name(kind, name)
-    path = folder / f"qsae-{kind}-{name}"
+    path = folder / _distribution(kind, name)
     write_plugin(kind, name, path)
     click.echo(f"wrote {path}\n\nnext:")
     quoted = shlex.quote(str(path))
@@ -101,12 +101,16 @@ def _values(kind: str, name: str) -> Mapping[str, str]:
     return {
         "kind": kind,
         "name": name,
-        "dist": f"qsae-{kind}-{name}",
+        "dist": _distribution(kind, name),
         "module": f"qsae_{key}",
         "key": key,
         "Name": _class_name(name),
         "dependencies": ", ".join(f'"{line}"' for line in (core, *IMPORTS.get(kind, ("torch>=2.6",)))),
     }
+
+
+def _distribution(kind: str, name: str) -> str:
+    return f"qsae-{kind.replace('_', '-')}-{name}"
 
 
 def _class_name(name: str) -> str:
@@ -131,7 +135,7 @@ def _check_name(kind: str, name: str) -> None:
             f"{name!r} would give a class the name of one of qsae's own", next="choose another name"
         )
     plugins = load_plugins()
-    dist = f"qsae-{kind}-{name}"
+    dist = _distribution(kind, name)
     providers = [p.name for p in plugins.registry.contested().get((kind, name), [])]
     if name in plugins.registry.names(kind):
         providers = [plugins.registry.provider(kind, name).name]

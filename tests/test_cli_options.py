@@ -97,6 +97,7 @@ def make_registry() -> Registry:
         spec("sae", "plain", CoderConfig),
         *(spec("quantizer", n, c) for n, c in (("none", NoConfig), ("ste", SteConfig), ("lsq", LsqConfig))),
         spec("activation", "relu"),
+        spec("code_quantizer", "none", NoConfig),
         *(spec("sparsity", n, c) for n, c in (("none", NoConfig), ("topk", TopKConfig), ("l1", L1Config))),
         *(
             spec("data", n, c)

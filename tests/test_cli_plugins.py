@@ -242,7 +242,7 @@ def test_describe_lists_a_kind(site):
         (("activations",), "there is no kind 'activations'; did you mean 'activation'?"),
         (
             ("activations", "doubler"),
-            "allowed: sae, transcoder, quantizer, activation, sparsity, data, metric",
+            "allowed: sae, transcoder, quantizer, code_quantizer, activation, sparsity, data, metric",
         ),
     ],
 )

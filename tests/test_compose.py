@@ -14,6 +14,7 @@ from qsae_core.coder import CoderShape, LossOutput, Parts, SparseCoder
 from qsae_core.codes import SparseCodes
 from qsae_core.compose import compose_coder, compose_data, compose_metrics
 from qsae_core.config_layers import Layer
+from qsae_core.conformance.reference_parts import IdentityCodes
 from qsae_core.data import Batch, DataSource
 from qsae_core.errors import ConfigError, DataError, PluginError
 from qsae_core.measures import Metric, Observation
@@ -148,6 +149,7 @@ def registry() -> Registry:
         spec("quantizer", "none", Identity),
         spec("activation", "relu", ReLU),
         spec("sparsity", "rule", Rule, RuleConfig),
+        spec("code_quantizer", "none", IdentityCodes),
         spec("sparsity", "none", Rule, RuleConfig),
         spec("data", "lm", Source),
         spec("metric", "reconstruction", Count),
@@ -192,7 +194,14 @@ def test_a_stored_coder_is_built_again_and_draws_nothing(registry: Registry) -> 
     assert isinstance(coder, Coder)
     assert coder.config == run.coder.options
     assert coder.rule.config == RuleConfig(k=4)
-    assert set(run.coder_dict()) == {"sae", "quantizer", "encoder_quantizer", "activation", "sparsity"}
+    assert set(run.coder_dict()) == {
+        "sae",
+        "quantizer",
+        "encoder_quantizer",
+        "code_quantizer",
+        "activation",
+        "sparsity",
+    }
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ REGISTRATION = {
     "qsae_register_saes": "sae",
     "qsae_register_transcoders": "transcoder",
     "qsae_register_quantizers": "quantizer",
+    "qsae_register_code_quantizers": "code_quantizer",
     "qsae_register_activations": "activation",
     "qsae_register_sparsity_rules": "sparsity",
     "qsae_register_data_sources": "data",

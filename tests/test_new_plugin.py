@@ -40,7 +40,7 @@ def install(folder: pathlib.Path, site: pathlib.Path, monkeypatch) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_installs_and_is_listed_with_a_component_that_loads(kind, tmp_path, plugin_site, monkeypatch):
-    folder = tmp_path / f"qsae-{kind}-probe-two"
+    folder = tmp_path / f"qsae-{kind.replace('_', '-')}-probe-two"
     write_plugin(kind, "probe-two", folder)
     install(folder, plugin_site.path, monkeypatch)
     plugins = plugin_site.load()
@@ -61,7 +61,8 @@ def test_it_has_the_shape_of_a_plugin(kind, tmp_path):
     assert {f"{package}/__init__.py", f"{package}/py.typed"} <= files
     assert len([f for f in files if f.startswith("tests/")]) == 2
     conformance = (tmp_path / "p" / "tests" / "test_conformance.py").read_text()
-    assert f'parametrize_with_checks("qsae-{kind}-probe")' in conformance
+    distribution = f"qsae-{kind.replace('_', '-')}-probe"
+    assert f'parametrize_with_checks("{distribution}")' in conformance
     project = (tmp_path / "p" / "pyproject.toml").read_text()
     assert f'[project.entry-points.qsae]\n{kind}_probe = "{package}"\n' in project
     assert '"qsae>=0.1,<0.2"' in project
@@ -87,7 +88,7 @@ def test_it_is_clean_under_ruff_whatever_the_length_of_its_name(name, tmp_path):
     if ruff is None:
         pytest.skip("ruff is not installed")
     for kind in KINDS:
-        write_plugin(kind, name, tmp_path / f"qsae-{kind}-{name}")
+        write_plugin(kind, name, tmp_path / f"qsae-{kind.replace('_', '-')}-{name}")
     for command in (["check", "--no-cache"], ["format", "--check", "--no-cache"]):
         done = subprocess.run([ruff, *command, str(tmp_path)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout
@@ -205,7 +206,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_all_kinds_install_pass_their_tests_train_and_uninstall(tmp_path):
     """In an environment of its own that sees this one's packages."""
     python = environment(tmp_path / "venv")
-    folders = [tmp_path / "new" / f"qsae-{kind}-fresh" for kind in KINDS]
+    folders = [tmp_path / "new" / f"qsae-{kind.replace('_', '-')}-fresh" for kind in KINDS]
     for kind, folder in zip(KINDS, folders, strict=True):
         write_plugin(kind, "fresh", folder)
     pip = [sys.executable, "-m", "pip", "--python", str(python)]

@@ -179,7 +179,7 @@ for kind in ("sae", "activation", "sparsity", "quantizer", "metric", "evaluation
         plugins.registry.load_target(spec)
 """
     named = re.findall(r"\./plugins/([\w-]+)", README.read_text(encoding="utf-8"))
-    assert len(named) == 7
+    assert len(named) == 8
     assert reader.execute(look, [str(reader.site)]).split() == [f"{name}=ok" for name in sorted(named)]
 
 

@@ -8,17 +8,14 @@ from qsae_sae_topk import TopKConfig
 from qsae_sae_topk.model import TopKSAE
 
 from qsae_core import kernels
-from qsae_core.coder import CoderShape, Parts
+from qsae_core.coder import CoderShape
 from qsae_core.conformance.reference_parts import (
     L1,
-    IdentityCodes,
     IdentityQuantizer,
     PlainConfig,
-    ReLU,
     SignQuantizer,
-    TopK,
+    plain_parts,
 )
-from qsae_core.conformance.reference_parts import TopKConfig as RuleConfig
 from qsae_core.data import Batch
 from qsae_core.errors import ConfigError
 from qsae_core.run_settings import TrainConfig
@@ -29,13 +26,7 @@ PLAIN = PlainConfig()
 
 def make_coder(n_latents=32, width=8, k=4, quantizer=IdentityQuantizer, **options):
     torch.manual_seed(0)
-    parts = Parts(
-        quantizer=lambda shape: quantizer(PLAIN, shape),
-        encoder_quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
-        code_quantizer=lambda n: IdentityCodes(PLAIN, n),
-        activation=lambda n: ReLU(PLAIN, n),
-        sparsity=lambda n: TopK(RuleConfig(k=k), n),
-    )
+    parts = plain_parts(k=k, quantizer=lambda shape: quantizer(PLAIN, shape))
     config = TopKConfig(n_latents=n_latents, normalize="none", rotate=False, **options)
     return TopKSAE(config, CoderShape(width, width), parts)
 

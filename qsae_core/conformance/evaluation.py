@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from qsae_core.coder import CoderShape, LossOutput, Parts
+from qsae_core.coder import CoderShape, LossOutput
 from qsae_core.component import CoderConfig, ComponentConfig
 from qsae_core.conformance.cases import Case
 from qsae_core.conformance.check import (
@@ -20,14 +20,7 @@ from qsae_core.conformance.check import (
     set_seed,
 )
 from qsae_core.conformance.general import check_constructs
-from qsae_core.conformance.reference_parts import (
-    IdentityCodes,
-    IdentityQuantizer,
-    PlainConfig,
-    ReLU,
-    TopK,
-    TopKConfig,
-)
+from qsae_core.conformance.reference_parts import PlainConfig, plain_parts
 from qsae_core.conformance.subject import Subject
 from qsae_core.conformance.toy_data import ToyData
 from qsae_core.conformance.toy_model import ToyLanguageModel
@@ -88,13 +81,7 @@ def contexts(batch_size: int = 32) -> Iterator[tuple[str, EvaluationContext]]:
 
 
 def _coder(data: ToyData) -> ReferenceCoder:
-    parts = Parts(
-        quantizer=lambda shape: IdentityQuantizer(PlainConfig(), shape),
-        encoder_quantizer=lambda shape: IdentityQuantizer(PlainConfig(), shape),
-        code_quantizer=lambda n: IdentityCodes(PlainConfig(), n),
-        activation=lambda n: ReLU(PlainConfig(), n),
-        sparsity=lambda n: TopK(TopKConfig(k=4), n),
-    )
+    parts = plain_parts(k=4)
     with torch.random.fork_rng(devices=[]):
         set_seed(0)
         coder = ReferenceCoder(CoderConfig(n_latents=32), SHAPE, parts)

@@ -6,9 +6,13 @@ kit's own tests hold them to its checks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from qsae_core.coder_records import Parts
 from qsae_core.codes import SparseCodes
 from qsae_core.component import ComponentConfig, ComponentSpec, option
 from qsae_core.errors import ConfigError
@@ -156,6 +160,24 @@ class L1(SparsityRule):
         """Mean over tokens."""
         weighted = codes.values.abs() * atom_norms_F[codes.indices.long()]
         return 0.01 * weighted.sum() / codes.batch_size
+
+
+def plain_parts(k: int = 8, **factories: Callable[[Any], Any]) -> Parts:
+    """Parts for a worked example: nothing quantized, ReLU, the k largest latents; each can be replaced.
+
+    Args:
+        k: active latents per token.
+        factories: slot -> factory, in place of the plain one (``quantizer=lambda shape: ...``).
+    """
+    plain = PlainConfig()
+    usual: dict[str, Callable[[Any], Any]] = {
+        "quantizer": lambda shape: IdentityQuantizer(plain, shape),
+        "encoder_quantizer": lambda shape: IdentityQuantizer(plain, shape),
+        "code_quantizer": lambda n_latents: IdentityCodes(plain, n_latents),
+        "activation": lambda n_latents: ReLU(plain, n_latents),
+        "sparsity": lambda n_latents: TopK(TopKConfig(k=k), n_latents),
+    }
+    return Parts(**(usual | factories))
 
 
 REFERENCES = {

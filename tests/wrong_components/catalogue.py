@@ -14,6 +14,7 @@ MODULES = {
     for name in (
         "options",
         "quantizers",
+        "code_quantizers",
         "activations",
         "sparsity_rules",
         "metrics",

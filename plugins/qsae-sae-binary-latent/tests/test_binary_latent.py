@@ -6,20 +6,16 @@ from qsae_sae_binary_latent import BinaryLatentConfig
 from qsae_sae_binary_latent.model import BinaryLatentSAE
 
 from qsae_core.binary_latents import SPEED
-from qsae_core.coder import Budget, CoderShape, Parts
-from qsae_core.conformance.reference_parts import IdentityQuantizer, PlainConfig, TopK, TopKConfig
+from qsae_core.coder import Budget, CoderShape
+from qsae_core.conformance.reference_parts import plain_parts
 from qsae_core.data import Batch
-
-PLAIN = PlainConfig()
 
 
 def make(n_latents=2, width=2, k=2, **options):
-    parts = Parts(
-        quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
-        encoder_quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
+    parts = plain_parts(
+        k=k,
         code_quantizer=lambda n: pytest.fail("its codes are bits"),
         activation=lambda n: pytest.fail("it has its own activation"),
-        sparsity=lambda n: TopK(TopKConfig(k=k), n),
     )
     config = BinaryLatentConfig(n_latents=n_latents, normalize="none", rotate=False, **options)
     return BinaryLatentSAE(config, CoderShape(width, width), parts)

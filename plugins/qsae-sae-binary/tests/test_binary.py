@@ -10,16 +10,9 @@ from qsae_sae_binary.model import BinarySAE
 
 import qsae_core
 from qsae_core import training_run
-from qsae_core.coder import Budget, CoderShape, Parts
+from qsae_core.coder import Budget, CoderShape
 from qsae_core.config_layers import checked_layer
-from qsae_core.conformance.reference_parts import (
-    IdentityCodes,
-    IdentityQuantizer,
-    PlainConfig,
-    ReLU,
-    TopK,
-    TopKConfig,
-)
+from qsae_core.conformance.reference_parts import plain_parts
 from qsae_core.data import Batch
 from qsae_core.plugins import load_plugins
 from qsae_core.run_config import resolve
@@ -27,17 +20,9 @@ from qsae_core.run_settings import TrainConfig
 from qsae_core.trainer import Trainer
 from qsae_core.watcher import Watcher
 
-PLAIN = PlainConfig()
-
 
 def make(n_latents=2, width=2, k=1, **options):
-    parts = Parts(
-        quantizer=lambda shape: pytest.fail("it has no quantizer"),
-        encoder_quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
-        code_quantizer=lambda n: IdentityCodes(PLAIN, n),
-        activation=lambda n: ReLU(PLAIN, n),
-        sparsity=lambda n: TopK(TopKConfig(k=k), n),
-    )
+    parts = plain_parts(k=k, quantizer=lambda shape: pytest.fail("it has no quantizer"))
     config = BinaryConfig(n_latents=n_latents, normalize="none", rotate=False, **options)
     return BinarySAE(config, CoderShape(width, width), parts)
 

@@ -10,24 +10,20 @@ from qsae_sae_quantized_matryoshka.model import QuantizedMatryoshkaSAE
 import qsae_core
 from qsae_core import training_run
 from qsae_core.binary_latents import SPEED
-from qsae_core.coder import CoderShape, Parts
+from qsae_core.coder import CoderShape
 from qsae_core.config_layers import checked_layer
-from qsae_core.conformance.reference_parts import IdentityQuantizer, PlainConfig, TopK, TopKConfig
+from qsae_core.conformance.reference_parts import plain_parts
 from qsae_core.data import Batch
 from qsae_core.plugins import load_plugins
 from qsae_core.run_config import resolve
 from qsae_core.watcher import Watcher
 
-PLAIN = PlainConfig()
-
 
 def make(n_latents=4, n_levels=3, width=3, k=1, **options):
-    parts = Parts(
-        quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
-        encoder_quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
+    parts = plain_parts(
+        k=k,
         code_quantizer=lambda n: pytest.fail("its codes are bits"),
         activation=lambda n: pytest.fail("it has its own activation"),
-        sparsity=lambda n: TopK(TopKConfig(k=k), n),
     )
     config = QuantizedMatryoshkaConfig(
         n_latents=n_latents, n_levels=n_levels, normalize="none", rotate=False, **options

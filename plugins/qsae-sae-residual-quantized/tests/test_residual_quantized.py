@@ -10,9 +10,9 @@ from qsae_sae_residual_quantized.model import ResidualQuantizedSAE, penalty_weig
 import qsae_core
 from qsae_core import training_run
 from qsae_core.binary_latents import SPEED
-from qsae_core.coder import CoderShape, Parts
+from qsae_core.coder import CoderShape
 from qsae_core.config_layers import checked_layer
-from qsae_core.conformance.reference_parts import L1, IdentityQuantizer, PlainConfig, TopK, TopKConfig
+from qsae_core.conformance.reference_parts import L1, PlainConfig, TopK, TopKConfig, plain_parts
 from qsae_core.data import Batch
 from qsae_core.plugins import load_plugins
 from qsae_core.run_config import resolve
@@ -22,9 +22,7 @@ PLAIN = PlainConfig()
 
 
 def make(n_latents=4, n_levels=2, width=2, k=1, rule=None, **options):
-    parts = Parts(
-        quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
-        encoder_quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
+    parts = plain_parts(
         code_quantizer=lambda n: pytest.fail("its codes are bits"),
         activation=lambda n: pytest.fail("it has its own activation"),
         sparsity=rule or (lambda n: TopK(TopKConfig(k=k), n)),

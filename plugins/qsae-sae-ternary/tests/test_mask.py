@@ -6,16 +6,8 @@ from qsae_sae_ternary import TernaryConfig
 from qsae_sae_ternary.mask import LearnedMask
 from qsae_sae_ternary.model import TernarySAE
 
-from qsae_core.coder import CoderShape, Parts
-from qsae_core.conformance.reference_parts import (
-    IdentityCodes,
-    IdentityQuantizer,
-    PlainConfig,
-    ReLU,
-    SignQuantizer,
-    TopK,
-    TopKConfig,
-)
+from qsae_core.coder import CoderShape
+from qsae_core.conformance.reference_parts import IdentityQuantizer, PlainConfig, SignQuantizer, plain_parts
 from qsae_core.data import Batch
 from qsae_core.errors import ConfigError
 from qsae_core.run_settings import TrainConfig
@@ -67,13 +59,7 @@ def test_a_share_of_less_than_one_weight_changes_nothing():
 
 
 def make(quantizer=IdentityQuantizer, width=32, **options):
-    parts = Parts(
-        quantizer=lambda shape: quantizer(PLAIN, shape),
-        encoder_quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
-        code_quantizer=lambda n: IdentityCodes(PLAIN, n),
-        activation=lambda n: ReLU(PLAIN, n),
-        sparsity=lambda n: TopK(TopKConfig(k=4), n),
-    )
+    parts = plain_parts(k=4, quantizer=lambda shape: quantizer(PLAIN, shape))
     config = TernaryConfig(n_latents=16, normalize="none", rotate=False, **options)
     return TernarySAE(config, CoderShape(width, width), parts)
 

@@ -5,20 +5,11 @@ import torch
 from qsae_sae_ternary import TernaryConfig
 from qsae_sae_ternary.model import TernarySAE
 
-from qsae_core.coder import CoderShape, Parts
+from qsae_core.coder import CoderShape
 from qsae_core.component import ComponentConfig
-from qsae_core.conformance.reference_parts import (
-    IdentityCodes,
-    IdentityQuantizer,
-    PlainConfig,
-    ReLU,
-    TopK,
-    TopKConfig,
-)
+from qsae_core.conformance.reference_parts import plain_parts
 from qsae_core.data import Batch
 from qsae_core.parts import Packed, Quantizer
-
-PLAIN = PlainConfig()
 
 
 class Ternary(Quantizer):
@@ -37,13 +28,7 @@ class Ternary(Quantizer):
 
 
 def make(quantizer=Ternary):
-    parts = Parts(
-        quantizer=lambda shape: quantizer(ComponentConfig(), shape),
-        encoder_quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
-        code_quantizer=lambda n: IdentityCodes(PLAIN, n),
-        activation=lambda n: ReLU(PLAIN, n),
-        sparsity=lambda n: TopK(TopKConfig(k=1), n),
-    )
+    parts = plain_parts(k=1, quantizer=lambda shape: quantizer(ComponentConfig(), shape))
     coder = TernarySAE(TernaryConfig(n_latents=2, normalize="none", rotate=False), CoderShape(2, 2), parts)
     with torch.no_grad():
         coder.W_enc.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))

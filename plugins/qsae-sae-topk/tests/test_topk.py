@@ -5,24 +5,15 @@ import torch
 from qsae_sae_topk import TopKConfig
 from qsae_sae_topk.model import TopKSAE
 
-from qsae_core.coder import Budget, CoderShape, Parts
-from qsae_core.conformance.reference_parts import IdentityCodes, IdentityQuantizer, PlainConfig, ReLU, TopK
-from qsae_core.conformance.reference_parts import TopKConfig as RuleConfig
+from qsae_core.coder import Budget, CoderShape
+from qsae_core.conformance.reference_parts import plain_parts
 from qsae_core.data import Batch
 from qsae_core.run_settings import TrainConfig
 from qsae_core.trainer import Trainer
 
-PLAIN = PlainConfig()
-
 
 def make(k=1, n_latents=3, **options):
-    parts = Parts(
-        quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
-        encoder_quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
-        code_quantizer=lambda n: IdentityCodes(PLAIN, n),
-        activation=lambda n: ReLU(PLAIN, n),
-        sparsity=lambda n: TopK(RuleConfig(k=k), n),
-    )
+    parts = plain_parts(k=k)
     config = TopKConfig(n_latents=n_latents, normalize="none", rotate=False, **options)
     return TopKSAE(config, CoderShape(2, 2), parts)
 

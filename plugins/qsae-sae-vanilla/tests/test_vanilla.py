@@ -5,21 +5,15 @@ import torch
 from qsae_sae_vanilla import VanillaConfig
 from qsae_sae_vanilla.model import VanillaSAE
 
-from qsae_core.coder import CoderShape, Parts
-from qsae_core.conformance.reference_parts import L1, IdentityCodes, IdentityQuantizer, PlainConfig, ReLU
+from qsae_core.coder import CoderShape
+from qsae_core.conformance.reference_parts import L1, PlainConfig, plain_parts
 from qsae_core.data import Batch
 
 PLAIN = PlainConfig()
 
 
 def make(n_latents=3, width=2):
-    parts = Parts(
-        quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
-        encoder_quantizer=lambda shape: IdentityQuantizer(PLAIN, shape),
-        code_quantizer=lambda n: IdentityCodes(PLAIN, n),
-        activation=lambda n: ReLU(PLAIN, n),
-        sparsity=lambda n: L1(PLAIN, n),  # coefficient 0.01
-    )
+    parts = plain_parts(sparsity=lambda n: L1(PLAIN, n))  # coefficient 0.01
     config = VanillaConfig(n_latents=n_latents, normalize="none", rotate=False)
     return VanillaSAE(config, CoderShape(width, width), parts)
 
