@@ -129,13 +129,20 @@ class ResidualBinary(Quantizer):
         exponent = exponent.clamp_(-126, 126)
         rows = rows * powers_of_two(-exponent)[:, None]
         scales = best_scales(rows, n, shared)
+        largest = scales.sum(0)
         if check:
             sums = sign_sums(rows, scales.expand(n, rows.shape[0]))
             lost = known_scales(sums, n, shared).isnan().any(0).nonzero().squeeze(1)
             if lost.numel():
-                scales[:, lost] = spare_scales(rows if shared else rows[lost], n, shared)
-        scales = scales * powers_of_two(exponent)
-        largest = scales.sum(0)
+                some = rows if shared else rows[lost]
+                scales[:, lost] = spare_scales(some, n, shared)
+                sums[slice(None) if shared else lost] = sign_sums(
+                    some, scales[:, lost].expand(n, some.shape[0])
+                )
+            # of the sums, not of the scales: other scales may be found again for the same sums
+            largest = (sums.reshape(1, -1) if shared else sums).abs().amax(1)
+        power = powers_of_two(exponent)
+        scales, largest = scales * power, largest * power
         too_small = largest < largest.nan_to_num(0.0).max() * SMALLEST  # not so of NaN, which stays
         return to_float16(scales.where(~too_small, 0.0))
 
