@@ -7,6 +7,7 @@ import pathlib
 import shutil
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,7 +53,8 @@ def _run(number: int, spec: Spec, vectors: Vectors, name: str, settings: Setting
     folder = settings.folder / name / "run"
     shutil.rmtree(folder, ignore_errors=True)
     arguments = _arguments(attempt, spec, vectors)
-    fixed = ["--eval-tokens", "1000000", "--eval", "reconstruction", "--eval-every", "0"]
+    n_held_out = np.load(vectors.held_out, mmap_mode="r").shape[0]
+    fixed = ["--eval-tokens", str(n_held_out), "--eval", "reconstruction", "--eval-every", "0"]
     fixed += ["--threads", str(spec.threads), "--out", str(folder)]
     title = f"{name} qsae {' '.join(attempt['arguments'])} {attempt['label']}"
     failure = processes.run([settings.qsae, "train", *arguments, *fixed], settings, title)
