@@ -19,7 +19,7 @@ else:
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DISTS = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml"))
-FAMILIES = ("quantizers", "code-quantizers", "activations", "sparsity", "metrics")
+FAMILIES = ("quantizers", "quantizers-post-training", "code-quantizers", "activations", "sparsity", "metrics")
 SINGLE = ("sae", "transcoder", "data", "evaluation", "format", "tracker", "kernels")
 COMPILED = ("qsae-kernels-cpu",)
 """Built by setuptools, which runs a compiler; all others are pure Python."""

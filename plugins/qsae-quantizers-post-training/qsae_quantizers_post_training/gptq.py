@@ -1,0 +1,79 @@
+"""The quantizer ``gptq``. Shapes: N tokens, F latents, D width; C latents of a cluster."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qsae_core import kernels
+from qsae_core.codes import SparseCodes
+from qsae_core.parts import Calibration
+from qsae_quantizers_post_training import GptqConfig
+from qsae_quantizers_post_training.rtn import Rtn
+
+
+class Gptq(Rtn):
+    """Rounding that minimises ``||f W - f W_hat||^2`` over calibration codes f; without these it is rtn."""
+
+    config: GptqConfig
+
+    @torch.no_grad()
+    def calibrate(self, weight_FD: Tensor, calibration: Calibration) -> Tensor:
+        """float32 ``[F, D]`` on the grid, of no more calibration error than rounding to nearest has."""
+        weight, codes = weight_FD.detach().float(), calibration.codes.detach()
+        nearest = self.fake_quantize(weight)
+        quantized = nearest.clone()
+        for latents_C in clusters(codes, self.config.block):
+            f_NC = columns(codes, latents_C)
+            quantized[latents_C] = self._compensated(weight[latents_C], f_NC.T @ f_NC)
+        better = error(codes, weight - quantized) < error(codes, weight - nearest)
+        return quantized if better else nearest
+
+    def _compensated(self, weight_CD: Tensor, H_CC: Tensor) -> Tensor:
+        """Rows rounded by falling diagonal of H; each one's error is spread over those still to come."""
+        order_C = H_CC.diagonal().argsort(descending=True)
+        H = H_CC[order_C][:, order_C]
+        H.diagonal().add_(self.config.damping * H.diagonal().mean())
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(H))
+        U = torch.linalg.cholesky(inverse, upper=True)  # H^-1 = U^T U; row j: the latents from j on
+        left, quantized = weight_CD[order_C].clone(), torch.empty_like(weight_CD)
+        for j in range(left.shape[0]):
+            row = self.fake_quantize(left[j : j + 1])
+            quantized[order_C[j]] = row[0]
+            left[j + 1 :].addr_(U[j, j + 1 :], (left[j] - row[0]) / U[j, j], alpha=-1)
+        return quantized
+
+
+def clusters(codes: SparseCodes, size: int) -> list[Tensor]:
+    """Latents that fire, in groups of at most ``size``: around the strongest left, those active with it."""
+    energy_F = codes.values.new_zeros(codes.n_latents)
+    energy_F.index_add_(0, codes.indices.long(), codes.values.square())
+    left, found, rows = energy_F > 0, [], codes.rows
+    while left.any():
+        seed = int(torch.where(left, energy_F, -1).argmax())
+        of_seed = codes.indices == seed
+        with_seed_N = codes.values.new_zeros(codes.batch_size)
+        with_seed_N.index_add_(0, rows[of_seed], codes.values[of_seed])
+        together_F = codes.values.new_zeros(codes.n_latents)
+        together_F.index_add_(0, codes.indices.long(), codes.values * with_seed_N[rows])
+        together_F = together_F.abs().masked_fill_(~left, -1)
+        together_F[seed] = torch.inf
+        found.append(together_F.topk(min(size, int(left.sum()))).indices)
+        left[found[-1]] = False
+    return found
+
+
+def columns(codes: SparseCodes, latents_C: Tensor) -> Tensor:
+    """float32 ``[N, C]``: the dense codes of these latents."""
+    place_F = torch.full((codes.n_latents,), -1, device=latents_C.device)
+    place_F[latents_C] = torch.arange(latents_C.numel(), device=latents_C.device)
+    place = place_F[codes.indices.long()]
+    dense = codes.values.new_zeros(codes.batch_size, latents_C.numel())
+    dense[codes.rows[place >= 0], place[place >= 0]] = codes.values[place >= 0]
+    return dense
+
+
+def error(codes: SparseCodes, difference_FD: Tensor) -> float:
+    """``||f (W - W_hat)||^2``."""
+    product = kernels.sparse_product(codes.indices, codes.offsets, codes.values, difference_FD)
+    return product.double().square().sum().item()

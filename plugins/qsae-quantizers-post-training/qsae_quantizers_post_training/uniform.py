@@ -1,0 +1,79 @@
+"""Uniform grids and the scales of rows. Shapes: R rows, D columns, S the columns of a first look."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+FIRST_LOOK = 16
+"""Columns that are enough to see that a row is not on the grid yet."""
+CANDIDATES, REFITS = 16, 3
+
+
+class Uniform(NamedTuple):
+    """Evenly spaced points around zero: ±1/2, ±3/2, ... below 5 bits, else 0, ±1, ±2, ..."""
+
+    n_bits: int
+
+    @property
+    def top(self) -> float:
+        """The largest point."""
+        return 2 ** (self.n_bits - 1) - (0.5 if self.n_bits < 5 else 1)
+
+    def points(self) -> Tensor:
+        """float32 ``[P]``, ascending."""
+        return torch.arange(int(2 * self.top) + 1) - self.top
+
+    def round(self, weight_RD: Tensor, scale_R: Tensor) -> Tensor:
+        """The nearest points; those of a scale of zero are the lowest magnitude there is."""
+        steps = weight_RD / torch.where(scale_R == 0, 1, scale_R)[:, None]
+        points = (steps - 0.5).round_().add_(0.5) if self.n_bits < 5 else steps.round_()
+        return points.clamp_(-self.top, self.top)
+
+    def scales(self, weight_RD: Tensor) -> Tensor:
+        """float32 ``[R]``, each a bfloat16: that of a row which is on the grid, else the best one.
+
+        Points have 8 bits and scales as many, so that every product is exact in float32.
+        """
+        scale_R, found_R = self._present(weight_RD)
+        if not found_R.all():
+            scale_R[~found_R] = self._best(weight_RD[~found_R])
+        return scale_R
+
+    def _present(self, weight_RD: Tensor) -> tuple[Tensor, Tensor]:
+        """The scales of rows that are a scale times points already, and which rows these are."""
+        largest_R = weight_RD.abs().amax(1)
+        scale_R, found_R = torch.zeros_like(largest_R), largest_R == 0
+        point = self.points()[self.points() > 0]
+        for magnitude in point.flip(0).tolist():
+            candidate_R = rounded(largest_R / magnitude)
+            open_R = (~found_R & (candidate_R * magnitude == largest_R)).nonzero().squeeze(1)
+            for columns in (FIRST_LOOK, weight_RD.shape[1]):
+                some, scale = weight_RD[open_R, :columns], candidate_R[open_R]
+                open_R = open_R[(self.round(some, scale) * scale[:, None] == some).all(1)]
+            scale_R[open_R], found_R[open_R] = candidate_R[open_R], True
+        return scale_R, found_R
+
+    def _best(self, weight_RD: Tensor) -> Tensor:
+        """The scale of least squared error: the best of a range, refitted to ``<w, q> / <q, q>``."""
+        # in units of the row's largest entry: squares of tiny and of huge weights stay in range
+        unit_R = weight_RD.abs().amax(1)
+        rows = weight_RD / torch.where(unit_R == 0, 1, unit_R)[:, None]
+        best_R, error_R = torch.zeros_like(unit_R), torch.full_like(unit_R, torch.inf)
+        trials = [torch.full_like(unit_R, s / self.top) for s in torch.linspace(0.2, 1, CANDIDATES).tolist()]
+        for i in range(CANDIDATES + REFITS):
+            if i >= CANDIDATES:
+                q = self.round(rows, best_R)
+                trials.append((rows * q).sum(1) / q.square().sum(1).clamp_min(0.25))
+            scale_R = rounded(trials[i] * unit_R) / torch.where(unit_R == 0, 1, unit_R)
+            now_R = (rows - self.round(rows, scale_R) * scale_R[:, None]).square().sum(1)
+            better = now_R < error_R
+            best_R, error_R = torch.where(better, scale_R, best_R), torch.where(better, now_R, error_R)
+        return rounded(best_R * unit_R)
+
+
+def rounded(scale_R: Tensor) -> Tensor:
+    """float32 scales as they are stored."""
+    return scale_R.bfloat16().float()

@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from qsae_core.conformance import parametrize_with_checks
+
+test_conformance = parametrize_with_checks("qsae-quantizers-post-training")
