@@ -6,6 +6,8 @@ class attribute ``selects_largest = False``; the rule 'largest' then does not ap
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -61,8 +63,9 @@ def built(subject: Subject, case: Case, n_latents: int = N_LATENTS, train: bool 
 
 @torch.no_grad()
 def selected(rule: SparsityRule, latents_BF: Tensor, importance_F: Tensor | None = None) -> SparseCodes:
-    """``rule.select`` as a coder calls it: without gradient."""
-    return rule.select(latents_BF, importance_F)
+    """``rule.select`` as a coder calls it: without gradient, and with gates where the rule reads them."""
+    codes = rule.select(latents_BF, importance_F)
+    return replace(codes, gates=codes.active.to(latents_BF.dtype)) if rule.needs_gates else codes
 
 
 @RULES.once("constructs", "the defaults and the sample configurations construct.")
@@ -196,17 +199,20 @@ def _penalty(subject: Subject, case: Case) -> None:
         codes = selected(rule, latents_BF)
         if what == "an empty batch":
             continue
-        codes = codes.with_values(codes.values.clone().requires_grad_())
+        gates = None if codes.gates is None else codes.gates.requires_grad_()
+        codes = replace(codes, values=codes.values.clone().requires_grad_(), gates=gates)
         penalty = rule.penalty(codes, norms_F)
         if penalty is None:
             raise NotApplicable("the rule has no penalty")
         expect(penalty.dim() == 0, f"the penalty has shape {list(penalty.shape)}; it is to be a scalar.")
         expect_finite(penalty.detach(), f"the penalty of {what}")
         if penalty.requires_grad:
-            (gradient,) = torch.autograd.grad(penalty, codes.values, allow_unused=True)
-            if gradient is not None:
-                expect_finite(gradient, f"the penalty's gradient with {what}")
-        doubled = rule.penalty(concatenate([codes, codes]), norms_F)
+            inputs = [codes.values] if gates is None else [codes.values, gates]
+            for gradient in torch.autograd.grad(penalty, inputs, allow_unused=True):
+                if gradient is not None:
+                    expect_finite(gradient, f"the penalty's gradient with {what}")
+        twice = concatenate([codes, codes])
+        doubled = rule.penalty(twice if gates is None else replace(twice, gates=gates.repeat(2)), norms_F)
         assert doubled is not None
         expect(
             torch.allclose(doubled, penalty, rtol=1e-4),

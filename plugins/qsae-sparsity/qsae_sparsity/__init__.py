@@ -30,16 +30,43 @@ class L1Config(ComponentConfig):
     )
 
 
+class L0Config(ComponentConfig):
+    """All non-zero latents, and a price on their number in the loss (Rajamanoharan et al., 2024)."""
+
+    coefficient: float = option(
+        1.0,
+        "weight of the penalty beside the squared error summed over dimensions",
+        aliases=("l0-coefficient", "l0"),
+        ge=0,
+    )
+    target: float | None = option(
+        None,
+        "active latents per token to aim at: coefficient * (L0 / target - 1)^2; none: coefficient * L0",
+        aliases=("target-l0",),
+        gt=0,
+    )
+
+
+class GroupMaxConfig(ComponentConfig):
+    """Split the latents into k groups of neighbours and keep the largest latent of each."""
+
+    k: int = option(
+        32, "groups, and so active latents per token; divides n_latents", aliases=("groups",), gt=0
+    )
+
+
 class NoRuleConfig(ComponentConfig):
     """Keep every non-zero latent; no penalty."""
 
 
 @hookimpl
 def qsae_register_sparsity_rules() -> list[ComponentSpec]:
-    """Register ``topk``, ``batchtopk``, ``l1`` and ``none``."""
+    """Register the rules."""
     return [
         ComponentSpec("sparsity", "topk", TopKConfig, "qsae_sparsity.topk:TopK"),
         ComponentSpec("sparsity", "batchtopk", BatchTopKConfig, "qsae_sparsity.batchtopk:BatchTopK"),
+        ComponentSpec("sparsity", "groupmax", GroupMaxConfig, "qsae_sparsity.groupmax:GroupMax"),
+        ComponentSpec("sparsity", "l0", L0Config, "qsae_sparsity.l0:L0"),
         ComponentSpec("sparsity", "l1", L1Config, "qsae_sparsity.l1:L1"),
         ComponentSpec("sparsity", "none", NoRuleConfig, "qsae_sparsity.none:NoRule"),
     ]

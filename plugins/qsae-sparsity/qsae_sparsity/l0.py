@@ -1,0 +1,34 @@
+"""Sparsity rule ``l0``: a price on the number of active latents. Shapes: B tokens, F latents."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from qsae_core.codes import SparseCodes
+from qsae_core.kernels import nonzero_codes
+from qsae_core.parts import SparsityRule
+from qsae_sparsity import L0Config
+
+
+class L0(SparsityRule):
+    """Every latent that is not exactly zero stays, at a price on how many there are.
+
+    The price is ``coefficient * L0``, or ``coefficient * (L0 / target - 1)^2`` where there is a target, with
+    L0 the mean over tokens of the number of active latents (Rajamanoharan et al., 2024). Its gradient is that
+    of the activation's gates.
+    """
+
+    needs_gates = True
+    config: L0Config
+
+    def select(self, latents_BF: Tensor, importance_F: Tensor | None = None) -> SparseCodes:
+        """All non-zero candidates; importance plays no part."""
+        return nonzero_codes(latents_BF)
+
+    def penalty(self, codes: SparseCodes, atom_norms_F: Tensor) -> Tensor:
+        """A scalar, differentiable in the codes' gates; norms play no part."""
+        assert codes.gates is not None
+        l0 = codes.gates.sum() / max(codes.batch_size, 1)
+        if self.config.target is None:
+            return self.config.coefficient * l0
+        return self.config.coefficient * (l0 / self.config.target - 1).square()
