@@ -157,6 +157,7 @@ class BinaryLatentCoder(LinearCoder):
     """
 
     unit_norm_rows = True
+    encoder_scale = 1.0  # a bit has no size that could add up, and its gradient wants z of the order of 1
     activation: BinaryLatents
 
     def __init__(self, config: CoderConfig, shape: CoderShape, parts: Parts) -> None:

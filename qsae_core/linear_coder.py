@@ -35,6 +35,9 @@ class LinearCoder(SparseCoder):
     """Keep decoder rows at unit norm: project the gradient before the step, renormalise after it."""
     subtract_b_dec: bool = True
     """Subtract ``b_dec`` from the input before encoding; transcoders do not."""
+    encoder_scale: float = 0.1
+    """Norm of the encoder's rows at the start, ``encoder_scale * W_dec``. At norm 1 a token's k latents, far
+    from orthogonal, add up to more than the token, and the first steps do no more than undo that."""
 
     def __init__(self, config: CoderConfig, shape: CoderShape, parts: Parts) -> None:
         super().__init__(config, shape, parts)
@@ -42,7 +45,7 @@ class LinearCoder(SparseCoder):
         atoms = torch.randn(n, d_out)
         normalize_rows_(atoms)
         directions = atoms.clone() if d_in == d_out else _unit_rows(n, d_in)
-        self.W_enc = QuantizedMatrix(directions, parts.encoder_quantizer((n, d_in)))
+        self.W_enc = QuantizedMatrix(directions.mul_(self.encoder_scale), parts.encoder_quantizer((n, d_in)))
         self.W_dec = QuantizedMatrix(atoms, parts.quantizer((n, d_out)))
         self.b_enc = nn.Parameter(torch.zeros(n))
         self.b_dec = nn.Parameter(torch.zeros(d_out))

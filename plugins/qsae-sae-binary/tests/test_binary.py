@@ -103,7 +103,8 @@ def test_it_starts_from_the_bits_of_a_random_unit_dictionary():
     cosines = (atoms @ atoms.T / norms[:, None] / norms[None]).fill_diagonal_(0)
     assert cosines.abs().max() < 0.5  # p = 1/2 everywhere would make all atoms parallel
     # and the encoder from its transpose
-    assert (coder.W_enc() * atoms / norms[:, None]).sum(1).min() > 0.98
+    encoder = coder.W_enc() / coder.W_enc().norm(dim=1, keepdim=True)
+    assert (encoder * atoms / norms[:, None]).sum(1).min() > 0.98
 
 
 def test_the_temperature_falls_and_bits_are_put_back_on_the_line():
