@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qsae_core.component import AuxKConfig, CoderConfig, ComponentConfig, ComponentSpec, option
+from qsae_core.component import (
+    AuxKConfig,
+    CoderConfig,
+    ComponentConfig,
+    ComponentSpec,
+    NestedConfig,
+    RoutedConfig,
+    option,
+)
 from qsae_core.errors import QsaeError
 from qsae_core.hookspecs import hookimpl
 
@@ -23,7 +31,9 @@ __all__ = [
     "CoderConfig",
     "ComponentConfig",
     "ComponentSpec",
+    "NestedConfig",
     "QsaeError",
+    "RoutedConfig",
     "__version__",
     "hookimpl",
     "load",

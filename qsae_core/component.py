@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticUndefined
+
+USUAL_GROUPS = 8
 
 
 class ComponentConfig(BaseModel):
@@ -85,6 +88,57 @@ class AuxKConfig(CoderConfig):
 
     auxk_coefficient: float = option(1 / 32, "weight of the auxiliary loss over dead latents; 0: off", ge=0)
     k_aux: int | None = option(None, "dead latents per token in the auxiliary loss; none: d_in / 2", gt=0)
+
+
+class NestedConfig(AuxKConfig):
+    """Options of a coder whose dictionary is nested in groups of latents (Bussmann et al., 2025)."""
+
+    group_sizes: tuple[Annotated[int, Field(gt=0)], ...] | None = option(
+        None, "latents of each nested group, in order; none: eight groups of equal size", min_length=1
+    )
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> NestedConfig:
+        if self.group_sizes is None and self.n_latents % USUAL_GROUPS:
+            raise ValueError(
+                f"n_latents ({self.n_latents}) does not divide into {USUAL_GROUPS} groups; give group_sizes"
+            )
+        if self.group_sizes is not None and sum(self.group_sizes) != self.n_latents:
+            raise ValueError(
+                f"group_sizes add up to {sum(self.group_sizes)}, and n_latents is {self.n_latents}"
+            )
+        return self
+
+    def prefixes(self) -> tuple[int, ...]:
+        """Latents of the first 1, 2, ... groups."""
+        sizes = self.group_sizes or (self.n_latents // USUAL_GROUPS,) * USUAL_GROUPS
+        return tuple(itertools.accumulate(sizes))
+
+    def first_groups(self, level: int) -> NestedConfig:
+        """The first ``level`` groups, as they are."""
+        prefixes = self.prefixes()
+        starts = (0, *prefixes)
+        sizes = tuple(end - start for start, end in zip(starts, prefixes, strict=False))[:level]
+        return self.model_copy(update={"n_latents": prefixes[level - 1], "group_sizes": sizes})
+
+
+class RoutedConfig(AuxKConfig):
+    """Options of a coder that reads several layers and chooses one of them, or a mixture, per token."""
+
+    routing: Literal["hard", "soft"] = option(
+        "hard", "hard: the vector of the layer with the largest weight; soft: the weighted mean over layers"
+    )
+    aggre: Literal["sum", "mean"] = option(
+        "mean", "what the router reads: the sum or the mean of the token's vectors over layers"
+    )
+    balance: float = option(
+        0.01, "weight of the term that keeps layers equally used: L sum_l share_l mean p_l", ge=0
+    )
+    layer_norm: bool = option(
+        False,
+        "bring every vector to mean 0 and variance 1 over its dimensions first; the target is then such a "
+        "vector too",
+    )
 
 
 @dataclass(frozen=True)

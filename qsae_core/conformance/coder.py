@@ -75,16 +75,18 @@ def _codes(subject: Subject, case: Case) -> None:
 
 
 @RULES.each_case(
-    "forward", "in evaluation mode decode(encode(x)) equals forward(x) bit for bit, in y's shape."
+    "forward", "in evaluation mode decode(encode(x)) equals forward(x) bit for bit, in the target's shape."
 )
 def _forward(subject: Subject, case: Case) -> None:
     for variant, coder in buildable(subject, case):
         coder, batch = trained(subject, case, coder)
         with torch.no_grad():
             reconstruction = coder(batch.x)
+            target = coder.target(batch)
             expect(
-                reconstruction.shape == batch.y.shape,
-                f"{variant.label} forward gives {list(reconstruction.shape)}; y is {list(batch.y.shape)}.",
+                reconstruction.shape == target.shape,
+                f"{variant.label} forward gives {list(reconstruction.shape)}; the target is "
+                f"{list(target.shape)}.",
             )
             expect_finite(reconstruction, f"the reconstruction {variant.label}")
             expect_equal(

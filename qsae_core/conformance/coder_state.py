@@ -98,7 +98,8 @@ def _levels(subject: Subject, case: Case) -> None:
             codes = part.encode(batch.x)
             expect_well_formed(codes, len(batch.x), part.n_latents, f"codes of level {level}")
             expect_equal(part.decode(codes), part(batch.x), f"decode(encode(x)) at level {level}")
-            expect(part(batch.x).shape == batch.y.shape, f"level {level} gives {list(part(batch.x).shape)}.")
+            shape = part(batch.x).shape
+            expect(shape == coder.target(batch).shape, f"level {level} gives {list(shape)}.")
         whole = coder.at_level(coder.levels)
         expect_equal(whole(batch.x), coder(batch.x), "the last level's reconstruction against the whole one")
     for level in (0, coder.levels + 1):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import field_validator, model_validator
 
 from qsae_core import ComponentConfig, ComponentSpec, hookimpl, option
 
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     import click
 
 SiteName = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_in", "mlp_out"]
-LayerIndex = Annotated[int, Field(ge=0)]
 
 
 class LmConfig(ComponentConfig):
@@ -37,8 +36,11 @@ class LmConfig(ComponentConfig):
     target_site: SiteName | None = option(
         None, "site of the vector to reconstruct, for transcoders; none: `site`"
     )
-    layers: tuple[LayerIndex, ...] | None = option(
-        None, "several layers to read at once, for coders that take them; replaces `layer`", min_length=2
+    layers: str | None = option(
+        None,
+        "several layers to read at once, for coders that take them: numbers and ranges (`3,6,9`, `4-8`), or "
+        "`middle`, the middle half; replaces `layer`",
+        pattern=r"^(middle|\d+(-\d+)?(,\d+(-\d+)?)*)$",
     )
     text: str | None = option(
         None, "text file, or folder whose text files are read; none: the built-in text", min_length=1
@@ -62,6 +64,13 @@ class LmConfig(ComponentConfig):
     dtype: Literal["auto", "fp32", "bf16"] = option(
         "auto", "number format that the model computes in; auto: bf16 where the device has it, else fp32"
     )
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _list_as_text(cls, layers: Any) -> Any:
+        if isinstance(layers, list | tuple):
+            return ",".join(map(str, layers))
+        return str(layers) if isinstance(layers, int) else layers
 
     @model_validator(mode="after")
     def _one_of_each(self) -> LmConfig:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from qsae_core.data import Batch, DataSource, TokenBatch
-from qsae_core.errors import DataError
+from qsae_core.errors import ConfigError, DataError
 from qsae_data_lm import LmConfig
 from qsae_data_lm.documents import open_documents, shuffled
 from qsae_data_lm.families import layout_of
@@ -243,11 +243,35 @@ class LmSource(DataSource):
 def _chosen_sites(config: LmConfig, n_layers: int) -> tuple[tuple[Site, ...], Site]:
     """What is read for x, and for y."""
     if config.layers is not None:
-        sites = tuple((layer, config.site) for layer in config.layers)
+        sites = tuple((layer, config.site) for layer in _layer_list(config.layers, n_layers))
         return sites, sites[-1]
     layer = n_layers // 2 if config.layer is None else config.layer
     target_layer = layer if config.target_layer is None else config.target_layer
     return ((layer, config.site),), (target_layer, config.target_site or config.site)
+
+
+def _layer_list(text: str, n_layers: int) -> list[int]:
+    """`3,6,9`, `4-8` or `middle`, in ascending order; at least two.
+
+    Raises:
+        ConfigError: if there are fewer.
+    """
+    chosen: set[int] = set()
+    if text == "middle":
+        first = n_layers // 4
+        chosen = set(range(first, first + max(2, n_layers // 2)))
+    else:
+        for part in text.split(","):
+            start, _, end = part.partition("-")
+            chosen |= set(range(int(start), int(end or start) + 1))
+    if len(chosen) < 2:
+        raise ConfigError(
+            f"layers '{text}' names fewer than two layers",
+            where="layers",
+            allowed=f"at least two of 0 to {n_layers - 1}, such as 0,{n_layers - 1}",
+            next="--layer N for a single one",
+        )
+    return sorted(chosen)
 
 
 def _path_name(sites: tuple[Site, ...], target: Site) -> str:

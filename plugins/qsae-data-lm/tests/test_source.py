@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from qsae_data_lm import LmConfig
 from qsae_data_lm.source import LmSource
 
-from qsae_core.errors import DataError
+from qsae_core.errors import ConfigError, DataError
 
 Make = Callable[..., LmSource]
 
@@ -286,3 +286,20 @@ def test_a_gpu_gives_the_same_stream(make: Make) -> None:
     assert other.x.is_cuda
     torch.testing.assert_close(one.x, other.x.cpu(), rtol=1e-3, atol=1e-3)
     assert one.token_ids.tolist() == other.token_ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("layers", "path"), [("0,2", "0-2"), ("0-2", "0-1-2"), ("2,0", "0-2"), ("middle", "0-1"), ([1, 2], "1-2")]
+)
+def test_layers_in_words(tiny: Path, text: Path, layers: object, path: str) -> None:
+    source = LmSource(LmConfig(model=str(tiny), text=str(text), context=32, layers=layers))
+    assert source.layer == path
+    assert source.next_batch(5).x.shape == (5, len(path.split("-")), 16)
+
+
+@pytest.mark.parametrize("layers", ["1", "1,1", "2-1"])
+def test_fewer_than_two_layers(tiny: Path, text: Path, layers: str) -> None:
+    with pytest.raises(ConfigError, match="fewer than two layers"):
+        LmSource(LmConfig(model=str(tiny), text=str(text), context=32, layers=layers))
+    with pytest.raises(ValidationError, match="layers"):
+        LmConfig(layers="first")

@@ -26,7 +26,8 @@ class Reconstruction(Metric):
     with ``legacy``, ``explained_variance_legacy`` = mean 1 - ||r||^2 / ||x - mean of the batch||^2.
 
     Means of ratios are over the tokens whose ratio exists (a zero vector has no direction). A value is None
-    where its denominator is zero or something is not finite.
+    where its denominator is zero or something is not finite. Vectors of several layers ``[B, L, D]`` count
+    as one of width L * D.
     """
 
     optimum = {  # noqa: RUF012 (declared as a ClassVar by the base class)
@@ -57,7 +58,8 @@ class Reconstruction(Metric):
 
     def update(self, observation: Observation) -> None:
         """Take one batch into account."""
-        x, x_hat = float64(observation.target), float64(observation.reconstruction)
+        x = float64(observation.target).flatten(1)
+        x_hat = float64(observation.reconstruction).flatten(1)
         r = x - x_hat
         self._width = x.shape[1]
         self._target.add(x)

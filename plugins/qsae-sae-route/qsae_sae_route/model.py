@@ -1,0 +1,29 @@
+"""RouteSAE (Shi et al., 2025); the router is in ``qsae_core.routed_coder``."""
+
+from __future__ import annotations
+
+import pathlib
+
+from qsae_core.conformance.cases import Case
+from qsae_core.routed_coder import RoutedCoder
+
+
+class RouteSAE(RoutedCoder):
+    """f = rule(activation(W_enc (x_r - b_dec) + b_enc)) of the vector x_r that the router takes.
+
+    Rows of W_dec have unit norm.
+    """
+
+    unit_norm_rows = True
+
+    @classmethod
+    def conformance_cases(cls, folder: pathlib.Path) -> list[Case]:
+        """Three layers, and each option."""
+        layers = {"layers_in": 3, "layers_out": 3}
+        options: list[dict[str, str | bool]] = [
+            {},
+            {"routing": "soft"},
+            {"aggre": "sum"},
+            {"layer_norm": True},
+        ]
+        return [Case(chosen, layers) for chosen in options]
