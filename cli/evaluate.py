@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -42,6 +43,8 @@ def _recorded(values: Mapping[str, Any]) -> list[Layer]:
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Vectors per batch.  [default: as in training]"
 )
+@click.option("--level", type=int, help="Of a coder with levels: this one, and only its bytes are read.")
+@click.option("--all-levels", is_flag=True, help="A table of all levels.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @json_option
 def evaluate(
@@ -49,6 +52,8 @@ def evaluate(
     layers: list[Layer],
     tokens: int | None,
     batch_size: int | None,
+    level: int | None,
+    all_levels: bool,
     device: str,
     as_json: bool,
 ) -> None:
@@ -56,15 +61,30 @@ def evaluate(
 
     Without more, the evaluations of its training run are repeated on the same held-out data. --eval chooses
     others; --model, --text, --data-path and the data source's other flags choose other data.
+
+    --level reads the first groups of latents of a nested coder, or the first bit planes of its decoder.
     """
+    if all_levels and level is not None:
+        raise click.UsageError("--level and --all-levels cannot be given together")
     from qsae_core import evaluation_run
     from qsae_core.plugins import load_plugins
     from qsae_core.run_config import resolve
 
     plugins = load_plugins()
     config = resolve(layers, plugins.registry)
+    if all_levels:
+        _print_levels(
+            path,
+            list(
+                evaluation_run.evaluate_levels(
+                    path, config, plugins.registry, n_tokens=tokens, batch_size=batch_size, device=device
+                )
+            ),
+            as_json,
+        )
+        return
     result = evaluation_run.evaluate_artifact(
-        path, config, plugins.registry, n_tokens=tokens, batch_size=batch_size, device=device
+        path, config, plugins.registry, n_tokens=tokens, batch_size=batch_size, device=device, level=level
     )
     if as_json:
         print_json(result)
@@ -75,3 +95,19 @@ def evaluate(
     print_coders([(labels(config.to_dict())["coder"], result)], title)
     for sentence in unavailable(result):
         click.echo(sentence)
+
+
+def _print_levels(path: pathlib.Path, results: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json(results)
+        return
+    from qsae_cli.summary import print_coders
+    from qsae_core.results import values_of
+
+    first = results[0]
+    title = f"{path}: held-out vectors of {first['model']}, layer {first['layer']}, level by level"
+    print_coders([(f"level {r['level']}: {r['n_latents']:,} latents", r) for r in results], title)
+    fvus = [values_of(result).get("fvu") for result in results]
+    for number, (coarse, fine) in enumerate(itertools.pairwise(fvus), 2):
+        if coarse is not None and fine is not None and fine > coarse:
+            click.echo(f"level {number} is worse than the one before it: FVU {fine:.4f} after {coarse:.4f}")

@@ -202,7 +202,8 @@ def _check_layers(target: type[SparseCoder], title: str, shape: CoderShape) -> N
             f"{title} reads several layers at once, and the data gives one",
             where="data",
             allowed="vectors [B, L, d] with L of at least 2",
-            next="--layers 3,6,9 with a language model, a tensor file [N, L, d], or another coder",
+            next="--layers 3,6,9 with a language model, --middle layers with a tensor file [N, L, d], or "
+            "another coder",
         )
     if not target.reads_layers and shape.layers_in > 1:
         raise ConfigError(

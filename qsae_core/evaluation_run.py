@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,11 +34,15 @@ def evaluate_artifact(
     n_tokens: int | None = None,
     batch_size: int | None = None,
     device: str = "auto",
+    level: int | None = None,
 ) -> dict[str, Any]:
     """Load the coder at ``path`` and run the config's evaluations on the config's data.
 
     Metrics learn what quantization does to the atoms from its float masters, or, where these were not kept,
     from the atoms of the float twin beside it.
+
+    Args:
+        level: as ``artifact.load`` takes it; ``bytes`` of the measurements are then those that it reads.
 
     Returns:
         ``model`` and ``layer`` of the data, the artifact's measurements, evaluation name -> values, and
@@ -46,33 +51,78 @@ def evaluate_artifact(
     Raises:
         DataError: if the data's width is not the coder's.
         ArtifactError: if there is no sound coder at ``path``.
+        ConfigError: if there is no such level.
     """
+    evaluated = _evaluate_levels(path, config, registry, [level], n_tokens, batch_size, device)
+    return next(evaluated)
+
+
+def evaluate_levels(
+    path: pathlib.Path,
+    config: RunConfig,
+    registry: Registry,
+    *,
+    n_tokens: int | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+) -> Iterator[dict[str, Any]]:
+    """``evaluate_artifact`` of every level, the first one first; each result has ``level`` and ``n_latents``.
+
+    One level is in memory at a time, and the data is opened once.
+    """
+    description = artifact.read_description(artifact.artifact_folder(path))
+    levels = list(range(1, description["levels"]["count"] + 1))
+    yield from _evaluate_levels(path, config, registry, levels, n_tokens, batch_size, device)
+
+
+def _evaluate_levels(
+    path: pathlib.Path,
+    config: RunConfig,
+    registry: Registry,
+    levels: Sequence[int | None],
+    n_tokens: int | None,
+    batch_size: int | None,
+    device: str,
+) -> Iterator[dict[str, Any]]:
     device = resolve_device(device)
     folder = artifact.artifact_folder(path)
-    coder = artifact.load(folder, device=device, registry=registry)
+    coder = artifact.load(folder, level=levels[0], device=device, registry=registry)
     data = compose_data(config, registry, device=device)
-    errors, errors_from = _atom_errors(coder, folder, registry)
     try:
         _check_widths(coder, data, folder)
-        values = evaluate(
-            coder,
-            data,
-            compose_evaluations(config, registry),
-            lambda: list(compose_metrics(config, registry).values()),
-            n_tokens=n_tokens or config.train.eval_tokens,
-            batch_size=batch_size or config.train.batch_size,
-            atom_errors=errors,
-        )
-        return {
-            "path": str(folder),
-            "model": data.model_name,
-            "layer": data.layer,
-            "artifact": artifact.measurements(coder, folder),
-            "evaluations": values,
-            "atom_errors_from": errors_from,
-        }
+        for level in levels:
+            if level != levels[0]:
+                coder = artifact.load(folder, level=level, device=device, registry=registry)
+            errors, errors_from = _atom_errors(coder, folder, registry)
+            values = evaluate(
+                coder,
+                data,
+                compose_evaluations(config, registry),
+                lambda: list(compose_metrics(config, registry).values()),
+                n_tokens=n_tokens or config.train.eval_tokens,
+                batch_size=batch_size or config.train.batch_size,
+                atom_errors=errors,
+            )
+            found = {
+                "path": str(folder),
+                "model": data.model_name,
+                "layer": data.layer,
+                "artifact": _measured(coder, folder, level),
+                "evaluations": values,
+                "atom_errors_from": errors_from,
+            }
+            yield found if level is None else {**found, "level": level, "n_latents": coder.n_latents}
     finally:
         data.close()
+
+
+def _measured(coder: SparseCoder, folder: pathlib.Path, level: int | None) -> dict[str, Any]:
+    """The artifact's measurements; of a level with the bytes of tensors that it reads."""
+    measured = artifact.measurements(coder, folder)
+    if level is None:
+        return measured
+    n_bytes = artifact.level_bytes(folder)[level - 1]
+    return {**measured, "bytes": n_bytes, "times_smaller": measured["float_bytes"] / n_bytes}
 
 
 def recorded_config(folder: pathlib.Path, registry: Registry) -> RunConfig:
@@ -97,7 +147,7 @@ def _atom_errors(
     if DECODER not in coder.matrices() or not (twin / artifact.DESCRIPTION).is_file():
         return None, None
     float_atoms = artifact.load(twin, device=str(coder.device), registry=registry).atoms()
-    return squared_sines(float_atoms, coder.atoms()), "float twin"
+    return squared_sines(float_atoms[: coder.n_latents], coder.atoms()), "float twin"
 
 
 def _check_widths(coder: SparseCoder, data: DataSource, folder: pathlib.Path) -> None:

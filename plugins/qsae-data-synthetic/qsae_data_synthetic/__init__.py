@@ -82,6 +82,9 @@ class SyntheticConfig(ComponentConfig):
     orthogonalize_steps: int = option(
         TINY["orthogonalize_steps"], "gradient steps on sum (d_i . d_j)^2; 0: random directions", ge=0
     )
+    layers: int = option(
+        1, "vectors of a token: the same features, their directions turned by a rotation for each layer", gt=0
+    )
     world_seed: int = option(
         0,
         "decides all that is fixed, and the held-out stream; the run's seed decides the training stream",

@@ -38,6 +38,8 @@ class SyntheticSource(DataSource):
         self._options = cast(SyntheticConfig, config)
         self._world = build_world(self._options)
         self.d_in = self.d_out = self._options.d_model
+        self.layers_in = self.layers_out = self._options.layers
+        self._rotations = _rotations(self._options)
         self.model_name = f"synthetic-{self._options.preset}"
         self._taken = 0
         self._block: tuple[int, Tensor] | None = None
@@ -51,6 +53,7 @@ class SyntheticSource(DataSource):
         return [
             Case(),
             Case({**small, "n_roots": 0, "shared_variance": 0.0, "noise_std": 0.0}),
+            Case({**small, "n_roots": 0, "layers": 3}),
             Case({**small, "n_roots": 2, "branching": 3, "depth": 2, "rank": 2, "orthogonalize_steps": 0}),
         ]
 
@@ -67,7 +70,7 @@ class SyntheticSource(DataSource):
             parts.append(part)
             size -= len(part)
             self._taken += len(part)
-        return _batch(torch.cat(parts))
+        return self._batch(torch.cat(parts))
 
     def held_out(self, n_tokens: int, batch_size: int) -> Iterator[Batch]:
         """``n_tokens`` tokens of a stream of their own, which no training stream meets."""
@@ -75,10 +78,10 @@ class SyntheticSource(DataSource):
         for sample in self._held_out_samples(n_tokens):
             waiting = torch.cat([waiting, sample.x])
             while len(waiting) >= batch_size:
-                yield _batch(waiting[:batch_size])
+                yield self._batch(waiting[:batch_size])
                 waiting = waiting[batch_size:]
         if len(waiting):
-            yield _batch(waiting)
+            yield self._batch(waiting)
 
     def state_dict(self) -> dict[str, Any]:
         """How many tokens were given."""
@@ -96,14 +99,15 @@ class SyntheticSource(DataSource):
             "features": self._options.n_features,
             "features_in_trees": self._options.in_trees,
             "mean_l0": float(rates.sum()),
-            "mean_squared_coherence": mean_squared_coherence(self.dictionary()),
+            "mean_squared_coherence": mean_squared_coherence(self._world.dictionary),
         }
 
     # --- the truth
 
     def dictionary(self) -> Tensor:
-        """float32 ``[n_features, d_model]``: the true features, unit rows, the most frequent first."""
-        return self._world.dictionary.clone()
+        """float32 ``[n_features, d_model]``: the true features, unit rows, the most frequent first; with
+        several layers ``[n_features, L, d_model]``, a feature's direction in each."""
+        return self._layered(self._world.dictionary.clone())
 
     def firing_rates(self) -> Tensor:
         """float64 ``[n_features]``: the probability that a feature's activation is positive on a token.
@@ -123,6 +127,16 @@ class SyntheticSource(DataSource):
         ``decode`` of them with ``dictionary()`` is the token without bias and noise.
         """
         return concatenate([sample.codes for sample in self._held_out_samples(n_tokens)])
+
+    def _layered(self, x: Tensor) -> Tensor:
+        """``[N, D]``, or ``[N, L, D]``: what the layers make of it."""
+        if self.layers_in == 1:
+            return x
+        return torch.stack([x @ rotation for rotation in self._rotations], dim=1)
+
+    def _batch(self, x: Tensor) -> Batch:
+        x = self._layered(x)
+        return Batch(x, x)
 
     def _training_block(self, number: int) -> Tensor:
         if self._block is None or self._block[0] != number:
@@ -155,5 +169,10 @@ def _first(sample: Sample, tokens: int) -> Sample:
     return Sample(sample.x[:tokens], shorter)
 
 
-def _batch(x: Tensor) -> Batch:
-    return Batch(x, x)
+def _rotations(options: SyntheticConfig) -> Tensor:
+    """``[L, D, D]``: the identity for layer 0, a random orthogonal matrix for every later one."""
+    found = [torch.eye(options.d_model)]
+    for layer in range(1, options.layers):
+        stream = seeded_generator(options.world_seed, "layer", layer)
+        found.append(torch.linalg.qr(torch.randn(options.d_model, options.d_model, generator=stream)).Q)
+    return torch.stack(found)

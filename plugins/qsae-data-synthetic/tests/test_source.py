@@ -180,3 +180,17 @@ def test_tiny_is_there_at_once() -> None:
     start = time.process_time()
     make().next_batch(4096)
     assert time.process_time() - start < 1
+
+
+def test_layers_are_the_same_token_turned() -> None:
+    """Norms and inner products agree; the dictionary's atoms of a layer decode that layer."""
+    one, three = make(noise_std=0.0, bias_norm=0.0), make(noise_std=0.0, bias_norm=0.0, layers=3)
+    x, plain = three.next_batch(300).x, one.next_batch(300).x
+    assert x.shape == (300, 3, 64)
+    assert torch.equal(x[:, 0], plain)
+    for layer in (1, 2):
+        torch.testing.assert_close(x[:, layer] @ x[:, layer].T, plain @ plain.T, atol=1e-3, rtol=1e-4)
+        assert not torch.allclose(x[:, layer], plain)
+    held_out = next(iter(three.held_out(100, 100))).x
+    decoded = torch.einsum("bf,fld->bld", three.held_out_features(100).to_dense(), three.dictionary())
+    torch.testing.assert_close(held_out, decoded, atol=1e-4, rtol=1e-4)

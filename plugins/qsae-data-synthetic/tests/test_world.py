@@ -127,7 +127,12 @@ def test_a_path_longer_than_the_rank_goes_on_alone() -> None:
 def test_presets_fill_in_what_is_not_given() -> None:
     benchmark = SyntheticConfig(preset="synthsaebench-16k", d_model=256)
     assert (benchmark.d_model, benchmark.n_features, benchmark.rank) == (256, 16384, 25)
-    assert SyntheticConfig().model_dump() == {**PRESETS["tiny"], "preset": "tiny", "world_seed": 0}
+    assert SyntheticConfig().model_dump() == {
+        **PRESETS["tiny"],
+        "preset": "tiny",
+        "layers": 1,
+        "world_seed": 0,
+    }
     # what a run records is enough to repeat it
     assert SyntheticConfig(**benchmark.model_dump()) == benchmark
 

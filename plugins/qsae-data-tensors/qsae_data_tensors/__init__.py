@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from qsae_core import ComponentConfig, ComponentSpec, hookimpl, option
 
 
 class TensorsConfig(ComponentConfig):
     """Pre-computed hidden states: one file or a folder of chunks, memory-mapped and read shuffled.
 
-    Files are .pt, .safetensors or .npy with float tensors ``[N, d]`` or ``[N, L, d]`` (N sequences of L
-    positions, taken as N * L rows). Give a second path for the targets of a transcoder: row i of the one
-    belongs to row i of the other.
+    Files are .pt, .safetensors or .npy with float tensors ``[N, d]`` or ``[N, L, d]``: N sequences of L
+    positions, taken as N * L rows, or (``middle: layers``) N tokens with the vectors of L layers. Give a
+    second path for the targets of a transcoder: row i of the one belongs to row i of the other.
     """
 
     path: str = option(description="file, or folder of chunks in name order", aliases=("data-path",))
@@ -21,6 +23,11 @@ class TensorsConfig(ComponentConfig):
     key: str | None = option(
         None,
         "name of the tensor, where a .safetensors file or a .pt dict holds several",
+    )
+    middle: Literal["positions", "layers"] = option(
+        "positions",
+        "what the middle dimension of ``[N, L, d]`` is: positions, each a row of its own, or layers of one "
+        "token, read together",
     )
     held_out: float = option(0.05, "share of the rows kept for evaluation, in whole blocks", gt=0, lt=1)
     split_seed: int = option(

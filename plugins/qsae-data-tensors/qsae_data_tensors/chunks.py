@@ -22,21 +22,22 @@ class Chunks:
     Attributes:
         files: what is known of each.
         rows: of all of them.
-        width: d, the same in all.
+        width: of a row, the same in all: d, or L * d where ``layered``.
+        layers: L, or 1.
         left_out: names in the folder that were left out because of their suffix.
 
     Raises:
         DataError: where something is missing, unreadable, empty, of mixed formats or of differing widths.
     """
 
-    def __init__(self, path: str, key: str | None) -> None:
+    def __init__(self, path: str, key: str | None, layered: bool = False) -> None:
         self.path, self.key = pathlib.Path(path).expanduser(), key
         paths, self.left_out = _list_files(self.path)
         self._open: collections.OrderedDict[pathlib.Path, Mapped] = collections.OrderedDict()
-        self.files = [describe_file(p, self._map(p)) for p in paths]
-        self.width = self.files[0].width
+        self.files = [describe_file(p, self._map(p), layered) for p in paths]
+        self.width, self.layers = self.files[0].width, self.files[0].layers
         for file in self.files:
-            if file.width != self.width:
+            if (file.width, file.layers) != (self.width, self.layers):
                 raise DataError(
                     f"rows are {file.width} wide, but {self.width} wide in {self.files[0].path.name}",
                     where=str(file.path),

@@ -47,6 +47,7 @@ class TensorFile:
         positions: L; 1 for a tensor ``[N, d]``.
         width: d.
         dtype: name of the dtype on disk.
+        layers: how many vectors of ``width / layers`` a row holds.
     """
 
     path: pathlib.Path
@@ -54,6 +55,7 @@ class TensorFile:
     positions: int
     width: int
     dtype: str
+    layers: int = 1
 
     @property
     def rows(self) -> int:
@@ -120,8 +122,11 @@ def _copy(piece: Any, rows: Tensor) -> None:
         rows.copy_(piece.detach())
 
 
-def describe_file(path: pathlib.Path, mapped: Mapped) -> TensorFile:
+def describe_file(path: pathlib.Path, mapped: Mapped, layered: bool = False) -> TensorFile:
     """Check shape and dtype of an opened file.
+
+    Args:
+        layered: a row of ``[N, L, d]`` is a token with L layers, ``L * d`` wide.
 
     Raises:
         DataError: on no rows, no columns, another number of dimensions, or elements that are not floats.
@@ -138,6 +143,16 @@ def describe_file(path: pathlib.Path, mapped: Mapped) -> TensorFile:
         raise DataError(
             f"the tensor is empty: its shape is {list(mapped.shape)}", where=str(path), allowed=ALLOWED_TENSOR
         )
+    if layered and (len(mapped.shape) != 3 or mapped.shape[1] < 2):
+        raise DataError(
+            f"the tensor has the shape {list(mapped.shape)}, and its middle dimension should be layers",
+            where=str(path),
+            allowed="[N, L, d] with L of at least 2",
+            next="--middle positions for one layer",
+        )
+    if layered:
+        layers, width = mapped.shape[1:]
+        return TensorFile(path, mapped.shape[0], 1, layers * width, mapped.dtype, layers)
     positions = mapped.shape[1] if len(mapped.shape) == 3 else 1
     return TensorFile(path, mapped.shape[0], positions, mapped.shape[-1], mapped.dtype)
 

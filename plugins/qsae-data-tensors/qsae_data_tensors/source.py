@@ -41,12 +41,15 @@ class TensorsSource(DataSource):
     def __init__(self, config: ComponentConfig, *, seed: int = 0, device: str = "cpu") -> None:
         super().__init__(config, seed=seed, device=device)
         options = self._options = cast(TensorsConfig, config)
-        source = Chunks(options.path, options.key)
+        layered = options.middle == "layers"
+        source = Chunks(options.path, options.key, layered)
         self._sides: tuple[Chunks, ...] = (source,)
         if options.target_path is not None:
-            self._sides = (source, Chunks(options.target_path, options.key))
+            self._sides = (source, Chunks(options.target_path, options.key, layered))
             check_paired(*self._sides)
-        self.d_in, self.d_out = source.width, self._sides[-1].width
+        target = self._sides[-1]
+        self.layers_in, self.layers_out = source.layers, target.layers
+        self.d_in, self.d_out = source.width // source.layers, target.width // target.layers
         self.model_name = source.path.resolve().name if source.path.is_dir() else source.path.stem
         self._blocks = cut_blocks(source.files, options.block_rows, options.held_out, options.split_seed)
         self._pools = -(-len(self._blocks.training) // options.shuffle_blocks)
@@ -62,10 +65,12 @@ class TensorsSource(DataSource):
         rows = torch.arange(2400.0).reshape(400, 6).sin()
         torch.save(rows, folder / "rows.pt")
         torch.save(rows.reshape(40, 10, 6).half(), folder / "sequences.pt")
+        torch.save(rows.reshape(200, 2, 6).clone(), folder / "layers.pt")
         torch.save(rows[:, :3].clone(), folder / "targets.pt")
         return [
             Case({"path": str(folder / "rows.pt")}),
             Case({"path": str(folder / "sequences.pt"), "shuffle_blocks": 2}),
+            Case({"path": str(folder / "layers.pt"), "middle": "layers"}),
             Case({"path": str(folder / "rows.pt"), "target_path": str(folder / "targets.pt")}),
         ]
 
@@ -83,7 +88,7 @@ class TensorsSource(DataSource):
             if self._row == len(order):
                 last = self._pool + 1 == self._pools
                 self._go_to(self._epoch + last, 0 if last else self._pool + 1, 0)
-        return _batch(_join(parts))
+        return self._batch(_join(parts))
 
     def held_out(self, n_tokens: int, batch_size: int) -> Iterator[Batch]:
         """At most ``n_tokens`` held-out rows, in an order of blocks that is the same for every run's seed."""
@@ -91,10 +96,10 @@ class TensorsSource(DataSource):
         for rows in self._held_out_rows(n_tokens):
             waiting = rows if waiting is None else _join([waiting, rows])
             while len(waiting[0]) >= batch_size:
-                yield _batch(_cut(waiting, 0, batch_size))
+                yield self._batch(_cut(waiting, 0, batch_size))
                 waiting = _cut(waiting, batch_size, None)
         if waiting is not None and len(waiting[0]):
-            yield _batch(waiting)
+            yield self._batch(waiting)
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the stream, and the number of rows as a check that the files are the same."""
@@ -169,6 +174,13 @@ class TensorsSource(DataSource):
             n_tokens -= len(rows[0])
             yield rows
 
+    def _batch(self, rows: Sides) -> Batch:
+        x = rows[0] if self.layers_in == 1 else rows[0].unflatten(1, (self.layers_in, self.d_in))
+        if len(rows) == 1:
+            return Batch(x, x)
+        y = rows[1] if self.layers_out == 1 else rows[1].unflatten(1, (self.layers_out, self.d_out))
+        return Batch(x, y)
+
     def _empty(self, rows: int) -> Sides:
         return tuple(torch.empty(rows, side.width) for side in self._sides)
 
@@ -180,10 +192,6 @@ class TensorsSource(DataSource):
                 side.read_into(rows[filled : filled + stop - start], start)
             filled += stop - start
         return _cut(memory, 0, filled)
-
-
-def _batch(rows: Sides) -> Batch:
-    return Batch(rows[0], rows[-1])
 
 
 def _cut(rows: Sides, start: int, stop: int | None) -> Sides:

@@ -242,3 +242,18 @@ def test_memory_is_bounded(tmp_path: pathlib.Path) -> None:
     grown = [float(line) for line in done.stdout.split()]
     assert len(grown) == 3
     assert max(grown) < 20, grown
+
+
+def test_the_middle_dimension_as_layers(tmp_path):
+    values = torch.arange(200 * 3 * 4, dtype=torch.float32).reshape(200, 3, 4)
+    torch.save(values, tmp_path / "states.pt")
+    config = TensorsConfig(path=str(tmp_path / "states.pt"), middle="layers")
+    source = TensorsSource(config)
+    assert (source.layers_in, source.layers_out, source.d_in, source.d_out) == (3, 3, 4, 4)
+    x = source.next_batch(8).x
+    assert x.shape == (8, 3, 4)
+    for token in x:  # a token keeps its layers, in their order
+        assert torch.equal(token, values[int(token[0, 0]) // 12])
+    torch.save(values[:, 0].clone(), tmp_path / "flat.pt")
+    with pytest.raises(DataError, match="its middle dimension should be layers"):
+        TensorsSource(TensorsConfig(path=str(tmp_path / "flat.pt"), middle="layers"))
