@@ -1,0 +1,25 @@
+"""The BatchTopK SAE (Bussmann et al., 2024). Shapes: B tokens, D model width, F latents."""
+
+from __future__ import annotations
+
+from qsae_core.coder import LossOutput
+from qsae_core.data import Batch
+from qsae_core.kernels import squared_error
+from qsae_core.linear_coder import LinearCoder
+
+
+class BatchTopKSAE(LinearCoder):
+    """f = the k B largest ReLU(W_enc (x - b_dec) + b_enc) of a batch; rows of W_dec have unit norm."""
+
+    unit_norm_rows = True
+
+    def loss(self, batch: Batch) -> LossOutput:
+        """``||x - x_hat||^2 + alpha AuxK``."""
+        W_enc, W_dec = self.W_enc.rows(), self.W_dec.rows()
+        x = self.norm_in(batch.x)
+        codes = self.encode_normalized(x, W_enc, W_dec)
+        x_hat = self.decode_normalized(codes, W_dec)
+        self.count_firing(codes)
+        terms = {"mse": squared_error(x, x_hat)} | self.penalty(codes, W_dec)
+        terms |= self.auxk(x, x_hat, W_enc, W_dec)
+        return LossOutput(terms, codes, x, x_hat)

@@ -1,0 +1,41 @@
+"""The JumpReLU SAE (Rajamanoharan et al., 2024). Shapes: B tokens, D model width, F latents."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qsae_core.coder import LossOutput
+from qsae_core.data import Batch
+from qsae_core.kernels import Matrix, as_rows, squared_error
+from qsae_core.linear_coder import LinearCoder
+from qsae_sae_jumprelu import JumpReLUConfig
+
+
+class JumpReLUSAE(LinearCoder):
+    """f = z 1[z > theta], z = W_enc (x - b_dec) + b_enc; x_hat = f W_dec + b_dec; rows of unit norm."""
+
+    unit_norm_rows = True
+    config: JumpReLUConfig
+
+    def loss(self, batch: Batch) -> LossOutput:
+        """``||x - x_hat||^2``, the price on L0, and the pre-activation loss where it is on."""
+        W_enc, W_dec = self.W_enc.rows(), self.W_dec.rows()
+        x = self.norm_in(batch.x)
+        codes = self.encode_normalized(x, W_enc, W_dec)
+        x_hat = self.decode_normalized(codes, W_dec)
+        self.count_firing(codes)
+        terms = {"mse": squared_error(x, x_hat)} | self.penalty(codes, W_dec)
+        if self.training and self.config.preact_coefficient:
+            terms["preact"] = self.config.preact_coefficient * self.below_threshold(x, W_enc, W_dec)
+        return LossOutput(terms, codes, x, x_hat)
+
+    def below_threshold(self, x_BD: Tensor, W_enc_FD: Matrix, W_dec_FE: Matrix) -> Tensor:
+        """``sum over dead j of ReLU(theta_j - z_j) ||w_j||``, mean over tokens: it lifts dead latents."""
+        dead = self.dead.mask().nonzero().squeeze(1)
+        if not dead.numel():
+            return x_BD.new_zeros(())
+        pre_acts = (x_BD - self.b_dec) @ as_rows(W_enc_FD).take(dead).T + self.b_enc[dead]
+        theta = getattr(self.activation, "theta", torch.zeros_like(self.b_enc))
+        norms = as_rows(W_dec_FE).norms().detach()
+        return (torch.relu(theta[dead] - pre_acts) * norms[dead]).sum(1).mean()
