@@ -22,6 +22,7 @@ from qsae_core.plugins import load_plugins
 BUILT_IN = {
     "train": "Train a sparse autoencoder or a transcoder.",
     "evaluate": "Evaluate a trained coder, on its own data or on other data.",
+    "quantize": "Quantize a trained coder, without training it again.",
     "compare": "Put trained coders side by side: rate and distortion; train a sweep for it.",
     "bench": "Measure how fast a coder encodes and decodes, beside float32.",
     "runs": "List the runs in a results folder.",

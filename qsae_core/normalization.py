@@ -60,12 +60,18 @@ class Normalization(nn.Module):
         if self.mode == "scale":
             rms_L = (groups_NLD - mean_LD).square().mean((0, 2)).sqrt()
             self.scale.copy_(rms_L.where(rms_L > 0, 1.0).view_as(self.scale))
+        self.rotated.fill_(False)
         if rotate:
-            generator = torch.Generator().manual_seed(ROTATION_SEED)
-            self.signs.copy_(torch.randint(0, 2, self.signs.shape, generator=generator) * 2 - 1)
-            gaussian = torch.randn(self.right.shape, generator=generator, dtype=torch.float64)
-            self.right.copy_(torch.linalg.qr(gaussian).Q)
-        self.rotated.fill_(rotate)
+            self.rotate()
+
+    @torch.no_grad()
+    def rotate(self) -> None:
+        """Draw the rotation, and leave mean and scale as they are."""
+        generator = torch.Generator().manual_seed(ROTATION_SEED)
+        self.signs.copy_(torch.randint(0, 2, self.signs.shape, generator=generator) * 2 - 1)
+        gaussian = torch.randn(self.right.shape, generator=generator, dtype=torch.float64)
+        self.right.copy_(torch.linalg.qr(gaussian).Q)
+        self.rotated.fill_(True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Data space -> normalised space, ``[..., D]``."""

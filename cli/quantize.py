@@ -1,0 +1,104 @@
+"""``qsae quantize PATH``: a trained float coder with its weights on a quantizer's grid."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from qsae_cli.choice_options import Scope
+from qsae_cli.component_options import ConfiguredCommand
+from qsae_cli.output import json_option, print_json
+from qsae_core.config_layers import Layer
+from qsae_core.errors import ConfigError
+
+QUANTIZERS = ("quantizer", "encoder_quantizer", "code_quantizer")
+SCOPE = Scope(slots=QUANTIZERS, lists=(), sections=(), needs_coder=False, config_file=False)
+
+
+def _recorded(values: Mapping[str, Any]) -> list[Layer]:
+    """The configuration that the coder was trained with, but for its quantizers."""
+    from qsae_core.artifact import artifact_folder, read_description
+
+    path = values.get("path")
+    if path is None or str(path).startswith("-"):
+        return []
+    folder = artifact_folder(pathlib.Path(path))
+    config = read_description(folder)["config"]
+    kept = {s: block for s, block in config.items() if s not in ("versions", *QUANTIZERS)}
+    none = {slot: {"use": "none"} for slot in QUANTIZERS if slot in config}
+    return [Layer(kept | none, str(folder / "coder.json"))]
+
+
+@click.command("quantize", cls=ConfiguredCommand, scope=SCOPE, base=_recorded)
+@click.argument("path", type=click.Path(path_type=pathlib.Path))
+@click.option("--tokens", type=click.IntRange(min=1), default=16384, show_default=True, help="Calibration.")
+@click.option(
+    "--rotate/--no-rotate", default=None, help="Rotate the coder first.  [default: where that is possible]"
+)
+@click.option("--finetune", type=click.Choice(["encoder"]), help="What then learns to use the new weights.")
+@click.option("--finetune-steps", type=click.IntRange(min=1), default=150, show_default=True, help="Length.")
+@click.option("--lr", type=float, help="Peak rate of fine-tuning.  [default: a quarter of the automatic one]")
+@click.option("--alternate", type=click.IntRange(min=1), help="Rounds of calibrating and fine-tuning.")
+@click.option("--name", help="Name of the run's folder.  [default: the coder, the model, the quantizer]")
+@click.option("--out", default="results", show_default=True, help="Folder of the run's own folder.")
+@click.option("--overwrite", is_flag=True, help="Replace a run that has the same folder.")
+@json_option
+def quantize(layers: list[Layer], **values: Any) -> None:
+    """Quantize the float coder at PATH: a run's folder, or any folder with coder.json.
+
+    Writes a run of its own, which every other command reads like a trained one. Calibration vectors come
+    from the training stream of the coder's own data, values from its held-out part.
+    """
+    from qsae_core.plugins import load_plugins
+    from qsae_core.run_config import resolve
+
+    registry = load_plugins().registry
+    config = resolve(layers, registry)
+    chosen = [config.components[s].use for s in QUANTIZERS if s in config.components]
+    if all(name == "none" for name in chosen):
+        raise ConfigError(
+            "no quantizer is chosen",
+            where="--quantizer",
+            allowed=", ".join(n for n in registry.names("quantizer") if n != "none"),
+        )
+    from qsae_core import quantization
+
+    finetunes = values["finetune"] is not None or values["alternate"] is not None
+    method = quantization.Method(
+        tokens=values["tokens"],
+        rotate="auto" if values["rotate"] is None else values["rotate"],
+        finetune_steps=values["finetune_steps"] if finetunes else 0,
+        lr=values["lr"],
+        rounds=values["alternate"] or 1,
+    )
+    name = values["name"] or "-".join([config.run.name or config.coder.use, *chosen[:1]])
+    update = {"name": name, "out": values["out"], "overwrite": values["overwrite"]}
+    config = replace(config, run=config.run.model_copy(update=update))
+    done = quantization.quantize_artifact(
+        values["path"], config, registry, method, lambda text: click.echo(text, err=True)
+    )
+    _show(done.run, as_json=values["as_json"])
+
+
+def _show(run: Any, as_json: bool) -> None:
+    from qsae_cli.summary import labels, print_coders
+    from qsae_core.files import read_json
+    from qsae_core.results import values_of
+
+    summary = read_json(run.metrics_file)
+    if as_json:
+        print_json({"path": str(run.path), **summary})
+        return
+    entry = summary["coders"]["coder"]
+    print_coders([(labels(run.record())["coder"], entry)], str(run.path))
+    before, after = values_of(summary["quantized_from"]), values_of(entry)
+    for name in ("fvu", "l0"):
+        if before.get(name) is not None and after.get(name) is not None:
+            click.echo(f"{name}: {before[name]:.4f} before, {after[name]:.4f} after")
+    if after.get("predicted_delta_fvu") is not None:
+        click.echo(f"predicted increase of FVU (kappa D): {after['predicted_delta_fvu']:.4f}")
+    click.echo(f"artifact: {run.final}")

@@ -1,0 +1,103 @@
+"""``qsae quantize`` on a small real run."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import qsae_core
+from qsae_cli.main import cli
+from qsae_core.artifact import artifact_folder
+from qsae_core.files import read_json
+from qsae_core.quantization import rotate_coder, take_floats
+
+TRAIN = (
+    "train --sae topk --n-latents 128 --k 4 --data synthetic --preset tiny --steps 150 --batch-size 256 "
+    "--eval-tokens 4096 --eval-every 0 --statistics-tokens 512 --threads 1 --eval reconstruction --out"
+)
+
+
+def qsae(line, *arguments):
+    result = CliRunner().invoke(cli, [*shlex.split(line), *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def refused(line, *arguments):
+    result = CliRunner().invoke(cli, [*shlex.split(line), *map(str, arguments)])
+    assert result.exit_code != 0
+    return result.output + str(result.exception)
+
+
+def fvu(summary):
+    return summary["coders"]["coder"]["evaluations"]["reconstruction"]["fvu"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("results")
+    qsae(TRAIN, out)
+    return next(out.rglob("metrics.json")).parent
+
+
+@pytest.fixture(scope="module")
+def rounded(trained, tmp_path_factory):
+    """The run at two bits a weight."""
+    out = tmp_path_factory.mktemp("quantized")
+    qsae("quantize --quantizer rtn --n-bits 2 --tokens 2048 --out", out, trained)
+    return next(out.rglob("metrics.json")).parent
+
+
+def test_what_it_writes_is_read_like_any_run(trained, rounded):
+    before, after = (fvu(read_json(run / "metrics.json")) for run in (trained, rounded))
+    assert before < after < before + 0.3
+    coder = qsae_core.load(rounded)
+    assert coder.is_quantized
+    assert bool(coder.norm_in.rotated)
+    again = json.loads(qsae("evaluate --json", rounded).stdout)
+    assert again["evaluations"]["reconstruction"]["fvu"] == pytest.approx(after)
+    listed = json.loads(qsae("runs --json --out", rounded.parents[2]).stdout)
+    assert [(entry["status"], entry["quantizer"]) for entry in listed] == [("finished", "rtn")]
+    sizes = [sum(f.stat().st_size for f in artifact_folder(run).iterdir()) for run in (trained, rounded)]
+    assert sizes[1] < sizes[0]
+
+
+def test_it_says_what_it_cost(trained, tmp_path):
+    text = qsae("quantize --quantizer rtn --n-bits 4 --tokens 1024 --out", tmp_path, trained).output
+    before = fvu(read_json(trained / "metrics.json"))
+    assert f"fvu: {before:.4f} before" in text
+    assert "artifact: " in text
+
+
+def test_gptq_and_fine_tuning_give_back_some_of_it(trained, rounded, tmp_path):
+    found = [fvu(read_json(rounded / "metrics.json"))]
+    for number, more in enumerate(("", "--finetune encoder --finetune-steps 60")):
+        out = tmp_path / str(number)
+        line = f"quantize --json --quantizer gptq --n-bits 2 --tokens 4096 {more} --out"
+        found.append(fvu(json.loads(qsae(line, out, trained).stdout)))
+    assert found[1] < found[0]
+    assert found[2] < found[1]
+
+
+def test_rotating_a_trained_coder_leaves_what_it_computes(trained):
+    source = qsae_core.load(trained)
+    turned = type(source)(source.config, source.shape, source.parts)
+    take_floats(turned, source)
+    x = 3 * torch.randn(200, source.shape.d_in)
+    assert torch.equal(turned(x), source(x))
+    rotate_coder(turned)
+    assert bool(turned.norm_in.rotated)
+    torch.testing.assert_close(turned(x), source(x), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(turned.atoms(), source.atoms(), atol=1e-5, rtol=1e-4)
+
+
+def test_what_is_refused(trained, rounded):
+    assert "quantized already" in refused("quantize --quantizer rtn --out x", rounded)
+    assert "no quantizer is chosen" in refused("quantize", trained)
+    assert "rtm" in refused("quantize --quantizer rtm", trained)
+    taken = refused("quantize --quantizer rtn --n-bits 2 --out", rounded.parents[2], trained)
+    assert "--overwrite" in taken
