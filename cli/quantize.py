@@ -75,7 +75,7 @@ def quantize(layers: list[Layer], **values: Any) -> None:
         lr=values["lr"],
         rounds=values["alternate"] or 1,
     )
-    name = values["name"] or "-".join([config.run.name or config.coder.use, *chosen[:1]])
+    name = values["name"] or (f"{config.run.name}-{chosen[0]}" if config.run.name else None)
     update = {"name": name, "out": values["out"], "overwrite": values["overwrite"]}
     config = replace(config, run=config.run.model_copy(update=update))
     done = quantization.quantize_artifact(

@@ -95,6 +95,9 @@ def quantize_artifact(
     data = compose_data(config, registry, device=device)
     try:
         steps = method.finetune_steps * method.rounds
+        if config.run.name is None:
+            name = "-".join([config.coder.use, data.model_name, config.components["quantizer"].use])
+            config = replace(config, run=config.run.model_copy(update={"name": name}))
         run = open_run(config, run_path(config, data.model_name, data.layer, steps), data.describe())
         started = time.perf_counter()
         errors = _fit(coder, source, data, config, method, message)
