@@ -25,7 +25,7 @@ QUANTIZERS = [
 
 
 def parts_of(sae):
-    """Every activation with every rule, and a quantizer in turn; None in a slot that the SAE does not have."""
+    """Every activation with every rule, and a quantizer in turn; None where the SAE has no such slot."""
     slots = {"activation": REGISTRY.names("activation"), "sparsity": REGISTRY.names("sparsity")}
     default_parts = REGISTRY.get("sae", sae).default_parts
     chosen = [[None] if default_parts.get(s, {}) is None else slots[s] for s in slots]
