@@ -72,20 +72,12 @@ def evaluate(
 
     plugins = load_plugins()
     config = resolve(layers, plugins.registry)
+    sizes: dict[str, Any] = {"n_tokens": tokens, "batch_size": batch_size, "device": device}
     if all_levels:
-        _print_levels(
-            path,
-            list(
-                evaluation_run.evaluate_levels(
-                    path, config, plugins.registry, n_tokens=tokens, batch_size=batch_size, device=device
-                )
-            ),
-            as_json,
-        )
+        results = list(evaluation_run.evaluate_levels(path, config, plugins.registry, **sizes))
+        _print_levels(path, results, as_json)
         return
-    result = evaluation_run.evaluate_artifact(
-        path, config, plugins.registry, n_tokens=tokens, batch_size=batch_size, device=device, level=level
-    )
+    result = evaluation_run.evaluate_artifact(path, config, plugins.registry, level=level, **sizes)
     if as_json:
         print_json(result)
         return

@@ -65,10 +65,11 @@ def quantize(layers: list[Layer], **values: Any) -> None:
             where="--quantizer",
             allowed=", ".join(n for n in registry.names("quantizer") if n != "none"),
         )
-    from qsae_core import quantization
+    from qsae_core.quantization import Method
+    from qsae_core.quantization_run import quantize_artifact
 
     finetunes = values["finetune"] is not None or values["alternate"] is not None
-    method = quantization.Method(
+    method = Method(
         tokens=values["tokens"],
         rotate="auto" if values["rotate"] is None else values["rotate"],
         finetune_steps=values["finetune_steps"] if finetunes else 0,
@@ -78,10 +79,8 @@ def quantize(layers: list[Layer], **values: Any) -> None:
     name = values["name"] or (f"{config.run.name}-{chosen[0]}" if config.run.name else None)
     update = {"name": name, "out": values["out"], "overwrite": values["overwrite"]}
     config = replace(config, run=config.run.model_copy(update=update))
-    done = quantization.quantize_artifact(
-        values["path"], config, registry, method, lambda text: click.echo(text, err=True)
-    )
-    _show(done.run, as_json=values["as_json"])
+    run = quantize_artifact(values["path"], config, registry, method, lambda text: click.echo(text, err=True))
+    _show(run, as_json=values["as_json"])
 
 
 def _show(run: Any, as_json: bool) -> None:

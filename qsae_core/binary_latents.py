@@ -1,11 +1,11 @@
-"""Latents of one bit: a step with a straight-through gradient, and coders whose codes are such bits.
+"""Latents of one bit, and coders whose codes are such bits.
 
 Shapes: B tokens, C rows of a chunk, F latents, D width, N entries.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from qsae_core.dead_latents import auxk_loss
 from qsae_core.kernels import Matrix, as_rows
 from qsae_core.linear_coder import LinearCoder
 from qsae_core.parts import Activation, CodeQuantizer, SparsityRule
+from qsae_core.steps import step, step_candidates
 
 USUAL_L0 = 32
 """Active latents per token at the start, where the sparsity rule has no k."""
@@ -56,33 +57,15 @@ class BinaryLatents(Activation):
         magnitudes = self.magnitudes()
         if latent_index is not None:
             magnitudes = magnitudes.index_select(0, latent_index)
-        bits: Tensor = _Step.apply(pre_acts)  # type: ignore[no-untyped-call]
-        return bits * magnitudes
+        return step(pre_acts) * magnitudes
 
     def candidates(self, pre_BF: Tensor) -> Tensor:
-        """Positive, and ascending with z: ``z + 1`` above 0; below it ``exp(z)`` in training, else 0."""
-        ranking = torch.nn.functional.elu(pre_BF) + 1
-        return ranking if self.training else ranking * (pre_BF >= 0)
+        """Ranks of bits (``step_candidates``)."""
+        return step_candidates(pre_BF, self.training)
 
     def gates(self, pre_N: Tensor, latent_N: Tensor) -> Tensor:
         """The bits, with the gradient of s."""
-        bits: Tensor = _Step.apply(pre_N)  # type: ignore[no-untyped-call]
-        return bits
-
-
-class _Step(torch.autograd.Function):
-    """``1[z >= 0]``; backward: the derivative of ``sigma(z)``."""
-
-    @staticmethod
-    def forward(ctx: Any, pre_acts: Tensor) -> Tensor:
-        ctx.save_for_backward(pre_acts)
-        return (pre_acts >= 0).to(pre_acts.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (pre_acts,) = ctx.saved_tensors
-        s = torch.sigmoid(pre_acts)
-        return gradients[0] * s * (1 - s)
+        return step(pre_N)
 
 
 class _Part(Activation):

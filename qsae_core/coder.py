@@ -156,8 +156,8 @@ class SparseCoder(nn.Module, abc.ABC):
             yield self.reconstruct(x.to(self.device))
 
     def dictionary(self, *, quantized: bool = True) -> Tensor:
-        """float32 ``[F, d_out]``: the atoms in the data's space, as ``decode`` uses them or (``quantized``
-        False) as they were before quantization.
+        """float32, of the shape of ``atoms()``: the atoms in the data's space, as ``decode`` uses them or
+        (``quantized`` False) as they were before quantization.
 
         Raises:
             ArtifactError: if the atoms before quantization were not kept.
@@ -229,12 +229,21 @@ class SparseCoder(nn.Module, abc.ABC):
         return any(not quantizer.is_identity for quantizer in parts)
 
     def atoms(self) -> Tensor:
-        """float32 ``[F, d_out]``: decoder rows in the data's space, quantized as ``decode`` uses them."""
-        return self.norm_out.inverse_direction(self.decoder_matrix()())
+        """float32 ``[F, d_out]`` (``[F, L, d_out]`` where layers are normalised one by one): decoder rows in
+        the data's space, quantized as ``decode`` uses them."""
+        return self.norm_out.inverse_direction(self.by_layer(self.decoder_matrix()()))
 
     def atom_norms(self) -> Tensor:
         """float32 ``[F]``: norms of ``atoms()``, without building them where a rotation keeps norms."""
-        return self.decoder_matrix().rows().norms() * self.norm_out.scale
+        if self.norm_out.layers == 1:
+            return self.decoder_matrix().rows().norms() * self.norm_out.scale
+        by_layer_FL = self.by_layer(self.decoder_matrix()()).norm(dim=2)
+        return (by_layer_FL * self.norm_out.scale.view(-1)).norm(dim=1)
+
+    def by_layer(self, rows: Tensor) -> Tensor:
+        """``[N, L d_out] -> [N, L, d_out]`` where layers are normalised one by one; else as they are."""
+        layers = self.norm_out.layers
+        return rows if layers == 1 else rows.unflatten(1, (layers, self.shape.d_out))
 
     def decoder_matrix(self) -> QuantizedMatrix:
         """The matrix whose rows are the atoms; coders with several decoders override atoms and norms."""

@@ -53,39 +53,33 @@ def evaluate_artifact(
         ArtifactError: if there is no sound coder at ``path``.
         ConfigError: if there is no such level.
     """
-    evaluated = _evaluate_levels(path, config, registry, [level], n_tokens, batch_size, device)
-    return next(evaluated)
+    sizes = {"n_tokens": n_tokens, "batch_size": batch_size}
+    (found,) = evaluate_levels(path, config, registry, [level], device=device, **sizes)
+    return found
 
 
 def evaluate_levels(
     path: pathlib.Path,
     config: RunConfig,
     registry: Registry,
+    levels: Sequence[int | None] | None = None,
     *,
     n_tokens: int | None = None,
     batch_size: int | None = None,
     device: str = "auto",
 ) -> Iterator[dict[str, Any]]:
-    """``evaluate_artifact`` of every level, the first one first; each result has ``level`` and ``n_latents``.
+    """``evaluate_artifact`` of several levels; one is in memory at a time, and the data is opened once.
 
-    One level is in memory at a time, and the data is opened once.
+    Args:
+        levels: which; in it, None is the whole coder. None: all, the first one first.
+
+    Yields:
+        The same as ``evaluate_artifact``, and for a level ``level`` and ``n_latents``.
     """
-    description = artifact.read_description(artifact.artifact_folder(path))
-    levels = list(range(1, description["levels"]["count"] + 1))
-    yield from _evaluate_levels(path, config, registry, levels, n_tokens, batch_size, device)
-
-
-def _evaluate_levels(
-    path: pathlib.Path,
-    config: RunConfig,
-    registry: Registry,
-    levels: Sequence[int | None],
-    n_tokens: int | None,
-    batch_size: int | None,
-    device: str,
-) -> Iterator[dict[str, Any]]:
     device = resolve_device(device)
     folder = artifact.artifact_folder(path)
+    if levels is None:
+        levels = range(1, artifact.read_description(folder)["levels"]["count"] + 1)
     coder = artifact.load(folder, level=levels[0], device=device, registry=registry)
     data = compose_data(config, registry, device=device)
     try:
@@ -94,14 +88,8 @@ def _evaluate_levels(
             if level != levels[0]:
                 coder = artifact.load(folder, level=level, device=device, registry=registry)
             errors, errors_from = _atom_errors(coder, folder, registry)
-            values = evaluate(
-                coder,
-                data,
-                compose_evaluations(config, registry),
-                lambda: list(compose_metrics(config, registry).values()),
-                n_tokens=n_tokens or config.train.eval_tokens,
-                batch_size=batch_size or config.train.batch_size,
-                atom_errors=errors,
+            values = evaluate_coder(
+                coder, data, config, registry, errors, n_tokens=n_tokens, batch_size=batch_size
             )
             found = {
                 "path": str(folder),
@@ -123,6 +111,33 @@ def _measured(coder: SparseCoder, folder: pathlib.Path, level: int | None) -> di
         return measured
     n_bytes = artifact.level_bytes(folder)[level - 1]
     return {**measured, "bytes": n_bytes, "times_smaller": measured["float_bytes"] / n_bytes}
+
+
+def evaluate_coder(
+    coder: SparseCoder,
+    data: DataSource,
+    config: RunConfig,
+    registry: Registry,
+    atom_errors: Tensor | None = None,
+    *,
+    n_tokens: int | None = None,
+    batch_size: int | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Evaluation name -> values: the config's evaluations, with its metrics, on the data's held-out part.
+
+    Args:
+        atom_errors: ``SparseCoder.atom_errors``.
+        n_tokens, batch_size: None: as in training.
+    """
+    return evaluate(
+        coder,
+        data,
+        compose_evaluations(config, registry),
+        lambda: list(compose_metrics(config, registry).values()),
+        n_tokens=n_tokens or config.train.eval_tokens,
+        batch_size=batch_size or config.train.batch_size,
+        atom_errors=atom_errors,
+    )
 
 
 def recorded_config(folder: pathlib.Path, registry: Registry) -> RunConfig:

@@ -5,7 +5,7 @@ Shapes: B tokens, D width of the input, E width of the output (D for an SAE), F 
 
 from __future__ import annotations
 
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,23 @@ from qsae_core.component import AuxKConfig, CoderConfig
 from qsae_core.data import Batch
 from qsae_core.dead_latents import DeadLatents, auxk_loss
 from qsae_core.errors import ConfigError
-from qsae_core.kernels import Matrix, as_rows
+from qsae_core.kernels import Matrix, Rows, as_rows
 from qsae_core.parts import Activation, SparsityRule
 from qsae_core.precision import full_precision
 from qsae_core.quantized_matrix import QuantizedMatrix, normalize_rows_
 from qsae_core.quantized_values import QuantizedValues
+
+
+class Pass(NamedTuple):
+    """What a loss is made of: a batch through a LinearCoder, in the normalised space."""
+
+    x: Tensor
+    """``[B, D]``: what was encoded."""
+    codes: SparseCodes
+    x_hat: Tensor
+    """``[B, E]``: what was decoded from the codes."""
+    W_enc: Rows
+    W_dec: Rows
 
 
 class LinearCoder(SparseCoder):
@@ -41,7 +53,9 @@ class LinearCoder(SparseCoder):
 
     def __init__(self, config: CoderConfig, shape: CoderShape, parts: Parts) -> None:
         super().__init__(config, shape, parts)
-        n, d_in, d_out = config.n_latents, shape.d_in, shape.d_out
+        n = config.n_latents
+        # layers that are normalised one by one are one long vector to the matrices
+        d_in, d_out = shape.d_in * self.norm_in.layers, shape.d_out * self.norm_out.layers
         atoms = torch.randn(n, d_out)
         normalize_rows_(atoms)
         directions = atoms.clone() if d_in == d_out else _unit_rows(n, d_in)
@@ -56,6 +70,19 @@ class LinearCoder(SparseCoder):
         self.dead = DeadLatents(n)
 
     # --- the maths, in the normalised space; matrices are read once a step and passed on
+
+    def normalized(self, x: Tensor) -> Tensor:
+        """``[B, D]`` (or ``[B, L, D]``) in the data's space -> what the encoder reads, one vector a token."""
+        return self.norm_in(x).flatten(1)
+
+    def training_pass(self, batch: Batch) -> Pass:
+        """A batch through the coder; takes it into the dead counters in training."""
+        W_enc, W_dec = self.W_enc.rows(), self.W_dec.rows()
+        x = self.normalized(batch.x)
+        codes = self.encode_normalized(x, W_enc, W_dec)
+        x_hat = self.decode_normalized(codes, W_dec)
+        self.count_firing(codes)
+        return Pass(x, codes, x_hat, W_enc, W_dec)
 
     def encode_normalized(self, x_BD: Tensor, W_enc_FD: Matrix, W_dec_FE: Matrix) -> SparseCodes:
         """Codes of normalised inputs; ranked by ``f_j ||w_j||`` where rows are not of unit norm."""
@@ -90,8 +117,12 @@ class LinearCoder(SparseCoder):
         """The sparsity rule's term of the loss, or nothing."""
         if type(self.sparsity).penalty is SparsityRule.penalty:
             return {}  # the norms of all rows are not read for nothing
-        term = self.sparsity.penalty(codes, as_rows(W_dec_FE).norms())
+        term = self.sparsity.penalty(codes, self.priced_norms(W_dec_FE))
         return {} if term is None else {"sparsity": term}
+
+    def priced_norms(self, W_dec_FE: Matrix) -> Tensor:
+        """``[F]``: the norm of each atom as a penalty counts it."""
+        return as_rows(W_dec_FE).norms()
 
     def auxk(self, x_BD: Tensor, x_hat_BD: Tensor, W_enc_FD: Matrix, W_dec_FE: Matrix) -> dict[str, Tensor]:
         """AuxK (Gao et al., 2024) in units of the residual's variance, while training; or nothing.
@@ -127,17 +158,17 @@ class LinearCoder(SparseCoder):
 
     def encode(self, x: Tensor) -> SparseCodes:
         """``[B, D]`` in the data's space -> codes."""
-        return self.encode_normalized(self.norm_in(x), self.W_enc.rows(), self.W_dec.rows())
+        return self.encode_normalized(self.normalized(x), self.W_enc.rows(), self.W_dec.rows())
 
     def decode(self, codes: SparseCodes) -> Tensor:
         """Codes -> ``[B, E]`` in the data's space."""
-        return self.norm_out.inverse(self.decode_normalized(codes, self.W_dec.rows()))
+        return self.norm_out.inverse(self.by_layer(self.decode_normalized(codes, self.W_dec.rows())))
 
     @torch.no_grad()
     def initialize(self, sample: Batch) -> None:
         """Normalisation from the sample, ``b_dec`` at the normalised mean, learned scales from the rows."""
         super().initialize(sample)
-        self.b_dec.copy_(self.norm_out(sample.y).mean(0))
+        self.b_dec.copy_(self.norm_out(sample.y).flatten(1).mean(0))
         for matrix in self.matrices().values():
             matrix.quantizer.initialize(matrix.master.detach())
 

@@ -5,32 +5,24 @@ Shapes: F latents, D width, N calibration tokens.
 
 from __future__ import annotations
 
-import pathlib
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from qsae_core import artifact
 from qsae_core.coder import SparseCoder
-from qsae_core.compose import compose_coder, compose_data, compose_evaluations, compose_metrics
 from qsae_core.data import Batch, DataSource
 from qsae_core.errors import ConfigError
-from qsae_core.evaluation import evaluate
-from qsae_core.files import write_json
 from qsae_core.linear_coder import LinearCoder
 from qsae_core.parts import Calibration
-from qsae_core.results import Run, now, open_run, run_path
 from qsae_core.run_config import RunConfig
-from qsae_core.run_setup import resolve_device
 from qsae_core.serving import squared_sines
 from qsae_core.trainer import Trainer, auto_learning_rate
 
 if TYPE_CHECKING:
-    from qsae_core.registry import Registry
+    pass
 
 FINETUNE_RATE = 0.25
 """Peak rate of encoder fine-tuning, as a share of the automatic one."""
@@ -54,61 +46,28 @@ class Method:
     lr: float | None = None
     rounds: int = 1
 
-
-class Quantized(NamedTuple):
-    """A finished quantization."""
-
-    run: Run
-    before: dict[str, Any]
-    """Evaluation name -> values of the float coder, on the same held-out vectors."""
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of all rounds."""
+        return self.finetune_steps * self.rounds
 
 
-def quantize_artifact(
-    path: pathlib.Path,
-    config: RunConfig,
-    registry: Registry,
-    method: Method,
-    message: Callable[[str], None],
-) -> Quantized:
-    """Quantize the float coder at ``path`` with the config's quantizers, and write the run.
+def linear(coder: SparseCoder) -> LinearCoder:
+    """The coder, whose decoder can be calibrated.
 
     Raises:
-        ConfigError: if the coder is quantized already, or cannot be rotated or calibrated as asked.
-        TrainingError: if the run's folder exists and ``run.overwrite`` is not set.
+        ConfigError: if its reconstruction is something else than ``f W_dec + b_dec``.
     """
-    device = resolve_device(config.run.device)
-    folder = artifact.artifact_folder(path)
-    source = artifact.load(folder, device=device, registry=registry)
-    if source.is_quantized:
+    if (
+        not isinstance(coder, LinearCoder)
+        or type(coder).decode_normalized is not LinearCoder.decode_normalized
+    ):
         raise ConfigError(
-            "this coder is quantized already",
-            where=str(folder),
-            allowed="a coder whose quantizers are all none, such as the float twin beside it",
-            next="train with --quantizer none --encoder-quantizer none --code-quantizer none",
+            f"{type(coder).__name__} does not decode as f W_dec + b_dec, which calibration is made for",
+            allowed="a coder with one encoder and one decoder matrix",
+            next="train it through the quantizer: qsae train --quantizer NAME",
         )
-    coder = compose_coder(config, registry, source.shape).to(device)
-    take_floats(coder, source)
-    rotated = _rotate(coder, method.rotate, message)
-    options = config.coder.options.model_copy(update={"rotate": rotated})
-    block = replace(config.coder, options=options)
-    config = replace(config, components={**config.components, config.coder_slot: block})
-    data = compose_data(config, registry, device=device)
-    try:
-        steps = method.finetune_steps * method.rounds
-        if config.run.name is None:
-            name = "-".join([config.coder.use, data.model_name, config.components["quantizer"].use])
-            config = replace(config, run=config.run.model_copy(update={"name": name}))
-        run = open_run(config, run_path(config, data.model_name, data.layer, steps), data.describe())
-        started = time.perf_counter()
-        errors = _fit(coder, source, data, config, method, message)
-        spent = {
-            "steps": steps,
-            "tokens": method.tokens + steps * config.train.batch_size,
-            "training_seconds": time.perf_counter() - started,
-        }
-        return _finish(run, coder, source, data, config, registry, errors, folder, spent)
-    finally:
-        data.close()
+    return coder
 
 
 @torch.no_grad()
@@ -149,7 +108,12 @@ def refusal_to_rotate(coder: SparseCoder) -> str | None:
     return f"it has parameters of the data's width besides: {', '.join(others)}" if others else None
 
 
-def _rotate(coder: SparseCoder, wanted: bool | str, message: Callable[[str], None]) -> bool:
+def rotate(coder: SparseCoder, wanted: bool | str, message: Callable[[str], None]) -> bool:
+    """Rotate a coder where that is wanted; gives whether it is rotated then.
+
+    Raises:
+        ConfigError: if it cannot be, and ``wanted`` is True.
+    """
     if bool(coder.norm_in.rotated) or not wanted:
         return bool(coder.norm_in.rotated)
     reason = refusal_to_rotate(coder)
@@ -163,8 +127,8 @@ def _rotate(coder: SparseCoder, wanted: bool | str, message: Callable[[str], Non
     return False
 
 
-def _fit(
-    coder: SparseCoder,
+def fit(
+    coder: LinearCoder,
     source: SparseCoder,
     data: DataSource,
     config: RunConfig,
@@ -173,14 +137,14 @@ def _fit(
 ) -> Tensor | None:
     """Calibrate and fine-tune; returns the errors of the atoms against the float ones."""
     batch = data.next_batch(method.tokens).to(coder.device)
-    decoder = coder.decoder_matrix()
+    decoder = coder.W_dec
     master = decoder.master.detach().clone()
     errors: Tensor | None = None
     for index in range(method.rounds):
         message(f"calibrating on {len(batch)} vectors, round {index + 1} of {method.rounds}")
         with torch.no_grad():
             codes = (coder if index else source).encode(batch.x).detach()
-            target = coder.norm_out(batch.y) - getattr(coder, "b_dec", 0)
+            target = coder.norm_out(coder.target(batch)).flatten(1) - coder.b_dec
             decoder.master.copy_(decoder.quantizer.calibrate(master, Calibration(codes, target)))
             if coder.is_quantized:
                 errors = squared_sines(master, decoder.master)
@@ -192,11 +156,10 @@ def _fit(
 
 
 @torch.no_grad()
-def _measure_ranges(coder: SparseCoder, batch: Batch) -> None:
+def _measure_ranges(coder: LinearCoder, batch: Batch) -> None:
     """Let a code quantizer see values in training mode: its ranges are what it measures there."""
-    quantizer = getattr(coder, "code_quantizer", None)
-    if quantizer is not None and not quantizer.quantizer.is_identity:
-        quantizer.train()
+    if not coder.code_quantizer.quantizer.is_identity:
+        coder.code_quantizer.train()
         coder.encode(batch.x)
     coder.eval()
 
@@ -212,46 +175,3 @@ def _finetune(coder: SparseCoder, data: DataSource, config: RunConfig, method: M
         trainer.step(data.next_batch(settings.batch_size).to(coder.device), step)
     coder.freeze_decoder(False)
     coder.eval()
-
-
-def _finish(
-    run: Run,
-    coder: SparseCoder,
-    source: SparseCoder,
-    data: DataSource,
-    config: RunConfig,
-    registry: Registry,
-    errors: Tensor | None,
-    folder: pathlib.Path,
-    spent: dict[str, float],
-) -> Quantized:
-    record = {"model": data.model_name, "layer": data.layer, **data.describe()}
-    artifact.save(coder, run.final, config, registry, record)
-    loaded = artifact.load(run.final, device=str(coder.device), registry=registry)
-
-    def measured(some: SparseCoder, atom_errors: Tensor | None) -> dict[str, Any]:
-        return evaluate(
-            some,
-            data,
-            compose_evaluations(config, registry),
-            lambda: list(compose_metrics(config, registry).values()),
-            n_tokens=config.train.eval_tokens,
-            batch_size=config.train.batch_size,
-            atom_errors=atom_errors,
-        )
-
-    before = measured(source, None)
-    entry = {
-        "artifact": artifact.measurements(loaded, run.final) | {"path": str(run.final.relative_to(run.path))},
-        "evaluations": measured(loaded, errors),
-    }
-    summary = {
-        "model": data.model_name,
-        "layer": data.layer,
-        **spent,
-        "quantized_from": {"path": str(folder), "evaluations": before},
-        "coders": {"coder": entry},
-    }
-    write_json(run.metrics_file, summary)
-    run.update_record(status="finished", completed_at=now())
-    return Quantized(run, before)

@@ -54,13 +54,17 @@ class RoutedCoder(LinearCoder):
         # token by token, so that a choice does not hang on the batch around it
         p_BL = (v_BD[:, None] * self.W_route).sum(2).softmax(1)
         choice_B = p_BL.argmax(1)
-        if self.config.routing == "soft":
-            return Routed((p_BL[:, :, None] * x_BLD).sum(1), p_BL, choice_B)
-        x_BD = x_BLD[torch.arange(len(x_BLD), device=x_BLD.device), choice_B]
-        if self.training and torch.is_grad_enabled():
+        x_BD = self.taken(x_BLD, p_BL, choice_B)
+        if self.config.routing == "hard" and self.training and torch.is_grad_enabled():
             p_B1 = p_BL.gather(1, choice_B[:, None])
             x_BD = x_BD * ((1 - p_B1).detach() + p_B1)
         return Routed(x_BD, p_BL, choice_B)
+
+    def taken(self, x_BLD: Tensor, p_BL: Tensor, choice_B: Tensor) -> Tensor:
+        """``[B, D]``: each token's chosen vector, or the mixture."""
+        if self.config.routing == "soft":
+            return (p_BL[:, :, None] * x_BLD).sum(1)
+        return x_BLD[torch.arange(len(x_BLD), device=x_BLD.device), choice_B]
 
     def prepare(self, x_BLD: Tensor) -> Tensor:
         """The vectors themselves, or each with mean 0 and variance 1 over its dimensions (``layer_norm``)."""
@@ -102,10 +106,7 @@ class RoutedCoder(LinearCoder):
         """``[B, D]``: x_r in the data's space (of ``prepare``)."""
         prepared = self.prepare(batch.x)
         routed = self.route(self.norm_in(prepared))
-        if self.config.routing == "hard":
-            rows = torch.arange(len(prepared), device=prepared.device)
-            return prepared[rows, routed.choice]
-        return (routed.weights[:, :, None] * prepared).sum(1)
+        return self.taken(prepared, routed.weights, routed.choice)
 
     @torch.no_grad()
     def initialize(self, sample: Batch) -> None:

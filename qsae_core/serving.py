@@ -28,25 +28,17 @@ def float_dictionary(coder: SparseCoder) -> Tensor:
     Raises:
         ArtifactError: if they were not kept.
     """
-    return coder.norm_out.inverse_direction(require_float_rows(float_rows(coder)))
-
-
-def require_float_rows(rows_FD: Tensor | None) -> Tensor:
-    """The rows themselves.
-
-    Raises:
-        ArtifactError: where there are none.
-    """
-    if rows_FD is None:
+    rows = _float_rows(coder)
+    if rows is None:
         raise ArtifactError(
             "the atoms before quantization are not in this artifact, only the packed ones",
             allowed="dictionary(quantized=True)",
             next="train with --save-float, which keeps them in masters.safetensors",
         )
-    return rows_FD
+    return coder.norm_out.inverse_direction(coder.by_layer(rows))
 
 
-def float_rows(coder: SparseCoder) -> Tensor | None:
+def _float_rows(coder: SparseCoder) -> Tensor | None:
     """``[F, D]``: the decoder before quantization, in the normalised space; None where it was not kept."""
     decoder = coder.decoder_matrix()
     if decoder.weight is not None:
@@ -68,7 +60,7 @@ def atom_errors(coder: SparseCoder) -> Tensor | None:
         return None
     if decoder.quantizer.is_identity:
         return torch.zeros(decoder.shape[0], dtype=torch.float64)
-    weight = float_rows(coder)
+    weight = _float_rows(coder)
     return None if weight is None else squared_sines(weight, decoder())
 
 

@@ -83,6 +83,27 @@ def test_gptq_and_fine_tuning_give_back_some_of_it(trained, rounded, tmp_path):
     assert found[2] < found[1]
 
 
+def test_rounds_and_quantizers_of_everything(trained, tmp_path):
+    """Codes and encoder too, two rounds, unrotated; and the comparison reads it."""
+    line = (
+        "quantize --quantizer gptq --quantizer.n-bits 4 --encoder-quantizer rtn --encoder-quantizer.n-bits 4 "
+        "--code-quantizer ste --code-quantizer.n-bits 6 --no-rotate --alternate 2 --finetune-steps 20 "
+        "--tokens 2048 --name all --out"
+    )
+    qsae(line, tmp_path, trained)
+    run = next(tmp_path.rglob("metrics.json")).parent
+    assert run.name == "40"
+    coder = qsae_core.load(run)
+    assert not bool(coder.norm_in.rotated)
+    bits = read_json(run / "metrics.json")["coders"]["coder"]["artifact"]["bits_per_weight"]
+    assert 4 < bits["W_enc"] < 5
+    assert 4 < bits["W_dec"] < 5
+    x = torch.randn(50, coder.shape.d_in)
+    assert coder.code_levels(coder.encode(x)).max() < 64
+    table = json.loads(qsae("compare --json", trained, run).stdout)
+    assert len(table["rows"] if isinstance(table, dict) else table) == 2
+
+
 def test_rotating_a_trained_coder_leaves_what_it_computes(trained):
     source = qsae_core.load(trained)
     turned = type(source)(source.config, source.shape, source.parts)

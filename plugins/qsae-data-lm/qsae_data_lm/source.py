@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from qsae_core.data import Batch, DataSource, TokenBatch
-from qsae_core.errors import ConfigError, DataError
+from qsae_core.errors import DataError
 from qsae_data_lm import LmConfig
+from qsae_data_lm.chosen_sites import chosen_sites, path_name
 from qsae_data_lm.documents import open_documents, shuffled
 from qsae_data_lm.families import layout_of
 from qsae_data_lm.harvest import Harvester, join, select
@@ -38,7 +39,7 @@ class LmSource(DataSource):
         super().__init__(config, seed=seed, device=device)
         model_config = load_config(config.model)
         layout = layout_of(model_config, config.model)
-        self._sites, self._target = _chosen_sites(config, layout.n_layers)
+        self._sites, self._target = chosen_sites(config, layout.n_layers)
         for layer, site in [*self._sites, self._target]:
             layout.check(layer, site)
         tokenizer = load_tokenizer(config.model)
@@ -60,7 +61,7 @@ class LmSource(DataSource):
         self.d_in = self.d_out = layout.width
         self.layers_in = len(self._sites)
         self.layers_out = len(self._sites) if is_same else 1
-        self.model_name, self.layer = self._model.name, _path_name(self._sites, self._target)
+        self.model_name, self.layer = self._model.name, path_name(self._sites, self._target)
         self._begin()
 
     @classmethod
@@ -238,47 +239,3 @@ class LmSource(DataSource):
     def close(self) -> None:
         """Lets the block go."""
         self._rows = None
-
-
-def _chosen_sites(config: LmConfig, n_layers: int) -> tuple[tuple[Site, ...], Site]:
-    """What is read for x, and for y."""
-    if config.layers is not None:
-        sites = tuple((layer, config.site) for layer in _layer_list(config.layers, n_layers))
-        return sites, sites[-1]
-    layer = n_layers // 2 if config.layer is None else config.layer
-    target_layer = layer if config.target_layer is None else config.target_layer
-    return ((layer, config.site),), (target_layer, config.target_site or config.site)
-
-
-def _layer_list(text: str, n_layers: int) -> list[int]:
-    """`3,6,9`, `4-8` or `middle`, in ascending order; at least two.
-
-    Raises:
-        ConfigError: if there are fewer.
-    """
-    chosen: set[int] = set()
-    if text == "middle":
-        first = n_layers // 4
-        chosen = set(range(first, first + max(2, n_layers // 2)))
-    else:
-        for part in text.split(","):
-            start, _, end = part.partition("-")
-            chosen |= set(range(int(start), int(end or start) + 1))
-    if len(chosen) < 2:
-        raise ConfigError(
-            f"layers '{text}' names fewer than two layers",
-            where="layers",
-            allowed=f"at least two of 0 to {n_layers - 1}, such as 0,{n_layers - 1}",
-            next="--layer N for a single one",
-        )
-    return sorted(chosen)
-
-
-def _path_name(sites: tuple[Site, ...], target: Site) -> str:
-    """`9`, `9-mlp_out`, `9-mlp_in-mlp_out`, `3-5-7`: the layer, and the site where it is not resid_post."""
-    names = [str(layer) for layer, _ in sites]
-    if sites[0][1] != "resid_post" or (len(sites) == 1 and target != sites[0]):
-        names.append(sites[0][1])
-    if len(sites) == 1 and target != sites[0]:
-        names += [str(target[0]), target[1]] if target[0] != sites[0][0] else [target[1]]
-    return "-".join(names)

@@ -10,7 +10,8 @@ import pathlib
 from torch import Tensor
 
 from qsae_core.errors import DataError
-from qsae_data_tensors.files import OPENERS, Mapped, TensorFile, describe_file, open_mapped
+from qsae_data_tensors.files import TensorFile, describe_file
+from qsae_data_tensors.formats import OPENERS, Mapped, open_mapped
 
 MOST_OPEN = 64
 """Files mapped at the same time: a mapped .npy keeps a file descriptor."""

@@ -71,11 +71,7 @@ class BinarySAE(LinearCoder):
 
         The second term is summed over D and a mean over atoms; ``lambda_p`` rises linearly.
         """
-        W_enc, W = self.W_enc.rows(), self.W_dec.rows()
-        x = self.norm_in(batch.x)
-        codes = self.encode_normalized(x, W_enc, W)
-        x_hat = self.decode_normalized(codes, W)
-        self.count_firing(codes)
+        x, codes, x_hat, W_enc, W = self.training_pass(batch)
         terms = {"mse": squared_error(x, x_hat) / 2}
         terms |= self.penalty(codes, W) | self.auxk(x, x_hat, W_enc, W) | self.polarization()
         values = self.compare(x, codes) if self.training else {}

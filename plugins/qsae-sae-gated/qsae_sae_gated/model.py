@@ -64,13 +64,9 @@ class GatedSAE(LinearCoder):
 
         Without the last term the gate's bias would get no gradient but the penalty's.
         """
-        W_enc, W_dec = self.W_enc.rows(), self.W_dec.rows()
-        x = self.norm_in(batch.x)
-        codes = self.encode_normalized(x, W_enc, W_dec)
+        x, codes, x_hat, _, W_dec = self.training_pass(batch)
         assert codes.gates is not None
         opened, codes = codes.with_values(codes.gates), replace(codes, gates=None)
-        x_hat = self.decode_normalized(codes, W_dec)
-        self.count_firing(codes)
         x_gate = kernels.decode(opened, as_rows(W_dec).dense().detach()) + self.b_dec.detach()
         terms = {"mse": squared_error(x, x_hat), "gate": squared_error(x, x_gate)}
         return LossOutput(terms | self.penalty(opened, W_dec), codes, x, x_hat)

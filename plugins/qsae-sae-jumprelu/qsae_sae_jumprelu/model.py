@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qsae_core.coder import LossOutput
+from qsae_core.coder import CoderShape, LossOutput, Parts
+from qsae_core.component import CoderConfig
 from qsae_core.data import Batch
+from qsae_core.errors import ConfigError
 from qsae_core.kernels import Matrix, as_rows, squared_error
 from qsae_core.linear_coder import LinearCoder
 from qsae_sae_jumprelu import JumpReLUConfig
@@ -18,13 +20,19 @@ class JumpReLUSAE(LinearCoder):
     unit_norm_rows = True
     config: JumpReLUConfig
 
+    def __init__(self, config: CoderConfig, shape: CoderShape, parts: Parts) -> None:
+        super().__init__(config, shape, parts)
+        if self.config.preact_coefficient and "theta" not in dict(self.activation.named_parameters()):
+            raise ConfigError(
+                f"{type(self.activation).__name__} has no threshold that a dead latent could be below",
+                where="preact_coefficient",
+                allowed="0, or an activation with thresholds theta",
+                next="--activation jumprelu, or --preact-coefficient 0",
+            )
+
     def loss(self, batch: Batch) -> LossOutput:
         """``||x - x_hat||^2``, the price on L0, and the pre-activation loss where it is on."""
-        W_enc, W_dec = self.W_enc.rows(), self.W_dec.rows()
-        x = self.norm_in(batch.x)
-        codes = self.encode_normalized(x, W_enc, W_dec)
-        x_hat = self.decode_normalized(codes, W_dec)
-        self.count_firing(codes)
+        x, codes, x_hat, W_enc, W_dec = self.training_pass(batch)
         terms = {"mse": squared_error(x, x_hat)} | self.penalty(codes, W_dec)
         if self.training and self.config.preact_coefficient:
             terms["preact"] = self.config.preact_coefficient * self.below_threshold(x, W_enc, W_dec)
@@ -36,6 +44,6 @@ class JumpReLUSAE(LinearCoder):
         if not dead.numel():
             return x_BD.new_zeros(())
         pre_acts = (x_BD - self.b_dec) @ as_rows(W_enc_FD).take(dead).T + self.b_enc[dead]
-        theta = getattr(self.activation, "theta", torch.zeros_like(self.b_enc))
+        theta = self.activation.get_parameter("theta")
         norms = as_rows(W_dec_FE).norms().detach()
         return (torch.relu(theta[dead] - pre_acts) * norms[dead]).sum(1).mean()

@@ -9,6 +9,7 @@ from qsae_core.coder import CoderShape
 from qsae_core.component import ComponentConfig
 from qsae_core.conformance.reference_parts import L1, PlainConfig, ReLU, plain_parts
 from qsae_core.data import Batch
+from qsae_core.errors import ConfigError
 
 
 class Above(ReLU):
@@ -51,3 +52,9 @@ def test_the_pre_activation_loss_lifts_dead_latents_alone():
     # latent 1 is 1.5 - 1 below its threshold; 2 * 0.5 * ||w|| = 1
     assert coder.loss(Batch(X, X)).terms["preact"].item() == pytest.approx(1.0)
     assert "preact" not in coder.eval().loss(Batch(X, X)).terms
+
+
+def test_the_pre_activation_loss_needs_thresholds():
+    config = JumpReLUConfig(n_latents=2, preact_coefficient=1.0)
+    with pytest.raises(ConfigError, match="ReLU has no threshold"):
+        JumpReLUSAE(config, CoderShape(2, 2), plain_parts(k=1))

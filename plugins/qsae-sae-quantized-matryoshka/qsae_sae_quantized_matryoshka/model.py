@@ -15,6 +15,7 @@ from qsae_core.conformance.cases import Case
 from qsae_core.data import Batch
 from qsae_core.kernels import decode_groups, prefix_errors
 from qsae_core.level_rules import LevelRules
+from qsae_core.nested_coder import fvu_by_level
 from qsae_sae_quantized_matryoshka import QuantizedMatryoshkaConfig
 
 
@@ -68,7 +69,7 @@ class QuantizedMatryoshkaSAE(BinaryLatentCoder):
         terms |= self.penalty(codes, W_dec) | self.auxk(x, x_hat, W_enc, W_dec)
         if self.config.secant:
             terms["secant"] = self.secant(codes, W_dec, self.errors_of(codes))
-        return LossOutput(terms, codes, x, x_hat, fvu_by_level(errors_G.detach(), x))
+        return LossOutput(terms, codes, x, x_hat, fvu_by_level(errors_G, x))
 
     def level_errors(self, x_BD: Tensor, parts_BGD: Tensor) -> tuple[Tensor, Tensor]:
         """``[G]``: ``||x - r_i||^2``, mean over tokens; and ``[B, D]``, the sum of all parts, without
@@ -88,9 +89,3 @@ class QuantizedMatryoshkaSAE(BinaryLatentCoder):
         ends = torch.tensor(self.prefixes, device=codes.indices.device)
         level_N = torch.bucketize(codes.indices.long(), ends, right=True)
         return (len(self.prefixes) - level_N).to(codes.values.dtype)
-
-
-def fvu_by_level(errors_G: Tensor, x_BD: Tensor) -> dict[str, Tensor]:
-    """``fvu_1``, ``fvu_2``, ...: squared errors as shares of the variance."""
-    variance = (x_BD - x_BD.mean(0)).square().sum(1).mean()
-    return {f"fvu_{i}": error / variance for i, error in enumerate(errors_G.unbind(), 1)}

@@ -49,11 +49,7 @@ class TernarySAE(LinearCoder):
 
     def loss(self, batch: Batch) -> LossOutput:
         """``||x - x_hat||^2`` through the quantized decoder, plus AuxK over dead latents."""
-        W_enc, W_hat = self.W_enc.rows(), self.W_dec.rows()
-        x = self.norm_in(batch.x)
-        codes = self.encode_normalized(x, W_enc, W_hat)
-        x_hat = self.decode_normalized(codes, W_hat)
-        self.count_firing(codes)
+        x, codes, x_hat, W_enc, W_hat = self.training_pass(batch)
         mse = squared_error(x, x_hat)
         terms = {"mse": mse} | self.penalty(codes, W_hat) | self.auxk(x, x_hat, W_enc, W_hat)
         return LossOutput(terms, codes, x, x_hat)

@@ -15,11 +15,7 @@ class TopKSAE(LinearCoder):
 
     def loss(self, batch: Batch) -> LossOutput:
         """``||x - x_hat||^2 + alpha ||x||^2-sized AuxK``: AuxK is relative to the residual's variance."""
-        W_enc, W_dec = self.W_enc.rows(), self.W_dec.rows()
-        x = self.norm_in(batch.x)
-        codes = self.encode_normalized(x, W_enc, W_dec)
-        x_hat = self.decode_normalized(codes, W_dec)
-        self.count_firing(codes)
+        x, codes, x_hat, W_enc, W_dec = self.training_pass(batch)
         mse = squared_error(x, x_hat)
         terms = {"mse": mse} | self.penalty(codes, W_dec) | self.auxk(x, x_hat, W_enc, W_dec)
         return LossOutput(terms, codes, x, x_hat)

@@ -1,0 +1,100 @@
+"""``qsae quantize``: a stored float coder becomes a quantized one, as a run of its own."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from qsae_core import artifact
+from qsae_core.coder import SparseCoder
+from qsae_core.compose import compose_coder, compose_data
+from qsae_core.data import DataSource
+from qsae_core.errors import ConfigError
+from qsae_core.evaluation_run import evaluate_coder
+from qsae_core.files import write_json
+from qsae_core.quantization import Method, fit, linear, rotate, take_floats
+from qsae_core.results import Run, now, open_run, run_path
+from qsae_core.run_config import RunConfig
+from qsae_core.run_setup import resolve_device
+
+if TYPE_CHECKING:
+    from qsae_core.registry import Registry
+
+
+def quantize_artifact(
+    path: pathlib.Path,
+    config: RunConfig,
+    registry: Registry,
+    method: Method,
+    message: Callable[[str], None],
+) -> Run:
+    """Quantize the float coder at ``path`` with the config's quantizers, and write the run.
+
+    Its ``metrics.json`` has ``quantized_from``: the float coder's path and evaluations on the same vectors.
+
+    Raises:
+        ConfigError: if the coder is quantized already, or cannot be rotated or calibrated as asked.
+        TrainingError: if the run's folder exists and ``run.overwrite`` is not set.
+    """
+    device = resolve_device(config.run.device)
+    folder = artifact.artifact_folder(path)
+    source = _float_coder(folder, device, registry)
+    coder = linear(compose_coder(config, registry, source.shape).to(device))
+    take_floats(coder, source)
+    config = _with_rotation(config, rotate(coder, method.rotate, message))
+    data = compose_data(config, registry, device=device)
+    try:
+        run = _open(config, data, method)
+        started = time.perf_counter()
+        errors = fit(coder, source, data, config, method, message)
+        seconds = time.perf_counter() - started
+        record = {"model": data.model_name, "layer": data.layer}
+        artifact.save(coder, run.final, config, registry, record | data.describe())
+        loaded = artifact.load(run.final, device=device, registry=registry)
+        measured = artifact.measurements(loaded, run.final) | {"path": str(run.final.relative_to(run.path))}
+        entry = {
+            "artifact": measured,
+            "evaluations": evaluate_coder(loaded, data, config, registry, errors),
+        }
+        before = {"path": str(folder), "evaluations": evaluate_coder(source, data, config, registry)}
+        summary = {
+            **record,
+            "steps": method.steps,
+            "tokens": method.tokens + method.steps * config.train.batch_size,
+            "training_seconds": seconds,
+            "quantized_from": before,
+            "coders": {"coder": entry},
+        }
+        write_json(run.metrics_file, summary)
+        run.update_record(status="finished", completed_at=now())
+        return run
+    finally:
+        data.close()
+
+
+def _float_coder(folder: pathlib.Path, device: str, registry: Registry) -> SparseCoder:
+    source = artifact.load(folder, device=device, registry=registry)
+    if source.is_quantized:
+        raise ConfigError(
+            "this coder is quantized already",
+            where=str(folder),
+            allowed="a coder whose quantizers are all none, such as the float twin beside it",
+            next="train with --quantizer none --encoder-quantizer none --code-quantizer none",
+        )
+    return source
+
+
+def _with_rotation(config: RunConfig, rotated: bool) -> RunConfig:
+    block = replace(config.coder, options=config.coder.options.model_copy(update={"rotate": rotated}))
+    return replace(config, components={**config.components, config.coder_slot: block})
+
+
+def _open(config: RunConfig, data: DataSource, method: Method) -> Run:
+    if config.run.name is None:
+        name = "-".join([config.coder.use, data.model_name, config.components["quantizer"].use])
+        config = replace(config, run=config.run.model_copy(update={"name": name}))
+    path = run_path(config, data.model_name, data.layer, method.steps)
+    return open_run(config, path, data.describe())
