@@ -22,6 +22,7 @@ from qsae_core.serving import squared_sines
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
+    from qsae_core.results import Run
 
 DECODER = "W_dec"
 
@@ -138,6 +139,22 @@ def evaluate_coder(
         batch_size=batch_size or config.train.batch_size,
         atom_errors=atom_errors,
     )
+
+
+def finished_entry(
+    folder: pathlib.Path,
+    run: Run,
+    data: DataSource,
+    config: RunConfig,
+    registry: Registry,
+    *,
+    atom_errors: Tensor | None,
+    device: str,
+) -> dict[str, Any]:
+    """A coder's entry of ``metrics.json``: the artifact in a run's folder, loaded, measured and evaluated."""
+    loaded = artifact.load(folder, device=device, registry=registry)
+    measured = artifact.measurements(loaded, folder) | {"path": str(folder.relative_to(run.path))}
+    return {"artifact": measured, "evaluations": evaluate_coder(loaded, data, config, registry, atom_errors)}
 
 
 def recorded_config(folder: pathlib.Path, registry: Registry) -> RunConfig:

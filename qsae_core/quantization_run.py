@@ -13,7 +13,7 @@ from qsae_core.coder import SparseCoder
 from qsae_core.compose import compose_coder, compose_data
 from qsae_core.data import DataSource
 from qsae_core.errors import ConfigError
-from qsae_core.evaluation_run import evaluate_coder
+from qsae_core.evaluation_run import evaluate_coder, finished_entry
 from qsae_core.files import write_json
 from qsae_core.quantization import Method, fit, linear, rotate, take_floats
 from qsae_core.results import Run, now, open_run, run_path
@@ -53,12 +53,7 @@ def quantize_artifact(
         seconds = time.perf_counter() - started
         record = {"model": data.model_name, "layer": data.layer}
         artifact.save(coder, run.final, config, registry, record | data.describe())
-        loaded = artifact.load(run.final, device=device, registry=registry)
-        measured = artifact.measurements(loaded, run.final) | {"path": str(run.final.relative_to(run.path))}
-        entry = {
-            "artifact": measured,
-            "evaluations": evaluate_coder(loaded, data, config, registry, errors),
-        }
+        entry = finished_entry(run.final, run, data, config, registry, atom_errors=errors, device=device)
         before = {"path": str(folder), "evaluations": evaluate_coder(source, data, config, registry)}
         summary = {
             **record,

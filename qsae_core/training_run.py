@@ -20,7 +20,8 @@ from qsae_core.compose import (
 )
 from qsae_core.data import Batch, DataSource
 from qsae_core.errors import ConfigError, TrainingError
-from qsae_core.evaluation import evaluate, measure_held_out
+from qsae_core.evaluation import measure_held_out
+from qsae_core.evaluation_run import finished_entry
 from qsae_core.files import write_json
 from qsae_core.interrupt import Interrupt
 from qsae_core.prefetch import BatchReader, batches_ahead
@@ -252,17 +253,12 @@ class _TrainingRun:
         artifact.save(coder, folder, self.configs[name], registry, source, masters=masters)
         self.plugins.hook.qsae_checkpoint_saved(run=self.run, path=folder)
         self.watcher.message(f"evaluating {folder}")
-        loaded = artifact.load(folder, device=self.device, registry=registry)
-        return {
-            "artifact": artifact.measurements(loaded, folder)
-            | {"path": str(folder.relative_to(self.run.path))},
-            "evaluations": evaluate(
-                loaded,
-                self.data,
-                compose_evaluations(self.config, registry),
-                lambda: list(compose_metrics(self.config, registry).values()),
-                n_tokens=self.config.train.eval_tokens,
-                batch_size=self.config.train.batch_size,
-                atom_errors=coder.atom_errors(),  # the one that was trained has its masters still
-            ),
-        }
+        return finished_entry(
+            folder,
+            self.run,
+            self.data,
+            self.config,
+            registry,
+            atom_errors=coder.atom_errors(),  # the one that was trained has its masters still
+            device=self.device,
+        )

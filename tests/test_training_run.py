@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import qsae_core
-from qsae_core import artifact, checkpoints, training_run
+from qsae_core import artifact, checkpoints, evaluation_run, training_run
 from qsae_core.coder import CoderShape
 from qsae_core.compose import compose_coder, compose_data
 from qsae_core.config_layers import checked_layer
@@ -262,7 +262,7 @@ def test_a_run_that_is_cut_off_while_it_evaluates_resumes_there(vectors, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training_run, "evaluate", pressed)
+        patch.setattr(evaluation_run, "evaluate", pressed)
         with pytest.raises(KeyboardInterrupt):
             run(configuration(vectors))
     watcher = Silent()
