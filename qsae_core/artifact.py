@@ -22,7 +22,7 @@ from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, SLOTS
 from qsae_core.nesting import check_level
 from qsae_core.packed_rows import Arithmetic
 from qsae_core.plugins import load_plugins
-from qsae_core.tensor_files import load_part, load_tensors, save_tensors
+from qsae_core.tensor_files import load_part, load_tensors, part_bytes, save_tensors
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
@@ -133,23 +133,29 @@ def _part(level: int) -> str:
 def _read_export(folder: pathlib.Path, description: dict[str, Any], level: int | None) -> Export:
     """The tensors and their layout; those of a level alone where one is asked for."""
     text = (folder / DESCRIPTION).read_text(encoding="utf-8")
-    layout, levels = description["layout"], description["levels"]
-    cuts = {name: Cut(dim, tuple(ends)) for name, (dim, ends) in levels["cuts"].items()}
+    layout, count = description["layout"], description["levels"]["count"]
     if level is not None:
-        check_level(level, levels["count"], str(folder))
-    if level is None or level == levels["count"]:
-        return Export(load_tensors(folder / TENSORS, text), layout, cuts)
-    ends = {name: (cut.dim, cut.ends[level - 1]) for name, cut in cuts.items()}
-    tensors = load_part(folder / TENSORS, _part(level), ends, text)
+        check_level(level, count, str(folder))
+    if level is None or level == count:
+        return Export(load_tensors(folder / TENSORS, text), layout, _cuts(description))
+    tensors = load_part(folder / TENSORS, _part(level), _ends(description, level), text)
     return Export(tensors, layout_at_level(layout, level), {}, level)
 
 
+def _cuts(description: dict[str, Any]) -> dict[str, Cut]:
+    return {name: Cut(dim, tuple(ends)) for name, (dim, ends) in description["levels"]["cuts"].items()}
+
+
+def _ends(description: dict[str, Any], level: int) -> dict[str, tuple[int, int]]:
+    """Tensor -> dimension and entries of it that a level reads."""
+    return {name: (cut.dim, cut.ends[level - 1]) for name, cut in _cuts(description).items()}
+
+
 def level_bytes(folder: pathlib.Path) -> list[int]:
-    """Bytes of tensors that each level reads, the whole coder last."""
+    """Bytes of tensors that each level reads, the whole coder last; none of them is read for it."""
     description = read_description(folder)
-    export = _read_export(folder, description, None)
-    parts = [export.at_level(i) for i in range(1, description["levels"]["count"])]
-    return [sum(t.numel() * t.element_size() for t in part.tensors.values()) for part in (*parts, export)]
+    levels = range(1, description["levels"]["count"] + 1)
+    return [part_bytes(folder / TENSORS, _ends(description, level)) for level in levels]
 
 
 def serve_with(coder: SparseCoder, screen: Kind, arithmetic: Arithmetic, *, where: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pathlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -89,6 +90,30 @@ def read_tensor(path: pathlib.Path, name: str) -> Tensor:
     with _opened(path) as reader:
         tensor: Tensor = reader.get_tensor(name).clone()
         return tensor
+
+
+def part_bytes(path: pathlib.Path, ends: Mapping[str, tuple[int, int]]) -> int:
+    """Bytes of tensors that ``load_part`` reads with these ``ends``; only the file's header is read for it.
+
+    Raises:
+        ArtifactError: if the file is missing or truncated.
+    """
+    total = 0
+    for name, entry in _header(path).items():
+        start, end = entry["data_offsets"]
+        dim, n = ends.get(name, (0, -1))
+        if n < 0 or (n > 0 and not entry["shape"]):
+            total += end - start
+        elif n > 0:
+            total += (end - start) // entry["shape"][dim] * n
+    return total
+
+
+def _header(path: pathlib.Path) -> dict[str, Any]:
+    """Tensor -> dtype, shape and where its bytes are; the format's first 8 bytes are the header's length."""
+    with _opened(path), path.open("rb") as file:
+        header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return {name: entry for name, entry in header.items() if name != "__metadata__"}
 
 
 @contextmanager
