@@ -22,13 +22,14 @@ WITHIN_RUN = {"train": ("batch_size", "eval_tokens"), "run": ("seed", "device")}
 
 def _recorded(values: Mapping[str, Any]) -> list[Layer]:
     """The configuration that the coder was trained with, as the lowest layer."""
-    from qsae_core.artifact import artifact_folder, read_description
+    from qsae_core.artifact import artifact_folder, usable_description
+    from qsae_core.plugins import load_plugins
 
     path = values.get("path")
     if path is None or str(path).startswith("-"):  # `qsae evaluate --help`: a flag stands in its place
         return []
     folder = artifact_folder(pathlib.Path(path))
-    config = read_description(folder)["config"]
+    config = usable_description(folder, load_plugins().registry)["config"]
     kept = {s: config[s] for s in (*CODER_SLOTS, *PART_SLOTS, "data", "metrics", "evaluate") if s in config}
     for section, names in WITHIN_RUN.items():
         kept[section] = {name: config[section][name] for name in names}

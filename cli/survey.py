@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 from click.core import ParameterSource
 
-from qsae_cli.field_options import field_schemas
 from qsae_cli.flag_names import owners
+from qsae_core.option_schema import field_schemas
 from qsae_core.run_settings import RunSettings, TrainConfig
 
 if TYPE_CHECKING:

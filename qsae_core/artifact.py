@@ -22,7 +22,7 @@ from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, SLOTS
 from qsae_core.nesting import check_level
 from qsae_core.packed_rows import Arithmetic
 from qsae_core.plugins import load_plugins
-from qsae_core.tensor_files import load_part, load_tensors, part_bytes, save_tensors
+from qsae_core.tensor_files import COPY, load_part, load_tensors, part_bytes, save_tensors
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
@@ -106,11 +106,10 @@ def load(
             used.
     """
     folder = artifact_folder(pathlib.Path(path))
-    description = read_description(folder)
-    export = _read_export(folder, description, level)
     registry = registry or load_plugins().registry
+    description = usable_description(folder, registry)
+    export = _read_export(folder, description, level)
     activate_kernels(kernels, registry)
-    _check_installed(description, registry, str(folder / DESCRIPTION))
     shape = CoderShape(**description["shape"])
     place = str(folder / DESCRIPTION)
     coder = compose_coder(components(description), registry, shape, place=place, level=export.level)
@@ -118,7 +117,10 @@ def load(
         coder.restore(export)
     except (ConfigError, KeyError, ValueError) as error:
         raise ArtifactError(
-            f"does not fit the coder that it describes ({error})", where=str(folder)
+            f"does not fit the coder that it describes ({error})",
+            where=str(folder),
+            allowed=f"{TENSORS} with the tensors that {DESCRIPTION} lists; {MASTERS} is another file",
+            next=COPY,
         ) from error
     serve_with(coder, screen, arithmetic, where=str(folder))
     coder.masters_file = folder / MASTERS
@@ -178,16 +180,26 @@ def artifact_folder(path: pathlib.Path) -> pathlib.Path:
     Raises:
         ArtifactError: if there is none.
     """
-    candidates = [path, path / "checkpoints" / "final", path / "final", path.parent]
+    asked = "a run's folder, its checkpoints/final, or a folder that qsae wrote"
     if not path.exists():
-        raise ArtifactError("there is no such file or folder", where=str(path), next="qsae runs")
-    for candidate in candidates[: 4 if path.is_file() else 3]:
+        raise ArtifactError(
+            "there is no such file or folder", where=str(path), allowed=asked, next="qsae runs"
+        )
+    if path.name == MASTERS:
+        raise ArtifactError(
+            "holds the float weights that were trained, not the packed coder that is served",
+            where=str(path),
+            allowed=f"{path.parent}, and dictionary(quantized=False) for float atoms",
+            next=f"qsae evaluate {path.parent}",
+        )
+    candidates = [path.parent] if path.is_file() else [path, path / "checkpoints" / "final", path / "final"]
+    for candidate in candidates:
         if (candidate / DESCRIPTION).is_file():
             return candidate
     raise ArtifactError(
         f"holds no trained coder (no {DESCRIPTION})",
         where=str(path),
-        allowed="a run's folder, its checkpoints/final, or a folder that qsae wrote",
+        allowed=asked,
         next="qsae runs",
     )
 
@@ -197,17 +209,31 @@ def read_description(folder: pathlib.Path) -> dict[str, Any]:
     description = read_json(folder / DESCRIPTION)
     where = str(folder / DESCRIPTION)
     if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise ArtifactError("does not describe a qsae coder", where=where)
+        raise ArtifactError(
+            "does not describe a qsae coder", where=where, allowed=f"a {DESCRIPTION} of qsae", next=COPY
+        )
     version = description.get("format_version")
     if version != FORMAT_VERSION:
         older = isinstance(version, int) and version < FORMAT_VERSION
         raise ArtifactError(
             f"has format version {version}; this qsae reads {FORMAT_VERSION}",
             where=where,
+            allowed=f"format version {FORMAT_VERSION}",
             next="train it again, or load it with the qsae that wrote it (coder.json: config.versions)"
             if older
             else "pip install --upgrade qsae",
         )
+    return description
+
+
+def usable_description(folder: pathlib.Path, registry: Registry) -> dict[str, Any]:
+    """``read_description`` of a coder whose components are all installed, as its versions ask for.
+
+    Raises:
+        PluginError: if one is not; it names the distribution that brings it.
+    """
+    description = read_description(folder)
+    _check_installed(description, registry, str(folder / DESCRIPTION))
     return description
 
 
@@ -220,7 +246,6 @@ def _distributions(config: RunConfig, registry: Registry) -> dict[str, dict[str,
 
 
 def _check_installed(description: dict[str, Any], registry: Registry, where: str) -> None:
-    """Every component of an artifact must be there; the error names the distribution that brings it."""
     for slot, block in components(description).items():
         source = description["distributions"][slot]
         kind = SLOTS[slot].kind
@@ -229,6 +254,7 @@ def _check_installed(description: dict[str, Any], registry: Registry, where: str
                 f"was made with {kind} '{block['use']}' of {source['name']} {source['version']}, "
                 "which is not installed or does not work here",
                 where=where,
+                allowed=_versions_that_read(source),
                 next=f"pip install {source['name']}=={source['version']}, then qsae list-plugins",
             )
         name, version = registry.provider(kind, block["use"])
@@ -237,9 +263,13 @@ def _check_installed(description: dict[str, Any], registry: Registry, where: str
                 f"was made with {kind} '{block['use']}' of {source['name']} {source['version']}, and here it "
                 f"is that of {name} {version}",
                 where=where,
-                allowed=f"{source['name']} {'.'.join(_series(source['version']))}.x",
+                allowed=_versions_that_read(source),
                 next=f"pip install {source['name']}=={source['version']}",
             )
+
+
+def _versions_that_read(source: dict[str, str]) -> str:
+    return f"{source['name']} {'.'.join(_series(source['version']))}.x"
 
 
 def _series(version: str) -> tuple[str, ...]:

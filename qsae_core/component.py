@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticUndefined
 
+from qsae_core.errors import OptionsError
+
 USUAL_GROUPS = 8
 
 
@@ -100,12 +102,14 @@ class NestedConfig(AuxKConfig):
     @model_validator(mode="after")
     def _check_groups(self) -> NestedConfig:
         if self.group_sizes is None and self.n_latents % USUAL_GROUPS:
-            raise ValueError(
-                f"n_latents ({self.n_latents}) does not divide into {USUAL_GROUPS} groups; give group_sizes"
+            raise OptionsError(
+                f"n_latents ({self.n_latents}) does not divide into {USUAL_GROUPS} groups; give group_sizes",
+                allowed=f"a multiple of {USUAL_GROUPS}, or group_sizes that add up to n_latents",
             )
         if self.group_sizes is not None and sum(self.group_sizes) != self.n_latents:
-            raise ValueError(
-                f"group_sizes add up to {sum(self.group_sizes)}, and n_latents is {self.n_latents}"
+            raise OptionsError(
+                f"group_sizes add up to {sum(self.group_sizes)}, and n_latents is {self.n_latents}",
+                allowed=f"group sizes whose sum is {self.n_latents}, or --n-latents {sum(self.group_sizes)}",
             )
         return self
 

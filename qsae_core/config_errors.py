@@ -14,6 +14,7 @@ from qsae_core.component import ComponentConfig
 from qsae_core.config_draft import Draft
 from qsae_core.config_layers import flag
 from qsae_core.errors import ConfigError
+from qsae_core.option_schema import field_schemas
 
 _PREFIX = "Input should be "
 
@@ -26,7 +27,10 @@ def validate(draft: Draft) -> ComponentConfig:
     """
     for option, value in draft.options.items():
         if isinstance(value, bool) and not _admits_bool(draft.schema, option):
-            raise ConfigError(f"Input should not be true or false (got {value})", where=draft.place(option))
+            text = f"Input should not be true or false (got {value})"
+            raise ConfigError(
+                text, where=draft.place(option), allowed=_allowed(draft, option), next=_described(draft)
+            )
     try:
         return draft.schema.model_validate(draft.options)
     except ValidationError as error:
@@ -34,13 +38,17 @@ def validate(draft: Draft) -> ComponentConfig:
         errors = [_option_error(draft, [str(k) for k in loc], list(group)) for loc, group in by_option]
     first, *rest = errors
     first.what = "\n".join([first.what, *(f"{e.where}: {e.what}" for e in rest)])
+    if rest:
+        first.allowed = "; ".join(f"{e.where}: {e.allowed}" for e in errors if e.allowed) or None
     raise first
 
 
 def _option_error(draft: Draft, loc: Sequence[str], errors: Sequence[ErrorDetails]) -> ConfigError:
     if not loc:  # a rule about several options together
         places = ", ".join(draft.origins.values()) if len(draft.origins) <= 3 else ""
-        return ConfigError(_message(errors[0]), where=places or ".".join(draft.path))
+        allowed = getattr(errors[0].get("ctx", {}).get("error"), "allowed", None)
+        where = places or ".".join(draft.path)
+        return ConfigError(_message(errors[0]), where=where, allowed=allowed, next=_described(draft))
     option = loc[0]
     if any(e["type"] == "extra_forbidden" for e in errors) and option not in draft.schema.model_fields:
         return unknown_option(draft, option)
@@ -55,7 +63,21 @@ def _option_error(draft: Draft, loc: Sequence[str], errors: Sequence[ErrorDetail
     if len(messages) > 1 and all(m.startswith(_PREFIX) for m in messages):
         messages = [_PREFIX + " or ".join(m.removeprefix(_PREFIX) for m in messages)]
     where = draft.place(option) + "".join(f".{key}" for key in inner)
-    return ConfigError(f"{'; '.join(messages)} (got {_shown(value)})", where=where)
+    return ConfigError(
+        f"{'; '.join(messages)} (got {_shown(value)})",
+        where=where,
+        allowed=_allowed(draft, option),
+        next=_described(draft),
+    )
+
+
+def _allowed(draft: Draft, option: str) -> str:
+    return field_schemas(draft.schema)[option].words
+
+
+def _described(draft: Draft) -> str:
+    """The command that shows all options of a component or a section."""
+    return f"qsae describe {draft.spec.kind} {draft.spec.name}" if draft.spec else "qsae train --help"
 
 
 def unknown_option(draft: Draft, option: str) -> ConfigError:

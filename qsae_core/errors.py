@@ -35,6 +35,19 @@ class ConfigError(QsaeError):
     """A key, a value or a combination of parts that the configuration cannot take."""
 
 
+class OptionsError(ValueError):
+    """Raised by a config's validator about several of its options together.
+
+    Args:
+        what: what is wrong, with the values.
+        allowed: what would be accepted instead.
+    """
+
+    def __init__(self, what: str, *, allowed: str) -> None:
+        self.allowed = allowed
+        super().__init__(what)
+
+
 class PluginError(QsaeError):
     """A plugin that cannot be loaded, or whose component is asked for and cannot be had."""
 

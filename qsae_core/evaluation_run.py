@@ -159,7 +159,7 @@ def finished_entry(
 
 def recorded_config(folder: pathlib.Path, registry: Registry) -> RunConfig:
     """The configuration that an artifact was trained with, and every default metric that is installed."""
-    tree = dict(artifact.read_description(folder)["config"])
+    tree = dict(artifact.usable_description(folder, registry)["config"])
     chosen = [entry["use"] for entry in tree["metrics"]]
     installed = registry.names("metric")
     more = [name for name in LIST_DEFAULTS["metrics"] if name in installed and name not in chosen]

@@ -82,4 +82,9 @@ def read_json(path: pathlib.Path) -> Any:
     except FileNotFoundError as error:
         raise ArtifactError("there is no such file", where=str(path)) from error
     except (ValueError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"is not valid JSON ({error})", where=str(path)) from error
+        raise ArtifactError(
+            f"is not valid JSON ({error})",
+            where=str(path),
+            allowed="the file as qsae wrote it",
+            next="copy the whole folder again from its source",
+        ) from error

@@ -33,7 +33,12 @@ def check_level(level: int, levels: int, where: str | None = None) -> None:
     if 1 <= level <= levels:
         return
     what = "1: it has one level alone" if levels == 1 else f"1 to {levels}"
-    raise ConfigError(f"level {level} does not exist", where=where, allowed=what)
+    raise ConfigError(
+        f"level {level} does not exist",
+        where=where,
+        allowed=what,
+        next=f"qsae evaluate {where} --all-levels" if where else "coder.levels says how many there are",
+    )
 
 
 def shell_of_level(coder: SparseCoder, level: int) -> SparseCoder:

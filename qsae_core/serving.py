@@ -32,6 +32,7 @@ def float_dictionary(coder: SparseCoder) -> Tensor:
     if rows is None:
         raise ArtifactError(
             "the atoms before quantization are not in this artifact, only the packed ones",
+            where=None if coder.masters_file is None else str(coder.masters_file.parent),
             allowed="dictionary(quantized=True)",
             next="train with --save-float, which keeps them in masters.safetensors",
         )

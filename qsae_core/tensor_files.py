@@ -16,6 +16,9 @@ from torch import Tensor
 
 from qsae_core.errors import ArtifactError
 
+WHOLE = "the file as qsae wrote it, beside the JSON file of the same coder"
+COPY = "copy the whole folder again from its source"
+
 
 def tensors_digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
     """sha256 over a text and over names, dtypes, shapes and bytes of tensors, in the order of names."""
@@ -88,6 +91,13 @@ def read_tensor(path: pathlib.Path, name: str) -> Tensor:
         ArtifactError: if the file is missing or truncated, or holds no such tensor.
     """
     with _opened(path) as reader:
+        if name not in reader.keys():  # noqa: SIM118 (no mapping)
+            raise ArtifactError(
+                f"holds no tensor {name}",
+                where=str(path),
+                allowed="the file that qsae wrote under this name, beside the coder",
+                next=COPY,
+            )
         tensor: Tensor = reader.get_tensor(name).clone()
         return tensor
 
@@ -122,22 +132,26 @@ def _opened(path: pathlib.Path) -> Iterator[Any]:
         with safetensors.safe_open(path, framework="pt") as reader:
             yield reader
     except FileNotFoundError as error:
-        raise ArtifactError("there is no such file", where=str(path)) from error
+        raise ArtifactError("there is no such file", where=str(path), allowed=WHOLE, next=COPY) from error
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(
             f"is truncated or no safetensors file ({error})",
             where=str(path),
-            next="copy it again from its source",
+            allowed=WHOLE,
+            next=COPY,
         ) from error
 
 
 def _check(tensors: Mapping[str, Tensor], text: str, key: str, reader: Any, path: pathlib.Path) -> None:
     recorded = (reader.metadata() or {}).get(key)
     if recorded is None:
-        raise ArtifactError(f"holds no checksum ({key}), so qsae did not write it", where=str(path))
+        raise ArtifactError(
+            f"holds no checksum ({key}), so qsae did not write it", where=str(path), allowed=WHOLE, next=COPY
+        )
     if tensors_digest(tensors, text) != recorded:
         raise ArtifactError(
             "was altered: its contents do not match the checksum in its header",
             where=str(path),
-            next="copy it again from its source, together with the JSON file beside it",
+            allowed=WHOLE,
+            next=COPY,
         )

@@ -285,6 +285,9 @@ def test_several_errors_are_all_told(registry: Registry) -> None:
         "my.yaml: train.steps: Input should be a valid integer, got a number with a fractional part "
         "(got 2.5)",
         "my.yaml: train.lr: Input should be greater than 0 or 'auto' (got -1)",
+        "  allowed: my.yaml: train.steps: integer or none, above 0; my.yaml: train.lr: number or auto, "
+        "above 0",
+        "  next:    qsae train --help",
     ]
 
 
