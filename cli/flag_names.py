@@ -152,7 +152,11 @@ def unknown_flag(spelling: str, flags: FieldFlags, known: Collection[str], regis
     """The error for a flag that the chosen components do not have: where it belongs, or what was meant."""
     longs = flags.ambiguous.get(spelling.removeprefix("--").removeprefix("no-"))
     if longs:
-        return ConfigError(f"{spelling} could be any of {', '.join(longs)}", next="give one of these")
+        return ConfigError(
+            f"{spelling} could be any of {', '.join(longs)}",
+            allowed=f"{spelling} where one chosen part alone has it; else the long spellings",
+            next=f"give {' VALUE, or '.join(longs)} VALUE, or several of them",
+        )
     found = owners(spelling, registry)
     if found:
         return ConfigError(f"{spelling} {_belonging(found)}")

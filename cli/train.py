@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 def train(layers: list[Layer], dry_run: bool, as_json: bool) -> None:
     """Train a sparse autoencoder or a transcoder.
 
-    The flags depend on the chosen components: qsae train --sae ternary --help. Flags win over --config,
-    which wins over the SAE's default parts. What a run resolved to is written to its config.json, and
-    qsae train --config results/.../config.json repeats it.
+    The flags depend on the chosen components: qsae train --sae ternary --help. A short flag works where one
+    chosen part alone has it; where two do, as --n-bits of two quantizers, each has its long spelling:
+    --quantizer.n-bits, --encoder-quantizer.n-bits.
+
+    Flags win over --config, which wins over the SAE's default parts. What a run resolved to is written to its
+    config.json, and qsae train --config results/.../config.json repeats it.
     """
     plugins = load_plugins()
     config = resolve(layers, plugins.registry)
