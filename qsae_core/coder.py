@@ -184,8 +184,8 @@ class SparseCoder(nn.Module, abc.ABC):
         return serving.code_levels(self, codes)
 
     def atom_errors(self) -> Tensor | None:
-        """float64 ``[F]``: 1 - cos^2 between each row of ``W_dec`` before and after quantization; None where
-        there is no such matrix, or its float masters were not kept."""
+        """float64 ``[F]``: 1 - cos^2 between each row of ``W_dec``, of all layers where there are several,
+        before and after quantization; None where there is no such matrix, or its masters were not kept."""
         return serving.atom_errors(self)
 
     @property
@@ -234,11 +234,10 @@ class SparseCoder(nn.Module, abc.ABC):
         return self.norm_out.inverse_direction(self.by_layer(self.decoder_matrix()()))
 
     def atom_norms(self) -> Tensor:
-        """float32 ``[F]``: norms of ``atoms()``, without building them where a rotation keeps norms."""
+        """float32 ``[F]`` (``[F, L]``): norms of ``atoms()``, without building them."""
         if self.norm_out.layers == 1:
             return self.decoder_matrix().rows().norms() * self.norm_out.scale
-        by_layer_FL = self.by_layer(self.decoder_matrix()()).norm(dim=2)
-        return (by_layer_FL * self.norm_out.scale.view(-1)).norm(dim=1)
+        return self.by_layer(self.decoder_matrix()()).norm(dim=2) * self.norm_out.scale.view(-1)
 
     def by_layer(self, rows: Tensor) -> Tensor:
         """``[N, L d_out] -> [N, L, d_out]`` where layers are normalised one by one; else as they are."""

@@ -18,7 +18,7 @@ from qsae_core.evaluation import evaluate
 from qsae_core.kinds import LIST_DEFAULTS
 from qsae_core.run_config import RunConfig
 from qsae_core.run_setup import FLOAT_TWIN, resolve_device, shape_of
-from qsae_core.serving import squared_sines
+from qsae_core.serving import equal_layers, squared_sines
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
@@ -178,8 +178,8 @@ def _atom_errors(
     twin = folder.parent / FLOAT_TWIN
     if DECODER not in coder.matrices() or not (twin / artifact.DESCRIPTION).is_file():
         return None, None
-    float_atoms = artifact.load(twin, device=str(coder.device), registry=registry).atoms()
-    return squared_sines(float_atoms[: coder.n_latents], coder.atoms()), "float twin"
+    float_rows = equal_layers(artifact.load(twin, device=str(coder.device), registry=registry))
+    return squared_sines(float_rows[: coder.n_latents], equal_layers(coder)), "float twin"
 
 
 def _check_widths(coder: SparseCoder, data: DataSource, folder: pathlib.Path) -> None:

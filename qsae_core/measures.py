@@ -1,6 +1,6 @@
 """Base classes of what is measured: metrics over a stream of batches, and whole evaluations of a coder.
 
-Shapes: B tokens, F latents.
+Shapes: B tokens, L layers, F latents.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class Observation(NamedTuple):
     """What a metric sees of one batch, all in the data's own space."""
 
     target: Tensor
-    """float ``[B, d_out]``: what should be reconstructed."""
+    """float ``[B, d_out]``, or ``[B, L, d_out]`` of several layers: what should be reconstructed."""
     reconstruction: Tensor
-    """float ``[B, d_out]``."""
+    """float, of the target's shape."""
     codes: SparseCodes
     atom_norms: Tensor
-    """float ``[F]``: norm of each decoder row."""
+    """float ``[F]``, or ``[F, L]`` of several layers: norm of each decoder row, in each layer."""
     token_ids: Tensor | None = None
     """int ``[B]``: the token behind each vector, where there is one."""
     levels: Tensor | None = None

@@ -55,7 +55,7 @@ def _float_rows(coder: SparseCoder) -> Tensor | None:
 
 @torch.no_grad()
 def atom_errors(coder: SparseCoder) -> Tensor | None:
-    """float64 ``[F]``; see ``SparseCoder.atom_errors``. Cosines are those of the data's space."""
+    """float64 ``[F]``; see ``SparseCoder.atom_errors``. Cosines are those of the normalised space."""
     decoder = coder.matrices().get("W_dec")
     if decoder is None:
         return None
@@ -63,6 +63,11 @@ def atom_errors(coder: SparseCoder) -> Tensor | None:
         return torch.zeros(decoder.shape[0], dtype=torch.float64)
     weight = _float_rows(coder)
     return None if weight is None else squared_sines(weight, decoder())
+
+
+def equal_layers(coder: SparseCoder) -> Tensor:
+    """float32 ``[F, L d_out]``: its atoms over the scale of each layer's data, not rotated."""
+    return (coder.atoms() / coder.norm_out.scale).flatten(1)
 
 
 def squared_sines(a_FD: Tensor, b_FD: Tensor) -> Tensor:

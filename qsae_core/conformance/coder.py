@@ -185,14 +185,15 @@ def _observation(subject: Subject, case: Case) -> None:
     coder, batch = trained(subject, case, built(subject, Variant(case, {})))
     observation = observe(coder, batch)
     norms = observation.atom_norms
-    expect(norms.shape == (coder.n_latents,), f"atom_norms has shape {list(norms.shape)}, not [F].")
     expect_finite(norms, "atom_norms")
     expect((norms >= 0).all(), "atom_norms has negative entries.")
     with torch.no_grad():
         atoms = coder.atoms()
     expect(atoms.shape[0] == coder.n_latents, f"atoms() has shape {list(atoms.shape)}, not F rows.")
+    shape = atoms.shape[:-1]
+    expect(norms.shape == shape, f"atom_norms has shape {list(norms.shape)}, not {list(shape)}.")
     expect(
-        torch.allclose(atoms.flatten(1).norm(dim=1), norms, rtol=1e-4, atol=1e-6),
+        torch.allclose(atoms.norm(dim=-1), norms, rtol=1e-4, atol=1e-6),
         "atom_norms are not the norms of the rows of atoms().",
     )
     _expect_levels(observation)

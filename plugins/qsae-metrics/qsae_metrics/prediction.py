@@ -1,4 +1,7 @@
-"""The metric ``kappa``: what quantized atoms should cost. Shapes: B tokens, F latents, D width, N entries."""
+"""The metric ``kappa``: what quantized atoms should cost.
+
+Shapes: B tokens, L layers, F latents, D width, N entries.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,9 @@ class Kappa(Metric):
     ``predicted_delta_fvu`` = kappa * weight_error, to be compared with what quantization does to FVU: codes
     and encoder that adapt to it make it cost less.
 
-    The last three are None where the atoms before quantization are not known.
+    The last three are None where the atoms before quantization are not known. Of vectors of several layers an
+    atom's energy is the mean over layers of its energy there as a share of the layer's variance, as the FVU
+    of ``reconstruction`` is a mean over layers.
     """
 
     def __init__(self, config: ComponentConfig) -> None:
@@ -32,32 +37,40 @@ class Kappa(Metric):
 
     def reset(self) -> None:
         """Forget everything."""
-        self._target = Spread()
-        self._energy_F: Tensor | None = None
+        self._targets: list[Spread] = []
+        self._energy_FL: Tensor | None = None
         self._errors_F: Tensor | None = None
 
     def update(self, observation: Observation) -> None:
         """Take one batch into account."""
-        codes = observation.codes
-        if self._energy_F is None:
-            self._energy_F = torch.zeros(codes.n_latents, dtype=torch.float64)
-        self._target.add(float64(observation.target).flatten(1))
-        energy_N = (float64(codes.values) * float64(observation.atom_norms)[codes.indices]).square()
-        self._energy_F.index_add_(0, codes.indices.long().cpu(), energy_N.cpu())
+        codes, norms_FL = observation.codes, float64(observation.atom_norms)
+        norms_FL = norms_FL.reshape(codes.n_latents, -1)
+        x_BLD = float64(observation.target).reshape(len(observation.target), norms_FL.shape[1], -1)
+        if self._energy_FL is None:
+            self._energy_FL = torch.zeros(norms_FL.shape, dtype=torch.float64)
+            self._targets = [Spread() for _ in range(norms_FL.shape[1])]
+        for target, x_BD in zip(self._targets, x_BLD.unbind(1), strict=True):
+            target.add(x_BD)
+        energy_NL = (float64(codes.values)[:, None] * norms_FL[codes.indices]).square()
+        self._energy_FL.index_add_(0, codes.indices.long().cpu(), energy_NL.cpu())
         self._errors_F = observation.atom_errors
 
     def compute(self) -> dict[str, float | None]:
         """The values named above."""
         names = ("kappa", "weight_error", "weight_error_unweighted", "predicted_delta_fvu")
         values: dict[str, float | None] = dict.fromkeys(names)
-        if self._energy_F is None:
+        if self._energy_FL is None:
             return values
-        energy, variance = float(self._energy_F.sum()), self._target.about_mean
-        values["kappa"] = ratio(energy, variance)
-        if self._errors_F is not None:
-            errors_F = float64(self._errors_F).cpu()
-            lost = float((self._energy_F * errors_F).sum())
-            values["weight_error"] = ratio(lost, energy)
+        errors_F = None if self._errors_F is None else float64(self._errors_F).cpu()
+        if errors_F is not None:
             values["weight_error_unweighted"] = float(errors_F.mean())
-            values["predicted_delta_fvu"] = ratio(lost, variance)
+        variance_L = torch.tensor([target.about_mean for target in self._targets], dtype=torch.float64)
+        if not (variance_L > 0).all():
+            return values
+        shares_F = (self._energy_FL / variance_L).mean(1)
+        values["kappa"] = ratio(float(shares_F.sum()), 1)
+        if errors_F is not None:
+            lost = float((shares_F * errors_F).sum())
+            values["weight_error"] = ratio(lost, float(shares_F.sum()))
+            values["predicted_delta_fvu"] = ratio(lost, 1)
         return values

@@ -1,4 +1,4 @@
-"""The metric ``reconstruction``. Shapes: B tokens, D width; r = x - x_hat; N tokens in all."""
+"""The metric ``reconstruction``. Shapes: B tokens, L layers, D width; r = x - x_hat; N tokens in all."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ class Reconstruction(Metric):
     with ``legacy``, ``explained_variance_legacy`` = mean 1 - ||r||^2 / ||x - mean of the batch||^2.
 
     Means of ratios are over the tokens whose ratio exists (a zero vector has no direction). A value is None
-    where its denominator is zero or something is not finite. Vectors of several layers ``[B, L, D]`` count
-    as one of width L * D.
+    where its denominator is zero or something is not finite.
+
+    Of vectors of several layers ``[B, L, D]`` each value is the mean over layers of the layer's own value,
+    with its own mean and variance, so that layers with larger vectors weigh no more; ``fvu_layer_0``, ... are
+    the layers' own FVU.
     """
 
     optimum = {  # noqa: RUF012 (declared as a ClassVar by the base class)
@@ -50,48 +53,79 @@ class Reconstruction(Metric):
 
     def reset(self) -> None:
         """Forget everything."""
-        self._target, self._error = Spread(), Spread()
-        self._width = 0
-        self._squared_norm_hat = self._inner_product = 0.0
-        self._norm_mse, self._l2_ratio, self._cosine = MeanOfRatios(), MeanOfRatios(), MeanOfRatios()
-        self._unexplained_legacy = MeanOfRatios()
+        self._layers: list[_Layer] = []
 
     def update(self, observation: Observation) -> None:
         """Take one batch into account."""
-        x = float64(observation.target).flatten(1)
-        x_hat = float64(observation.reconstruction).flatten(1)
-        r = x - x_hat
-        self._width = x.shape[1]
-        self._target.add(x)
-        self._error.add(r)
-        inner_product = (x * x_hat).sum(1)
-        norm, norm_hat, squared_error = x.norm(dim=1), x_hat.norm(dim=1), r.square().sum(1)
-        self._squared_norm_hat += float(norm_hat.square().sum())
-        self._inner_product += float(inner_product.sum())
-        self._norm_mse.add(squared_error, norm.square())
-        self._l2_ratio.add(norm_hat, norm)
-        self._cosine.add(inner_product, norm * norm_hat)
-        if self._legacy:
-            self._unexplained_legacy.add(squared_error, _squared_deviation(x))
+        x_BLD, x_hat_BLD = _by_layer(observation.target), _by_layer(observation.reconstruction)
+        if not self._layers:
+            self._layers = [_Layer() for _ in range(x_BLD.shape[1])]
+        for layer, x_BD, x_hat_BD in zip(self._layers, x_BLD.unbind(1), x_hat_BLD.unbind(1), strict=True):
+            layer.add(x_BD, x_hat_BD, legacy=self._legacy)
 
     def compute(self) -> dict[str, float | None]:
         """The values named above."""
-        fvu = ratio(self._error.about_zero, self._target.about_mean)
-        variances = ratio(self._error.about_mean, self._target.about_mean)
+        of_layers = [layer.values(legacy=self._legacy) for layer in self._layers or [_Layer()]]
+        values = {name: _mean([layer[name] for layer in of_layers]) for name in of_layers[0]}
+        if len(of_layers) > 1:
+            values |= {f"fvu_layer_{i}": layer["fvu"] for i, layer in enumerate(of_layers)}
+        return values
+
+
+class _Layer:
+    """Sums over the stream of one layer's vectors."""
+
+    def __init__(self) -> None:
+        self.target, self.error = Spread(), Spread()
+        self.width = 0
+        self.squared_norm_hat = self.inner_product = 0.0
+        self.norm_mse, self.l2_ratio, self.cosine = MeanOfRatios(), MeanOfRatios(), MeanOfRatios()
+        self.unexplained_legacy = MeanOfRatios()
+
+    def add(self, x_BD: Tensor, x_hat_BD: Tensor, *, legacy: bool) -> None:
+        """Take float64 ``[B, D]`` into account."""
+        r_BD = x_BD - x_hat_BD
+        self.width = x_BD.shape[1]
+        self.target.add(x_BD)
+        self.error.add(r_BD)
+        inner_product = (x_BD * x_hat_BD).sum(1)
+        norm, norm_hat, squared_error = x_BD.norm(dim=1), x_hat_BD.norm(dim=1), r_BD.square().sum(1)
+        self.squared_norm_hat += float(norm_hat.square().sum())
+        self.inner_product += float(inner_product.sum())
+        self.norm_mse.add(squared_error, norm.square())
+        self.l2_ratio.add(norm_hat, norm)
+        self.cosine.add(inner_product, norm * norm_hat)
+        if legacy:
+            self.unexplained_legacy.add(squared_error, _squared_deviation(x_BD))
+
+    def values(self, *, legacy: bool) -> dict[str, float | None]:
+        fvu = ratio(self.error.about_zero, self.target.about_mean)
+        variances = ratio(self.error.about_mean, self.target.about_mean)
         values = {
             "fvu": fvu,
             "explained_variance": _one_minus(fvu),
             "fve_variance": _one_minus(variances),
-            "mse": ratio(self._error.about_zero, self._error.count),
-            "mse_per_dim": ratio(self._error.about_zero, self._error.count * self._width),
-            "norm_mse": self._norm_mse.value,
-            "cosine": self._cosine.value,
-            "l2_ratio": self._l2_ratio.value,
-            "relative_reconstruction_bias": ratio(self._squared_norm_hat, self._inner_product),
+            "mse": ratio(self.error.about_zero, self.error.count),
+            "mse_per_dim": ratio(self.error.about_zero, self.error.count * self.width),
+            "norm_mse": self.norm_mse.value,
+            "cosine": self.cosine.value,
+            "l2_ratio": self.l2_ratio.value,
+            "relative_reconstruction_bias": ratio(self.squared_norm_hat, self.inner_product),
         }
-        if self._legacy:
-            values["explained_variance_legacy"] = _one_minus(self._unexplained_legacy.value)
+        if legacy:
+            values["explained_variance_legacy"] = _one_minus(self.unexplained_legacy.value)
         return values
+
+
+def _by_layer(vectors: Tensor) -> Tensor:
+    """float64 ``[B, L, D]``; L is 1 for ``[B, D]``."""
+    return float64(vectors if vectors.dim() == 3 else vectors.unsqueeze(1))
+
+
+def _mean(values: list[float | None]) -> float | None:
+    """None where one of them is."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
 
 
 def _squared_deviation(x_BD: Tensor) -> Tensor:

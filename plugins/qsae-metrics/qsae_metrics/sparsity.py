@@ -44,8 +44,8 @@ class Sparsity(Metric):
             raise ValueError(f"codes of {len(fired_F)} latents after codes of {len(self._fired_F)}")
         self._fired_F += fired_F
         self._tokens += codes.batch_size
-        norms = float64(observation.atom_norms)[codes.indices]
-        self._l1 += float((float64(codes.values).abs() * norms).sum())
+        norms_F = float64(observation.atom_norms).reshape(codes.n_latents, -1).norm(dim=1)
+        self._l1 += float((float64(codes.values).abs() * norms_F[codes.indices]).sum())
 
     def compute(self) -> dict[str, float | None]:
         """The values named above."""

@@ -40,6 +40,18 @@ def test_by_hand() -> None:
     assert values["predicted_delta_fvu"] == pytest.approx((0.5 + 0.9) / 10)
 
 
+def test_several_layers_by_hand() -> None:
+    """Layer 1 is ten times X, and the atoms there have norms 20, 0 and 0: energies 5 * 400 over 1000."""
+    x = torch.stack([X, 10 * X], 1)
+    norms = torch.stack([NORMS, torch.tensor([20.0, 0.0, 0.0])], 1)
+    errors = torch.tensor([0.1, 0.4, 0.7], dtype=torch.float64)
+    values = measure(observation(x, CODES, norms, errors))
+    # shares of the variance: latent 0 (5 / 10 + 2000 / 1000) / 2, latent 1 (2.25 / 10 + 0) / 2
+    assert values["kappa"] == pytest.approx(1.25 + 0.1125)
+    assert values["weight_error"] == pytest.approx((1.25 * 0.1 + 0.1125 * 0.4) / 1.3625)
+    assert values["predicted_delta_fvu"] == pytest.approx(0.125 + 0.045)
+
+
 def test_batches_add_up() -> None:
     errors = torch.tensor([0.1, 0.4, 0.7], dtype=torch.float64)
     parts = [observation(X[i : i + 1], CODES[i : i + 1], NORMS, errors) for i in range(2)]

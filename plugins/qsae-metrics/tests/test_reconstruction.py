@@ -53,6 +53,44 @@ def test_the_worked_example() -> None:
     assert values["relative_reconstruction_bias"] == pytest.approx(14 / 16)
 
 
+def test_several_layers_weigh_the_same() -> None:
+    """The worked example as layer 0; layer 1 is 10 x, off by (0, 2) on the first token."""
+    x = torch.tensor([[[2.0, 0.0], [20.0, 0.0]], [[0.0, 4.0], [0.0, 40.0]]])
+    x_hat = torch.tensor([[[2.0, 1.0], [20.0, 2.0]], [[0.0, 3.0], [0.0, 40.0]]])
+    values = measure(x, x_hat)
+    # layer 0: 2 / 10; layer 1: 4 / 1000. As one vector of width 4 it would be 6 / 1010
+    assert values["fvu_layer_0"] == pytest.approx(0.2)
+    assert values["fvu_layer_1"] == pytest.approx(0.004)
+    assert values["fvu"] == pytest.approx((0.2 + 0.004) / 2)
+    assert values["explained_variance"] == pytest.approx(1 - 0.102)
+    # mean ||r||^2: (1 + 1) / 2 and (4 + 0) / 2
+    assert values["mse"] == pytest.approx((1 + 2) / 2)
+    assert values["mse_per_dim"] == pytest.approx((0.5 + 1) / 2)
+    # ||r||^2 / ||x||^2: 1/4 and 1/16; 4/400 and 0
+    assert values["norm_mse"] == pytest.approx((5 / 32 + 1 / 200) / 2)
+
+
+def test_how_large_a_layer_is_changes_nothing() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, noise = torch.randn(2, 30, 3, 4, generator=generator, dtype=torch.float64)
+    before = measure(x, x + noise, 7)
+    sizes, means = (
+        torch.tensor([1.0, 1000.0, 0.01]).view(1, 3, 1),
+        torch.tensor([5.0, 0.0, 2.0]).view(1, 3, 1),
+    )
+    after = measure(sizes * x + means, sizes * (x + noise) + means, 19)
+    for name in ("fvu", "fve_variance", "fvu_layer_0", "fvu_layer_1", "fvu_layer_2"):
+        assert after[name] == pytest.approx(before[name], rel=1e-9), name
+
+
+def test_a_layer_without_a_value_leaves_none_to_the_mean() -> None:
+    x = torch.tensor([[[2.0, 0.0], [1.0, 1.0]], [[0.0, 4.0], [1.0, 1.0]]])
+    values = measure(x, x + 1)
+    assert values["fvu_layer_0"] == pytest.approx(0.4)
+    assert values["fvu_layer_1"] is None
+    assert values["fvu"] is None
+
+
 def test_predicting_the_mean_explains_nothing() -> None:
     x = torch.tensor([[1.0, 5.0], [3.0, 1.0], [5.0, 0.0]])
     values = measure(x, x.mean(0).expand_as(x))

@@ -60,4 +60,4 @@ def test_atoms_are_those_that_decoding_adds():
     added = coder.decode(codes) - coder.decode(silent)
     torch.testing.assert_close(torch.einsum("bf,fld->bld", codes.to_dense(), coder.dictionary()), added)
     assert coder.dictionary(quantized=False).shape == (2, 2, 2)
-    torch.testing.assert_close(coder.atom_norms(), coder.atoms().flatten(1).norm(dim=1))
+    torch.testing.assert_close(coder.atom_norms(), coder.atoms().norm(dim=2))
