@@ -21,8 +21,8 @@ from torch import Tensor
 
 from benchmarks.sides import COMPILED
 from qsae_core import kernels
+from qsae_core.active_kernels import activate_kernels
 from qsae_core.codes import SparseCodes
-from qsae_core.compose import activate_kernels
 from qsae_core.packed_rows import PackedRows
 from qsae_core.parts import Quantizer
 from qsae_core.plugins import load_plugins

@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from benchmarks.peers.stopwatch import Spec, measure, read_rows, read_spec, write
+from qsae_core.active_kernels import activate_kernels
 from qsae_core.coder import CoderShape, SparseCoder
-from qsae_core.compose import activate_kernels, compose_coder
+from qsae_core.compose import compose_coder
 from qsae_core.config_layers import Layer
 from qsae_core.data import Batch
 from qsae_core.plugins import load_plugins

@@ -105,7 +105,7 @@ def _coder(
     kernels: str,
 ) -> tuple[LinearCoder, Any]:
     from qsae_core import artifact
-    from qsae_core.compose import activate_kernels
+    from qsae_core.active_kernels import activate_kernels
     from qsae_core.errors import ConfigError
     from qsae_core.inference_speed import untrained
     from qsae_core.linear_coder import LinearCoder

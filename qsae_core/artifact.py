@@ -12,8 +12,9 @@ import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from qsae_core.active_kernels import activate_kernels
 from qsae_core.coder import CoderShape, SparseCoder
-from qsae_core.compose import activate_kernels, compose_coder
+from qsae_core.compose import compose_coder
 from qsae_core.errors import ArtifactError, ConfigError, PluginError
 from qsae_core.export import Cut, Export, layout_at_level
 from qsae_core.files import atomic_folder, read_json

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from qsae_core import artifact, checkpoints
+from qsae_core.active_kernels import activate_kernels
 from qsae_core.coder import SparseCoder
 from qsae_core.compose import (
-    activate_kernels,
     compose_coder,
     compose_data,
     compose_evaluations,

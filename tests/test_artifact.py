@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import qsae_core
 from qsae_core import artifact
-from qsae_core.compose import activate_kernels
+from qsae_core.active_kernels import activate_kernels
 from qsae_core.config_layers import Layer
 from qsae_core.errors import ArtifactError, PluginError
 from qsae_core.inference_speed import sample_inputs, untrained

@@ -9,9 +9,9 @@ import torch
 from qsae_quantizers import SteConfig
 from qsae_quantizers.ste import Ste
 
-from qsae_core import ComponentConfig, ComponentSpec, compose, kernels
+from qsae_core import ComponentConfig, ComponentSpec, active_kernels, kernels
+from qsae_core.active_kernels import activate_kernels
 from qsae_core.codes import SparseCodes
-from qsae_core.compose import activate_kernels
 from qsae_core.errors import ConfigError
 from qsae_core.packed_rows import PackedRows
 from qsae_core.parts import KernelSet
@@ -57,7 +57,7 @@ class Registry(types.SimpleNamespace):
 def restored(monkeypatch):
     """Each test starts without kernels, and leaves those that were active as they were."""
     monkeypatch.delenv("QSAE_KERNELS", raising=False)
-    monkeypatch.setattr(compose, "_activated", {})
+    monkeypatch.setattr(active_kernels, "_activated", {})
     with kernels.torch_only():
         yield
         kernels.uninstall()
@@ -128,8 +128,8 @@ def test_what_was_laid_out_by_a_set_is_read_by_it_after_the_set_is_gone():
 
 def test_sets_are_compared_once_for_a_process(monkeypatch):
     calls = []
-    whole = compose.disagreements
-    monkeypatch.setattr(compose, "disagreements", lambda *a: calls.append(a) or whole(*a))
+    whole = active_kernels.disagreements
+    monkeypatch.setattr(active_kernels, "disagreements", lambda *a: calls.append(a) or whole(*a))
     registry = Registry(sets={"plain": Plain})
     assert activate_kernels("auto", registry) == activate_kernels("auto", registry)
     assert len(calls) == 1
