@@ -17,7 +17,8 @@ from qsae_core.data import Batch
 from qsae_core.dead_latents import auxk_loss
 from qsae_core.kernels import Matrix, as_rows
 from qsae_core.linear_coder import LinearCoder
-from qsae_core.parts import Activation, CodeQuantizer, SparsityRule
+from qsae_core.parts import Activation, SparsityRule
+from qsae_core.quantizer import CodeQuantizer
 from qsae_core.steps import step, step_candidates
 
 USUAL_L0 = 32

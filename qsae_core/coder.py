@@ -20,9 +20,9 @@ from qsae_core.export import Export
 from qsae_core.kernels import Kind
 from qsae_core.measures import Observation
 from qsae_core.normalization import Normalization
-from qsae_core.parts import Lookup
 from qsae_core.quantized_matrix import QuantizedMatrix
 from qsae_core.quantized_values import QuantizedValues
+from qsae_core.quantizer import Lookup
 
 __all__ = ["Budget", "CoderShape", "Export", "LossOutput", "Parts", "SparseCoder", "observe"]
 

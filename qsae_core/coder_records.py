@@ -8,7 +8,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from qsae_core.codes import SparseCodes
-from qsae_core.parts import Activation, CodeQuantizer, Quantizer, SparsityRule
+from qsae_core.parts import Activation, SparsityRule
+from qsae_core.quantizer import CodeQuantizer, Quantizer
 
 
 class CoderShape(NamedTuple):

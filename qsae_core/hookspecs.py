@@ -35,12 +35,12 @@ def qsae_register_transcoders() -> list[ComponentSpec]:  # type: ignore[empty-bo
 
 @hookspec
 def qsae_register_quantizers() -> list[ComponentSpec]:  # type: ignore[empty-body]
-    """Weight quantizers. Each target subclasses ``qsae_core.parts.Quantizer``."""
+    """Weight quantizers. Each target subclasses ``qsae_core.quantizer.Quantizer``."""
 
 
 @hookspec
 def qsae_register_code_quantizers() -> list[ComponentSpec]:  # type: ignore[empty-body]
-    """Quantizers of the codes' values. Each target subclasses ``qsae_core.parts.CodeQuantizer``."""
+    """Quantizers of the codes' values. Each target subclasses ``qsae_core.quantizer.CodeQuantizer``."""
 
 
 @hookspec

@@ -27,11 +27,11 @@ KINDS: dict[str, Kind] = {
     for kind in (
         Kind("sae", "qsae_register_saes", "qsae_core.coder:SparseCoder", "SAEs"),
         Kind("transcoder", "qsae_register_transcoders", "qsae_core.coder:SparseCoder", "transcoders"),
-        Kind("quantizer", "qsae_register_quantizers", "qsae_core.parts:Quantizer", "quantizers"),
+        Kind("quantizer", "qsae_register_quantizers", "qsae_core.quantizer:Quantizer", "quantizers"),
         Kind(
             "code_quantizer",
             "qsae_register_code_quantizers",
-            "qsae_core.parts:CodeQuantizer",
+            "qsae_core.quantizer:CodeQuantizer",
             "code quantizers",
         ),
         Kind("activation", "qsae_register_activations", "qsae_core.parts:Activation", "activations"),

@@ -12,7 +12,7 @@ from qsae_core.export import Cut
 
 if TYPE_CHECKING:
     from qsae_core.coder import SparseCoder
-    from qsae_core.parts import Packed
+    from qsae_core.quantizer import Packed
 
 
 def level_count(coder: SparseCoder) -> int:

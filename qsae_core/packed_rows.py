@@ -16,7 +16,7 @@ from qsae_core.kernels import DenseRows, Rows
 from qsae_core.kernels.dispatch import current
 from qsae_core.kernels.lookup import byte_product, byte_rows, lookup_bits
 from qsae_core.kernels.products import is_dense
-from qsae_core.parts import Lookup, Packed, Quantizer
+from qsae_core.quantizer import Lookup, Packed, Quantizer
 
 Arithmetic = Literal["exact", "fast"]
 ROWS_AT_ONCE = 4096

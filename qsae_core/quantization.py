@@ -16,7 +16,7 @@ from qsae_core.coder import SparseCoder
 from qsae_core.data import Batch, DataSource
 from qsae_core.errors import ConfigError
 from qsae_core.linear_coder import LinearCoder
-from qsae_core.parts import Calibration
+from qsae_core.quantizer import Calibration
 from qsae_core.run_config import RunConfig
 from qsae_core.serving import squared_sines
 from qsae_core.trainer import Trainer, auto_learning_rate

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from qsae_core.kernels import DenseRows, Rows
 from qsae_core.packed_rows import Arithmetic, MasterRows, PackedRows
-from qsae_core.parts import Packed, Quantizer
+from qsae_core.quantizer import Packed, Quantizer
 
 
 class QuantizedMatrix(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from qsae_core.codes import SparseCodes
-from qsae_core.parts import CodeQuantizer
+from qsae_core.quantizer import CodeQuantizer
 
 
 class QuantizedValues(nn.Module):

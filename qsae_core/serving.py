@@ -17,7 +17,7 @@ from qsae_core.tensor_files import read_tensor
 
 if TYPE_CHECKING:
     from qsae_core.coder import SparseCoder
-    from qsae_core.parts import Lookup
+    from qsae_core.quantizer import Lookup
 
 ROWS_AT_ONCE = 4096
 

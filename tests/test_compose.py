@@ -18,7 +18,8 @@ from qsae_core.conformance.reference_parts import IdentityCodes
 from qsae_core.data import Batch, DataSource
 from qsae_core.errors import ConfigError, DataError, PluginError
 from qsae_core.measures import Metric, Observation
-from qsae_core.parts import Activation, Packed, Quantizer, SparsityRule
+from qsae_core.parts import Activation, SparsityRule
+from qsae_core.quantizer import Packed, Quantizer
 from qsae_core.registry import Provider, Registry
 from qsae_core.run_config import RunConfig, resolve
 

@@ -18,7 +18,7 @@ from qsae_core.conformance.check import (
 )
 from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.subject import Subject
-from qsae_core.parts import CodeQuantizer
+from qsae_core.quantizer import CodeQuantizer
 
 RULES = Rules()
 N_LATENTS, N = 12, 200

@@ -18,7 +18,7 @@ from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.quantizer_samples import SHAPES, built, matrices, samples
 from qsae_core.conformance.subject import Subject
 from qsae_core.errors import QsaeError
-from qsae_core.parts import Quantizer
+from qsae_core.quantizer import Quantizer
 
 RULES = Rules()
 

@@ -9,7 +9,7 @@ from qsae_core.conformance.cases import Case
 from qsae_core.conformance.check import NotApplicable, set_seed
 from qsae_core.conformance.subject import Subject
 from qsae_core.errors import QsaeError
-from qsae_core.parts import Quantizer
+from qsae_core.quantizer import Quantizer
 
 SHAPES = ((24, 16), (7, 13), (5, 1), (1, 9))
 """Ordinary; divisible by neither 8 nor 5; one column; one row."""

@@ -18,7 +18,7 @@ from qsae_core.conformance.check import (
 )
 from qsae_core.conformance.quantizer_samples import admits, built, matrices, samples
 from qsae_core.conformance.subject import Subject
-from qsae_core.parts import Packed, Quantizer
+from qsae_core.quantizer import Packed, Quantizer
 
 RULES = Rules()
 MOST_BITS = 36

@@ -16,7 +16,8 @@ from qsae_core.coder_records import Parts
 from qsae_core.codes import SparseCodes
 from qsae_core.component import ComponentConfig, ComponentSpec, option
 from qsae_core.errors import ConfigError
-from qsae_core.parts import Activation, CodeQuantizer, Packed, Quantizer, SparsityRule
+from qsae_core.parts import Activation, SparsityRule
+from qsae_core.quantizer import CodeQuantizer, Packed, Quantizer
 
 MODULE = "qsae_core.conformance.reference_parts"
 

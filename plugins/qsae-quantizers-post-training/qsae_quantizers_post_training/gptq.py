@@ -7,7 +7,7 @@ from torch import Tensor
 
 from qsae_core import kernels
 from qsae_core.codes import SparseCodes
-from qsae_core.parts import Calibration
+from qsae_core.quantizer import Calibration
 from qsae_quantizers_post_training import GptqConfig
 from qsae_quantizers_post_training.rtn import Rtn
 

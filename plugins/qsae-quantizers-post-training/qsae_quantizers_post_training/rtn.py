@@ -11,7 +11,7 @@ from torch import Tensor
 from qsae_core.component import ComponentConfig
 from qsae_core.errors import ArtifactError
 from qsae_core.packing import pack_planes, unpack_planes
-from qsae_core.parts import Lookup, Packed, Quantizer
+from qsae_core.quantizer import Lookup, Packed, Quantizer
 from qsae_quantizers_post_training import RtnConfig
 from qsae_quantizers_post_training.uniform import Uniform
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.packing import pack_planes, unpack_planes
-from qsae_core.parts import Packed, Quantizer
+from qsae_core.quantizer import Packed, Quantizer
 from qsae_quantizers.blocks import check_groups, in_blocks, in_rows, times_scales
 from qsae_quantizers.configs import ResidualBinaryConfig
 from qsae_quantizers.float16_scales import from_float16, powers_of_two, to_float16

@@ -26,7 +26,7 @@ from qsae_quantizers.stochastic import Stochastic
 from qsae_quantizers.twos_complement import TwosComplement
 
 from qsae_core.errors import ArtifactError, ConfigError
-from qsae_core.parts import Packed
+from qsae_core.quantizer import Packed
 
 unhurried = settings(deadline=None, max_examples=30)
 KINDS = {

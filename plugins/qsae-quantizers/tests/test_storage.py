@@ -14,7 +14,7 @@ from qsae_quantizers.none import NoQuantizer
 from qsae_quantizers.ste import Ste
 
 from qsae_core.errors import ArtifactError
-from qsae_core.parts import Packed
+from qsae_core.quantizer import Packed
 
 unhurried = settings(deadline=None, max_examples=60)
 OPTIONS = [

@@ -9,7 +9,7 @@ from qsae_core.coder import CoderShape
 from qsae_core.component import ComponentConfig
 from qsae_core.conformance.reference_parts import plain_parts
 from qsae_core.data import Batch
-from qsae_core.parts import Packed, Quantizer
+from qsae_core.quantizer import Packed, Quantizer
 
 
 class Ternary(Quantizer):
