@@ -5,29 +5,27 @@ from __future__ import annotations
 import abc
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qsae_core import nesting, serving
+from qsae_core.coder_matrices import CoderMatrices
 from qsae_core.coder_records import Budget, CoderShape, LossOutput, Parts
 from qsae_core.codes import SparseCodes
 from qsae_core.component import CoderConfig
 from qsae_core.data import Batch
-from qsae_core.errors import ConfigError
 from qsae_core.export import Export
 from qsae_core.kernels import Kind
-from qsae_core.measures import Observation
 from qsae_core.normalization import Normalization
 from qsae_core.quantized_matrix import QuantizedMatrix
-from qsae_core.quantized_values import QuantizedValues
 from qsae_core.quantizer import Lookup
 
-__all__ = ["Budget", "CoderShape", "Export", "LossOutput", "Parts", "SparseCoder", "observe"]
+__all__ = ["Budget", "CoderShape", "Export", "LossOutput", "Parts", "SparseCoder"]
 
 
-class SparseCoder(nn.Module, abc.ABC):
+class SparseCoder(CoderMatrices, abc.ABC):
     """An SAE or a transcoder: ``x -> encode -> SparseCodes -> decode -> reconstruction of y``.
 
     Built as ``Class(config, shape, parts)`` under a seeded global generator; then ``initialize(sample)``
@@ -36,15 +34,11 @@ class SparseCoder(nn.Module, abc.ABC):
     bit (a transcoder with a skip overrides ``forward`` and ``decode`` together). In evaluation mode nothing
     changes state: no threshold, no counter.
 
-    Parameters are float32 masters. Matrices that a quantizer may serve are ``QuantizedMatrix`` modules;
-    modules with ``training_only = True`` are saved in checkpoints and left out of the artifact.
+    Parameters are float32 masters; what quantizers and files have to do with them is in ``CoderMatrices``.
     """
 
-    config: CoderConfig
-
     def __init__(self, config: CoderConfig, shape: CoderShape, parts: Parts) -> None:
-        super().__init__()
-        self.config, self.shape, self.parts = config, shape, parts
+        super().__init__(config, shape, parts)
         self.n_latents = config.n_latents
         layers_in, layers_out = (n if self.normalizes_layers else 1 for n in shape[2:])
         self.norm_in = Normalization(shape.d_in, config.normalize, layers_in)
@@ -117,12 +111,6 @@ class SparseCoder(nn.Module, abc.ABC):
         """What the reconstruction of a batch is compared with, in the data's space: ``batch.y``, unless the
         coder itself chooses (a routed layer)."""
         return batch.y
-
-    @property
-    def levels(self) -> int:
-        """How many nested levels there are: groups of latents where ``config.prefixes()`` nests them, bit
-        planes of the decoder elsewhere; 1 where there is neither."""
-        return nesting.level_count(self)
 
     def at_level(self, level: int) -> SparseCoder:
         """The coder as its level ``level`` (1 to ``levels``), for inference; its tensors are packed.
@@ -198,36 +186,6 @@ class SparseCoder(nn.Module, abc.ABC):
         """Where the normalisation's tensors live, and with them everything."""
         return self.norm_in.mean.device
 
-    def matrices(self) -> dict[str, QuantizedMatrix]:
-        """Module name -> every matrix that a quantizer may serve."""
-        return {name: m for name, m in self.named_modules() if isinstance(m, QuantizedMatrix)}
-
-    def quantize_weights(self, enabled: bool) -> None:
-        """Whether training passes through the quantizers, of codes too (evaluation mode always does)."""
-        for module in self.modules():
-            if isinstance(module, QuantizedMatrix | QuantizedValues):
-                module.quantizing = enabled
-
-    def begin_quantization(self) -> None:
-        """Called once before the first step that passes through the quantizers after a float start."""
-        for matrix in self.matrices().values():
-            matrix.quantizer.initialize(matrix.master.detach())
-
-    def freeze_decoder(self, frozen: bool) -> None:
-        """Whether training leaves the quantized decoder as it is and goes on with all else.
-
-        ``W_dec``, where it is quantized; coders with several decoders override this.
-        """
-        decoder = self.matrices().get("W_dec")
-        if decoder is not None and not decoder.quantizer.is_identity:
-            decoder.freeze(frozen)
-
-    @property
-    def is_quantized(self) -> bool:
-        """Whether any of its quantizers, of weights or of codes, changes anything."""
-        parts = (m.quantizer for m in self.modules() if isinstance(m, QuantizedMatrix | QuantizedValues))
-        return any(not quantizer.is_identity for quantizer in parts)
-
     def atoms(self) -> Tensor:
         """float32 ``[F, d_out]`` (``[F, L, d_out]`` where layers are normalised one by one): decoder rows in
         the data's space, quantized as ``decode`` uses them."""
@@ -244,57 +202,6 @@ class SparseCoder(nn.Module, abc.ABC):
         layers = self.norm_out.layers
         return rows if layers == 1 else rows.unflatten(1, (layers, self.shape.d_out))
 
-    def decoder_matrix(self) -> QuantizedMatrix:
-        """The matrix whose rows are the atoms; coders with several decoders override atoms and norms."""
-        matrix = self.matrices().get("W_dec")
-        if matrix is None:
-            raise NotImplementedError(
-                f"{type(self).__name__} has no single W_dec; override atoms and atom_norms"
-            )
-        return matrix
-
-    def export(self) -> Export:
-        """Packed matrices, every other tensor that inference needs, and what each level needs of them."""
-        packed = {name: matrix.pack() for name, matrix in self.matrices().items()}
-        tensors = {f"{name}.{part}": t for name, form in packed.items() for part, t in form.tensors.items()}
-        rest = self._rest(self.inference_state())
-        cuts, level_rows = nesting.cuts_of(self, packed, rest)
-        layout: dict[str, Any] = {}
-        for name, form in packed.items():
-            entry = {"shape": list(form.shape), "layout": form.layout, "parts": sorted(form.tensors)}
-            layout[name] = entry | ({"level_rows": level_rows[name]} if name in level_rows else {})
-        tensors |= rest
-        return Export({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, layout, cuts)
-
-    def restore(self, export: Export) -> None:
-        """Take the tensors of an export; the coder then serves packed weights and can no longer train.
-
-        Of an export that is cut to a level, a coder of that level's size takes the tensors.
-        """
-        rest = dict(export.tensors)
-        planes = export.level if self.config.prefixes() is None else None
-        for name, matrix in self.matrices().items():
-            entry = export.layout[name]
-            tensors = {part: rest.pop(f"{name}.{part}") for part in entry["parts"]}
-            level = planes if name == "W_dec" else None
-            matrix.restore(tensors, tuple(entry["shape"]), entry["layout"], level)
-        expected = set(self._rest(self.inference_state()))
-        if set(rest) != expected:
-            missing, extra = sorted(expected - set(rest)), sorted(set(rest) - expected)
-            raise ConfigError(f"the tensors do not fit the coder: missing {missing}, unexpected {extra}")
-        self.load_state_dict(rest, strict=False)
-        self.eval()
-
-    def inference_state(self) -> dict[str, Tensor]:
-        """state_dict without the tensors of modules that serve training alone."""
-        skip = tuple(f"{n}." for n, m in self.named_modules() if n and getattr(m, "training_only", False))
-        return {n: t for n, t in self.state_dict().items() if not (skip and n.startswith(skip))}
-
-    def _rest(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors of a state that belong to no matrix."""
-        prefixes = tuple(f"{name}." for name in self.matrices())
-        return {n: t for n, t in state.items() if not (prefixes and n.startswith(prefixes))}
-
     def _fit_normalization(self, sample: Batch) -> None:
         rotate = self.config.rotate
         if rotate == "auto":
@@ -302,22 +209,3 @@ class SparseCoder(nn.Module, abc.ABC):
         self.norm_in.fit(sample.x, rotate=bool(rotate))
         if not self.is_autoencoder:
             self.norm_target.fit(sample.y, rotate=bool(rotate))
-
-
-@torch.no_grad()
-def observe(coder: SparseCoder, batch: Batch, atom_errors: Tensor | None = None) -> Observation:
-    """One batch through the coder as a metric sees it; the coder should be in evaluation mode.
-
-    Args:
-        atom_errors: ``coder.atom_errors()``, computed once for all batches.
-    """
-    codes = coder.encode(batch.x)
-    return Observation(
-        coder.target(batch),
-        coder.decode(codes),
-        codes,
-        coder.atom_norms(),
-        batch.token_ids,
-        coder.code_levels(codes),
-        atom_errors,
-    )

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qsae_core.coder import SparseCoder, observe
+from qsae_core.coder import SparseCoder
 from qsae_core.data import Batch, DataSource
-from qsae_core.measures import Evaluation, EvaluationContext, Metric, measure
+from qsae_core.measures import Evaluation, EvaluationContext, Metric, measure, observe
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from qsae_core.codes import SparseCodes
@@ -18,7 +19,7 @@ from qsae_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from qsae_core.coder import SparseCoder
-    from qsae_core.data import DataSource
+    from qsae_core.data import Batch, DataSource
 
 
 class Observation(NamedTuple):
@@ -39,6 +40,25 @@ class Observation(NamedTuple):
     atom_errors: Tensor | None = None
     """float64 ``[F]``: 1 - cos^2 between each decoder row before and after quantization, 0 where nothing is
     quantized; None where the rows before it are not known."""
+
+
+@torch.no_grad()
+def observe(coder: SparseCoder, batch: Batch, atom_errors: Tensor | None = None) -> Observation:
+    """One batch through the coder as a metric sees it; the coder should be in evaluation mode.
+
+    Args:
+        atom_errors: ``coder.atom_errors()``, computed once for all batches.
+    """
+    codes = coder.encode(batch.x)
+    return Observation(
+        coder.target(batch),
+        coder.decode(codes),
+        codes,
+        coder.atom_norms(),
+        batch.token_ids,
+        coder.code_levels(codes),
+        atom_errors,
+    )
 
 
 class Metric(abc.ABC):
@@ -110,8 +130,6 @@ class EvaluationContext:
 
     def observations(self) -> Iterator[Observation]:
         """Held-out batches passed through the coder, without gradient, up to ``n_tokens`` tokens."""
-        from qsae_core.coder import observe
-
         for batch in self.data.held_out(self.n_tokens, self.batch_size):
             yield observe(self.coder, batch.to(self.device), self.atom_errors)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,11 +11,13 @@ from qsae_core.errors import ConfigError
 from qsae_core.export import Cut
 
 if TYPE_CHECKING:
-    from qsae_core.coder import SparseCoder
+    from qsae_core.coder_matrices import CoderMatrices
     from qsae_core.quantizer import Packed
 
+Coder = TypeVar("Coder", bound="CoderMatrices")
 
-def level_count(coder: SparseCoder) -> int:
+
+def level_count(coder: CoderMatrices) -> int:
     """Groups of latents where the configuration nests them, else the decoder's bit planes, else 1."""
     prefixes = coder.config.prefixes()
     if prefixes is not None:
@@ -41,7 +43,7 @@ def check_level(level: int, levels: int, where: str | None = None) -> None:
     )
 
 
-def shell_of_level(coder: SparseCoder, level: int) -> SparseCoder:
+def shell_of_level(coder: Coder, level: int) -> Coder:
     """A coder of the same class, as large as a level is, with initial weights; ``restore`` fills it."""
     config = coder.config if coder.config.prefixes() is None else coder.config.first_groups(level)
     with torch.random.fork_rng(devices=[]):
@@ -49,7 +51,7 @@ def shell_of_level(coder: SparseCoder, level: int) -> SparseCoder:
 
 
 def cuts_of(
-    coder: SparseCoder, packed: dict[str, Packed], state: dict[str, Tensor]
+    coder: CoderMatrices, packed: dict[str, Packed], state: dict[str, Tensor]
 ) -> tuple[dict[str, Cut], dict[str, list[int]]]:
     """What each level needs of the exported tensors, and the rows of each matrix at each level.
 
@@ -69,7 +71,7 @@ def cuts_of(
 
 
 def _prefix_cuts(
-    coder: SparseCoder, shells: list[SparseCoder], packed: dict[str, Packed], state: dict[str, Tensor]
+    coder: CoderMatrices, shells: list[CoderMatrices], packed: dict[str, Packed], state: dict[str, Tensor]
 ) -> tuple[dict[str, Cut], dict[str, list[int]]]:
     cuts: dict[str, Cut] = {}
     level_rows: dict[str, list[int]] = {}

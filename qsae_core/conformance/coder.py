@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from qsae_core.coder import LossOutput, SparseCoder, observe
+from qsae_core.coder import LossOutput, SparseCoder
 from qsae_core.conformance.cases import Case
 from qsae_core.conformance.check import (
     Rules,
@@ -30,7 +30,7 @@ from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.sparsity import expect_well_formed
 from qsae_core.conformance.subject import Subject
 from qsae_core.data import Batch
-from qsae_core.measures import Observation
+from qsae_core.measures import Observation, observe
 
 RULES = Rules()
 FEW = 3
