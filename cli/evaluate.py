@@ -22,7 +22,8 @@ WITHIN_RUN = {"train": ("batch_size", "eval_tokens"), "run": ("seed", "device")}
 
 def _recorded(values: Mapping[str, Any]) -> list[Layer]:
     """The configuration that the coder was trained with, as the lowest layer."""
-    from qsae_core.artifact import artifact_folder, usable_description
+    from qsae_core.artifact import artifact_folder
+    from qsae_core.coder_json import usable_description
     from qsae_core.plugins import load_plugins
 
     path = values.get("path")

@@ -21,7 +21,8 @@ SCOPE = Scope(slots=QUANTIZERS, lists=(), sections=(), needs_coder=False, config
 
 def _recorded(values: Mapping[str, Any]) -> list[Layer]:
     """The configuration that the coder was trained with, but for its quantizers."""
-    from qsae_core.artifact import artifact_folder, read_description
+    from qsae_core.artifact import artifact_folder
+    from qsae_core.coder_json import read_description
 
     path = values.get("path")
     if path is None or str(path).startswith("-"):

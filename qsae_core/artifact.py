@@ -14,24 +14,30 @@ from typing import TYPE_CHECKING, Any
 
 from qsae_core.active_kernels import activate_kernels
 from qsae_core.coder import CoderShape, SparseCoder
+from qsae_core.coder_json import (
+    DESCRIPTION,
+    FORMAT,
+    FORMAT_VERSION,
+    components,
+    distributions,
+    read_description,
+    usable_description,
+)
 from qsae_core.compose import compose_coder
-from qsae_core.errors import ArtifactError, ConfigError, PluginError
+from qsae_core.errors import ArtifactError, ConfigError
 from qsae_core.export import Cut, Export, layout_at_level
-from qsae_core.files import atomic_folder, read_json
+from qsae_core.files import COPY, atomic_folder
 from qsae_core.kernels import Kind
-from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, SLOTS
 from qsae_core.nesting import check_level
 from qsae_core.packed_rows import Arithmetic
 from qsae_core.plugins import load_plugins
-from qsae_core.tensor_files import COPY, load_part, load_tensors, part_bytes, save_tensors
+from qsae_core.tensor_files import load_part, load_tensors, part_bytes, save_tensors
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
     from qsae_core.run_config import RunConfig
 
-FORMAT = "qsae-coder"
-FORMAT_VERSION = 2
-TENSORS, DESCRIPTION, MASTERS = "coder.safetensors", "coder.json", "masters.safetensors"
+TENSORS, MASTERS = "coder.safetensors", "masters.safetensors"
 
 
 def save(
@@ -56,7 +62,7 @@ def save(
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "config": config.to_dict(),
-        "distributions": _distributions(config, registry),
+        "distributions": distributions(config, registry),
         "shape": coder.shape._asdict(),
         "layout": export.layout,
         "levels": {"count": coder.levels, "cuts": {name: list(cut) for name, cut in export.cuts.items()}},
@@ -84,35 +90,39 @@ def load(
     """A trained coder in evaluation mode, ready for ``encode``, ``decode`` and ``forward``.
 
     A quantized decoder is read from its packed codes, a few rows at a time, and never becomes a float matrix.
-    As loaded by default the coder's reconstructions equal those of the model that was trained, in evaluation
-    mode, bit for bit (on the same machine and device).
+    As loaded by default, reconstructions equal those of the trained model in evaluation mode bit for bit (on
+    the same machine and device).
 
     Args:
         path: a run's folder, its ``checkpoints/final``, or any folder with ``coder.json``.
         level: 1 to the coder's ``levels``: its first groups of latents, or the first bit planes of its
             decoder; only the bytes of that level are read. None: the whole coder.
-        device: where to put it.
         screen: ``int8`` or ``bf16``: encode through a low-precision product that names twice as many
-            candidates as the code keeps, and compute these again exactly; the codes are the same but for
-            less than one entry in a thousand, and no float encoder is kept. ``none``: the exact product.
+            candidates as the code keeps, and compute these again exactly; less than one entry of the codes
+            in a thousand differs, and no float encoder is kept. ``none``: the exact product.
         arithmetic: ``exact``, or ``fast``: where no compiled kernel reads the packed codes, decode from one
             byte a weight with float32 sums whose rounding differs (relative error below 1e-6).
         kernels: compiled operations: ``auto``, ``none`` or a set's name; they hold for the whole process.
-        registry: the installed components; found by themselves when left out.
 
     Raises:
         ArtifactError: if nothing is there, a file is truncated or altered, or was made by a later format.
         PluginError: if a component's plugin is not installed; the message names the distribution.
-        ConfigError: if there is no such level, the coder cannot be screened, or a named kernel set cannot be
-            used.
+        ConfigError: if there is no such level, no screen, or no such kernel set for it.
     """
     folder = artifact_folder(pathlib.Path(path))
     registry = registry or load_plugins().registry
-    description = usable_description(folder, registry)
-    export = _read_export(folder, description, level)
     activate_kernels(kernels, registry)
-    shape = CoderShape(**description["shape"])
-    place = str(folder / DESCRIPTION)
+    coder = _restored(folder, usable_description(folder, registry), level, registry)
+    serve_with(coder, screen, arithmetic, where=str(folder))
+    return coder.to(device).eval()
+
+
+def _restored(
+    folder: pathlib.Path, description: dict[str, Any], level: int | None, registry: Registry
+) -> SparseCoder:
+    """The coder that a description composes, with the tensors of the file beside it."""
+    export = _read_export(folder, description, level)
+    shape, place = CoderShape(**description["shape"]), str(folder / DESCRIPTION)
     coder = compose_coder(components(description), registry, shape, place=place, level=export.level)
     try:
         coder.restore(export)
@@ -123,9 +133,8 @@ def load(
             allowed=f"{TENSORS} with the tensors that {DESCRIPTION} lists; {MASTERS} is another file",
             next=COPY,
         ) from error
-    serve_with(coder, screen, arithmetic, where=str(folder))
     coder.masters_file = folder / MASTERS
-    return coder.to(device).eval()
+    return coder
 
 
 def _part(level: int) -> str:
@@ -203,86 +212,6 @@ def artifact_folder(path: pathlib.Path) -> pathlib.Path:
         allowed=asked,
         next="qsae runs",
     )
-
-
-def read_description(folder: pathlib.Path) -> dict[str, Any]:
-    """``coder.json`` of an artifact, checked for its format."""
-    description = read_json(folder / DESCRIPTION)
-    where = str(folder / DESCRIPTION)
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise ArtifactError(
-            "does not describe a qsae coder", where=where, allowed=f"a {DESCRIPTION} of qsae", next=COPY
-        )
-    version = description.get("format_version")
-    if version != FORMAT_VERSION:
-        older = isinstance(version, int) and version < FORMAT_VERSION
-        raise ArtifactError(
-            f"has format version {version}; this qsae reads {FORMAT_VERSION}",
-            where=where,
-            allowed=f"format version {FORMAT_VERSION}",
-            next="train it again, or load it with the qsae that wrote it (coder.json: config.versions)"
-            if older
-            else "pip install --upgrade qsae",
-        )
-    return description
-
-
-def usable_description(folder: pathlib.Path, registry: Registry) -> dict[str, Any]:
-    """``read_description`` of a coder whose components are all installed, as its versions ask for.
-
-    Raises:
-        PluginError: if one is not; it names the distribution that brings it.
-    """
-    description = read_description(folder)
-    _check_installed(description, registry, str(folder / DESCRIPTION))
-    return description
-
-
-def _distributions(config: RunConfig, registry: Registry) -> dict[str, dict[str, str]]:
-    found = {}
-    for slot, block in config.coder_dict().items():
-        name, version = registry.provider(SLOTS[slot].kind, block["use"])
-        found[slot] = {"name": name, "version": version}
-    return found
-
-
-def _check_installed(description: dict[str, Any], registry: Registry, where: str) -> None:
-    for slot, block in components(description).items():
-        source = description["distributions"][slot]
-        kind = SLOTS[slot].kind
-        if block["use"] not in registry.names(kind):
-            raise PluginError(
-                f"was made with {kind} '{block['use']}' of {source['name']} {source['version']}, "
-                "which is not installed or does not work here",
-                where=where,
-                allowed=_versions_that_read(source),
-                next=f"pip install {source['name']}=={source['version']}, then qsae list-plugins",
-            )
-        name, version = registry.provider(kind, block["use"])
-        if name != source["name"] or _series(version) != _series(source["version"]):
-            raise PluginError(
-                f"was made with {kind} '{block['use']}' of {source['name']} {source['version']}, and here it "
-                f"is that of {name} {version}",
-                where=where,
-                allowed=_versions_that_read(source),
-                next=f"pip install {source['name']}=={source['version']}",
-            )
-
-
-def _versions_that_read(source: dict[str, str]) -> str:
-    return f"{source['name']} {'.'.join(_series(source['version']))}.x"
-
-
-def _series(version: str) -> tuple[str, ...]:
-    """The part of a version within which artifacts can be read: 2 of 2.1.0, 0.3 of 0.3.1."""
-    parts = version.split(".")
-    return tuple(parts[:1] if parts[0] != "0" else parts[:2])
-
-
-def components(description: dict[str, Any]) -> dict[str, Any]:
-    """Slot -> block of the coder and its parts, from ``coder.json``."""
-    slots = (*CODER_SLOTS, *PART_SLOTS)
-    return {slot: block for slot, block in description["config"].items() if slot in slots}
 
 
 def measurements(coder: SparseCoder, folder: pathlib.Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from qsae_core import artifact
+from qsae_core import artifact, coder_json
 from qsae_core.coder import SparseCoder
 from qsae_core.compose import compose_data, compose_evaluations, compose_metrics
 from qsae_core.data import DataSource
@@ -80,7 +80,7 @@ def evaluate_levels(
     device = resolve_device(device)
     folder = artifact.artifact_folder(path)
     if levels is None:
-        levels = range(1, artifact.read_description(folder)["levels"]["count"] + 1)
+        levels = range(1, coder_json.read_description(folder)["levels"]["count"] + 1)
     coder = artifact.load(folder, level=levels[0], device=device, registry=registry)
     data = compose_data(config, registry, device=device)
     try:
@@ -159,12 +159,12 @@ def finished_entry(
 
 def recorded_config(folder: pathlib.Path, registry: Registry) -> RunConfig:
     """The configuration that an artifact was trained with, and every default metric that is installed."""
-    tree = dict(artifact.usable_description(folder, registry)["config"])
+    tree = dict(coder_json.usable_description(folder, registry)["config"])
     chosen = [entry["use"] for entry in tree["metrics"]]
     installed = registry.names("metric")
     more = [name for name in LIST_DEFAULTS["metrics"] if name in installed and name not in chosen]
     tree["metrics"] = [*tree["metrics"], *({"use": name} for name in more)]
-    return RunConfig.from_dict(tree, registry, str(folder / artifact.DESCRIPTION))
+    return RunConfig.from_dict(tree, registry, str(folder / coder_json.DESCRIPTION))
 
 
 @torch.no_grad()
@@ -176,7 +176,7 @@ def _atom_errors(
     if errors is not None:
         return errors, "masters"
     twin = folder.parent / FLOAT_TWIN
-    if DECODER not in coder.matrices() or not (twin / artifact.DESCRIPTION).is_file():
+    if DECODER not in coder.matrices() or not (twin / coder_json.DESCRIPTION).is_file():
         return None, None
     float_rows = equal_layers(artifact.load(twin, device=str(coder.device), registry=registry))
     return squared_sines(float_rows[: coder.n_latents], equal_layers(coder)), "float twin"

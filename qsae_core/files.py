@@ -15,6 +15,9 @@ import safetensors
 
 from qsae_core.errors import ArtifactError, QsaeError
 
+COPY = "copy the whole folder again from its source"
+"""What helps where a file of a stored coder is damaged."""
+
 
 @contextlib.contextmanager
 def atomic_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
@@ -86,5 +89,5 @@ def read_json(path: pathlib.Path) -> Any:
             f"is not valid JSON ({error})",
             where=str(path),
             allowed="the file as qsae wrote it",
-            next="copy the whole folder again from its source",
+            next=COPY,
         ) from error

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qsae_core import artifact
+from qsae_core import artifact, coder_json
 from qsae_core.errors import ArtifactError
 from qsae_core.evaluation_run import evaluate_artifact, recorded_config
 from qsae_core.files import read_json
@@ -120,7 +120,7 @@ def _of_artifact(path: pathlib.Path, registry: Registry) -> Iterator[Measured]:
 def _measured(
     folder: pathlib.Path, run: pathlib.Path | None, name: str, entry: Mapping[str, Any]
 ) -> Measured:
-    description = artifact.read_description(folder)
+    description = coder_json.read_description(folder)
     sizes = {n: math.prod(matrix["shape"]) for n, matrix in description["layout"].items()}
     values = values_of(entry)
     known = "masters" if values.get("weight_error") is not None else None

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from qsae_core.errors import ArtifactError
+from qsae_core.files import COPY
 
 WHOLE = "the file as qsae wrote it, beside the JSON file of the same coder"
-COPY = "copy the whole folder again from its source"
 
 
 def tensors_digest(tensors: Mapping[str, Tensor], text: str = "") -> str:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import qsae_core
-from qsae_core import artifact
+from qsae_core import artifact, coder_json
 from qsae_core.active_kernels import activate_kernels
 from qsae_core.config_layers import Layer
 from qsae_core.errors import ArtifactError, PluginError
@@ -80,7 +80,7 @@ def test_one_altered_byte_is_refused(final, place):
 
 
 def test_an_altered_description_is_refused(final):
-    file = final / artifact.DESCRIPTION
+    file = final / coder_json.DESCRIPTION
     file.write_text(file.read_text().replace('"k": 4', '"k": 5'))
     with pytest.raises(ArtifactError, match="was altered"):
         qsae_core.load(final)
@@ -94,7 +94,7 @@ def test_a_file_without_our_checksum_is_refused(final):
 
 
 def test_a_later_format_and_other_json_are_refused(final):
-    file = final / artifact.DESCRIPTION
+    file = final / coder_json.DESCRIPTION
     description = json.loads(file.read_text())
     file.write_text(json.dumps(description | {"format_version": 99}))
     with pytest.raises(ArtifactError, match="format version 99"):
@@ -110,7 +110,7 @@ def test_a_later_format_and_other_json_are_refused(final):
 def test_a_missing_plugin_is_named_with_the_distribution_to_install(final):
     from qsae_core.tensor_files import load_tensors, save_tensors
 
-    file = final / artifact.DESCRIPTION
+    file = final / coder_json.DESCRIPTION
     tensors = load_tensors(final / artifact.TENSORS, file.read_text())
     description = json.loads(file.read_text())
     description["config"]["sae"]["use"] = "exotic"

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import qsae_core
 from qsae_cli.main import cli
-from qsae_core import artifact
+from qsae_core import artifact, coder_json
 from qsae_core.errors import ArtifactError, ConfigError, QsaeError
 
 SMALL = (
@@ -173,7 +173,7 @@ def test_a_wrong_checksum(packed):
 
 
 def test_a_cut_description(packed):
-    file = packed / artifact.DESCRIPTION
+    file = packed / coder_json.DESCRIPTION
     file.write_text(file.read_text()[:200])
     refused(
         qsae("evaluate", packed), "is not valid JSON", str(file), "as qsae wrote it", "copy the whole folder"

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 import qsae_core
 from qsae_cli.main import cli
-from qsae_core import artifact, tensor_files
+from qsae_core import artifact, coder_json, tensor_files
 from qsae_core.errors import ArtifactError
 
 F, D = 96, 64
@@ -115,7 +115,7 @@ def masks(file: pathlib.Path, levels: Levels, level: int) -> Mapping[str, np.nda
 def copy_with(source: pathlib.Path, folder: pathlib.Path, altered: Mapping[str, np.ndarray], bits: int):
     """A copy of an artifact in which these bits of these bytes are flipped."""
     folder.mkdir()
-    (folder / artifact.DESCRIPTION).write_bytes((source / artifact.DESCRIPTION).read_bytes())
+    (folder / coder_json.DESCRIPTION).write_bytes((source / coder_json.DESCRIPTION).read_bytes())
     raw = np.frombuffer((source / artifact.TENSORS).read_bytes(), dtype=np.uint8).copy()
     for name, stored in stored_tensors(source / artifact.TENSORS).items():
         raw[stored.start : stored.end][altered[name]] ^= bits

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import qsae_core
-from qsae_core import artifact, checkpoints, evaluation_run, training_run
+from qsae_core import artifact, checkpoints, coder_json, evaluation_run, training_run
 from qsae_core.coder import CoderShape
 from qsae_core.compose import compose_coder, compose_data
 from qsae_core.config_layers import checked_layer
@@ -91,7 +91,7 @@ def test_a_run_leaves_config_metrics_and_an_artifact_that_computes_the_same(vect
     values = summary["coders"]["coder"]["evaluations"]["reconstruction"]
     assert 0 < values["fvu"] < 1
     assert values["l0"] <= 4
-    size = sum((done.final / n).stat().st_size for n in (artifact.TENSORS, artifact.DESCRIPTION))
+    size = sum((done.final / n).stat().st_size for n in (artifact.TENSORS, coder_json.DESCRIPTION))
     assert summary["coders"]["coder"]["artifact"]["bytes"] == size
     assert [r.path for r in find_runs(vectors.parent / "results")] == [done.path]
     steps = [
@@ -104,7 +104,7 @@ def test_the_loaded_artifact_equals_the_trained_model_bit_for_bit(vectors):
     config = configuration(vectors, run={"save_float": True})
     done = run(config)
     trained = compose_coder(config, load_plugins().registry, CoderShape(24, 24))
-    text = (done.final / artifact.DESCRIPTION).read_text()
+    text = (done.final / coder_json.DESCRIPTION).read_text()
     from qsae_core.tensor_files import load_tensors
 
     trained.load_state_dict(load_tensors(done.final / artifact.MASTERS, text))
