@@ -1,4 +1,4 @@
-"""What a run needs before its first step: a device, the shape of its coder, and its float twin."""
+"""What a run needs before its first step: a device, its coder and the float twin, data that fits them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from qsae_core.coder import CoderShape, SparseCoder
-from qsae_core.data import DataSource
+from qsae_core.compose import compose_coder
+from qsae_core.data import Batch, DataSource
 from qsae_core.errors import ConfigError
 from qsae_core.kinds import SLOTS
 from qsae_core.run_config import Block, RunConfig
@@ -16,6 +17,8 @@ from qsae_core.run_config import Block, RunConfig
 if TYPE_CHECKING:
     from qsae_core.plugins import Plugins
 
+MAIN = "coder"
+"""What a run calls the coder that was asked for."""
 FLOAT_TWIN = "float_twin"
 """What a run calls the coder that it trains beside a quantized one."""
 QUANTIZER_SLOTS = ("quantizer", "encoder_quantizer", "code_quantizer")
@@ -43,6 +46,33 @@ def resolve_device(device: str) -> str:
 def shape_of(data: DataSource) -> CoderShape:
     """The widths that a coder for this data needs."""
     return CoderShape(data.d_in, data.d_out, data.layers_in, data.layers_out)
+
+
+def compose_pair(
+    config: RunConfig, plugins: Plugins, shape: CoderShape
+) -> dict[str, tuple[RunConfig, SparseCoder]]:
+    """``MAIN`` and, where the run compares with one, ``FLOAT_TWIN`` -> the configuration and its coder."""
+    coder = compose_coder(config, plugins.registry, shape)
+    pair = {MAIN: (config, coder)}
+    twin = float_twin(config, coder, plugins) if config.run.compare_float else None
+    if twin is not None:
+        pair[FLOAT_TWIN] = (twin, compose_coder(twin, plugins.registry, shape))
+    return pair
+
+
+def check_targets(config: RunConfig, batch: Batch) -> None:
+    """Refuse data with targets of its own for a coder that reconstructs its input.
+
+    Raises:
+        ConfigError: which names the coder.
+    """
+    if config.coder_slot == "sae" and batch.y is not batch.x:
+        raise ConfigError(
+            f"SAE '{config.coder.use}' reconstructs its input, but the data has targets of its own",
+            where="--data",
+            allowed="data without targets, or a transcoder",
+            next="qsae list-plugins shows the installed transcoders",
+        )
 
 
 def float_twin(config: RunConfig, coder: SparseCoder, plugins: Plugins) -> RunConfig | None:

@@ -12,14 +12,13 @@ from qsae_core import artifact, checkpoints
 from qsae_core.active_kernels import activate_kernels
 from qsae_core.coder import SparseCoder
 from qsae_core.compose import (
-    compose_coder,
     compose_data,
     compose_evaluations,
     compose_metrics,
     compose_trackers,
 )
 from qsae_core.data import Batch, DataSource
-from qsae_core.errors import ConfigError, TrainingError
+from qsae_core.errors import TrainingError
 from qsae_core.evaluation import measure_held_out
 from qsae_core.evaluation_run import finished_entry
 from qsae_core.files import write_json
@@ -27,14 +26,12 @@ from qsae_core.interrupt import Interrupt
 from qsae_core.prefetch import BatchReader, batches_ahead
 from qsae_core.results import Run, now, open_run, run_path
 from qsae_core.run_config import RunConfig
-from qsae_core.run_setup import FLOAT_TWIN, float_twin, resolve_device, shape_of
+from qsae_core.run_setup import FLOAT_TWIN, MAIN, check_targets, compose_pair, resolve_device, shape_of
 from qsae_core.trainer import Trainer
 from qsae_core.watcher import Watcher
 
 if TYPE_CHECKING:
     from qsae_core.plugins import Plugins
-
-MAIN, TWIN = "coder", FLOAT_TWIN
 
 
 def train(config: RunConfig, plugins: Plugins, watcher: Watcher) -> Run:
@@ -90,29 +87,19 @@ class _TrainingRun:
     # --- before the first step
 
     def _compose_coders(self) -> dict[str, SparseCoder]:
-        registry, shape = self.plugins.registry, shape_of(self.data)
-        coders = {MAIN: compose_coder(self.config, registry, shape)}
-        self.configs[MAIN] = self.config
-        twin = float_twin(self.config, coders[MAIN], self.plugins) if self.config.run.compare_float else None
-        if twin:
-            self.configs[TWIN] = twin
-            coders[TWIN] = compose_coder(twin, registry, shape)
+        pair = compose_pair(self.config, self.plugins, shape_of(self.data))
+        self.configs = {name: config for name, (config, _) in pair.items()}
+        if FLOAT_TWIN in pair:
             self.watcher.message(
                 "a float twin (the same coder without quantizers) is trained on the same batches, "
                 "so that you see what quantization costs; --no-compare-float leaves it out"
             )
-        return coders
+        return {name: coder for name, (_, coder) in pair.items()}
 
     def _initialize(self, coders: Mapping[str, SparseCoder]) -> int:
         self.watcher.message(f"measuring statistics on {self.config.train.statistics_tokens} vectors")
         sample = self.data.next_batch(self.config.train.statistics_tokens).to("cpu")  # where coders begin
-        if self.config.coder_slot == "sae" and sample.y is not sample.x:
-            raise ConfigError(
-                f"SAE '{self.config.coder.use}' reconstructs its input, but the data has targets of its own",
-                where="--data",
-                allowed="data without targets, or a transcoder",
-                next="qsae list-plugins shows the installed transcoders",
-            )
+        check_targets(self.config, sample)
         for coder in coders.values():
             coder.initialize(sample)
         self._make_trainers(coders)
@@ -157,9 +144,7 @@ class _TrainingRun:
                     self._measure(done)
                 periodic = settings.checkpoint_every and done % settings.checkpoint_every == 0
                 if interrupt.requested or periodic or done == self.steps:
-                    self._checkpoint(
-                        done
-                    )  # the last one too: what is left is evaluation, which may be cut off
+                    self._checkpoint(done)  # the last one too: evaluation, all that is left, may be cut off
                 if interrupt.requested:
                     self._stop_interrupted(done)
         return time.perf_counter() - started
