@@ -77,24 +77,22 @@ def evaluate(
     sizes: dict[str, Any] = {"n_tokens": tokens, "batch_size": batch_size, "device": device}
     if all_levels:
         results = list(evaluation_run.evaluate_levels(path, config, plugins.registry, **sizes))
-        _print_levels(path, results, as_json)
-        return
-    result = evaluation_run.evaluate_artifact(path, config, plugins.registry, level=level, **sizes)
-    if as_json:
-        print_json(result)
-        return
+        print_json(results) if as_json else _print_levels(path, results)
+    else:
+        result = evaluation_run.evaluate_artifact(path, config, plugins.registry, level=level, **sizes)
+        print_json(result) if as_json else _print_coder(path, result, config.to_dict())
+
+
+def _print_coder(path: pathlib.Path, result: dict[str, Any], config: dict[str, Any]) -> None:
     from qsae_cli.summary import labels, print_coders, unavailable
 
     title = f"{path}: held-out vectors of {result['model']}, layer {result['layer']}"
-    print_coders([(labels(config.to_dict())["coder"], result)], title)
+    print_coders([(labels(config)["coder"], result)], title)
     for sentence in unavailable(result):
         click.echo(sentence)
 
 
-def _print_levels(path: pathlib.Path, results: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        print_json(results)
-        return
+def _print_levels(path: pathlib.Path, results: list[dict[str, Any]]) -> None:
     from qsae_cli.summary import print_coders
     from qsae_core.results import values_of
 

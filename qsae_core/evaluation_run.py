@@ -89,20 +89,25 @@ def evaluate_levels(
             if level != levels[0]:
                 coder = artifact.load(folder, level=level, device=device, registry=registry)
             errors, errors_from = _atom_errors(coder, folder, registry)
-            values = evaluate_coder(
-                coder, data, config, registry, errors, n_tokens=n_tokens, batch_size=batch_size
-            )
-            found = {
-                "path": str(folder),
-                "model": data.model_name,
-                "layer": data.layer,
-                "artifact": _measured(coder, folder, level),
+            sizes = {"n_tokens": n_tokens, "batch_size": batch_size}
+            values = evaluate_coder(coder, data, config, registry, errors, **sizes)
+            yield _entry(coder, data, folder, level) | {
                 "evaluations": values,
                 "atom_errors_from": errors_from,
             }
-            yield found if level is None else {**found, "level": level, "n_latents": coder.n_latents}
     finally:
         data.close()
+
+
+def _entry(coder: SparseCoder, data: DataSource, folder: pathlib.Path, level: int | None) -> dict[str, Any]:
+    """What was evaluated, on what, and what the artifact costs."""
+    entry = {
+        "path": str(folder),
+        "model": data.model_name,
+        "layer": data.layer,
+        "artifact": _measured(coder, folder, level),
+    }
+    return entry if level is None else {**entry, "level": level, "n_latents": coder.n_latents}
 
 
 def _measured(coder: SparseCoder, folder: pathlib.Path, level: int | None) -> dict[str, Any]:
