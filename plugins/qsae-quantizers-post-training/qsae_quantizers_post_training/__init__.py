@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from qsae_core import ComponentConfig, ComponentSpec, hookimpl, option
 
 
@@ -18,6 +20,13 @@ class GptqConfig(RtnConfig):
     block: int = option(2048, "latents that are rounded together: those that are active together", gt=0)
 
 
+class Nf4Config(ComponentConfig):
+    """16 quantiles of the normal distribution and a scale per block (Dettmers et al., 2023)."""
+
+    block: int | None = option(None, "columns per scale; none: a divisor near 64, else the row", ge=1)
+    scale: Literal["absmax", "best"] = option("best", "the largest magnitude, or that of least squared error")
+
+
 @hookimpl
 def qsae_register_quantizers() -> list[ComponentSpec]:
     """Register every quantizer of this distribution."""
@@ -25,4 +34,5 @@ def qsae_register_quantizers() -> list[ComponentSpec]:
     return [
         ComponentSpec("quantizer", "rtn", RtnConfig, f"{module}.rtn:Rtn"),
         ComponentSpec("quantizer", "gptq", GptqConfig, f"{module}.gptq:Gptq"),
+        ComponentSpec("quantizer", "nf4", Nf4Config, f"{module}.nf4:Nf4"),
     ]
