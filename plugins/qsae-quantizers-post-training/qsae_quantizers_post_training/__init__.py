@@ -27,6 +27,16 @@ class Nf4Config(ComponentConfig):
     scale: Literal["absmax", "best"] = option("best", "the largest magnitude, or that of least squared error")
 
 
+class HqqConfig(ComponentConfig):
+    """Scale and zero point of each row by half-quadratic splitting (Badri & Shaji, 2023)."""
+
+    n_bits: int = option(4, "bits per weight", aliases=("bits",), ge=1, le=8)
+    p: float = option(0.7, "exponent of the errors that are summed; small ones let outliers go", gt=0, le=1)
+    beta: float = option(10.0, "weight of the splitting's square, for errors in steps of the grid", gt=0)
+    growth: float = option(1.01, "factor of beta from one iteration to the next", ge=1)
+    iterations: int = option(20, "rounds of shrinking and refitting, from each start", ge=1)
+
+
 @hookimpl
 def qsae_register_quantizers() -> list[ComponentSpec]:
     """Register every quantizer of this distribution."""
@@ -34,5 +44,6 @@ def qsae_register_quantizers() -> list[ComponentSpec]:
     return [
         ComponentSpec("quantizer", "rtn", RtnConfig, f"{module}.rtn:Rtn"),
         ComponentSpec("quantizer", "gptq", GptqConfig, f"{module}.gptq:Gptq"),
+        ComponentSpec("quantizer", "hqq", HqqConfig, f"{module}.hqq:Hqq"),
         ComponentSpec("quantizer", "nf4", Nf4Config, f"{module}.nf4:Nf4"),
     ]
