@@ -99,6 +99,8 @@ def _show(run: Any, as_json: bool) -> None:
     for name in ("fvu", "l0"):
         if before.get(name) is not None and after.get(name) is not None:
             click.echo(f"{name}: {before[name]:.4f} before, {after[name]:.4f} after")
-    if after.get("predicted_delta_fvu") is not None:
-        click.echo(f"predicted increase of FVU (kappa D): {after['predicted_delta_fvu']:.4f}")
+    if before.get("fvu") is not None and after.get("fvu") is not None:
+        predicted = after.get("predicted_delta_fvu")
+        beside = "" if predicted is None else f", {predicted:.4f} predicted (kappa D)"
+        click.echo(f"increase of fvu: {after['fvu'] - before['fvu']:.4f} measured{beside}")
     click.echo(f"artifact: {run.final}")

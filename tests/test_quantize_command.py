@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 
 import pytest
@@ -19,6 +20,7 @@ TRAIN = (
     "train --sae topk --n-latents 128 --k 4 --data synthetic --preset tiny --steps 150 --batch-size 256 "
     "--eval-tokens 4096 --eval-every 0 --statistics-tokens 512 --threads 1 --eval reconstruction --out"
 )
+INCREASE = r"increase of fvu: (-?[0-9.]+) measured, ([0-9.]+) predicted \(kappa D\)"
 
 
 def qsae(line, *arguments):
@@ -71,6 +73,12 @@ def test_it_says_what_it_cost(trained, tmp_path):
     before = fvu(read_json(trained / "metrics.json"))
     assert f"fvu: {before:.4f} before" in text
     assert "artifact: " in text
+    measured, predicted = map(float, re.search(INCREASE, text).groups())
+    values = read_json(next(tmp_path.rglob("metrics.json")))["coders"]["coder"]["evaluations"][
+        "reconstruction"
+    ]
+    assert measured == pytest.approx(values["fvu"] - before, abs=6e-5)
+    assert predicted == pytest.approx(values["predicted_delta_fvu"], abs=6e-5)
 
 
 def test_gptq_and_fine_tuning_give_back_some_of_it(trained, rounded, tmp_path):
