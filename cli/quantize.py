@@ -47,6 +47,7 @@ def _recorded(values: Mapping[str, Any]) -> list[Layer]:
 @click.option("--name", help="Name of the run's folder.  [default: the coder, the model, the quantizer]")
 @click.option("--out", default="results", show_default=True, help="Folder of the run's own folder.")
 @click.option("--overwrite", is_flag=True, help="Replace a run that has the same folder.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @json_option
 def quantize(layers: list[Layer], **values: Any) -> None:
     """Quantize the float coder at PATH: a run's folder, or any folder with coder.json.
@@ -78,7 +79,12 @@ def quantize(layers: list[Layer], **values: Any) -> None:
         rounds=values["alternate"] or 1,
     )
     name = values["name"] or (f"{config.run.name}-{chosen[0]}" if config.run.name else None)
-    update = {"name": name, "out": values["out"], "overwrite": values["overwrite"]}
+    update = {
+        "name": name,
+        "out": values["out"],
+        "overwrite": values["overwrite"],
+        "device": values["device"],
+    }
     config = replace(config, run=config.run.model_copy(update=update))
     run = quantize_artifact(values["path"], config, registry, method, lambda text: click.echo(text, err=True))
     _show(run, as_json=values["as_json"])
