@@ -11,6 +11,7 @@ from qsae_cli.choice_options import Scope, set_layer
 from qsae_core.errors import ConfigError, QsaeError, TrainingError
 from qsae_core.files import write_json
 from qsae_core.plugins import load_plugins
+from qsae_core.run_setup import QUANTIZER_SLOTS
 from qsae_core.sweep import read_sweep
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -159,9 +160,17 @@ def test_a_finished_run_of_another_configuration_is_refused(sweep):
         sweep(SWEEP.replace("k: 4", "k: 5"))
 
 
+def quantized(planned):
+    return any(planned.config.components[slot].use != "none" for slot in QUANTIZER_SLOTS)
+
+
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/sweep-*.yaml")), ids=lambda p: p.stem)
 def test_the_sweeps_that_come_along(path):
     plan = read_sweep(path, load_plugins().registry)
-    sizes = {p.config.coder.options.n_latents for p in plan}
-    assert len(plan) == len(sizes) * 7 * 3
+    of_seed = {seed: [p for p in plan if p.config.run.seed == seed] for seed in (0, 1, 2)}
+    sizes = [{(p.config.coder.options.n_latents, quantized(p)) for p in part} for part in of_seed.values()]
+    assert sum(map(len, of_seed.values())) == len(plan)
+    assert sizes[0] == sizes[1] == sizes[2]
+    floats, others = ({n for n, is_so in sizes[0] if is_so is asked} for asked in (False, True))
+    assert floats >= others > set()  # each is compared with a float coder of its size
     assert f"# {len(plan)} runs" in path.read_text(encoding="utf-8")
