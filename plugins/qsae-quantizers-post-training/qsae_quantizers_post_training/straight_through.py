@@ -12,7 +12,8 @@ from qsae_core.errors import ArtifactError
 
 def straight_through(weight_FD: Tensor, quantized_FD: Tensor) -> Tensor:
     """The second matrix, whose gradient goes to the first as it is."""
-    return _StraightThrough.apply(weight_FD, quantized_FD)
+    quantized: Tensor = _StraightThrough.apply(weight_FD, quantized_FD)  # type: ignore[no-untyped-call]
+    return quantized
 
 
 def finite(weight_FD: Tensor) -> Tensor:
