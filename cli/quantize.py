@@ -22,13 +22,14 @@ SCOPE = Scope(slots=QUANTIZERS, lists=(), sections=(), needs_coder=False, config
 def _recorded(values: Mapping[str, Any]) -> list[Layer]:
     """The configuration that the coder was trained with, but for its quantizers."""
     from qsae_core.artifact import artifact_folder
-    from qsae_core.coder_json import read_description
+    from qsae_core.coder_json import usable_description
+    from qsae_core.plugins import load_plugins
 
     path = values.get("path")
     if path is None or str(path).startswith("-"):
         return []
     folder = artifact_folder(pathlib.Path(path))
-    config = read_description(folder)["config"]
+    config = usable_description(folder, load_plugins().registry)["config"]
     kept = {s: block for s, block in config.items() if s not in ("versions", *QUANTIZERS)}
     none = {slot: {"use": "none"} for slot in QUANTIZERS if slot in config}
     return [Layer(kept | none, str(folder / "coder.json"))]

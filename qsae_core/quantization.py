@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 FINETUNE_RATE = 0.25
 """Peak rate of encoder fine-tuning, as a share of the automatic one."""
+OF_QUANTIZERS = ("quantizer.", "code_quantizer.")
+"""In the names of tensors that belong to a quantizer."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,7 @@ def take_floats(coder: SparseCoder, source: SparseCoder) -> None:
     state = source.state_dict()
     state |= {f"{name}.weight": matrix() for name, matrix in source.matrices().items()}
     result = coder.load_state_dict(state, strict=False)
-    own = ("quantizer.", "code_quantizer.")
-    missing = [n for n in result.missing_keys if not any(part in n for part in own)]
+    missing = [n for n in result.missing_keys if not any(part in n for part in OF_QUANTIZERS)]
     if missing or result.unexpected_keys:
         raise ConfigError(f"the float coder does not fit: {[*missing, *result.unexpected_keys]}")
     coder.begin_quantization()

@@ -8,17 +8,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from qsae_core import artifact
-from qsae_core.coder import SparseCoder
+from qsae_core import artifact, coder_json
+from qsae_core.coder import CoderShape, SparseCoder
 from qsae_core.compose import compose_coder, compose_data
 from qsae_core.data import DataSource
-from qsae_core.errors import ConfigError
+from qsae_core.errors import ArtifactError, ConfigError
 from qsae_core.evaluation_run import evaluate_coder, finished_entry
 from qsae_core.files import write_json
-from qsae_core.quantization import Method, fit, linear, rotate, take_floats
+from qsae_core.quantization import OF_QUANTIZERS, Method, fit, linear, rotate, take_floats
 from qsae_core.results import Run, now, open_run, run_path
 from qsae_core.run_config import RunConfig
-from qsae_core.run_setup import resolve_device
+from qsae_core.run_setup import QUANTIZER_SLOTS, resolve_device
+from qsae_core.tensor_files import load_tensors
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
@@ -31,12 +32,13 @@ def quantize_artifact(
     method: Method,
     message: Callable[[str], None],
 ) -> Run:
-    """Quantize the float coder at ``path`` with the config's quantizers, and write the run.
+    """Quantize the float coder or the kept float masters at ``path`` with the config's, and write the run.
 
     Its ``metrics.json`` has ``quantized_from``: the float coder's path and evaluations on the same vectors.
 
     Raises:
-        ConfigError: if the coder is quantized already, or cannot be rotated or calibrated as asked.
+        ConfigError: if the coder is quantized already and its masters were not kept, or cannot be rotated
+            or calibrated as asked.
         TrainingError: if the run's folder exists and ``run.overwrite`` is not set.
     """
     device = resolve_device(config.run.device)
@@ -71,15 +73,42 @@ def quantize_artifact(
 
 
 def _float_coder(folder: pathlib.Path, device: str, registry: Registry) -> SparseCoder:
-    source = artifact.load(folder, device=device, registry=registry)
-    if source.is_quantized:
+    """The stored coder, or where it is quantized the one of its float masters."""
+    if artifact.load(folder, registry=registry).is_quantized:
+        source = _of_masters(folder, registry)
+    else:
+        source = artifact.load(folder, device=device, registry=registry)
+    if source is None or source.is_quantized:
         raise ConfigError(
             "this coder is quantized already",
             where=str(folder),
-            allowed="a coder whose quantizers are all none, such as the float twin beside it",
-            next="train with --quantizer none --encoder-quantizer none --code-quantizer none",
+            allowed="a coder whose quantizers are all none, such as the float twin beside it, or one whose "
+            "float masters were kept",
+            next="train with --save-float, or with --quantizer none --encoder-quantizer none "
+            "--code-quantizer none",
         )
-    return source
+    return source.to(device).eval()
+
+
+def _of_masters(folder: pathlib.Path, registry: Registry) -> SparseCoder | None:
+    """A coder without quantizers, of the masters beside the one at ``folder``; None without these."""
+    file = folder / artifact.MASTERS
+    if not file.exists():
+        return None
+    description = coder_json.usable_description(folder, registry)
+    blocks = coder_json.components(description)
+    unquantized = {slot: {"use": "none"} for slot in QUANTIZER_SLOTS if slot in blocks}
+    coder = compose_coder({**blocks, **unquantized}, registry, CoderShape(**description["shape"]))
+    text = (folder / coder_json.DESCRIPTION).read_text(encoding="utf-8")
+    state = load_tensors(file, text)
+    kept = {name: t for name, t in state.items() if not any(part in name for part in OF_QUANTIZERS)}
+    result = coder.load_state_dict(kept, strict=False)
+    if result.missing_keys or result.unexpected_keys:
+        raise ArtifactError(
+            f"the float masters do not fit: {[*result.missing_keys, *result.unexpected_keys]}",
+            where=str(file),
+        )
+    return coder
 
 
 def _with_rotation(config: RunConfig, rotated: bool) -> RunConfig:

@@ -9,6 +9,7 @@ import shlex
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 
 import qsae_core
 from qsae_cli.main import cli
@@ -122,6 +123,26 @@ def test_rotating_a_trained_coder_leaves_what_it_computes(trained):
     assert bool(turned.norm_in.rotated)
     torch.testing.assert_close(turned(x), source(x), atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(turned.atoms(), source.atoms(), atol=1e-5, rtol=1e-4)
+
+
+def test_masters_that_were_kept_are_quantized_anew(trained, tmp_path):
+    ways = [
+        "--quantizer ste --encoder-quantizer ste --quantizer.n-bits 1 --encoder-quantizer.n-bits 4",
+        "--quantizer lsq",
+    ]
+    for number, quantizers in enumerate(ways):
+        qsae(f"{TRAIN} {tmp_path}/{number} --save-float --no-compare-float {quantizers}")
+        packed = next((tmp_path / str(number)).rglob("metrics.json")).parent
+        qsae(
+            f"quantize --quantizer rtn --n-bits 8 --tokens 2048 --no-rotate --out {tmp_path}/8bit{number}",
+            packed,
+        )
+        again = next((tmp_path / f"8bit{number}").rglob("metrics.json")).parent
+        kept = load_file(artifact_folder(packed) / "masters.safetensors")
+        coder = qsae_core.load(again)
+        assert torch.equal(coder.W_enc(), kept["W_enc.weight"])
+        assert torch.equal(coder.b_enc, kept["b_enc"])
+        torch.testing.assert_close(coder.W_dec(), kept["W_dec.weight"], atol=3e-3, rtol=0)
 
 
 def test_what_is_refused(trained, rounded):

@@ -24,7 +24,7 @@ class Uniform(NamedTuple):
 
     def points(self) -> Tensor:
         """float32 ``[P]``, ascending."""
-        return torch.arange(int(2 * self.top) + 1) - self.top
+        return torch.arange(int(2 * self.top) + 1, dtype=torch.float32) - self.top
 
     def round(self, weight_RD: Tensor, scale_R: Tensor) -> Tensor:
         """The nearest points; those of a scale of zero are the lowest magnitude there is."""

@@ -1,5 +1,6 @@
 """``rtn`` and ``gptq`` by hand."""
 
+import pytest
 import torch
 from qsae_quantizers_post_training import GptqConfig, RtnConfig
 from qsae_quantizers_post_training.gptq import Gptq, clusters, error
@@ -61,3 +62,14 @@ def test_it_is_no_worse_than_rounding_and_stays_as_it_is():
 def test_latents_that_fire_together_form_a_cluster():
     codes = SparseCodes.from_dense(torch.tensor([[3.0, 0.0, 1.0, 0.0, 0.0], [0.0, 2.0, 0.0, 2.0, 0.0]]))
     assert [sorted(c.tolist()) for c in clusters(codes, 2)] == [[0, 2], [1, 3]]
+
+
+@pytest.mark.parametrize(("quantizer_class", "config"), [(Rtn, RtnConfig), (Gptq, GptqConfig)])
+@pytest.mark.parametrize("n_bits", range(1, 9))
+def test_a_row_is_decoded_from_its_packed_codes_at_every_number_of_bits(quantizer_class, config, n_bits):
+    quantizer = quantizer_class(config(n_bits=n_bits), (6, 20))
+    weight = torch.randn(6, 20)
+    lookup = quantizer.lookup(quantizer.pack(weight))
+    assert (lookup.points.dtype, lookup.points.numel()) == (torch.float32, 2**n_bits - (n_bits > 4))
+    by_hand = lookup.points.double()[lookup.codes.long()] * lookup.scales.double()[:, None]
+    assert torch.equal(by_hand.float(), quantizer.fake_quantize(weight))
