@@ -88,16 +88,29 @@ def compare(
             _print_plan(plan, as_json)
             return
         paths = (*paths, *_train(plan, plugins))
-    from qsae_cli import comparison_table
-    from qsae_core.comparison import rows
     from qsae_core.measured import read
 
     measured = read(paths, plugins.registry)
-    rivals = read(baselines, plugins.registry) if baselines else []
-    rivals = [m for m in rivals if m.name == "coder"]
+    rivals = [m for m in read(baselines, plugins.registry) if m.name == "coder"]
     if again:
-        measured = _measure_again([*measured, *rivals], plugins.registry, tokens, device)
-        measured, rivals = measured[: len(measured) - len(rivals)], measured[len(measured) - len(rivals) :]
+        measured, rivals = (
+            _measure_again(group, plugins.registry, tokens, device) for group in (measured, rivals)
+        )
+    _report(measured, rivals, by_seed, csv_file, plot, as_json)
+
+
+def _report(
+    measured: list[Measured],
+    rivals: list[Measured],
+    by_seed: bool,
+    csv_file: pathlib.Path | None,
+    plot: pathlib.Path | None,
+    as_json: bool,
+) -> None:
+    """The table, and the files that were asked for."""
+    from qsae_cli import comparison_plot, comparison_table
+    from qsae_core.comparison import rows
+
     found, left_out = rows(measured, rivals, by_seed=by_seed)
     for sentence in left_out:
         click.echo(f"qsae: note: {sentence}", err=True)

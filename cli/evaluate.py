@@ -12,6 +12,7 @@ import click
 from qsae_cli.choice_options import Scope
 from qsae_cli.component_options import ConfiguredCommand
 from qsae_cli.output import json_option, print_json
+from qsae_cli.recorded import recorded
 from qsae_core.config_layers import Layer
 from qsae_core.kinds import CODER_SLOTS, PART_SLOTS
 
@@ -22,19 +23,14 @@ WITHIN_RUN = {"train": ("batch_size", "eval_tokens"), "run": ("seed", "device")}
 
 def _recorded(values: Mapping[str, Any]) -> list[Layer]:
     """The configuration that the coder was trained with, as the lowest layer."""
-    from qsae_core.artifact import artifact_folder
-    from qsae_core.coder_json import usable_description
-    from qsae_core.plugins import load_plugins
-
-    path = values.get("path")
-    if path is None or str(path).startswith("-"):  # `qsae evaluate --help`: a flag stands in its place
+    found = recorded(values)
+    if found is None:
         return []
-    folder = artifact_folder(pathlib.Path(path))
-    config = usable_description(folder, load_plugins().registry)["config"]
+    config, file = found
     kept = {s: config[s] for s in (*CODER_SLOTS, *PART_SLOTS, "data", "metrics", "evaluate") if s in config}
     for section, names in WITHIN_RUN.items():
         kept[section] = {name: config[section][name] for name in names}
-    return [Layer(kept, str(folder / "coder.json"), fallback=True)]
+    return [Layer(kept, file, fallback=True)]
 
 
 @click.command("evaluate", cls=ConfiguredCommand, scope=SCOPE, base=_recorded)
@@ -77,13 +73,16 @@ def evaluate(
     sizes: dict[str, Any] = {"n_tokens": tokens, "batch_size": batch_size, "device": device}
     if all_levels:
         results = list(evaluation_run.evaluate_levels(path, config, plugins.registry, **sizes))
-        print_json(results) if as_json else _print_levels(path, results)
+        _print_levels(path, results, as_json)
     else:
         result = evaluation_run.evaluate_artifact(path, config, plugins.registry, level=level, **sizes)
-        print_json(result) if as_json else _print_coder(path, result, config.to_dict())
+        _print_coder(path, result, config.to_dict(), as_json)
 
 
-def _print_coder(path: pathlib.Path, result: dict[str, Any], config: dict[str, Any]) -> None:
+def _print_coder(path: pathlib.Path, result: dict[str, Any], config: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(result)
+        return
     from qsae_cli.summary import labels, print_coders, unavailable
 
     title = f"{path}: held-out vectors of {result['model']}, layer {result['layer']}"
@@ -92,7 +91,10 @@ def _print_coder(path: pathlib.Path, result: dict[str, Any], config: dict[str, A
         click.echo(sentence)
 
 
-def _print_levels(path: pathlib.Path, results: list[dict[str, Any]]) -> None:
+def _print_levels(path: pathlib.Path, results: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json(results)
+        return
     from qsae_cli.summary import print_coders
     from qsae_core.results import values_of
 

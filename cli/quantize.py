@@ -12,27 +12,23 @@ import click
 from qsae_cli.choice_options import Scope
 from qsae_cli.component_options import ConfiguredCommand
 from qsae_cli.output import json_option, print_json
+from qsae_cli.recorded import recorded
 from qsae_core.config_layers import Layer
 from qsae_core.errors import ConfigError
+from qsae_core.kinds import QUANTIZER_SLOTS
 
-QUANTIZERS = ("quantizer", "encoder_quantizer", "code_quantizer")
-SCOPE = Scope(slots=QUANTIZERS, lists=(), sections=(), needs_coder=False, config_file=False)
+SCOPE = Scope(slots=QUANTIZER_SLOTS, lists=(), sections=(), needs_coder=False, config_file=False)
 
 
 def _recorded(values: Mapping[str, Any]) -> list[Layer]:
     """The configuration that the coder was trained with, but for its quantizers."""
-    from qsae_core.artifact import artifact_folder
-    from qsae_core.coder_json import usable_description
-    from qsae_core.plugins import load_plugins
-
-    path = values.get("path")
-    if path is None or str(path).startswith("-"):
+    found = recorded(values)
+    if found is None:
         return []
-    folder = artifact_folder(pathlib.Path(path))
-    config = usable_description(folder, load_plugins().registry)["config"]
-    kept = {s: block for s, block in config.items() if s not in ("versions", *QUANTIZERS)}
-    none = {slot: {"use": "none"} for slot in QUANTIZERS if slot in config}
-    return [Layer(kept | none, str(folder / "coder.json"))]
+    config, file = found
+    kept = {s: block for s, block in config.items() if s not in ("versions", *QUANTIZER_SLOTS)}
+    none = {slot: {"use": "none"} for slot in QUANTIZER_SLOTS if slot in config}
+    return [Layer(kept | none, file)]
 
 
 @click.command("quantize", cls=ConfiguredCommand, scope=SCOPE, base=_recorded)
@@ -61,7 +57,7 @@ def quantize(layers: list[Layer], **values: Any) -> None:
 
     registry = load_plugins().registry
     config = resolve(layers, registry)
-    chosen = [config.components[s].use for s in QUANTIZERS if s in config.components]
+    chosen = [config.components[s].use for s in QUANTIZER_SLOTS if s in config.components]
     if all(name == "none" for name in chosen):
         raise ConfigError(
             "no quantizer is chosen",

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from qsae_core.config_layers import RECORD_KEYS
-from qsae_core.kinds import CODER_SLOTS
+from qsae_core.kinds import CODER_SLOTS, QUANTIZER_SLOTS
 from qsae_core.measured import DECODER, ENCODER, Measured
-from qsae_core.run_setup import FLOAT_TWIN, QUANTIZER_SLOTS
+from qsae_core.run_setup import FLOAT_TWIN
 
 EQUAL_L0 = 0.03
 """Codes whose mean numbers of active latents differ by more than this share are not compared at equal L0."""

@@ -77,7 +77,9 @@ SLOTS: dict[str, Slot] = {
     )
 }
 CODER_SLOTS = ("sae", "transcoder")
-PART_SLOTS = ("quantizer", "encoder_quantizer", "code_quantizer", "activation", "sparsity")
+QUANTIZER_SLOTS = ("quantizer", "encoder_quantizer", "code_quantizer")
+"""Slots whose default leaves weights or codes as they are."""
+PART_SLOTS = (*QUANTIZER_SLOTS, "activation", "sparsity")
 LIST_SLOTS = {"metrics": "metric", "evaluate": "evaluation", "trackers": "tracker"}
 """Places that take any number of components: config key -> kind."""
 LIST_DEFAULTS: dict[str, tuple[str, ...]] = {

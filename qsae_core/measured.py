@@ -13,9 +13,8 @@ from qsae_core import artifact, coder_json
 from qsae_core.errors import ArtifactError
 from qsae_core.evaluation_run import evaluate_artifact, recorded_config
 from qsae_core.files import read_json
-from qsae_core.kinds import CODER_SLOTS, SLOTS
+from qsae_core.kinds import CODER_SLOTS, QUANTIZER_SLOTS, SLOTS
 from qsae_core.results import Run, values_of
-from qsae_core.run_setup import QUANTIZER_SLOTS
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry

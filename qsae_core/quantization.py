@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,9 +20,6 @@ from qsae_core.quantizer import Calibration
 from qsae_core.run_config import RunConfig
 from qsae_core.serving import squared_sines
 from qsae_core.trainer import Trainer, auto_learning_rate
-
-if TYPE_CHECKING:
-    pass
 
 FINETUNE_RATE = 0.25
 """Peak rate of encoder fine-tuning, as a share of the automatic one."""

@@ -15,10 +15,11 @@ from qsae_core.data import DataSource
 from qsae_core.errors import ArtifactError, ConfigError
 from qsae_core.evaluation_run import evaluate_coder, finished_entry
 from qsae_core.files import write_json
+from qsae_core.kinds import QUANTIZER_SLOTS
 from qsae_core.quantization import OF_QUANTIZERS, Method, fit, linear, rotate, take_floats
 from qsae_core.results import Run, now, open_run, run_path
 from qsae_core.run_config import RunConfig
-from qsae_core.run_setup import QUANTIZER_SLOTS, resolve_device
+from qsae_core.run_setup import resolve_device
 from qsae_core.tensor_files import load_tensors
 
 if TYPE_CHECKING:
@@ -57,15 +58,10 @@ def quantize_artifact(
         artifact.save(coder, run.final, config, registry, record | data.describe())
         entry = finished_entry(run.final, run, data, config, registry, atom_errors=errors, device=device)
         before = {"path": str(folder), "evaluations": evaluate_coder(source, data, config, registry)}
-        summary = {
-            **record,
-            "steps": method.steps,
-            "tokens": method.tokens + method.steps * config.train.batch_size,
-            "training_seconds": seconds,
-            "quantized_from": before,
-            "coders": {"coder": entry},
-        }
-        write_json(run.metrics_file, summary)
+        tokens = method.tokens + method.steps * config.train.batch_size
+        spent = {"steps": method.steps, "tokens": tokens, "training_seconds": seconds}
+        measured = {"quantized_from": before, "coders": {"coder": entry}}
+        write_json(run.metrics_file, record | spent | measured)
         run.update_record(status="finished", completed_at=now())
         return run
     finally:
@@ -74,11 +70,10 @@ def quantize_artifact(
 
 def _float_coder(folder: pathlib.Path, device: str, registry: Registry) -> SparseCoder:
     """The stored coder, or where it is quantized the one of its float masters."""
-    if artifact.load(folder, registry=registry).is_quantized:
-        source = _of_masters(folder, registry)
-    else:
-        source = artifact.load(folder, device=device, registry=registry)
-    if source is None or source.is_quantized:
+    source = artifact.load(folder, registry=registry)
+    if source.is_quantized:
+        source = _of_masters(folder, registry) or source
+    if source.is_quantized:
         raise ConfigError(
             "this coder is quantized already",
             where=str(folder),

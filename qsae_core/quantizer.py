@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from qsae_core.codes import SparseCodes
@@ -204,3 +205,19 @@ class CodeQuantizer(nn.Module, abc.ABC):
     def is_identity(self) -> bool:
         """Whether it leaves values as they are (only ``none`` says so); ``pack`` is then not called."""
         return False
+
+
+def straight_through(weight: Tensor, quantized: Tensor) -> Tensor:
+    """The second tensor, bit for bit, whose gradient goes to the first as it is (Bengio et al., 2013)."""
+    passed: Tensor = _StraightThrough.apply(weight, quantized)  # type: ignore[no-untyped-call]
+    return passed
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, quantized: Tensor) -> Tensor:
+        return quantized
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None

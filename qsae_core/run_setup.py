@@ -11,7 +11,7 @@ from qsae_core.coder import CoderShape, SparseCoder
 from qsae_core.compose import compose_coder
 from qsae_core.data import Batch, DataSource
 from qsae_core.errors import ConfigError
-from qsae_core.kinds import SLOTS
+from qsae_core.kinds import QUANTIZER_SLOTS, SLOTS
 from qsae_core.run_config import Block, RunConfig
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ MAIN = "coder"
 """What a run calls the coder that was asked for."""
 FLOAT_TWIN = "float_twin"
 """What a run calls the coder that it trains beside a quantized one."""
-QUANTIZER_SLOTS = ("quantizer", "encoder_quantizer", "code_quantizer")
 
 
 def resolve_device(device: str) -> str:

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from qsae_core.packing import pack_planes, unpack_planes
-from qsae_core.quantizer import Packed, Quantizer
+from qsae_core.quantizer import Packed, Quantizer, straight_through
 from qsae_quantizers_post_training import HqqConfig
-from qsae_quantizers_post_training.straight_through import finite, straight_through
-from qsae_quantizers_post_training.uniform import rounded
+from qsae_quantizers_post_training.uniform import finite, rounded
 
 PARTS = 16
 """Zero points are multiples of 1/16: 16 (q - zero) is an integer of at most 16 bits, and its product with a

@@ -10,10 +10,9 @@ from torch import Tensor
 from qsae_core.component import ComponentConfig
 from qsae_core.errors import ConfigError
 from qsae_core.packing import pack_planes, unpack_planes
-from qsae_core.quantizer import Lookup, Packed, Quantizer
+from qsae_core.quantizer import Lookup, Packed, Quantizer, straight_through
 from qsae_quantizers_post_training import Nf4Config
-from qsae_quantizers_post_training.straight_through import finite, straight_through
-from qsae_quantizers_post_training.uniform import rounded
+from qsae_quantizers_post_training.uniform import finite, rounded
 
 N_BITS = 4
 AUTO_BLOCK = 64

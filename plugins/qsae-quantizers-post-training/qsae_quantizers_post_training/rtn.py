@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from qsae_core.component import ComponentConfig
-from qsae_core.errors import ArtifactError
 from qsae_core.packing import pack_planes, unpack_planes
-from qsae_core.quantizer import Lookup, Packed, Quantizer
+from qsae_core.quantizer import Lookup, Packed, Quantizer, straight_through
 from qsae_quantizers_post_training import RtnConfig
-from qsae_quantizers_post_training.uniform import Uniform
+from qsae_quantizers_post_training.uniform import Uniform, finite
 
 
 class Rtn(Quantizer):
@@ -28,8 +26,11 @@ class Rtn(Quantizer):
 
     def fake_quantize(self, weight_FD: Tensor) -> Tensor:
         """``[F, D]`` on the grid; the gradient is the identity."""
-        quantized: Tensor = _StraightThrough.apply(weight_FD, self.points)  # type: ignore[no-untyped-call]
-        return quantized
+        with torch.no_grad():
+            weight = weight_FD.detach().float()
+            scale_F = self.points.scales(weight)
+            quantized = (self.points.round(weight, scale_F) * scale_F[:, None]).to(weight_FD.dtype)
+        return straight_through(weight_FD, quantized)
 
     def grid(self) -> Tensor:
         """float ``[G]``: the points."""
@@ -41,9 +42,7 @@ class Rtn(Quantizer):
         Raises:
             ArtifactError: if a weight is NaN or infinite.
         """
-        weight = weight_FD.detach().float()
-        if not weight.isfinite().all():
-            raise ArtifactError("a weight is NaN or infinite", next="train with a lower learning rate")
+        weight = finite(weight_FD)
         scale_F = self.points.scales(weight)
         steps = self.points.round(weight, scale_F) + self.points.top
         codes = pack_planes(steps.to(torch.uint8), self.config.n_bits)
@@ -71,17 +70,3 @@ class Rtn(Quantizer):
 
 
 ROWS = {"codes": 1, "scales": 0}
-
-
-class _StraightThrough(torch.autograd.Function):
-    """Forward: the nearest points of each row's grid. Backward: the gradient as it is."""
-
-    @staticmethod
-    def forward(ctx: Any, weight_FD: Tensor, points: Uniform) -> Tensor:
-        weight = weight_FD.detach().float()
-        scale_F = points.scales(weight)
-        return (points.round(weight, scale_F) * scale_F[:, None]).to(weight_FD.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0], None

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from qsae_core.errors import ArtifactError
+
 FIRST_LOOK = 16
 """Columns that are enough to see that a row is not on the grid yet."""
 CANDIDATES, REFITS = 16, 3
@@ -77,3 +79,15 @@ class Uniform(NamedTuple):
 def rounded(scale_R: Tensor) -> Tensor:
     """float32 scales as they are stored."""
     return scale_R.bfloat16().float()
+
+
+def finite(weight_FD: Tensor) -> Tensor:
+    """float32, without gradient.
+
+    Raises:
+        ArtifactError: if a weight is NaN or infinite.
+    """
+    weight = weight_FD.detach().float()
+    if not weight.isfinite().all():
+        raise ArtifactError("a weight is NaN or infinite", next="train with a lower learning rate")
+    return weight

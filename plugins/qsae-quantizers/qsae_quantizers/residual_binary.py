@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.packing import pack_planes, unpack_planes
-from qsae_core.quantizer import Packed, Quantizer
+from qsae_core.quantizer import Packed, Quantizer, straight_through
 from qsae_quantizers.blocks import check_groups, in_blocks, in_rows, times_scales
 from qsae_quantizers.configs import ResidualBinaryConfig
 from qsae_quantizers.float16_scales import from_float16, powers_of_two, to_float16
@@ -65,8 +65,7 @@ class ResidualBinary(Quantizer):
         quantized = self._sums(weight, from_float16(scales, exponent)).to(weight_FD.dtype)
         if not (torch.is_grad_enabled() and weight_FD.requires_grad):
             return quantized
-        straight: Tensor = _Straight.apply(weight_FD, quantized)  # type: ignore[no-untyped-call]
-        return straight
+        return straight_through(weight_FD, quantized)
 
     def pack(self, weight_FD: Tensor) -> Packed:
         """``codes`` (uint8 bit planes ``[n, F, ceil(D / 8)]``, set for +1, the largest scale's first) and
@@ -159,13 +158,3 @@ def _unpacked(packed: Packed, codes: Tensor, scales: Tensor) -> Tensor:
         signs = unpack_planes(plane[None], width).float().mul_(2.0).sub_(1.0)
         total += times_scales(signs, scale)
     return total
-
-
-class _Straight(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, weight_FD: Tensor, quantized_FD: Tensor) -> Tensor:
-        return quantized_FD
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0], None

@@ -1,0 +1,25 @@
+"""The configuration that a stored coder was trained with, as a command that takes its PATH begins with it."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+
+def recorded(values: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
+    """The configuration and the file that holds it; None where PATH is not given.
+
+    Args:
+        values: the command's own arguments, ``path`` among them; for ``--help`` a flag stands in its place.
+    """
+    from qsae_core.artifact import artifact_folder
+    from qsae_core.coder_json import DESCRIPTION, usable_description
+    from qsae_core.plugins import load_plugins
+
+    path = values.get("path")
+    if path is None or str(path).startswith("-"):
+        return None
+    folder = artifact_folder(pathlib.Path(path))
+    config: dict[str, Any] = usable_description(folder, load_plugins().registry)["config"]
+    return config, str(folder / DESCRIPTION)
