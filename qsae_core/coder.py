@@ -88,6 +88,14 @@ class SparseCoder(CoderMatrices, abc.ABC):
         """
         return []
 
+    def rotated_parameters(self) -> Mapping[str, Normalization]:
+        """Parameter name -> the normalisation whose rotation its last dimension went through.
+
+        Features lean towards the data's own axes, and Adam, which is not invariant under rotations, learns
+        them slower in others. So the optimiser takes the steps of these parameters in the data's axes.
+        """
+        return {}
+
     def before_step(self) -> None:
         """Called between backward and the optimiser's step: change gradients, apply masks."""
 

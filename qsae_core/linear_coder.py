@@ -5,6 +5,7 @@ Shapes: B tokens, D width of the input, E width of the output (D for an SAE), F 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple, cast
 
 import torch
@@ -18,6 +19,7 @@ from qsae_core.data import Batch
 from qsae_core.dead_latents import DeadLatents, auxk_loss
 from qsae_core.errors import ConfigError
 from qsae_core.kernels import Matrix, Rows, as_rows
+from qsae_core.normalization import Normalization
 from qsae_core.parts import Activation, SparsityRule
 from qsae_core.precision import full_precision
 from qsae_core.quantized_matrix import QuantizedMatrix, normalize_rows_
@@ -183,6 +185,12 @@ class LinearCoder(SparseCoder):
     def dead_share(self) -> float:
         """Latents that have not fired for ``dead_after_tokens``, as a share of all."""
         return self.dead.share()
+
+    def rotated_parameters(self) -> Mapping[str, Normalization]:
+        """Both matrices, where their masters are the matrices themselves, and ``b_dec``."""
+        norms = {"W_enc": self.norm_in, "W_dec": self.norm_out}
+        found = {f"{name}.weight": norm for name, norm in norms.items() if getattr(self, name).is_plain}
+        return {**found, "b_dec": self.norm_out}
 
     def unit_norm_matrices(self) -> list[QuantizedMatrix]:
         """The decoder, where its rows have unit norm."""

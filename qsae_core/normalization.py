@@ -83,19 +83,25 @@ class Normalization(nn.Module):
 
     @full_precision
     def direction(self, x: Tensor) -> Tensor:
-        """The rotation alone, ``[..., D]``: for vectors that are already centred and scaled."""
+        """The rotation alone, ``[..., D]`` (or ``[..., L D]``): for what is already centred and scaled."""
         if not self.rotated:
             return x
-        blocks = (x * self.signs.to(x.dtype)).reshape(-1, self.left.shape[0], self.right.shape[0])
+        signed = x.reshape(-1, self.signs.numel()) * self.signs.to(x.dtype)
+        blocks = signed.view(-1, self.left.shape[0], self.right.shape[0])
         return (self.left @ (blocks @ self.right)).reshape(x.shape)
 
     @full_precision
+    def unrotated(self, z: Tensor) -> Tensor:
+        """What ``direction`` made ``z`` of, ``[..., D]``."""
+        if not self.rotated:
+            return z
+        blocks = z.reshape(-1, self.left.shape[0], self.right.shape[0])
+        signed = ((self.left @ blocks) @ self.right.T).view(-1, self.signs.numel()) * self.signs.to(z.dtype)
+        return signed.reshape(z.shape)
+
     def inverse_direction(self, z: Tensor) -> Tensor:
         """Rotate back and scale, without the mean: for rows of a decoder, ``[..., D]``."""
-        if self.rotated:
-            blocks = z.reshape(-1, self.left.shape[0], self.right.shape[0])
-            z = ((self.left @ blocks) @ self.right.T).reshape(z.shape) * self.signs.to(z.dtype)
-        return z * self.scale
+        return self.unrotated(z) * self.scale
 
 
 def _split_width(width: int) -> tuple[int, int]:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from qsae_core import kernels
+from qsae_core.normalization import Normalization
+from qsae_core.quantized_matrix import normalize_rows_
 
 EPS = 1e-8
 
@@ -20,6 +22,8 @@ class Adam:
         parameters: name -> parameter; those without a gradient at a step are left as they are.
         unit_rows: parameters ``[F, D]`` whose rows keep norm 1: the gradient's component along a row is taken
             out before, and the row is renormalised after the step.
+        rotated: name of a parameter -> the normalisation that rotated its last dimension: its moments are
+            those of the data's axes, and it moves as the parameter in these would.
         beta1: decay of the first moment.
         beta2: decay of the second moment.
         clip: largest norm of all gradients together; None: no limit.
@@ -29,6 +33,7 @@ class Adam:
         self,
         parameters: Mapping[str, nn.Parameter],
         unit_rows: Iterable[nn.Parameter],
+        rotated: Mapping[str, Normalization],
         *,
         beta1: float,
         beta2: float,
@@ -37,6 +42,7 @@ class Adam:
         self.parameters = dict(parameters)
         self.beta1, self.beta2, self.clip = beta1, beta2, clip
         self._unit_rows = {id(parameter) for parameter in unit_rows}
+        self._rotated = dict(rotated)
         self._moments: dict[str, tuple[Tensor, Tensor]] = {}
         self._steps: dict[str, int] = {}
 
@@ -55,24 +61,43 @@ class Adam:
         scale = 1.0 if self.clip is None else min(1.0, self.clip / (norm + 1e-6))
         for name, gradient in gradients.items():
             parameter = self.parameters[name]
-            if name not in self._moments:
-                self._moments[name] = (torch.zeros_like(parameter), torch.zeros_like(parameter))
-            self._steps[name] = self._steps.get(name, 0) + 1
-            kernels.adam(
-                parameter.detach(),
-                gradient,
-                *self._moments[name],
-                lr=rate,
-                beta1=self.beta1,
-                beta2=self.beta2,
-                eps=EPS,
-                step=self._steps[name],
-                grad_scale=scale,
-                unit_rows=self._keeps_norm(name),
-            )
+            norms = self._rotated.get(name)
+            if norms is not None and norms.rotated:
+                self._turned(name, gradient, norms, rate, scale)
+            else:
+                self._move(name, parameter.detach(), gradient, rate, scale, self._keeps_norm(name))
             parameter.grad = None
             kernels.recycle(gradient)
         return norm
+
+    def _move(
+        self, name: str, weight: Tensor, gradient: Tensor, rate: float, scale: float, unit_rows: bool
+    ) -> None:
+        """Adam's step of a parameter, made on ``weight``."""
+        if name not in self._moments:
+            self._moments[name] = (torch.zeros_like(weight), torch.zeros_like(weight))
+        self._steps[name] = self._steps.get(name, 0) + 1
+        kernels.adam(
+            weight,
+            gradient,
+            *self._moments[name],
+            lr=rate,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            eps=EPS,
+            step=self._steps[name],
+            grad_scale=scale,
+            unit_rows=unit_rows,
+        )
+
+    def _turned(self, name: str, gradient: Tensor, norm: Normalization, rate: float, scale: float) -> None:
+        """The step in the data's axes, rotated: the weight itself is not turned forth and back."""
+        weight = self.parameters[name].detach()
+        move = torch.zeros_like(weight)
+        self._move(name, move, norm.unrotated(gradient), rate, scale, unit_rows=False)
+        weight.add_(norm.direction(move))
+        if self._keeps_norm(name):
+            normalize_rows_(weight)
 
     def forget(self, entries: Mapping[str, Tensor]) -> None:
         """Set the moments of some entries to zero.

@@ -89,6 +89,11 @@ class QuantizedMatrix(nn.Module):
         another one (logits of bits), whose first dimension runs over the rows all the same."""
         return master
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the master is the matrix before quantization, and not a subclass's own form of it."""
+        return type(self).before_quantization is QuantizedMatrix.before_quantization
+
     def read_before_quantization(self, read: Callable[[str], Tensor]) -> Tensor:
         """The same from stored masters: ``read`` gives a tensor of this module's ``state_dict``."""
         return read("weight")

@@ -74,6 +74,7 @@ class Trainer:
         self.optimizer = Adam(
             self.parameters,
             [matrix.master for matrix in coder.unit_norm_matrices()],
+            coder.rotated_parameters(),
             beta1=config.beta1,
             beta2=config.beta2,
             clip=config.clip,

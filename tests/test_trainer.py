@@ -27,7 +27,7 @@ PLAIN = PlainConfig()
 def make_coder(n_latents=32, width=8, k=4, quantizer=IdentityQuantizer, **options):
     torch.manual_seed(0)
     parts = plain_parts(k=k, quantizer=lambda shape: quantizer(PLAIN, shape))
-    config = TopKConfig(n_latents=n_latents, normalize="none", rotate=False, **options)
+    config = TopKConfig(n_latents=n_latents, **{"normalize": "none", "rotate": False} | options)
     return TopKSAE(config, CoderShape(width, width), parts)
 
 
@@ -74,6 +74,29 @@ def test_steps_equal_dense_autograd_with_torch_adam():
     for ours, dense in ((coder.W_enc.weight, W_enc), (coder.b_enc, b_enc), (coder.W_dec.weight, W_dec)):
         torch.testing.assert_close(ours, dense, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(coder.b_dec, b_dec, rtol=1e-4, atol=1e-5)
+
+
+def test_a_rotated_coder_learns_as_one_that_is_not():
+    """Adam is not invariant under rotations; its steps are those of the data's axes."""
+    torch.manual_seed(0)
+    sample = torch.randn(512, 12) * torch.logspace(-1, 1, 12)
+    trained = []
+    for rotate in (False, True):
+        coder = make_coder(width=12, normalize="scale", rotate=rotate)
+        coder.initialize(Batch(sample, sample))
+        if trained:  # the same coder, seen in the rotated space
+            for name, matrix in coder.matrices().items():
+                matrix.master.data = coder.norm_in.direction(trained[0].start[name])
+        coder.start = {name: m.master.detach().clone() for name, m in coder.matrices().items()}
+        trainer = Trainer(coder, TrainConfig(steps=30, lr=0.01, batch_size=64), "coder")
+        for step in range(30):
+            x = sample[step * 16 : step * 16 + 64]
+            trainer.step(Batch(x, x), step)
+        trained.append(coder.eval())
+    plain, rotated = trained
+    assert bool(rotated.norm_in.rotated)
+    assert plain.reconstruct(sample).sub(sample).square().mean() < 0.2 * sample.square().mean()
+    torch.testing.assert_close(rotated.reconstruct(sample), plain.reconstruct(sample), rtol=0, atol=0.01)
 
 
 def test_clipping_scales_what_the_optimiser_sees():

@@ -12,6 +12,7 @@ from qsae_core.data import Batch
 from qsae_core.errors import ConfigError
 from qsae_core.kernels import squared_error
 from qsae_core.linear_coder import LinearCoder
+from qsae_core.normalization import Normalization
 from qsae_core.quantized_matrix import normalize_rows_
 from qsae_sae_ternary import TernaryConfig
 from qsae_sae_ternary.mask import ENDS_AFTER, LearnedMask
@@ -91,6 +92,11 @@ class TernarySAE(LinearCoder):
             self._restarted = {"W_dec.weight": self.mask.redraw(self.W_dec.master, self._pull, share)}
             normalize_rows_(self.W_dec.master)
             self._pull = None
+
+    def rotated_parameters(self) -> Mapping[str, Normalization]:
+        """As a LinearCoder; a masked decoder moves along the axes of its mask."""
+        found = super().rotated_parameters()
+        return found if self.mask is None else {n: norm for n, norm in found.items() if n != "W_dec.weight"}
 
     def restarted(self) -> Mapping[str, Tensor]:
         """Weights that were dropped or admitted at this step: their moments belong to another past."""
