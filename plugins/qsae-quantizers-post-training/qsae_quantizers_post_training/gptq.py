@@ -38,9 +38,10 @@ class Gptq(Rtn):
         U = torch.linalg.cholesky(inverse, upper=True)  # H^-1 = U^T U; row j: the latents from j on
         left, quantized = weight_CD[order_C].clone(), torch.empty_like(weight_CD)
         for j in range(left.shape[0]):
-            row = self.fake_quantize(left[j : j + 1])
-            quantized[order_C[j]] = row[0]
-            left[j + 1 :].addr_(U[j, j + 1 :], (left[j] - row[0]) / U[j, j], alpha=-1)
+            scale = self.points.best(left[j : j + 1])
+            row = self.points.round(left[j : j + 1], scale)[0] * scale
+            quantized[order_C[j]] = row
+            left[j + 1 :].addr_(U[j, j + 1 :], (left[j] - row) / U[j, j], alpha=-1)
         return quantized
 
 

@@ -1,4 +1,4 @@
-"""Uniform grids and the scales of rows. Shapes: R rows, D columns, S the columns of a first look."""
+"""Uniform grids and the scales of rows. Shapes: R rows, D columns, C candidate scales."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from qsae_core.errors import ArtifactError
 FIRST_LOOK = 16
 """Columns that are enough to see that a row is not on the grid yet."""
 CANDIDATES, REFITS = 16, 3
+CHUNK = 2**23
+"""Entries of rows at candidate scales that are held at once."""
 
 
 class Uniform(NamedTuple):
@@ -41,7 +43,7 @@ class Uniform(NamedTuple):
         """
         scale_R, found_R = self._present(weight_RD)
         if not found_R.all():
-            scale_R[~found_R] = self._best(weight_RD[~found_R])
+            scale_R[~found_R] = self.best(weight_RD[~found_R])
         return scale_R
 
     def _present(self, weight_RD: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,22 +60,37 @@ class Uniform(NamedTuple):
             scale_R[open_R], found_R[open_R] = candidate_R[open_R], True
         return scale_R, found_R
 
+    def best(self, weight_RD: Tensor) -> Tensor:
+        """The scales of least squared error, as ``scales`` gives them to rows that are not on the grid."""
+        some = max(1, CHUNK // (CANDIDATES * weight_RD.shape[1]))
+        return torch.cat([self._best(rows) for rows in weight_RD.split(some)])
+
     def _best(self, weight_RD: Tensor) -> Tensor:
-        """The scale of least squared error: the best of a range, refitted to ``<w, q> / <q, q>``."""
+        """The best of C candidates, refitted to ``<w, q> / <q, q>``."""
         # in units of the row's largest entry: squares of tiny and of huge weights stay in range
         unit_R = weight_RD.abs().amax(1)
         rows = weight_RD / torch.where(unit_R == 0, 1, unit_R)[:, None]
-        best_R, error_R = torch.zeros_like(unit_R), torch.full_like(unit_R, torch.inf)
-        trials = [torch.full_like(unit_R, s / self.top) for s in torch.linspace(0.2, 1, CANDIDATES).tolist()]
-        for i in range(CANDIDATES + REFITS):
-            if i >= CANDIDATES:
-                q = self.round(rows, best_R)
-                trials.append((rows * q).sum(1) / q.square().sum(1).clamp_min(0.25))
-            scale_R = rounded(trials[i] * unit_R) / torch.where(unit_R == 0, 1, unit_R)
-            now_R = (rows - self.round(rows, scale_R) * scale_R[:, None]).square().sum(1)
+        shares_C = torch.linspace(0.2, 1, CANDIDATES, device=rows.device) / self.top
+        trial_RC = self._stored(shares_C * unit_R[:, None], unit_R[:, None])
+        repeated = rows.repeat_interleave(CANDIDATES, 0)
+        error_RC = self._error(repeated, trial_RC.flatten()).view_as(trial_RC)
+        error_R, at_R = error_RC.min(1)
+        best_R = trial_RC.gather(1, at_R[:, None]).squeeze(1)
+        for _ in range(REFITS):
+            q = self.round(rows, best_R)
+            slope_R = (rows * q).sum(1) / q.square().sum(1).clamp_min(0.25)
+            scale_R = self._stored(slope_R * unit_R, unit_R)
+            now_R = self._error(rows, scale_R)
             better = now_R < error_R
             best_R, error_R = torch.where(better, scale_R, best_R), torch.where(better, now_R, error_R)
         return rounded(best_R * unit_R)
+
+    def _error(self, rows_RD: Tensor, scale_R: Tensor) -> Tensor:
+        return (rows_RD - self.round(rows_RD, scale_R) * scale_R[:, None]).square_().sum(1)
+
+    def _stored(self, scale: Tensor, unit: Tensor) -> Tensor:
+        """Scales as they are stored, in units of the row's largest entry."""
+        return rounded(scale) / torch.where(unit == 0, 1, unit)
 
 
 def rounded(scale_R: Tensor) -> Tensor:
