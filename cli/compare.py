@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from qsae_core.measured import Measured
     from qsae_core.plugins import Plugins
     from qsae_core.registry import Registry
+    from qsae_core.results import Run
     from qsae_core.sweep import Planned
 
 PATH = click.Path(path_type=pathlib.Path)
@@ -141,28 +143,39 @@ def _check_options(
 
 
 def _print_plan(plan: list[Planned], as_json: bool) -> None:
-    entries = [{"name": p.name, "state": p.state, "steps": p.config.train.n_steps} for p in plan]
+    entries = [{"name": p.name, "state": p.state, "steps": p.n_steps} for p in plan]
     if as_json:
         print_json(entries)
         return
     print_table(["run", "state", "steps>"], [list(entry.values()) for entry in entries])
     todo = sum(p.state != "finished" for p in plan)
-    click.echo(f"{todo} of {len(plan)} runs would be trained; they go to {plan[0].config.run.out}")
+    click.echo(f"{todo} of {len(plan)} runs would be made; they go to {plan[0].config.run.out}")
 
 
 def _train(plan: list[Planned], plugins: Plugins) -> list[pathlib.Path]:
-    """Train what is not finished; the paths of all runs."""
-    from qsae_cli.progress import make_watcher
-    from qsae_core.training_run import train
-
-    paths = []
+    """Train and quantize what is not finished; the paths of all runs."""
+    paths: dict[str, pathlib.Path] = {}
     for number, planned in enumerate(plan, 1):
         if planned.there is not None and planned.state == "finished":
-            paths.append(planned.there.path)
+            paths[planned.name] = planned.there.path
             continue
         click.echo(f"run {number} of {len(plan)}: {planned.name}", err=True)
-        paths.append(train(planned.config, plugins, make_watcher()).path)
-    return paths
+        paths[planned.name] = _make(planned, paths, plugins).path
+    return list(paths.values())
+
+
+def _make(planned: Planned, paths: Mapping[str, pathlib.Path], plugins: Plugins) -> Run:
+    from qsae_cli.progress import make_watcher
+    from qsae_core.quantization_run import quantize_artifact
+    from qsae_core.training_run import train
+
+    if planned.source is None or planned.method is None:
+        return train(planned.config, plugins, make_watcher())
+    source = paths[planned.source]
+    config, registry = planned.config, plugins.registry
+    return quantize_artifact(
+        source, config, registry, planned.method, lambda text: click.echo(text, err=True)
+    )
 
 
 def _measure_again(

@@ -39,7 +39,11 @@ def _recorded(values: Mapping[str, Any]) -> list[Layer]:
 )
 @click.option("--finetune", type=click.Choice(["encoder"]), help="What then learns to use the new weights.")
 @click.option("--finetune-steps", type=click.IntRange(min=1), default=150, show_default=True, help="Length.")
-@click.option("--lr", type=float, help="Peak rate of fine-tuning.  [default: a quarter of the automatic one]")
+@click.option(
+    "--lr",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Peak rate of fine-tuning.  [default: a quarter of the automatic one]",
+)
 @click.option("--alternate", type=click.IntRange(min=1), help="Rounds of calibrating and fine-tuning.")
 @click.option("--name", help="Name of the run's folder.  [default: the coder, the model, the quantizer]")
 @click.option("--out", default="results", show_default=True, help="Folder of the run's own folder.")
@@ -64,17 +68,11 @@ def quantize(layers: list[Layer], **values: Any) -> None:
             where="--quantizer",
             allowed=", ".join(n for n in registry.names("quantizer") if n != "none"),
         )
-    from qsae_core.quantization import Method
     from qsae_core.quantization_run import quantize_artifact
+    from qsae_core.run_settings import QuantizeConfig
 
-    finetunes = values["finetune"] is not None or values["alternate"] is not None
-    method = Method(
-        tokens=values["tokens"],
-        rotate="auto" if values["rotate"] is None else values["rotate"],
-        finetune_steps=values["finetune_steps"] if finetunes else 0,
-        lr=values["lr"],
-        rounds=values["alternate"] or 1,
-    )
+    given = {key: values[key] for key in QuantizeConfig.model_fields if values[key] is not None}
+    method = QuantizeConfig(**given)
     name = values["name"] or (f"{config.run.name}-{chosen[0]}" if config.run.name else None)
     update = {
         "name": name,

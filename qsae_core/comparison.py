@@ -15,6 +15,8 @@ from qsae_core.run_setup import FLOAT_TWIN
 
 EQUAL_L0 = 0.03
 """Codes whose mean numbers of active latents differ by more than this share are not compared at equal L0."""
+METHOD = "quantized"
+"""What labels call the way in which a trained coder was quantized."""
 COLUMNS = {
     "bits_decoder": "bits stored per weight of the decoder",
     "bits_encoder": "bits stored per weight of the encoder",
@@ -115,12 +117,14 @@ def _groups(measured: Sequence[Measured], by_seed: bool) -> tuple[list[list[Meas
 def _essence(m: Measured) -> dict[str, Any]:
     """Its configuration without what does not change the coder: places, trackers, what is measured, seed."""
     skip = {*RECORD_KEYS, "run", "trackers", "metrics", "evaluate"}
-    return {section: block for section, block in m.config.items() if section not in skip}
+    kept = {section: block for section, block in m.config.items() if section not in skip}
+    return kept | ({METHOD: m.method} if m.method else {})
 
 
 def _without_quantizers(m: Measured) -> dict[str, Any]:
     """Its essence without what only quantized coders depend on."""
-    kept = {section: block for section, block in _essence(m).items() if section not in QUANTIZER_SLOTS}
+    skipped = {*QUANTIZER_SLOTS, METHOD}
+    kept = {section: block for section, block in _essence(m).items() if section not in skipped}
     for section in (*CODER_SLOTS, "train"):
         if section in kept:
             skip = {"rotate", "quantize_after", "freeze_decoder_after"}

@@ -35,6 +35,7 @@ class Measured:
         sizes: matrix -> how many weights it has.
         artifact: what ``artifact.measurements`` gave.
         values: all evaluations' values by name; empty where nothing was measured.
+        method: how a trained coder was quantized; None where training was all.
         errors_from: what ``weight_error`` compares its atoms with: ``masters`` (its own) or ``float twin``;
             None where that is not known.
     """
@@ -47,6 +48,7 @@ class Measured:
     artifact: Mapping[str, Any]
     values: Mapping[str, Any]
     errors_from: str | None = None
+    method: Mapping[str, Any] | None = None
 
     @property
     def seed(self) -> int:
@@ -94,8 +96,11 @@ def _of_run(run: Run) -> Iterator[Measured]:
             where=str(run.path),
             next=f"qsae train --config {run.config_file} --resume",
         )
-    for name, entry in read_json(run.metrics_file)["coders"].items():
-        yield _measured(run.path / entry["artifact"]["path"], run.path, name, entry)
+    summary = read_json(run.metrics_file)
+    method = summary.get("quantized_from", {}).get("method")
+    for name, entry in summary["coders"].items():
+        found = _measured(run.path / entry["artifact"]["path"], run.path, name, entry)
+        yield dataclasses.replace(found, method=method)
 
 
 def _of_artifact(path: pathlib.Path, registry: Registry) -> Iterator[Measured]:

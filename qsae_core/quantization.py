@@ -6,8 +6,7 @@ Shapes: F latents, D width, N calibration tokens.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from qsae_core.errors import ConfigError
 from qsae_core.linear_coder import LinearCoder
 from qsae_core.quantizer import Calibration
 from qsae_core.run_config import RunConfig
+from qsae_core.run_settings import QuantizeConfig
 from qsae_core.serving import squared_sines
 from qsae_core.trainer import Trainer, auto_learning_rate
 
@@ -25,30 +25,6 @@ FINETUNE_RATE = 0.25
 """Peak rate of encoder fine-tuning, as a share of the automatic one."""
 OF_QUANTIZERS = ("quantizer.", "code_quantizer.")
 """In the names of tensors that belong to a quantizer."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """How a coder is quantized.
-
-    Attributes:
-        tokens: calibration vectors, from the training stream.
-        rotate: ``auto``: where the coder is not rotated yet and can be.
-        finetune_steps: optimiser steps of each encoder fine-tuning; 0: none.
-        lr: their peak rate; None: a quarter of the automatic one.
-        rounds: of (calibrate, fine-tune the encoder); the codes of later rounds are the quantized coder's.
-    """
-
-    tokens: int = 16384
-    rotate: bool | Literal["auto"] = "auto"
-    finetune_steps: int = 0
-    lr: float | None = None
-    rounds: int = 1
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps of all rounds."""
-        return self.finetune_steps * self.rounds
 
 
 def linear(coder: SparseCoder) -> LinearCoder:
@@ -130,7 +106,7 @@ def fit(
     source: SparseCoder,
     data: DataSource,
     config: RunConfig,
-    method: Method,
+    method: QuantizeConfig,
     message: Callable[[str], None],
 ) -> Tensor | None:
     """Calibrate and fine-tune; returns the errors of the atoms against the float ones."""
@@ -147,8 +123,8 @@ def fit(
             if coder.is_quantized:
                 errors = squared_sines(master, decoder.master)
         _measure_ranges(coder, batch)
-        if method.finetune_steps:
-            message(f"fine-tuning the encoder for {method.finetune_steps} steps")
+        if method.steps_of_round:
+            message(f"fine-tuning the encoder for {method.steps_of_round} steps")
             _finetune(coder, data, config, method)
     return errors
 
@@ -162,14 +138,14 @@ def _measure_ranges(coder: LinearCoder, batch: Batch) -> None:
     coder.eval()
 
 
-def _finetune(coder: SparseCoder, data: DataSource, config: RunConfig, method: Method) -> None:
-    rate = method.lr or FINETUNE_RATE * auto_learning_rate(coder.n_latents, method.finetune_steps)
-    values: dict[str, Any] = {"steps": method.finetune_steps, "tokens": None, "lr": rate}
+def _finetune(coder: SparseCoder, data: DataSource, config: RunConfig, method: QuantizeConfig) -> None:
+    rate = method.lr or FINETUNE_RATE * auto_learning_rate(coder.n_latents, method.steps_of_round)
+    values: dict[str, Any] = {"steps": method.steps_of_round, "tokens": None, "lr": rate}
     values |= {"quantize_after": 0.0, "freeze_decoder_after": 0.0, "screen": "none"}
     settings = config.train.model_copy(update=values)
     coder.freeze_decoder(True)
     trainer = Trainer(coder, settings, "coder")
-    for step in range(method.finetune_steps):
+    for step in range(method.steps_of_round):
         trainer.step(data.next_batch(settings.batch_size).to(coder.device), step)
     coder.freeze_decoder(False)
     coder.eval()

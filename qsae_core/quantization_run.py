@@ -16,9 +16,10 @@ from qsae_core.errors import ArtifactError, ConfigError
 from qsae_core.evaluation_run import evaluate_coder, finished_entry
 from qsae_core.files import write_json
 from qsae_core.kinds import QUANTIZER_SLOTS
-from qsae_core.quantization import OF_QUANTIZERS, Method, fit, linear, rotate, take_floats
+from qsae_core.quantization import OF_QUANTIZERS, fit, linear, rotate, take_floats
 from qsae_core.results import Run, now, open_run, run_path
 from qsae_core.run_config import RunConfig
+from qsae_core.run_settings import QuantizeConfig
 from qsae_core.run_setup import resolve_device
 from qsae_core.tensor_files import load_tensors
 
@@ -30,12 +31,13 @@ def quantize_artifact(
     path: pathlib.Path,
     config: RunConfig,
     registry: Registry,
-    method: Method,
+    method: QuantizeConfig,
     message: Callable[[str], None],
 ) -> Run:
     """Quantize the float coder or the kept float masters at ``path`` with the config's, and write the run.
 
-    Its ``metrics.json`` has ``quantized_from``: the float coder's path and evaluations on the same vectors.
+    Its ``metrics.json`` has ``quantized_from``: the method, and the float coder's path and evaluations on the
+    same vectors.
 
     Raises:
         ConfigError: if the coder is quantized already and its masters were not kept, or cannot be rotated
@@ -57,9 +59,13 @@ def quantize_artifact(
         record = {"model": data.model_name, "layer": data.layer}
         artifact.save(coder, run.final, config, registry, record | data.describe())
         entry = finished_entry(run.final, run, data, config, registry, atom_errors=errors, device=device)
-        before = {"path": str(folder), "evaluations": evaluate_coder(source, data, config, registry)}
-        tokens = method.tokens + method.steps * config.train.batch_size
-        spent = {"steps": method.steps, "tokens": tokens, "training_seconds": seconds}
+        before = {
+            "path": str(folder),
+            "method": method.model_dump(mode="json"),
+            "evaluations": evaluate_coder(source, data, config, registry),
+        }
+        tokens = method.tokens + method.n_steps * config.train.batch_size
+        spent = {"steps": method.n_steps, "tokens": tokens, "training_seconds": seconds}
         measured = {"quantized_from": before, "coders": {"coder": entry}}
         write_json(run.metrics_file, record | spent | measured)
         run.update_record(status="finished", completed_at=now())
@@ -111,9 +117,9 @@ def _with_rotation(config: RunConfig, rotated: bool) -> RunConfig:
     return replace(config, components={**config.components, config.coder_slot: block})
 
 
-def _open(config: RunConfig, data: DataSource, method: Method) -> Run:
+def _open(config: RunConfig, data: DataSource, method: QuantizeConfig) -> Run:
     if config.run.name is None:
         name = "-".join([config.coder.use, data.model_name, config.components["quantizer"].use])
         config = replace(config, run=config.run.model_copy(update={"name": name}))
-    path = run_path(config, data.model_name, data.layer, method.steps)
+    path = run_path(config, data.model_name, data.layer, method.n_steps)
     return open_run(config, path, data.describe())

@@ -1,4 +1,4 @@
-"""The two sections of a run that no plugin brings: ``train`` (the loop) and ``run`` (where and how)."""
+"""What no plugin brings: ``train`` (the loop), ``run`` (where and how), and how a coder is quantized."""
 
 from __future__ import annotations
 
@@ -142,3 +142,39 @@ class RunSettings(ComponentConfig):
         if self.overwrite and self.resume:
             raise ValueError("overwrite and resume exclude each other; give one of them")
         return self
+
+
+class QuantizeConfig(ComponentConfig):
+    """How a trained coder's weights are put on a quantizer's grid."""
+
+    tokens: int = option(16384, "calibration vectors, from the training stream", gt=0)
+    rotate: bool | Literal["auto"] = option(
+        "auto", "rotate the coder first; auto: where it is not rotated yet and can be"
+    )
+    finetune: Literal["encoder"] | None = option(
+        None, "what learns to use the new decoder, which stays as it is; none: nothing"
+    )
+    finetune_steps: int = option(150, "optimiser steps of each fine-tuning", gt=0)
+    lr: Annotated[float, Field(gt=0)] | None = option(
+        None, "peak rate of fine-tuning; none: a quarter of the automatic one"
+    )
+    alternate: Positive | None = option(
+        None,
+        "rounds of calibrating and fine-tuning the encoder, each but the first calibrated on codes of the "
+        "quantized coder; none: one, without fine-tuning unless that is asked for",
+    )
+
+    @property
+    def rounds(self) -> int:
+        """Calibrations, each with its fine-tuning."""
+        return self.alternate or 1
+
+    @property
+    def steps_of_round(self) -> int:
+        """Optimiser steps after each calibration."""
+        return self.finetune_steps if self.finetune or self.alternate else 0
+
+    @property
+    def n_steps(self) -> int:
+        """Optimiser steps of all rounds."""
+        return self.steps_of_round * self.rounds

@@ -30,6 +30,9 @@ grid:
 variants:
   float: {quantizer: none}
   4bit: {quantizer: {use: ste, n_bits: 4}, code_quantizer: {use: ste, n_bits: 4}}
+quantized:
+  rounded: {of: float, quantizer: {use: rtn, n_bits: 3}, tokens: 256}
+  tuned: {of: float, quantizer: {use: rtn, n_bits: 3}, tokens: 256, finetune: encoder, finetune_steps: 4}
 seeds: [0, 1]
 """
 TWIN = shlex.split(
@@ -97,6 +100,28 @@ def test_rows_are_what_the_runs_have_measured(place):
     assert row["mean"]["bytes"] == pytest.approx(
         sum((final / name).stat().st_size for name in ("coder.json", "coder.safetensors")), rel=1e-3
     )
+
+
+def test_a_sweep_quantizes_what_it_has_trained(place):
+    kinds = ("float-*", "rounded-*", "tuned-*")
+    paths = [path for kind in kinds for path in runs(place, kind)]
+    floats, rounded, tuned = table(*paths)
+    # one configuration but for how it was quantized: rows of their own, compared with the float run
+    assert [row["label"] for row in (rounded, tuned)] == ["rounded-n_latents-32", "tuned-n_latents-32"]
+    assert rounded["seeds"] == tuned["seeds"] == [0, 1]
+    assert rounded["baseline"] == tuned["baseline"] == floats["paths"]
+    assert rounded["mean"]["bits_decoder"] == 3 + 16 / 64
+    assert rounded["mean"]["delta_fvu_points"] > 0
+    assert tuned["mean"]["fvu"] != rounded["mean"]["fvu"]
+    record = read_json(runs(place, "tuned-*")[0] / "metrics.json")["quantized_from"]
+    assert record["method"]["finetune_steps"] == 4
+    assert record["path"] == floats["paths"][0]
+
+
+def test_a_sweep_whose_quantized_run_was_made_in_another_way_is_refused(place, tmp_path):
+    (tmp_path / "sweep.yaml").write_text(SWEEP.replace("tokens: 256, finetune", "tokens: 255, finetune"))
+    result = qsae("compare", "--sweep", tmp_path / "sweep.yaml", "--out", place / "out", code=2)
+    assert "different: how it is quantized" in result.output
 
 
 def test_a_run_brings_its_float_twin(place):
@@ -190,7 +215,7 @@ def test_without_matplotlib_the_command_is_told(place, monkeypatch):
 
 def test_the_dry_run_trains_nothing(place, tmp_path):
     result = qsae("compare", "--sweep", place / "sweep.yaml", "--out", tmp_path / "new", "--dry-run")
-    assert "4 of 4 runs would be trained" in result.stdout
+    assert "8 of 8 runs would be made" in result.stdout
     assert not (tmp_path / "new").exists()
     result = qsae("compare", "--sweep", place / "sweep.yaml", "--out", place / "out", "--dry-run", "--json")
     assert {entry["state"] for entry in json.loads(result.stdout)} == {"finished"}

@@ -132,6 +132,55 @@ def test_what_is_no_sweep(sweep, text):
         sweep(text)
 
 
+QUANTIZED = """
+quantized:
+  rounded: {of: 4bit, encoder_quantizer: {use: rtn, n_bits: 6}, tokens: 512}
+  gptq: {of: float, quantizer: {use: gptq, n_bits: 2}, finetune: encoder, finetune_steps: 5}
+seeds:"""
+
+
+def test_runs_that_are_quantized_after_training(sweep):
+    plan = sweep(SWEEP.replace("\nseeds:", QUANTIZED))
+    assert [p.name for p in plan[8:]] == [
+        f"{name}-n_latents-{n}-seed{seed}"
+        for name in ("rounded", "gptq")
+        for n in (32, 64)
+        for seed in (0, 7)
+    ]
+    rounded, gptq = plan[8], plan[15]
+    assert (rounded.source, rounded.n_steps) == ("4bit-n_latents-32-seed0", 0)
+    assert rounded.method.tokens == 512
+    # only what the block chooses is quantized
+    used = {slot: rounded.config.components[slot].use for slot in QUANTIZER_SLOTS}
+    assert used == {"quantizer": "none", "encoder_quantizer": "rtn", "code_quantizer": "none"}
+    assert (gptq.source, gptq.n_steps) == ("float-n_latents-64-seed7", 5)
+    assert gptq.config.coder.options.n_latents == 64
+    assert {p.name for p in plan} >= {p.source for p in plan[8:]}
+    assert all(p.source is None for p in plan[:8])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "message"),
+    [
+        ("of: 4bit, ", "", "sweep.yaml: quantized.rounded.of", "which variant"),
+        ("of: 4bit", "of: 5bit", "sweep.yaml: quantized.rounded.of", "no variant '5bit'"),
+        ("tokens: 512", "tokens: 0", "sweep.yaml: quantized.rounded.tokens", "greater than 0"),
+        ("tokens: 512", "token: 5", "sweep.yaml: quantized.rounded.token", "did you mean 'tokens'"),
+        ("encoder_quantizer: {use: rtn, n_bits: 6}, ", "", "quantized.rounded", "no quantizer is chosen"),
+        ("n_bits: 6", "n_bits: 60", "sweep.yaml: quantized.rounded: encoder_quantizer.n_bits", "less than"),
+        ("finetune: encoder", "finetune: all", "sweep.yaml: quantized.gptq.finetune", "'encoder'"),
+        ("gptq: {", "float: {", "sweep.yaml", "two runs would be called 'float-n_latents-32-seed0'"),
+    ],
+)
+def test_what_is_wrong_with_quantizing_is_told_with_its_place(sweep, old, new, place, message):
+    text = SWEEP.replace("\nseeds:", QUANTIZED)
+    assert QUANTIZED.count(old) == 1
+    with pytest.raises(QsaeError) as caught:
+        sweep(text.replace(old, new))
+    assert place in str(caught.value)
+    assert message in str(caught.value)
+
+
 def finish(planned, **changes):
     record = json.loads(json.dumps(planned.config.to_dict())) | {"completed_at": "now"} | changes
     folder = pathlib.Path(planned.config.run.out) / planned.name / "synthetic" / "3"
