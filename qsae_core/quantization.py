@@ -113,20 +113,18 @@ def fit(
     batch = data.next_batch(method.tokens).to(coder.device)
     decoder = coder.W_dec
     master = decoder.master.detach().clone()
-    errors: Tensor | None = None
     for index in range(method.rounds):
         message(f"calibrating on {len(batch)} vectors, round {index + 1} of {method.rounds}")
         with torch.no_grad():
             codes = (coder if index else source).encode(batch.x).detach()
             target = coder.norm_out(coder.target(batch)).flatten(1) - coder.b_dec
             decoder.master.copy_(decoder.quantizer.calibrate(master, Calibration(codes, target)))
-            if coder.is_quantized:
-                errors = squared_sines(master, decoder.master)
         _measure_ranges(coder, batch)
         if method.steps_of_round:
             message(f"fine-tuning the encoder for {method.steps_of_round} steps")
             _finetune(coder, data, config, method)
-    return errors
+    with torch.no_grad():
+        return squared_sines(master, decoder()) if coder.is_quantized else None
 
 
 @torch.no_grad()

@@ -168,7 +168,7 @@ def test_runs_that_are_quantized_after_training(sweep):
         ("tokens: 512", "token: 5", "sweep.yaml: quantized.rounded.token", "did you mean 'tokens'"),
         ("encoder_quantizer: {use: rtn, n_bits: 6}, ", "", "quantized.rounded", "no quantizer is chosen"),
         ("n_bits: 6", "n_bits: 60", "sweep.yaml: quantized.rounded: encoder_quantizer.n_bits", "less than"),
-        ("finetune: encoder", "finetune: all", "sweep.yaml: quantized.gptq.finetune", "'encoder'"),
+        ("finetune: encoder", "finetune: half", "sweep.yaml: quantized.gptq.finetune", "'encoder'"),
         ("gptq: {", "float: {", "sweep.yaml", "two runs would be called 'float-n_latents-32-seed0'"),
     ],
 )

@@ -17,7 +17,7 @@ class GptqConfig(RtnConfig):
     """Round latent after latent, and let the later ones make up for the errors (Frantar et al., 2023)."""
 
     damping: float = option(0.01, "share of the Hessian's mean diagonal that is added to it", gt=0)
-    block: int = option(2048, "latents that are rounded together: those that are active together", gt=0)
+    block: int = option(8192, "latents that are rounded together: those that are active together", gt=0)
 
 
 class Nf4Config(ComponentConfig):
@@ -37,6 +37,25 @@ class HqqConfig(ComponentConfig):
     iterations: int = option(20, "rounds of shrinking and refitting, from each start", ge=1)
 
 
+class MixedConfig(ComponentConfig):
+    """More bits for the rows of latents that carry more energy, rounded as by gptq."""
+
+    n_bits: float = option(2.0, "bits per weight, the mean over rows", aliases=("bits",), gt=0, le=8)
+    damping: float = option(0.01, "share of the Hessian's mean diagonal that is added to it", gt=0)
+    block: int = option(8192, "latents that are rounded together: those that are active together", gt=0)
+
+
+class VectorConfig(ComponentConfig):
+    """Parts of rows as vectors of a codebook that k-means finds, for what the codes make of the errors."""
+
+    length: int | None = option(None, "columns of a part; none: the largest divisor up to 4", ge=1, le=16)
+    codebook_bits: int = option(8, "the codebook has 2^this vectors, at most one per part", ge=1, le=12)
+    iterations: int = option(10, "rounds of k-means", ge=1)
+    compensate: bool = option(True, "calibrated latents make up for the errors of earlier ones, as in gptq")
+    damping: float = option(0.01, "share of the Hessian's mean diagonal that is added to it", gt=0)
+    block: int = option(8192, "latents that are rounded together: those that are active together", gt=0)
+
+
 @hookimpl
 def qsae_register_quantizers() -> list[ComponentSpec]:
     """Register every quantizer of this distribution."""
@@ -45,5 +64,7 @@ def qsae_register_quantizers() -> list[ComponentSpec]:
         ComponentSpec("quantizer", "rtn", RtnConfig, f"{module}.rtn:Rtn"),
         ComponentSpec("quantizer", "gptq", GptqConfig, f"{module}.gptq:Gptq"),
         ComponentSpec("quantizer", "hqq", HqqConfig, f"{module}.hqq:Hqq"),
+        ComponentSpec("quantizer", "mixed", MixedConfig, f"{module}.mixed:Mixed"),
         ComponentSpec("quantizer", "nf4", Nf4Config, f"{module}.nf4:Nf4"),
+        ComponentSpec("quantizer", "vector", VectorConfig, f"{module}.vector:Vector"),
     ]

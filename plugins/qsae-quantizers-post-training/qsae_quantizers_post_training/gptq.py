@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from qsae_core import kernels
 from qsae_core.codes import SparseCodes
 from qsae_core.quantizer import Calibration
-from qsae_quantizers_post_training import GptqConfig
+from qsae_quantizers_post_training import GptqConfig, MixedConfig, VectorConfig
 from qsae_quantizers_post_training.rtn import Rtn
 
 
@@ -20,29 +22,60 @@ class Gptq(Rtn):
     @torch.no_grad()
     def calibrate(self, weight_FD: Tensor, calibration: Calibration) -> Tensor:
         """float32 ``[F, D]`` on the grid, of no more calibration error than rounding to nearest has."""
-        weight, codes = weight_FD.detach().float(), calibration.codes.detach()
-        nearest = self.fake_quantize(weight)
-        quantized = nearest.clone()
-        for latents_C in clusters(codes, self.config.block):
-            f_NC = columns(codes, latents_C)
-            quantized[latents_C] = self._compensated(weight[latents_C], f_NC.T @ f_NC)
-        better = error(codes, weight - quantized) < error(codes, weight - nearest)
-        return quantized if better else nearest
+        weight = weight_FD.detach().float()
+        return calibrated(weight, self.fake_quantize(weight), self._round, calibration.codes, self.config)
 
-    def _compensated(self, weight_CD: Tensor, H_CC: Tensor) -> Tensor:
-        """Rows rounded by falling diagonal of H; each one's error is spread over those still to come."""
+    def _round(self, weight_RD: Tensor, rows_R: Tensor) -> Tensor:
+        scale_R = self.points.best(weight_RD)
+        return self.points.round(weight_RD, scale_R) * scale_R[:, None]
+
+
+def calibrated(
+    weight_FD: Tensor,
+    nearest_FD: Tensor,
+    rounding: Callable[[Tensor, Tensor], Tensor],
+    codes: SparseCodes,
+    config: GptqConfig | MixedConfig | VectorConfig,
+    turn_F: Tensor | None = None,
+) -> Tensor:
+    """float32 ``[F, D]`` on a quantizer's grid, of no more error in ``f W`` than ``nearest_FD`` has.
+
+    Args:
+        weight_FD: float32.
+        nearest_FD: float32, what ``fake_quantize`` makes of it: the result where that is no worse.
+        rounding: rows ``[R, D]`` and their numbers ``[R]`` -> the same rows on the grid.
+        codes: f.
+        turn_F: rows of a smaller number are rounded first; within one, and without it, by falling energy.
+    """
+    codes, quantized = codes.detach(), nearest_FD.clone()
+    for latents_C in clusters(codes, config.block):
+        f_NC = columns(codes, latents_C)
+        H_CC = f_NC.T @ f_NC
         order_C = H_CC.diagonal().argsort(descending=True)
-        H = H_CC[order_C][:, order_C]
-        H.diagonal().add_(self.config.damping * H.diagonal().mean())
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(H))
-        U = torch.linalg.cholesky(inverse, upper=True)  # H^-1 = U^T U; row j: the latents from j on
-        left, quantized = weight_CD[order_C].clone(), torch.empty_like(weight_CD)
-        for j in range(left.shape[0]):
-            scale = self.points.best(left[j : j + 1])
-            row = self.points.round(left[j : j + 1], scale)[0] * scale
-            quantized[order_C[j]] = row
-            left[j + 1 :].addr_(U[j, j + 1 :], (left[j] - row) / U[j, j], alpha=-1)
-        return quantized
+        if turn_F is not None:
+            order_C = order_C[turn_F[latents_C][order_C].argsort(stable=True)]
+        latents_C, H_CC = latents_C[order_C], H_CC[order_C][:, order_C]
+        quantized[latents_C] = _compensated(weight_FD[latents_C], latents_C, rounding, H_CC, config.damping)
+    better = error(codes, weight_FD - quantized) < error(codes, weight_FD - nearest_FD)
+    return quantized if better else nearest_FD
+
+
+def _compensated(
+    weight_CD: Tensor,
+    latents_C: Tensor,
+    rounding: Callable[[Tensor, Tensor], Tensor],
+    H_CC: Tensor,
+    damping: float,
+) -> Tensor:
+    """Rows rounded in their order; each one's error is spread over those still to come."""
+    H_CC.diagonal().add_(damping * H_CC.diagonal().mean())
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(H_CC))
+    U = torch.linalg.cholesky(inverse, upper=True)  # H^-1 = U^T U; row j: the latents from j on
+    left, quantized = weight_CD.clone(), torch.empty_like(weight_CD)
+    for j in range(left.shape[0]):
+        row = quantized[j] = rounding(left[j : j + 1], latents_C[j : j + 1])[0]
+        left[j + 1 :].addr_(U[j, j + 1 :], (left[j] - row) / U[j, j], alpha=-1)
+    return quantized
 
 
 def clusters(codes: SparseCodes, size: int) -> list[Tensor]:

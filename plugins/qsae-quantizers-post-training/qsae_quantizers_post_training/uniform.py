@@ -17,14 +17,19 @@ CHUNK = 2**23
 
 
 class Uniform(NamedTuple):
-    """Evenly spaced points around zero: ±1/2, ±3/2, ... below 5 bits, else 0, ±1, ±2, ..."""
+    """Evenly spaced points around zero: ±1/2, ±3/2, ... below 5 bits and with ``halves``, else 0, ±1, ..."""
 
     n_bits: int
+    halves: bool = False
 
     @property
     def top(self) -> float:
         """The largest point."""
-        return 2 ** (self.n_bits - 1) - (0.5 if self.n_bits < 5 else 1)
+        return 2 ** (self.n_bits - 1) - (0.5 if self._without_zero else 1)
+
+    @property
+    def _without_zero(self) -> bool:
+        return self.halves or self.n_bits < 5
 
     def points(self) -> Tensor:
         """float32 ``[P]``, ascending."""
@@ -33,7 +38,7 @@ class Uniform(NamedTuple):
     def round(self, weight_RD: Tensor, scale_R: Tensor) -> Tensor:
         """The nearest points; those of a scale of zero are the lowest magnitude there is."""
         steps = weight_RD / torch.where(scale_R == 0, 1, scale_R)[:, None]
-        points = (steps - 0.5).round_().add_(0.5) if self.n_bits < 5 else steps.round_()
+        points = (steps - 0.5).round_().add_(0.5) if self._without_zero else steps.round_()
         return points.clamp_(-self.top, self.top)
 
     def scales(self, weight_RD: Tensor) -> Tensor:
