@@ -63,6 +63,11 @@ def startup_section(result: Result) -> str:
 command, and of its stages in a second run.
 
 {table(["data", "command", *columns], rows)}
+
+Commands that train nothing, with every plugin of the repository installed; the least CPU time of several
+processes.
+
+{table(["process", "CPU seconds"], [[s["name"], f"{s['cpu_seconds']:.3f}"] for s in result["short"]])}
 """
 
 

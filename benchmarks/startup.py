@@ -1,9 +1,11 @@
-"""Benchmark ``startup``: from the command to the first trained step, for each kind of data."""
+"""Benchmark ``startup``: from a command to its first trained step, for each kind of data; short commands."""
 
 from __future__ import annotations
 
 import json
+import resource
 import shutil
+import subprocess
 import sys
 import time
 from typing import Any
@@ -15,6 +17,13 @@ from benchmarks.results import progress
 from benchmarks.settings import Settings
 
 NAME = "startup"
+_COMMAND = "from qsae_cli.main import cli; cli({!r})"
+SHORT = {
+    "import click, pydantic, pluggy": "import click, pydantic, pluggy",
+    "qsae --help": _COMMAND.format(["--help"]),
+    "qsae list-plugins": _COMMAND.format(["list-plugins"]),
+}
+"""What start-up alone takes, beside the libraries that it rests on."""
 COMMON = ("train", "--sae", "topk", "--steps", "1", "--eval", "reconstruction")
 
 
@@ -27,7 +36,19 @@ def run(settings: Settings) -> dict[str, Any]:
         "lm, built-in model": ["--data", "lm"],
     }
     repeats = 1 if settings.quick else 3
-    return {"kinds": [_kind(name, data, repeats, settings) for name, data in kinds.items()]}
+    found = [_kind(name, data, repeats, settings) for name, data in kinds.items()]
+    return {"kinds": found, "short": [_short(name, code, repeats) for name, code in SHORT.items()]}
+
+
+def _short(name: str, code: str, repeats: int) -> dict[str, Any]:
+    """The least CPU time of a process that runs this code."""
+    seconds = []
+    for _ in range(5 * repeats):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return {"name": name, "cpu_seconds": min(seconds)}
 
 
 def _kind(name: str, data: list[str], repeats: int, settings: Settings) -> dict[str, Any]:

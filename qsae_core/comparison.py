@@ -77,7 +77,8 @@ def rows(
 
     The baseline of a coder is, in this order: the coder of its seed among ``baseline`` (the mean of all of
     them where there is none of its seed); the float twin of its own run; the float coder of its seed, among
-    those compared, whose configuration is the same but for quantizers. A float coder that is nobody's rival
+    those compared, whose configuration is the same but for quantizers, and if there are several the one whose
+    encoder was fine-tuned alike. A float coder that is nobody's rival
     in ``baseline`` has none.
 
     Args:
@@ -146,9 +147,15 @@ def _baseline(m: Measured, measured: Sequence[Measured], chosen: Sequence[Measur
     if twin:
         return twin
     essence = _without_quantizers(m)
-    alike = (c for c in measured if c.is_float and c.seed == m.seed and _without_quantizers(c) == essence)
-    first = next(alike, None)
-    return [first] if first else []
+    alike = [c for c in measured if c.is_float and c.seed == m.seed and _without_quantizers(c) == essence]
+    alike.sort(key=lambda c: _training_after(c) != _training_after(m))
+    return alike[:1]
+
+
+def _training_after(m: Measured) -> Any:
+    """What its encoder learned after calibration."""
+    keys = ("finetune", "alternate", "finetune_steps", "lr")
+    return m.method and (m.method["finetune"] or m.method["alternate"]) and [m.method[k] for k in keys]
 
 
 def _values(m: Measured, rival: Sequence[Measured]) -> dict[str, float | None]:

@@ -86,10 +86,11 @@ def _headers(dist: importlib.metadata.Distribution) -> dict[str, list[str]]:
 def incompatibility(requires: tuple[str, ...], core_version: str) -> str | None:
     """Why a plugin with these ``Requires-Dist`` lines does not work with this core, or None if it does."""
     major, minor = core_version.split(".")[:2]
-    usual = f"qsae>={major}.{minor},<{major}.{int(minor) + 1}"
+    least, below = f">={major}.{minor}", f"<{major}.{int(minor) + 1}"
+    usual = (f"qsae{least},{below}", f"qsae{below},{least}")
     for line in requires:
-        if line == usual or not re.match(r"\s*qsae(?![\w.-])", line, re.IGNORECASE):
-            continue  # the range that new-plugin writes is admitted without the time to import packaging
+        if line in usual or not re.match(r"\s*qsae(?![\w.-])", line, re.IGNORECASE):
+            continue  # the range that new-plugin writes, as build tools order it, needs no slow import
         from packaging.requirements import InvalidRequirement, Requirement
 
         try:

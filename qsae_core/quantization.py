@@ -136,14 +136,14 @@ def _measure_ranges(coder: LinearCoder, batch: Batch) -> None:
     coder.eval()
 
 
-def _finetune(coder: SparseCoder, data: DataSource, config: RunConfig, method: QuantizeConfig) -> None:
+def _finetune(coder: LinearCoder, data: DataSource, config: RunConfig, method: QuantizeConfig) -> None:
     rate = method.lr or FINETUNE_RATE * auto_learning_rate(coder.n_latents, method.steps_of_round)
     values: dict[str, Any] = {"steps": method.steps_of_round, "tokens": None, "lr": rate}
     values |= {"quantize_after": 0.0, "freeze_decoder_after": 0.0, "screen": "none"}
     settings = config.train.model_copy(update=values)
-    coder.freeze_decoder(True)
+    coder.W_dec.freeze(True)
     trainer = Trainer(coder, settings, "coder")
     for step in range(method.steps_of_round):
         trainer.step(data.next_batch(settings.batch_size).to(coder.device), step)
-    coder.freeze_decoder(False)
+    coder.W_dec.freeze(False)
     coder.eval()

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import resource
-import subprocess
-import sys
 
 import pytest
 import yaml
@@ -376,7 +373,7 @@ def test_tables_on_a_terminal_wrap_and_lose_nothing(capsys, monkeypatch):
 
 # --- start-up
 
-HEAVY = ("torch", "transformers", "numpy", "scipy", "rich", "datasets")
+HEAVY = ("torch", "transformers", "numpy", "scipy", "rich", "datasets", "packaging.requirements")
 
 
 @pytest.mark.parametrize(
@@ -389,22 +386,3 @@ def test_start_up_imports_nothing_heavy(site, arguments):
     )
     done = site.process(script)
     assert done.stderr.splitlines()[-1] == "[]"
-
-
-def test_start_up_takes_at_most_three_times_its_libraries():
-    """CPU time, with every installed plugin; the least of as many runs as a busy machine needs."""
-    run = "from qsae_cli.main import cli; cli({!r})"
-    codes = ["import click, pydantic, pluggy", run.format(["--help"]), run.format(["list-plugins"])]
-    least = [cpu_seconds(code) for code in codes]
-    for _ in range(14):
-        least = [min(seconds, cpu_seconds(code)) for seconds, code in zip(least, codes, strict=True)]
-        if max(least) <= 3 * least[0]:
-            break
-    assert max(least) <= 3 * least[0], least
-
-
-def cpu_seconds(code: str) -> float:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
