@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from qsae_core.plugins import load_plugins
+
 MULTIPLES = (3, 10, 20)
 """Of each library's own learning rate: short runs need more than the long ones that it is meant for."""
 SIGNUM_MULTIPLES = (0.1, 0.3, 1)
@@ -88,10 +90,8 @@ def recovery_contenders(n_latents: int, l0: float) -> Iterator[Contender]:
         l0: what a jumprelu SAE aims at, where it can.
     """
     rate = topk_rate(n_latents)
-    yield _qsae("topk", ["--sae", "topk"], rate)
-    yield _qsae("batchtopk", ["--sae", "topk", "--sparsity", "batchtopk"], rate)
-    yield _qsae_penalties("vanilla", ["--sae", "vanilla"], "--l1", (0.5, 1.0, 2.0), rate)
-    yield _qsae("ternary", ["--sae", "ternary", "--no-compare-float"], rate)
+    for variant in single_layer():
+        yield _variant(variant, l0, rate)
     for kind in ("topk", "batchtopk", "matryoshka"):
         yield _sweep("SAELens", kind, SAE_LENS_RATE, kind=kind)
     for kind, penalties in {"standard": (0.5, 1, 2), "gated": (1, 2, 4), "jumprelu": (0.5, 1, 2)}.items():
@@ -103,6 +103,41 @@ def recovery_contenders(n_latents: int, l0: float) -> Iterator[Contender]:
         yield _penalties("dictionary_learning", kind, OWN_RATES[kind], penalties)
     yield _sweep("sparsify", "topk, Adam", rate, optimizer="adam")
     yield _sweep("sparsify", "topk, signum", signum_rate(n_latents), SIGNUM_MULTIPLES, optimizer="signum")
+
+
+def single_layer() -> list[str]:
+    """Every installed SAE that does not ask for several layers; the others need other data."""
+    found = installed()
+    return [name for name in found if not found[name]]
+
+
+def several_layers() -> list[str]:
+    """The installed SAEs that read several layers at once."""
+    found = installed()
+    return [name for name in found if found[name]]
+
+
+def installed() -> dict[str, bool]:
+    """Installed SAE -> whether it reads several layers at once."""
+    registry = load_plugins().registry
+    specs = {name: registry.get("sae", name) for name in registry.names("sae")}
+    return {name: registry.load_target(spec).reads_layers for name, spec in specs.items()}
+
+
+def _variant(name: str, l0: float, rate: float) -> Contender:
+    """An installed SAE; one that no line here knows has its defaults and k."""
+    own = ["--sae", name, "--no-compare-float"]
+    penalties = {
+        "vanilla": ("--l1", (0.5, 1.0, 2.0)),
+        "gated": ("--l1", (0.5, 1.0, 2.0)),
+        "jumprelu": ("--target-l0", (0.8 * l0, l0, 1.2 * l0)),
+    }
+    if name in penalties:
+        flag, values = penalties[name]
+        return _qsae_penalties(name, own, flag, values, rate)
+    if name in ("quantized-matryoshka", "residual-quantized"):  # k of each level
+        return _qsae(f"{name}, 4 levels of 1", [*own, "--n-levels", "4", "--k", "1"], rate)
+    return _qsae(name, own, rate)
 
 
 def _qsae(kind: str, arguments: list[str], rate: float) -> Contender:

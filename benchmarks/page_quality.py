@@ -127,6 +127,10 @@ def recovery_section(result: Result) -> str:
         f"Random directions have an MCC of {chance['mcc']:.3f} and an MMCS of {chance['mmcs']:.3f}.\n"
     )
     parts = ["## Recovery of a known dictionary\n", data, table(columns, rows, texts=2), "", ABOUT_RECOVERY]
+    if result["several_layers"]:
+        parts.append(
+            f"Without a row, since they read several layers: {', '.join(result['several_layers'])}.\n"
+        )
     return "\n".join([*parts, failures(result["contenders"])])
 
 

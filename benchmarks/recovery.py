@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.compare import Sizes, compare
-from benchmarks.contenders import recovery_contenders
+from benchmarks.contenders import recovery_contenders, several_layers
 from benchmarks.scores import recovery
 from benchmarks.settings import Settings
 from benchmarks.vectors import draw
@@ -20,7 +20,7 @@ QUICK_KINDS = ("topk", "batchtopk")
 
 
 def run(settings: Settings) -> dict[str, Any]:
-    """``compare``'s record, with ``chance``: what random directions score."""
+    """``compare``'s record, with ``chance``: what random directions score, and which SAEs have no row."""
     sizes = QUICK if settings.quick else FULL
     vectors = draw(
         {"use": "synthetic"},
@@ -37,4 +37,8 @@ def run(settings: Settings) -> dict[str, Any]:
     if settings.quick:
         contenders = [c for c in contenders if c.kind.startswith(QUICK_KINDS)]
     chance = recovery(directions, dictionary)
-    return {"chance": chance, **compare(NAME, vectors, sizes, contenders, settings)}
+    return {
+        "chance": chance,
+        "several_layers": several_layers(),
+        **compare(NAME, vectors, sizes, contenders, settings),
+    }

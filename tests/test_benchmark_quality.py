@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks import compare, contenders, scores
-from benchmarks.contenders import Contender
+from benchmarks.contenders import Contender, recovery_contenders, several_layers
 from benchmarks.page_quality import contender_table, recovery_section, states_section, verdict
 from benchmarks.qsae_training import atoms
 from benchmarks.settings import Settings
@@ -303,13 +303,22 @@ def test_recovery_is_sorted_by_mcc_and_shows_the_run_of_largest_mcc():
     high["attempts"].append({**high["attempts"][0], "label": "x3", "fvu": 0.1, "mcc": 0.4, "l0": 9.0})
     result = states_result(low, high, FAILED)
     result |= {"source": {"features": 6, "mean_l0": 2.5}, "chance": {"mcc": 0.3, "mmcs": 0.35}}
-    rows = [
-        line for line in recovery_section(result).splitlines() if line.startswith(("| qsae", "| sparsify"))
-    ]
+    result |= {"several_layers": ["crosscoder"]}
+    text = recovery_section(result)
+    rows = [line for line in text.splitlines() if line.startswith(("| qsae", "| sparsify"))]
     assert rows == [
         "| sparsify | topk | 0.700 | 0.800 | 0.200 | 4.0 | 25.0% | x1 | 4.0 to 9.0 |",
         "| qsae | topk | 0.500 | 0.600 | 0.100 | 4.0 | 25.0% | x1 | - |",
     ]
+    assert "read several layers: crosscoder." in text
+
+
+def test_every_installed_sae_takes_part_in_recovery_or_reads_several_layers():
+    taking_part = {c.kind.split(",")[0] for c in recovery_contenders(256, 4.2) if c.library == "qsae"}
+    layered = set(several_layers())
+    assert taking_part | layered == set(load_plugins().registry.names("sae"))
+    assert taking_part.isdisjoint(layered)
+    assert layered >= {"crosscoder", "route"}
 
 
 def test_a_page_is_written_for_what_was_measured_alone(tmp_path):
