@@ -79,12 +79,7 @@ def bench(
     sizes = batches or (QUICK_BATCHES if quick else BATCHES)
     found = measure(coder, sizes, 2 if quick else repeats)
     rows = [{**rate._asdict(), "times_fp32": rate.times} for rate in found.pop("rates")]
-    described = {
-        "coder": str(path) if path else "untrained",
-        "n_latents": coder.n_latents,
-        "width": coder.shape.d_out,
-        "k": coder.sparsity.fixed_k,
-        "bits_per_weight": {n: m.pack().bits_per_weight for n, m in coder.matrices().items()},
+    described = _described(coder, path) | {
         "screen": screen,
         "arithmetic": arithmetic,
         "kernels": [str(a) for a in active],
@@ -94,6 +89,16 @@ def bench(
         print_json({**described, **found, "rows": rows})
         return
     _print(described, found, rows)
+
+
+def _described(coder: LinearCoder, path: pathlib.Path | None) -> dict[str, Any]:
+    return {
+        "coder": str(path) if path else "untrained",
+        "n_latents": coder.n_latents,
+        "width": coder.shape.d_out,
+        "k": coder.sparsity.fixed_k,
+        "bits_per_weight": {n: m.pack().bits_per_weight for n, m in coder.matrices().items()},
+    }
 
 
 def _coder(

@@ -92,12 +92,11 @@ def compare(
         paths = (*paths, *_train(plan, plugins))
     from qsae_core.measured import read
 
-    measured = read(paths, plugins.registry)
-    rivals = [m for m in read(baselines, plugins.registry) if m.name == "coder"]
+    registry = plugins.registry
+    measured = read(paths, registry)
+    rivals = [m for m in read(baselines, registry) if m.name == "coder"]
     if again:
-        measured, rivals = (
-            _measure_again(group, plugins.registry, tokens, device) for group in (measured, rivals)
-        )
+        measured, rivals = (_measure_again(group, registry, tokens, device) for group in (measured, rivals))
     _report(measured, rivals, by_seed, csv_file, plot, as_json)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -99,30 +99,24 @@ def measure(coder: LinearCoder, batch_sizes: Sequence[int], repeats: int, seed: 
         )
     plain = PlainCoder(coder)
     x_BD = sample_inputs(coder, max(batch_sizes), seed)
-    rates = []
-    for batch_size in batch_sizes:
-        x = x_BD[:batch_size].contiguous()
-        codes = coder.encode(x)
-        plain_codes = plain.encode(x)
-        sides: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-            "encode": (partial(coder.encode, x), partial(plain.encode, x)),
-            "decode": (partial(coder.decode, codes), partial(plain.decode, plain_codes)),
-            "both": (partial(coder, x), partial(plain.reconstruct, x)),
-        }
-        ours, theirs = _weight_bytes(coder, batch_size), _plain_bytes(plain, batch_size)
-        for name, (one, other) in sides.items():
-            seconds, fp32_seconds = _alternate(one, other, repeats)
-            rates.append(
-                Rate(
-                    name,
-                    batch_size,
-                    batch_size / seconds,
-                    batch_size / fp32_seconds,
-                    ours[name],
-                    theirs[name],
-                )
-            )
+    parts = [x_BD[:batch_size].contiguous() for batch_size in batch_sizes]
+    rates = [rate for x in parts for rate in _rates(coder, plain, x, repeats)]
     return {"rates": rates, **_agreement(coder, plain, x_BD)}
+
+
+def _rates(coder: LinearCoder, plain: PlainCoder, x: Tensor, repeats: int) -> Iterator[Rate]:
+    """Of encode, decode and both, for one batch."""
+    n = len(x)
+    codes, plain_codes = coder.encode(x), plain.encode(x)
+    sides: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+        "encode": (partial(coder.encode, x), partial(plain.encode, x)),
+        "decode": (partial(coder.decode, codes), partial(plain.decode, plain_codes)),
+        "both": (partial(coder, x), partial(plain.reconstruct, x)),
+    }
+    ours, theirs = _weight_bytes(coder, n), _plain_bytes(plain, n)
+    for name, (one, other) in sides.items():
+        seconds, fp32_seconds = _alternate(one, other, repeats)
+        yield Rate(name, n, n / seconds, n / fp32_seconds, ours[name], theirs[name])
 
 
 def sample_inputs(coder: LinearCoder, n_tokens: int, seed: int) -> Tensor:

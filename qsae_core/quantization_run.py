@@ -6,7 +6,7 @@ import pathlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qsae_core import artifact, coder_json
 from qsae_core.coder import CoderShape, SparseCoder
@@ -56,18 +56,14 @@ def quantize_artifact(
         started = time.perf_counter()
         errors = fit(coder, source, data, config, method, message)
         seconds = time.perf_counter() - started
-        record = {"model": data.model_name, "layer": data.layer}
+        record: dict[str, Any] = {"model": data.model_name, "layer": data.layer}
         artifact.save(coder, run.final, config, registry, record | data.describe())
         entry = finished_entry(run.final, run, data, config, registry, atom_errors=errors, device=device)
-        before = {
-            "path": str(folder),
-            "method": method.model_dump(mode="json"),
-            "evaluations": evaluate_coder(source, data, config, registry),
-        }
+        before: dict[str, Any] = {"path": str(folder), "method": method.model_dump(mode="json")}
+        before["evaluations"] = evaluate_coder(source, data, config, registry)
         tokens = method.tokens + method.n_steps * config.train.batch_size
-        spent = {"steps": method.n_steps, "tokens": tokens, "training_seconds": seconds}
-        measured = {"quantized_from": before, "coders": {"coder": entry}}
-        write_json(run.metrics_file, record | spent | measured)
+        record |= {"steps": method.n_steps, "tokens": tokens, "training_seconds": seconds}
+        write_json(run.metrics_file, record | {"quantized_from": before, "coders": {"coder": entry}})
         run.update_record(status="finished", completed_at=now())
         return run
     finally:

@@ -79,8 +79,12 @@ def adam(
             grad_scale=inverse_scale,
         )
         if unit_rows:
-            norms = torch.linalg.vector_norm(part, dim=1, keepdim=True)
-            part.div_(norms.clamp_min_(torch.finfo(part.dtype).tiny))
+            _to_unit_rows(part)
+
+
+def _to_unit_rows(weight_FD: Tensor) -> None:
+    norms = torch.linalg.vector_norm(weight_FD, dim=1, keepdim=True)
+    weight_FD.div_(norms.clamp_min_(torch.finfo(weight_FD.dtype).tiny))
 
 
 def _chunks(tensor: Tensor) -> list[tuple[int, int]]:

@@ -165,14 +165,7 @@ def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     texts, held_out_texts = split_texts()
-    if args.continue_from:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(args.continue_from)
-        model = LlamaForCausalLM.from_pretrained(args.continue_from, dtype=torch.float32).train()
-        before = json.loads((args.continue_from / "training.json").read_text())["runs"]
-    else:
-        tokenizer = train_tokenizer(texts, args.vocab_size)
-        model = make_model(len(tokenizer), tokenizer.bos_token_id)
-        before = []
+    tokenizer, model, before = beginning(args, texts)
     tokens, held_out = tokenize(tokenizer, texts), tokenize(tokenizer, held_out_texts)
     print(f"{len(texts)} documents, {sum(map(len, tokens)):,} tokens; held out: {len(held_out)}", flush=True)
 
@@ -203,6 +196,16 @@ def train(args: argparse.Namespace) -> None:
                 args.out, model, tokenizer, tokens, held_out, [*before, history(args, step, batches, elapsed)]
             )
             print(json.dumps(report, indent=2), flush=True)
+
+
+def beginning(args: argparse.Namespace, texts: list[str]) -> tuple[PreTrainedTokenizerFast, Any, list[Any]]:
+    """Tokenizer, model and the record of earlier runs: those of a folder, or new ones."""
+    if args.continue_from:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(args.continue_from)
+        model = LlamaForCausalLM.from_pretrained(args.continue_from, dtype=torch.float32).train()
+        return tokenizer, model, json.loads((args.continue_from / "training.json").read_text())["runs"]
+    tokenizer = train_tokenizer(texts, args.vocab_size)
+    return tokenizer, make_model(len(tokenizer), tokenizer.bos_token_id), []
 
 
 def history(args: argparse.Namespace, step: int, batches: Batches, seconds: float) -> dict[str, float]:
