@@ -50,8 +50,9 @@ def test_a_quantizer(name, tmp_path):
     is_the_same_on_both_devices(run, (64, WIDTH))
 
 
-def test_a_trained_coder_is_quantized(tmp_path):
+@pytest.mark.parametrize("quantizer", ["gptq", "mixed", "vector"])
+def test_a_trained_coder_is_quantized(quantizer, tmp_path):
     run = qsae(*TRAIN, "--sae", "topk", "--out", tmp_path)["path"]
     asked = ["--finetune", "encoder", "--finetune-steps", 5, "--device", DEVICE, "--out", tmp_path, "--json"]
-    quantized = qsae("quantize", run, "--quantizer", "gptq", "--n-bits", 4, *asked)["path"]
+    quantized = qsae("quantize", run, "--quantizer", quantizer, *asked)["path"]
     is_the_same_on_both_devices(quantized, (64, WIDTH))
