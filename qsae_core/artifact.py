@@ -206,11 +206,13 @@ def artifact_folder(path: pathlib.Path) -> pathlib.Path:
     for candidate in candidates:
         if (candidate / DESCRIPTION).is_file():
             return candidate
+    below = sorted(path.glob(f"*/*/checkpoints/final/{DESCRIPTION}"))  # NAME/LAYER/STEPS, and NAME was given
+    runs = [str(description.parents[2]) for description in below]
     raise ArtifactError(
         f"holds no trained coder (no {DESCRIPTION})",
         where=str(path),
         allowed=asked,
-        next="qsae runs",
+        next=f"give {' or '.join(runs[:3])}" if runs else "qsae runs",
     )
 
 

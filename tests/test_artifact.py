@@ -46,6 +46,13 @@ def test_every_path_that_a_user_would_give_finds_the_coder(trained):
         assert qsae_core.load(path).n_latents == 96
 
 
+def test_a_run_s_name_alone_is_refused_with_the_folder_that_is_meant(trained):
+    name = trained.path.parent.parent
+    with pytest.raises(ArtifactError, match="holds no trained coder") as caught:
+        qsae_core.load(name)
+    assert f"give {trained.path}" in str(caught.value)
+
+
 def test_ternary_decoders_take_trits_and_float16_scales(trained):
     tensors = load_file(trained.final / artifact.TENSORS)
     # 20 trits in 4 bytes, 96 rows
