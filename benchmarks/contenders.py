@@ -135,7 +135,9 @@ def _variant(name: str, l0: float, rate: float) -> Contender:
     if name in penalties:
         flag, values = penalties[name]
         return _qsae_penalties(name, own, flag, values, rate)
-    if name in ("quantized-matryoshka", "residual-quantized"):  # k of each level
+    if name == "quantized-matryoshka":  # k of the first level; the third is twice as large
+        return _qsae(f"{name}, levels of 1, 1 and 2", [*own, "--n-levels", "3", "--k", "1"], rate)
+    if name == "residual-quantized":  # k of each level
         return _qsae(f"{name}, 4 levels of 1", [*own, "--n-levels", "4", "--k", "1"], rate)
     return _qsae(name, own, rate)
 

@@ -228,6 +228,6 @@ class BinaryLatentCoder(LinearCoder):
 
 
 def usual_l0(rule: SparsityRule) -> int:
-    """How many latents per token a rule keeps: its k, or ``USUAL_L0`` where it has none."""
-    k = getattr(rule.config, "k", None)
-    return k if isinstance(k, int) else USUAL_L0
+    """How many latents per token a rule keeps (``counts``), or ``USUAL_L0`` where it does not say."""
+    count = getattr(rule.config, rule.counts) if rule.counts is not None else None
+    return USUAL_L0 if count is None else max(1, round(count))

@@ -20,6 +20,9 @@ class LevelRules(SparsityRule):
         make: number of latents -> rule (``Parts.sparsity``).
         prefixes: where groups end, ascending; the last one is F.
         weights: what each group's penalty is multiplied by; 1 where left out.
+        shares: what the number of latents that each group's rule keeps (``SparsityRule.counts``) is
+            multiplied by (a whole number stays one, 1 at least); 1 where left out. Rules without such a
+            number stay as they are.
     """
 
     selects_largest = False
@@ -29,11 +32,15 @@ class LevelRules(SparsityRule):
         make: Callable[[int], SparsityRule],
         prefixes: Sequence[int],
         weights: Sequence[float] | None = None,
+        shares: Sequence[float] | None = None,
     ) -> None:
         super().__init__(ComponentConfig(), prefixes[-1])
         self.prefixes = tuple(prefixes)
         sizes = [end - start for start, end in zip((0, *prefixes), prefixes, strict=False)]
-        self.rules = nn.ModuleList(make(size) for size in sizes)
+        shares = shares or [1.0] * len(sizes)
+        self.rules = nn.ModuleList(
+            _made(make, size, share) for size, share in zip(sizes, shares, strict=True)
+        )
         self.weights = tuple(weights) if weights is not None else (1.0,) * len(sizes)
         ks = [rule.fixed_k for rule in self.each if rule.fixed_k is not None]
         self.fixed_k = sum(ks) if len(ks) == len(sizes) else None
@@ -90,3 +97,15 @@ class LevelRules(SparsityRule):
         """The sum of the rules' bounds; None where one has none."""
         bounds = [bound for rule in self.each if (bound := rule.max_l0()) is not None]
         return sum(bounds) if len(bounds) == len(self.rules) else None
+
+
+def _made(make: Callable[[int], SparsityRule], size: int, share: float) -> SparsityRule:
+    """A rule for ``size`` latents that keeps ``share`` times as many as its options say."""
+    rule = make(round(size / share))  # its number is meant for such a group
+    if share == 1:
+        return rule
+    count = getattr(rule.config, rule.counts) if rule.counts is not None else None
+    changed: dict[str, float] = {}
+    if rule.counts is not None and count is not None:
+        changed[rule.counts] = max(1, round(count * share)) if isinstance(count, int) else count * share
+    return type(rule)(rule.config.model_copy(update=changed), size)

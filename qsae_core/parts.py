@@ -76,6 +76,8 @@ class SparsityRule(nn.Module, abc.ABC):
     selects_largest: ClassVar[bool] = True
     """Whether a fixed number of entries means the largest ones; checked by the conformance suite. Such a rule
     may see the largest candidates of each token alone (``train.screen``), as a chunk ``[C, m]``."""
+    counts: ClassVar[str | None] = None
+    """The option that says how many latents per token are to be active, where there is one and it is set."""
 
     def begin_batch(self, batch_size: int) -> None:
         """Called before the first ``select`` of a batch of that many tokens."""

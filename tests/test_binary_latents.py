@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from qsae_sparsity import L0Config
+from qsae_sparsity.l0 import L0
 
 from qsae_core.binary_latents import SPEED, BinaryLatents
 from qsae_core.codes import SparseCodes, join_latents, split_latents
@@ -114,6 +116,18 @@ def test_each_level_has_its_own_rule():
     batch.begin_batch(2)
     kept = batch.finish_batch(batch.select(torch.tensor([[3.0, 4.0, 1.0, 2.0], [9.0, 1.0, 8.0, 1.0]])))
     assert kept.to_dense().tolist() == [[0.0, 0.0, 0.0, 0.0], [9.0, 0.0, 8.0, 0.0]]
+
+
+def test_a_level_s_rule_keeps_its_share():
+    rules = LevelRules(lambda n: TopK(TopKConfig(k=2), n), (4, 8, 16), shares=(1, 1, 2))
+    assert [(rule.fixed_k, rule.n_latents) for rule in rules.each] == [(2, 4), (2, 4), (4, 8)]
+    assert rules.fixed_k == 8
+    third = LevelRules(lambda n: TopK(TopKConfig(k=1), n), (4, 8), shares=(1, 1 / 3))
+    assert [rule.fixed_k for rule in third.each] == [1, 1]  # at least one
+    targets = LevelRules(lambda n: L0(L0Config(target=3.0), n), (4, 12), shares=(1, 2))
+    assert [rule.config.target for rule in targets.each] == [3.0, 6]
+    priced = LevelRules(lambda n: L0(L0Config(coefficient=0.5), n), (4, 12), shares=(1, 2))
+    assert [(rule.config.target, rule.config.coefficient) for rule in priced.each] == [(None, 0.5)] * 2
 
 
 def test_a_level_s_penalty_has_a_weight():

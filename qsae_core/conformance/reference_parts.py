@@ -137,6 +137,8 @@ class ReLU(Activation):
 class TopK(SparsityRule):
     """The k largest latents of each token."""
 
+    counts = "k"
+
     def __init__(self, config: TopKConfig, n_latents: int) -> None:
         super().__init__(config, n_latents)
         if config.k > n_latents:

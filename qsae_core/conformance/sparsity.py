@@ -117,9 +117,15 @@ def expect_well_formed(codes: SparseCodes, batch: int, n_latents: int, what: str
 
 
 @RULES.each_case(
-    "declared-l0", "fixed_k is the number of entries of every token, and no token has more than max_l0."
+    "declared-l0",
+    "fixed_k is the number of entries of every token, no token has more than max_l0, counts is an option.",
 )
 def _declared_l0(subject: Subject, case: Case) -> None:
+    counts = built(subject, case).counts
+    expect(
+        counts is None or hasattr(built(subject, case).config, counts),
+        f"counts is {counts!r}, and the configuration has no such option.",
+    )
     for train in (False, True):
         for what, latents_BF in sample_latents().items():
             rule = built(subject, case, train=train)

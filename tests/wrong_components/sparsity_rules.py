@@ -63,6 +63,12 @@ class FailsAboveF(TopK):
         self.fixed_k = config.k
 
 
+class CountsNothing(L1):
+    """Says that an option counts its latents that it does not have."""
+
+    counts = "k"
+
+
 class SharesBatch(L1):
     """Keeps the largest latents of the batch, in evaluation mode too."""
 
@@ -135,6 +141,7 @@ RIGHT = [rule(Thresholded)]
 WRONG = [
     (rule(OneTooMany), "declared-l0"),
     (rule(AboveBound), "declared-l0"),
+    (rule(CountsNothing), "declared-l0"),
     (rule(RepeatsLatents), "well-formed"),
     (rule(FirstOnes), "largest"),
     (rule(IgnoresImportance), "largest"),

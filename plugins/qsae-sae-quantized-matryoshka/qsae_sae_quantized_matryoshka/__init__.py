@@ -20,6 +20,13 @@ class QuantizedMatryoshkaConfig(AuxKConfig):
         "atoms of level i (from 0) begin with the norm gamma / 2^(i + 1), in the normalised space; "
         "none: gamma is the norm of the vectors there (root mean square)",
     )
+    prefix_weight: float = option(
+        0.03,
+        "weight of the error that each level but the last leaves in the loss, where that of the whole "
+        "dictionary has 1",
+        ge=0,
+        allow_inf_nan=False,
+    )
     joint_gradient: bool = option(
         True, "let a level's error change the levels before it as well; off: each level learns alone"
     )
@@ -42,6 +49,11 @@ class QuantizedMatryoshkaConfig(AuxKConfig):
         unit = self.n_latents // 2 ** (self.n_levels - 1)
         return (*(unit * 2**i for i in range(self.n_levels - 1)), self.n_latents)
 
+    def sizes(self) -> list[int]:
+        """Latents of each level."""
+        prefixes = self.prefixes()
+        return [end - start for start, end in zip((0, *prefixes), prefixes, strict=False)]
+
     def first_groups(self, level: int) -> QuantizedMatryoshkaConfig:
         """As many latents and levels."""
         return self.model_copy(update={"n_latents": self.prefixes()[level - 1], "n_levels": level})
@@ -60,7 +72,7 @@ def qsae_register_saes() -> list[ComponentSpec]:
                 "quantizer": {"use": "ste"},  # ternary
                 "activation": None,  # the step is the method
                 "code_quantizer": None,  # nothing is left to quantize
-                "sparsity": {"use": "batchtopk", "k": 8},  # of each level
+                "sparsity": {"use": "batchtopk", "k": 4},  # of the first level
             },
         )
     ]

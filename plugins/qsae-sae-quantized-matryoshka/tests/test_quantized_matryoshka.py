@@ -32,7 +32,7 @@ def make(n_latents=4, n_levels=3, width=3, k=1, **options):
 
 
 def worked_example(**options):
-    coder = make(auxk_coefficient=0.0, **options)
+    coder = make(auxk_coefficient=0.0, prefix_weight=0.5, **options)
     with torch.no_grad():
         rows = torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0], [0, 0, -1.0]])
         coder.W_enc.weight.copy_(rows)
@@ -67,11 +67,13 @@ def test_more_levels_than_latents_allow_are_refused():
 def test_every_level_adds_its_atoms():
     coder = worked_example().eval()
     x = torch.tensor([[5.0, 3.0, -2.0]])
+    # the last level is twice as large, and keeps two latents
+    assert [rule.fixed_k for rule in coder.sparsity.each] == [1, 1, 2]
     assert coder.encode(x).to_dense().tolist() == [[4.0, 2.0, 0.0, 1.0]]
     assert coder(x).tolist() == [[4.0, 2.0, -1.0]]
     # r_0 = (4, 0, 0), r_1 = (4, 2, 0), r_2 = (4, 2, -1): errors 1 + 9 + 4, 1 + 1 + 4, 1 + 1 + 1
     output = coder.loss(Batch(x, x))
-    assert output.terms["mse"].item() == pytest.approx((14 + 6 + 3) / 2)
+    assert output.terms["mse"].item() == pytest.approx((0.5 * 14 + 0.5 * 6 + 3) / 2)
     assert coder.at_level(1)(x).tolist() == [[4.0, 0.0, 0.0]]
     assert coder.at_level(2)(x).tolist() == [[4.0, 2.0, 0.0]]
     two = torch.cat([x, -x])  # of -x = (-5, -3, 2) latent 2 alone is on; the variance is 38
@@ -103,17 +105,20 @@ def reference(coder, x, support, joint, secant):
     magnitudes = coder.activation.base.double() * (SPEED * exact["activation.log_magnitude"]).exp()
     bits = (s + (hard - s).detach()) * support
     f = bits * magnitudes
+    weights: list[float] = []
     total, before = torch.zeros((), dtype=torch.float64), exact["b_dec"].expand(x.shape)
     for i, (start, end) in enumerate(zip((0, *coder.prefixes), coder.prefixes, strict=False)):
         part = f[:, start:end] @ exact["W_dec.weight"][start:end]
         r = before + part if joint or i == 0 else before.detach() + part
-        total = total + (x.double() - r).square().sum(1).mean() / 2
+        weights.append(1.0 if end == coder.n_latents else coder.config.prefix_weight)
+        total = total + weights[-1] * (x.double() - r).square().sum(1).mean() / 2
         before = r
     if secant:
         norms = exact["W_dec.weight"].norm(dim=1).detach() * magnitudes.detach()
         ends = torch.tensor(coder.prefixes)
         level = torch.bucketize(torch.arange(len(norms)), ends, right=True)
-        sums = (len(ends) - level).double() if joint else torch.ones(len(norms)).double()
+        own = torch.tensor(weights).double()
+        sums = (own.flip(0).cumsum(0).flip(0) if joint else own)[level]
         # the change of every parabola from 0 to 1, instead of the slope where the bit is
         slope_to_secant = (0.5 - hard) * norms.square() * sums * support / len(x)
         total = total + (slope_to_secant * (s - s.detach())).sum()

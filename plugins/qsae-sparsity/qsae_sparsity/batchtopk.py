@@ -24,6 +24,7 @@ class BatchTopK(SparsityRule):
     tokens. Only positive latents are kept.
     """
 
+    counts = "k"
     threshold: Tensor
     batches: Tensor
 

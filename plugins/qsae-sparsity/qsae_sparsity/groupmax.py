@@ -22,6 +22,7 @@ class GroupMax(SparsityRule):
     """
 
     selects_largest = False
+    counts = "k"
     config: GroupMaxConfig
 
     def __init__(self, config: GroupMaxConfig, n_latents: int) -> None:

@@ -19,6 +19,7 @@ class L0(SparsityRule):
     """
 
     needs_gates = True
+    counts = "target"
     config: L0Config
 
     def select(self, latents_BF: Tensor, importance_F: Tensor | None = None) -> SparseCodes:

@@ -22,6 +22,8 @@ class TopK(SparsityRule):
         ConfigError: if k is above the number of latents.
     """
 
+    counts = "k"
+
     def __init__(self, config: TopKConfig, n_latents: int) -> None:
         super().__init__(config, n_latents)
         if config.k > n_latents:
