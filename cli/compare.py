@@ -90,14 +90,20 @@ def compare(
             _print_plan(plan, as_json)
             return
         paths = (*paths, *_train(plan, plugins))
-    from qsae_core.measured import read
-
     registry = plugins.registry
-    measured = read(paths, registry)
-    rivals = [m for m in read(baselines, registry) if m.name == "coder"]
+    measured, rivals = _read(paths, baselines, registry)
     if again:
         measured, rivals = (_measure_again(group, registry, tokens, device) for group in (measured, rivals))
     _report(measured, rivals, by_seed, csv_file, plot, as_json)
+
+
+def _read(
+    paths: tuple[pathlib.Path, ...], baselines: tuple[pathlib.Path, ...], registry: Registry
+) -> tuple[list[Measured], list[Measured]]:
+    """The coders at ``paths``, and those that they are compared with."""
+    from qsae_core.measured import read
+
+    return read(paths, registry), [m for m in read(baselines, registry) if m.name == "coder"]
 
 
 def _report(

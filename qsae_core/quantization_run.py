@@ -36,8 +36,7 @@ def quantize_artifact(
 ) -> Run:
     """Quantize the float coder or the kept float masters at ``path`` with the config's, and write the run.
 
-    Its ``metrics.json`` has ``quantized_from``: the method, and the float coder's path and evaluations on the
-    same vectors.
+    ``quantized_from`` in its metrics: the method, the float coder's path and evaluations on the same vectors.
 
     Raises:
         ConfigError: if the coder is quantized already and its masters were not kept, or cannot be rotated
@@ -59,8 +58,8 @@ def quantize_artifact(
         record: dict[str, Any] = {"model": data.model_name, "layer": data.layer}
         artifact.save(coder, run.final, config, registry, record | data.describe())
         entry = finished_entry(run.final, run, data, config, registry, atom_errors=errors, device=device)
-        before: dict[str, Any] = {"path": str(folder), "method": method.model_dump(mode="json")}
-        before["evaluations"] = evaluate_coder(source, data, config, registry)
+        evaluations = evaluate_coder(source, data, config, registry)
+        before = {"path": str(folder), "method": method.model_dump(mode="json"), "evaluations": evaluations}
         tokens = method.tokens + method.n_steps * config.train.batch_size
         record |= {"steps": method.n_steps, "tokens": tokens, "training_seconds": seconds}
         write_json(run.metrics_file, record | {"quantized_from": before, "coders": {"coder": entry}})
