@@ -52,6 +52,12 @@ CODERS = {
     "quantized-matryoshka": Levels("--sae quantized-matryoshka", latents=(12, 24, 48, 96)),
     # 4 equal levels
     "residual-quantized": Levels("--sae residual-quantized", latents=(24, 48, 72, 96)),
+    "quantized-matryoshka-topk": Levels(
+        "--sae quantized-matryoshka --sparsity topk --k 3", latents=(12, 24, 48, 96)
+    ),
+    "residual-quantized-topk": Levels(
+        "--sae residual-quantized --sparsity topk --k 3", latents=(24, 48, 72, 96)
+    ),
     "uniform-planes": Levels("--sae topk --k 4 --quantizer ste --n-bits 4", planes=4),
     "binary-planes": Levels("--sae binary", planes=4),
     "sign-planes": Levels("--sae topk --k 4 --quantizer residual-binary --n-bits 3", planes=3),
@@ -165,6 +171,26 @@ def bytes_read(monkeypatch):
     real = safetensors.safe_open
     monkeypatch.setattr(tensor_files.safetensors, "safe_open", Reader)
     return counts
+
+
+@pytest.mark.parametrize("name", CODERS)
+def test_a_level_from_disk_is_that_level_of_the_whole_bit_for_bit(trained, name):
+    whole, levels = qsae_core.load(trained(name)), CODERS[name]
+    x = torch.randn(40, D, generator=torch.Generator().manual_seed(0))
+    for level in range(1, levels.count + 1):
+        part, expected = qsae_core.load(trained(name), level=level), whole.at_level(level)
+        assert part.n_latents == (levels.latents[level - 1] if levels.latents else F)
+        assert torch.equal(part.encode(x).to_dense(), expected.encode(x).to_dense())
+        assert torch.equal(part.reconstruct(x), expected.reconstruct(x))
+
+
+@pytest.mark.parametrize("name", [name for name in CODERS if name.startswith(("quantized-", "residual-"))])
+def test_levels_with_rules_of_their_own_keep_their_codes_in_the_whole(trained, name):
+    whole, x = qsae_core.load(trained(name)), torch.randn(40, D, generator=torch.Generator().manual_seed(0))
+    codes = whole.encode(x).to_dense()
+    for level, n_latents in enumerate(CODERS[name].latents, 1):
+        part = qsae_core.load(trained(name), level=level)
+        assert torch.equal(part.encode(x).to_dense(), codes[:, :n_latents])
 
 
 @pytest.mark.parametrize("name", CODERS)

@@ -7,16 +7,10 @@ from pydantic import ValidationError
 from qsae_sae_quantized_matryoshka import QuantizedMatryoshkaConfig
 from qsae_sae_quantized_matryoshka.model import QuantizedMatryoshkaSAE
 
-import qsae_core
-from qsae_core import training_run
 from qsae_core.binary_latents import SPEED
 from qsae_core.coder import CoderShape
-from qsae_core.config_layers import checked_layer
 from qsae_core.conformance.reference_parts import plain_parts
 from qsae_core.data import Batch
-from qsae_core.plugins import load_plugins
-from qsae_core.run_config import resolve
-from qsae_core.watcher import Watcher
 
 
 def make(n_latents=4, n_levels=3, width=3, k=1, **options):
@@ -166,32 +160,3 @@ def test_the_secant_is_what_a_flip_changes():
         on, off = ([*hard[:j], value, *hard[j + 1 :]] for value in (1.0, 0.0))
         wanted = (error(on) - error(off)) * slopes[j].item()
         assert coder.b_enc.grad[j].item() == pytest.approx(wanted, rel=1e-4, abs=1e-6), j
-
-
-class Silent(Watcher):
-    """Says nothing."""
-
-
-@pytest.mark.parametrize("rule", [{"use": "topk", "k": 3}, {"use": "batchtopk", "k": 3}])
-def test_a_run_s_artifact_serves_bit_for_bit_at_every_level(tmp_path, rule):
-    states = np.random.default_rng(0).normal(size=(2048, 16)).astype(np.float32)
-    np.save(tmp_path / "states.npy", states)
-    plugins = load_plugins()
-    tree = {
-        "sae": {"use": "quantized-matryoshka", "n_latents": 64},
-        "sparsity": rule,
-        "data": {"use": "tensors", "path": str(tmp_path / "states.npy")},
-        "train": {"steps": 6, "batch_size": 64, "eval_every": 0, "eval_tokens": 128},
-        "run": {"out": str(tmp_path), "threads": 1, "compare_float": False},
-        "evaluate": ["reconstruction"],
-        "metrics": ["reconstruction"],
-    }
-    run = training_run.train(resolve([checked_layer(tree, "test")], plugins.registry), plugins, Silent())
-    coder, x = qsae_core.load(run.path), torch.from_numpy(states[:32])
-    assert coder.levels == 4
-    for level, n_latents in enumerate((8, 16, 32), 1):
-        part = qsae_core.load(run.path, level=level)
-        assert part.n_latents == n_latents
-        assert torch.equal(part(x), coder.at_level(level)(x))
-        dense = part.encode(x).to_dense()
-        assert torch.equal(dense, coder.encode(x).to_dense()[:, :n_latents])

@@ -1,22 +1,15 @@
 """The residual-quantized SAE by hand: two dimensions, two levels of two latents."""
 
-import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 from qsae_sae_residual_quantized import ResidualQuantizedConfig
 from qsae_sae_residual_quantized.model import ResidualQuantizedSAE, penalty_weights
 
-import qsae_core
-from qsae_core import training_run
 from qsae_core.binary_latents import SPEED
 from qsae_core.coder import CoderShape
-from qsae_core.config_layers import checked_layer
 from qsae_core.conformance.reference_parts import L1, PlainConfig, TopK, TopKConfig, plain_parts
 from qsae_core.data import Batch
-from qsae_core.plugins import load_plugins
-from qsae_core.run_config import resolve
-from qsae_core.watcher import Watcher
 
 PLAIN = PlainConfig()
 
@@ -146,32 +139,3 @@ def test_levels_begin_with_biases_for_the_residual_that_they_get():
         z = level.residual @ coder.W_enc()[level.latents].T + coder.b_enc[level.latents]
         on = (z >= 0).float().mean(0)
         assert 0.05 < on.mean().item() < 0.2  # 4 of 32
-
-
-class Silent(Watcher):
-    """Says nothing."""
-
-
-@pytest.mark.parametrize("rule", [{"use": "topk", "k": 3}, {"use": "batchtopk", "k": 3}])
-def test_a_run_s_artifact_serves_bit_for_bit_at_every_level(tmp_path, rule):
-    states = np.random.default_rng(0).normal(size=(2048, 16)).astype(np.float32)
-    np.save(tmp_path / "states.npy", states)
-    plugins = load_plugins()
-    tree = {
-        "sae": {"use": "residual-quantized", "n_latents": 64},
-        "sparsity": rule,
-        "data": {"use": "tensors", "path": str(tmp_path / "states.npy")},
-        "train": {"steps": 6, "batch_size": 64, "eval_every": 0, "eval_tokens": 128},
-        "run": {"out": str(tmp_path), "threads": 1, "compare_float": False},
-        "evaluate": ["reconstruction"],
-        "metrics": ["reconstruction"],
-    }
-    run = training_run.train(resolve([checked_layer(tree, "test")], plugins.registry), plugins, Silent())
-    coder, x = qsae_core.load(run.path), torch.from_numpy(states[:32])
-    assert coder.levels == 4
-    for level, n_latents in enumerate((16, 32, 48), 1):
-        part = qsae_core.load(run.path, level=level)
-        assert part.n_latents == n_latents
-        assert torch.equal(part(x), coder.at_level(level)(x))
-        dense = part.encode(x).to_dense()
-        assert torch.equal(dense, coder.encode(x).to_dense()[:, :n_latents])
