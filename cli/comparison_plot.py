@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from qsae_core.comparison import Row
 
 SUFFIXES = (".png", ".svg")
-PLACES = ((5, 5), (5, -12), (-5, -12), (-5, 5))
-"""Where texts stand beside their points, curve by curve, so that those of neighbours do not meet."""
+TEXT_OFFSET = (-5, -10)
+"""From a point to the right end of its text: curves fall to the right, and below their left side is room."""
 VIEWS = (
     ("bits_decoder", "bits per weight of the decoder", "at equal L0"),
     ("bytes", "bytes on disk, encoder included", "at equal bytes"),
@@ -79,11 +79,11 @@ def draw(rows: Sequence[Row], path: pathlib.Path) -> None:
 def _view(axis: Any, rows: Sequence[Row], column: str) -> None:
     from matplotlib import ticker
 
-    for number, (name, curve) in enumerate(_curves(rows).items()):
+    for name, curve in _curves(rows).items():
         points = sorted((row for row in curve if row.mean[column] is not None), key=lambda r: _at(r, column))
         x, y = [_at(row, column) for row in points], [_at(row, "fvu") for row in points]
         (line,) = axis.plot(x, y, label=name, linewidth=1.3)
-        _points(axis, points, column, line.get_color(), PLACES[number % len(PLACES)])
+        _points(axis, points, column, line.get_color())
     axis.set_xscale("log", base=2 if column == "bits_decoder" else 10)
     axis.margins(x=0.12, y=0.1)
     if column == "bits_decoder":
@@ -100,17 +100,22 @@ def _view(axis: Any, rows: Sequence[Row], column: str) -> None:
     axis.grid(visible=True, which="major", alpha=0.3)
 
 
-def _points(axis: Any, rows: Sequence[Row], column: str, color: str, place: tuple[int, int]) -> None:
-    """Markers with bars and, in the view of bytes, with how many bits a weight of the decoder has."""
+def _points(axis: Any, rows: Sequence[Row], column: str, color: str) -> None:
+    """Markers with bars and, in the view of bytes, with how many bits a weight of the decoder has.
+
+    Floats of one size lie upon each other, and have one text.
+    """
+    floats = [row for row in rows if row.is_float]
     for row in rows:
         x, y = _at(row, column), _at(row, "fvu")
         face = "white" if row.equal_l0 is False else color
         axis.errorbar(x, y, yerr=row.std["fvu"], fmt="o", color=color, markerfacecolor=face, capsize=2)
         bits = row.mean["bits_decoder"]
-        if column != "bits_decoder" and bits is not None:
-            text = "float" if row.is_float else f"{bits:.1f} b"
-            side = "left" if place[0] > 0 else "right"
-            axis.annotate(text, (x, y), place, textcoords="offset points", ha=side, fontsize=8, alpha=0.8)
+        if column != "bits_decoder" and bits is not None and row not in floats[1:]:
+            text = "float" if row.is_float else f"{round(bits, 1):g} b"
+            axis.annotate(
+                text, (x, y), TEXT_OFFSET, textcoords="offset points", ha="right", fontsize=8, color=color
+            )
 
 
 def _curves(rows: Sequence[Row]) -> dict[str, list[Row]]:
