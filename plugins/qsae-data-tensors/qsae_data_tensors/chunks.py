@@ -80,7 +80,12 @@ class Chunks:
 def _list_files(path: pathlib.Path) -> tuple[list[pathlib.Path], list[str]]:
     """The files to read, in name order, and the names in the folder that are no tensor files."""
     if not path.exists():
-        raise DataError("there is no such file or folder", where=str(path), allowed=", ".join(OPENERS))
+        raise DataError(
+            "there is no such file or folder",
+            where=str(path),
+            allowed=", ".join(OPENERS),
+            next=f"give its place with --data-path; relative ones begin at {pathlib.Path.cwd()}",
+        )
     if path.is_file():
         return [path], []
     visible = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))

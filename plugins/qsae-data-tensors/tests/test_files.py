@@ -224,7 +224,9 @@ def test_pt_files_that_are_no_tensor(
 
 
 def test_paths_that_cannot_be_read(tmp_path: pathlib.Path) -> None:
-    assert "there is no such file or folder" in refusal(tmp_path / "none.pt")
+    message = refusal(tmp_path / "none.pt")
+    assert "there is no such file or folder" in message
+    assert f"next:    give its place with --data-path; relative ones begin at {pathlib.Path.cwd()}" in message
     assert "the folder holds no tensor files" in refusal(tmp_path)
     (tmp_path / "x.csv").write_text("1,2")
     message = refusal(tmp_path / "x.csv")
