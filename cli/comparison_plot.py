@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".svg")
 TEXT_OFFSET = (-5, -10)
 """From a point to the right end of its text: curves fall to the right, and below their left side is room."""
+SAME_PLACE = 0.03
+"""Relative difference of two FVUs whose texts would meet."""
 VIEWS = (
     ("bits_decoder", "bits per weight of the decoder", "at equal L0"),
     ("bytes", "bytes on disk, encoder included", "at equal bytes"),
@@ -103,15 +106,19 @@ def _view(axis: Any, rows: Sequence[Row], column: str) -> None:
 def _points(axis: Any, rows: Sequence[Row], column: str, color: str) -> None:
     """Markers with bars and, in the view of bytes, with how many bits a weight of the decoder has.
 
-    Floats of one size lie upon each other, and have one text.
+    Floats that lie upon each other have one text.
     """
-    floats = [row for row in rows if row.is_float]
+    named: list[float] = []
     for row in rows:
         x, y = _at(row, column), _at(row, "fvu")
         face = "white" if row.equal_l0 is False else color
         axis.errorbar(x, y, yerr=row.std["fvu"], fmt="o", color=color, markerfacecolor=face, capsize=2)
         bits = row.mean["bits_decoder"]
-        if column != "bits_decoder" and bits is not None and row not in floats[1:]:
+        if row.is_float:
+            if any(math.isclose(y, other, rel_tol=SAME_PLACE) for other in named):
+                continue
+            named.append(y)
+        if column != "bits_decoder" and bits is not None:
             text = "float" if row.is_float else f"{round(bits, 1):g} b"
             axis.annotate(
                 text, (x, y), TEXT_OFFSET, textcoords="offset points", ha="right", fontsize=8, color=color
