@@ -18,7 +18,7 @@ SUFFIXES = (".png", ".svg")
 TEXT_OFFSET = (-5, -10)
 """From a point to the right end of its text: curves fall to the right, and below their left side is room."""
 SAME_PLACE = 0.03
-"""Relative difference of two FVUs whose texts would meet."""
+"""Relative difference, in both directions, of two points whose texts would meet."""
 VIEWS = (
     ("bits_decoder", "bits per weight of the decoder", "at equal L0"),
     ("bytes", "bytes on disk, encoder included", "at equal bytes"),
@@ -104,25 +104,33 @@ def _view(axis: Any, rows: Sequence[Row], column: str) -> None:
 
 
 def _points(axis: Any, rows: Sequence[Row], column: str, color: str) -> None:
-    """Markers with bars and, in the view of bytes, with how many bits a weight of the decoder has.
-
-    Floats that lie upon each other have one text.
-    """
-    named: list[float] = []
+    """Markers with bars and, in the view of bytes, with how many bits a weight of the decoder has."""
     for row in rows:
-        x, y = _at(row, column), _at(row, "fvu")
         face = "white" if row.equal_l0 is False else color
-        axis.errorbar(x, y, yerr=row.std["fvu"], fmt="o", color=color, markerfacecolor=face, capsize=2)
-        bits = row.mean["bits_decoder"]
-        if row.is_float:
-            if any(math.isclose(y, other, rel_tol=SAME_PLACE) for other in named):
-                continue
-            named.append(y)
-        if column != "bits_decoder" and bits is not None:
-            text = "float" if row.is_float else f"{round(bits, 1):g} b"
-            axis.annotate(
-                text, (x, y), TEXT_OFFSET, textcoords="offset points", ha="right", fontsize=8, color=color
-            )
+        at = _at(row, column), _at(row, "fvu")
+        axis.errorbar(*at, yerr=row.std["fvu"], fmt="o", color=color, markerfacecolor=face, capsize=2)
+    if column == "bits_decoder":
+        return
+    for at, text in texts([row for row in rows if row.mean["bits_decoder"] is not None], column):
+        axis.annotate(text, at, TEXT_OFFSET, textcoords="offset points", ha="right", fontsize=8, color=color)
+
+
+def texts(rows: Sequence[Row], column: str) -> list[tuple[tuple[float, float], str]]:
+    """Which points have a text, and which; floats that lie upon each other have one."""
+    floats: list[tuple[float, float]] = []
+    named = []
+    for row in rows:
+        at = _at(row, column), _at(row, "fvu")
+        if not row.is_float:
+            named.append((at, f"{round(_at(row, 'bits_decoder'), 1):g} b"))
+        elif not any(_same_place(at, other) for other in floats):
+            floats.append(at)
+            named.append((at, "float"))
+    return named
+
+
+def _same_place(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return all(math.isclose(a, b, rel_tol=SAME_PLACE) for a, b in zip(one, other, strict=True))
 
 
 def _curves(rows: Sequence[Row]) -> dict[str, list[Row]]:
