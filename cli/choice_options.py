@@ -113,27 +113,32 @@ def field_layer(given: Mapping[tuple[str, ...], Any]) -> Layer:
     return Layer(tree, "command line", "flags")
 
 
-def set_layer(texts: Sequence[str], scope: Scope, taken: Collection[tuple[str, ...]] = ()) -> Layer:
-    """The layer of ``--set a.b=c``.
+def set_layer(
+    texts: Sequence[str], scope: Scope, taken: Collection[tuple[str, ...]] = (), flag_name: str = "--set"
+) -> Layer:
+    """The layer of ``--set a.b=c``, or of another flag that takes such texts.
 
     Raises:
         ConfigError: for a text without ``=``, a place that the command has not, or one that is set twice
             (``taken`` are those that flags have set).
     """
+    example = "sparsity.k=32" if "sparsity" in scope.places else "data.use=lm"
     tree: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         path = tuple(part.strip().replace("-", "_") for part in key.split("."))
         if not equals or not all(path):
             raise ConfigError(
-                f"PLACE.OPTION=VALUE is needed (got {text!r})", where="--set", next="--set sparsity.k=32"
+                f"PLACE.OPTION=VALUE is needed (got {text!r})",
+                where=flag_name,
+                next=f"{flag_name} {example}",
             )
-        check_section(path[0], f"--set {key}", scope.places)
+        check_section(path[0], f"{flag_name} {key}", scope.places)
         if path in taken:
-            raise ConfigError(f"{key} is given by {flag(*path)} as well", where=f"--set {key}")
-        if not _put(tree, path, parse_yaml(value, f"--set {key}")):
-            raise ConfigError("is set twice", where=f"--set {key}")
-    return Layer(tree, "--set", "set")
+            raise ConfigError(f"{key} is given by {flag(*path)} as well", where=f"{flag_name} {key}")
+        if not _put(tree, path, parse_yaml(value, f"{flag_name} {key}")):
+            raise ConfigError("is set twice", where=f"{flag_name} {key}")
+    return Layer(tree, flag_name, "set")
 
 
 def _put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> bool:

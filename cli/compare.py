@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qsae_cli.choice_options import Scope, set_layer
+from qsae_cli.evaluate import SCOPE as MEASURED_BY
 from qsae_cli.output import json_option, print_json, print_table
 from qsae_core.errors import ConfigError
 from qsae_core.plugins import load_plugins
 
 if TYPE_CHECKING:
+    from qsae_core.config_layers import Layer
     from qsae_core.measured import Measured
     from qsae_core.plugins import Plugins
     from qsae_core.registry import Registry
@@ -50,6 +52,13 @@ PATH = click.Path(path_type=pathlib.Path)
 )
 @click.option("--by-seed", is_flag=True, help="A row for each seed, instead of mean and spread.")
 @click.option("--evaluate", "again", is_flag=True, help="Measure again, each on its run's held-out data.")
+@click.option(
+    "--on",
+    "other",
+    metavar="PLACE.OPTION=VALUE",
+    multiple=True,
+    help="With --evaluate: measure on other data, or by other metrics and evaluations; as --set. Repeatable.",
+)
 @click.option("--tokens", type=click.IntRange(min=1), help="With --evaluate: held-out tokens to use.")
 @click.option("--device", default="auto", show_default=True, help="With --evaluate: auto, cpu, cuda, cuda:N.")
 @click.option("--csv", "csv_file", metavar="FILE", type=PATH, help="Also write every column to a CSV file.")
@@ -64,6 +73,7 @@ def compare(
     baselines: tuple[pathlib.Path, ...],
     by_seed: bool,
     again: bool,
+    other: tuple[str, ...],
     tokens: int | None,
     device: str,
     csv_file: pathlib.Path | None,
@@ -74,12 +84,17 @@ def compare(
 
     Runs that differ in their seed alone are one row. Values are those of each run's metrics.json, unless
     --evaluate measures again. --sweep FILE first trains every combination that the file asks for.
+
+    Coders that were trained on saved vectors have a cross-entropy where a language model is named:
+    --evaluate --on data.use=lm --on data.model=DIR --on data.layer=9.
     """
     from qsae_cli import comparison_plot
 
     if plot is not None:
         comparison_plot.check(plot)  # before anything is trained
-    _check_options(paths, sweep, again, {"dry-run": dry_run, "out": out, "set": changes}, tokens)
+    of_sweep = {"dry-run": dry_run, "out": out, "set": changes}
+    _check_options(paths, sweep, again, of_sweep, {"on": other, "tokens": tokens})
+    on = set_layer(other, MEASURED_BY, flag_name="--on") if other else None
     plugins = load_plugins()
     if sweep is not None:
         from qsae_core.sweep import read_sweep
@@ -93,7 +108,9 @@ def compare(
     registry = plugins.registry
     measured, rivals = _read(paths, baselines, registry)
     if again:
-        measured, rivals = (_measure_again(group, registry, tokens, device) for group in (measured, rivals))
+        measured, rivals = (
+            _measure_again(group, registry, on, tokens, device) for group in (measured, rivals)
+        )
     _report(measured, rivals, by_seed, csv_file, plot, as_json)
 
 
@@ -136,15 +153,18 @@ def _check_options(
     sweep: pathlib.Path | None,
     again: bool,
     of_sweep: dict[str, Any],
-    tokens: int | None,
+    of_evaluation: dict[str, Any],
 ) -> None:
     if not paths and sweep is None:
         raise ConfigError("there is nothing to compare", allowed="RUN..., --sweep FILE", next="qsae runs")
     given = [name for name, value in of_sweep.items() if value]
     if given and sweep is None:
         raise ConfigError(f"--{given[0]} is about a sweep, and there is none", where=f"--{given[0]}")
-    if tokens and not again:
-        raise ConfigError("nothing is measured without --evaluate", where="--tokens", next="add --evaluate")
+    given = [name for name, value in of_evaluation.items() if value]
+    if given and not again:
+        raise ConfigError(
+            "nothing is measured without --evaluate", where=f"--{given[0]}", next="add --evaluate"
+        )
 
 
 def _print_plan(plan: list[Planned], as_json: bool) -> None:
@@ -184,12 +204,12 @@ def _make(planned: Planned, paths: Mapping[str, pathlib.Path], plugins: Plugins)
 
 
 def _measure_again(
-    measured: list[Measured], registry: Registry, tokens: int | None, device: str
+    measured: list[Measured], registry: Registry, on: Layer | None, tokens: int | None, device: str
 ) -> list[Measured]:
     from qsae_core.measured import measure_again
 
     done = []
     for m in measured:
         click.echo(f"evaluating {m.folder}", err=True)
-        done.append(measure_again(m, registry, n_tokens=tokens, device=device))
+        done.append(measure_again(m, registry, on, n_tokens=tokens, device=device))
     return done

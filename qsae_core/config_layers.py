@@ -31,7 +31,7 @@ class Layer:
 
     Attributes:
         tree: section -> block, as in YAML.
-        name: what errors call it: the file's path, or what the values come from.
+        name: what errors call it: the file's path, or what the values come from; of style `set` the flag.
         style: how a place in it is written: ``my.yaml: sparsity.k``, ``--sparsity.k``, ``--set sparsity.k``.
         fallback: its options for a component do not outlive that component's choice: where a later layer
             chooses another one, they are left out. (A user's own options stay where the other has them too.)
@@ -47,7 +47,7 @@ class Layer:
         if self.style == "file":
             return f"{self.name}: {'.'.join(path)}" if path else self.name
         if self.style == "set":
-            return f"--set {'.'.join(path)}"
+            return f"{self.name} {'.'.join(path)}"
         return flag(*path)
 
 

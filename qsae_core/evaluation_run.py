@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,12 @@ from torch import Tensor
 from qsae_core import artifact, coder_json
 from qsae_core.coder import SparseCoder
 from qsae_core.compose import compose_data, compose_evaluations, compose_metrics
+from qsae_core.config_layers import Layer, checked_layer
 from qsae_core.data import DataSource
 from qsae_core.errors import DataError
 from qsae_core.evaluation import evaluate
 from qsae_core.kinds import LIST_DEFAULTS
-from qsae_core.run_config import RunConfig
+from qsae_core.run_config import RunConfig, resolve
 from qsae_core.run_setup import FLOAT_TWIN, resolve_device, shape_of
 from qsae_core.serving import equal_layers, squared_sines
 
@@ -162,14 +164,19 @@ def finished_entry(
     return {"artifact": measured, "evaluations": evaluate_coder(loaded, data, config, registry, atom_errors)}
 
 
-def recorded_config(folder: pathlib.Path, registry: Registry) -> RunConfig:
-    """The configuration that an artifact was trained with, and every default metric that is installed."""
+def recorded_config(folder: pathlib.Path, registry: Registry, changes: Layer | None = None) -> RunConfig:
+    """The configuration that an artifact was trained with, and every default metric that is installed.
+
+    Args:
+        changes: a layer over it; another component that it chooses has none of the recorded one's options.
+    """
     tree = dict(coder_json.usable_description(folder, registry)["config"])
     chosen = [entry["use"] for entry in tree["metrics"]]
     installed = registry.names("metric")
     more = [name for name in LIST_DEFAULTS["metrics"] if name in installed and name not in chosen]
     tree["metrics"] = [*tree["metrics"], *({"use": name} for name in more)]
-    return RunConfig.from_dict(tree, registry, str(folder / coder_json.DESCRIPTION))
+    recorded = checked_layer(tree, str(folder / coder_json.DESCRIPTION))
+    return resolve([dataclasses.replace(recorded, fallback=True), *([changes] if changes else [])], registry)
 
 
 @torch.no_grad()

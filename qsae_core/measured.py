@@ -17,6 +17,7 @@ from qsae_core.kinds import CODER_SLOTS, QUANTIZER_SLOTS, SLOTS
 from qsae_core.results import Run, values_of
 
 if TYPE_CHECKING:
+    from qsae_core.config_layers import Layer
     from qsae_core.registry import Registry
 
 DECODER, ENCODER = "W_dec", "W_enc"
@@ -135,19 +136,21 @@ def _measured(
 def measure_again(
     measured: Measured,
     registry: Registry,
+    on: Layer | None = None,
     *,
     n_tokens: int | None = None,
     batch_size: int | None = None,
     device: str = "auto",
 ) -> Measured:
-    """The same coder, evaluated on its run's held-out data.
+    """The same coder, evaluated again.
 
     Where its float masters are gone, the weight error of its atoms is that of its record.
 
     Args:
+        on: the data, metrics and evaluations that it changes; None: those of its run.
         n_tokens: held-out tokens; None: as many as in training.
     """
-    config = recorded_config(measured.folder, registry)
+    config = recorded_config(measured.folder, registry, on)
     found = evaluate_artifact(
         measured.folder, config, registry, n_tokens=n_tokens, batch_size=batch_size, device=device
     )

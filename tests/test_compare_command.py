@@ -17,10 +17,7 @@ from qsae_core.comparison import COLUMNS
 from qsae_core.files import read_json, write_json
 
 SWEEP = """
-base:
-  sae: {use: topk}
-  sparsity: {use: topk, k: 4}
-  data: {use: synthetic, preset: tiny}
+base: {sae: {use: topk}, sparsity: {use: topk, k: 4}, data: {use: synthetic, preset: tiny}}
 config:
   train: {steps: 6, batch_size: 128, eval_tokens: 1024, eval_every: 0, statistics_tokens: 512}
   run: {compare_float: false, threads: 1, device: cpu}
@@ -167,6 +164,16 @@ def test_measuring_again_gives_the_same_or_uses_fewer_tokens(place):
     assert fewer[0]["mean"]["fvu"] != again[0]["mean"]["fvu"]
 
 
+def test_coders_are_measured_on_other_data_by_other_evaluations(place):
+    (run,) = runs(place, "twin")
+    (here, _), (there, _) = table(run), table(run, "--evaluate", "--on", "data.world_seed=5")
+    asked = qsae("evaluate", run, "--data.world-seed", "5", "--json").stdout
+    assert there["mean"]["fvu"] == json.loads(asked)["evaluations"]["reconstruction"]["fvu"]
+    assert there["mean"]["fvu"] != here["mean"]["fvu"]
+    (lacking, _) = table(run, "--evaluate", "--on", "metrics=[sparsity]")
+    assert (lacking["mean"]["l0"], lacking["mean"]["fvu"]) == (here["mean"]["l0"], None)
+
+
 def test_a_float_twin_stands_in_for_masters_that_were_not_kept(place, tmp_path):
     """Where the record says nothing of weight errors either; the table then says so."""
     (run,) = runs(place, "twin")
@@ -217,8 +224,8 @@ def test_the_dry_run_trains_nothing(place, tmp_path):
     result = qsae("compare", "--sweep", place / "sweep.yaml", "--out", tmp_path / "new", "--dry-run")
     assert "8 of 8 runs would be made" in result.stdout
     assert not (tmp_path / "new").exists()
-    result = qsae("compare", "--sweep", place / "sweep.yaml", "--out", place / "out", "--dry-run", "--json")
-    assert {entry["state"] for entry in json.loads(result.stdout)} == {"finished"}
+    again = "compare", "--sweep", place / "sweep.yaml", "--out", place / "out", "--dry-run", "--json"
+    assert {entry["state"] for entry in json.loads(qsae(*again).stdout)} == {"finished"}
 
 
 @pytest.mark.parametrize(
@@ -228,6 +235,9 @@ def test_the_dry_run_trains_nothing(place, tmp_path):
         (["nowhere"], "there is no such file or folder"),
         (["nowhere", "--dry-run"], "is about a sweep"),
         (["nowhere", "--tokens", "5"], "nothing is measured without --evaluate"),
+        (["nowhere", "--on", "data.use=lm"], "nothing is measured without --evaluate"),
+        (["nowhere", "--evaluate", "--on", "data"], "--on data.use=lm"),
+        (["nowhere", "--evaluate", "--on", "sae.use=topk"], "--on sae.use: unknown section 'sae'"),
         (["nowhere", "--plot", "x.pdf"], "allowed: .png, .svg"),
     ],
 )
