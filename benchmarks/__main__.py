@@ -26,6 +26,7 @@ from benchmarks import (
     page_quality,
     quality,
     recovery,
+    recovery_layers,
     results,
     scaling,
     startup,
@@ -41,6 +42,7 @@ BENCHMARKS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     inference.NAME: inference.run,
     quality.NAME: quality.run,
     recovery.NAME: recovery.run,
+    recovery_layers.NAME: recovery_layers.run,
     quality.NAME_STATES: quality.run_states,
 }
 ENVIRONMENTS = "QSAE_BENCH_PEERS"

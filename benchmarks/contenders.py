@@ -90,8 +90,8 @@ def recovery_contenders(n_latents: int, l0: float) -> Iterator[Contender]:
         l0: what a jumprelu SAE aims at, where it can.
     """
     rate = topk_rate(n_latents)
-    for variant in single_layer():
-        yield _variant(variant, l0, rate)
+    for name in single_layer():
+        yield variant(name, l0, n_latents)
     for kind in ("topk", "batchtopk", "matryoshka"):
         yield _sweep("SAELens", kind, SAE_LENS_RATE, kind=kind)
     for kind, penalties in {"standard": (0.5, 1, 2), "gated": (1, 2, 4), "jumprelu": (0.5, 1, 2)}.items():
@@ -124,8 +124,9 @@ def installed() -> dict[str, bool]:
     return {name: registry.load_target(spec).reads_layers for name, spec in specs.items()}
 
 
-def _variant(name: str, l0: float, rate: float) -> Contender:
+def variant(name: str, l0: float, n_latents: int) -> Contender:
     """An installed SAE; one that no line here knows has its defaults and k."""
+    rate = topk_rate(n_latents)
     own = ["--sae", name, "--no-compare-float"]
     penalties = {
         "vanilla": ("--l1", (0.5, 1.0, 2.0)),

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
-from benchmarks import page_about, quality, recovery
+from benchmarks import page_about, quality, recovery, recovery_layers
 from benchmarks.compare import best, working
-from benchmarks.page_quality_text import ABOUT_RECOVERY, DATA, INTRODUCTION, SETTINGS
+from benchmarks.page_quality_text import ABOUT_LAYERS, ABOUT_RECOVERY, DATA, INTRODUCTION, SETTINGS
 from benchmarks.results import read
 from benchmarks.settings import Settings
 from benchmarks.tables import percent, table
 
 Result = dict[str, Any]
 Record = dict[str, Any]
-NAMES = (quality.NAME_STATES, quality.NAME, recovery.NAME)
+NAMES = (quality.NAME_STATES, quality.NAME, recovery.NAME, recovery_layers.NAME)
 
 
 def render(settings: Settings, page: pathlib.Path) -> pathlib.Path | None:
@@ -30,6 +30,8 @@ def render(settings: Settings, page: pathlib.Path) -> pathlib.Path | None:
         parts.append(SETTINGS)
     if recovery.NAME in results:
         parts.append(recovery_section(results[recovery.NAME]))
+    if recovery_layers.NAME in results:
+        parts.append(layers_section(results[recovery_layers.NAME]))
     missing = [name for name in NAMES if name not in results]
     parts += [f"Not measured: {', '.join(missing)}.\n"] if missing else []
     parts.append(page_about.section(results, DATA))
@@ -129,9 +131,34 @@ def recovery_section(result: Result) -> str:
     parts = ["## Recovery of a known dictionary\n", data, table(columns, rows, texts=2), "", ABOUT_RECOVERY]
     if result["several_layers"]:
         parts.append(
-            f"Without a row, since they read several layers: {', '.join(result['several_layers'])}.\n"
+            f"{', '.join(result['several_layers'])} read several layers, so they have other data, and\n"
+            "a table of their own: benchmark `recovery-layers`.\n"
         )
     return "\n".join([*parts, failures(result["contenders"])])
+
+
+def layers_section(result: Result) -> str:
+    """Each SAE's attempt of largest MCC, beside that of as many random directions."""
+    records = [record for record in result["contenders"] if best(record)]
+    rows = []
+    for record in sorted(records, key=lambda r: -_best(r, "mcc")["mcc"]):
+        found = _best(record, "mcc")
+        scores = [f"{found[name]:.3f}" for name in ("mcc", "chance", "mmcs", "fvu")]
+        rest = [f"{found['l0']:.1f}", percent(found["dead"], 1), str(found["label"])]
+        rows.append([record["kind"], str(record["n_latents"]), *scores, *rest])
+    columns = ["SAE", "latents", "MCC", "random MCC", "MMCS", "FVU", "L0", "dead", "at"]
+    tokens = result["steps"] * result["batch_size"]
+    data = (
+        f"The features of the table above in {result['layers']} layers of width {result['d']}: in each, "
+        f"their directions are turned\nby another rotation. k={result['k']}, B={result['batch_size']}, "
+        f"{result['steps']} steps ({tokens:,} tokens), measured on {result['held_out']:,} others.\n"
+    )
+    parts = [
+        f"## Recovery of a dictionary in {result['layers']} layers\n",
+        data,
+        table(columns, rows, texts=1),
+    ]
+    return "\n".join([*parts, "", ABOUT_LAYERS, failures(result["contenders"])])
 
 
 def failures(records: list[Record]) -> str:

@@ -86,6 +86,13 @@ is recovered depends on L0, so compare SAEs of about the same. The atoms of a te
 to choose from: the best ternary copy of a random direction has a cosine of 0.90.
 """
 
+ABOUT_LAYERS = """\
+An atom of a crosscoder has a direction in every layer, and is compared with a feature's directions in all of
+them at once. An atom of the routed SAEs has one direction for all layers, so that it can be a feature in one
+of them: they have as many latents as there are features in all layers together, and are compared with those.
+The routed SAEs' FVU is of the vectors that the router takes. None of the libraries above trains such an SAE.
+"""
+
 DATA = """\
 The hidden states come from qsae's own data source `lm`, in its shuffled order, and are split into blocks of
 which one in twenty is held out; vectors of one document can be on both sides. The synthetic vectors are those

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import pathlib
 import shutil
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +20,23 @@ from benchmarks.vectors import Vectors
 from qsae_core import artifact
 from qsae_core.coder import SparseCoder
 from qsae_core.codes import SparseCodes
+
+if TYPE_CHECKING:
+    from benchmarks.compare import Sizes
+
+
+class Outcome(NamedTuple):
+    """One call of ``qsae train``.
+
+    Attributes:
+        shown: ``{command, seconds}``, or ``{command, error}``.
+        folder: of the run; None if it failed.
+        values: what it measured itself.
+    """
+
+    shown: dict[str, Any]
+    folder: pathlib.Path | None = None
+    values: Mapping[str, float] = MappingProxyType({})
 
 
 def train(spec: Spec, vectors: Vectors, name: str, settings: Settings) -> list[dict[str, Any]]:
@@ -41,44 +60,58 @@ def serve(folder: pathlib.Path) -> Trained:
 
 @torch.no_grad()
 def atoms(coder: SparseCoder) -> Tensor:
-    """``[F, D]`` in the data's space: what each latent adds to a reconstruction when it is 1."""
+    """``[F, D]`` or ``[F, L, D]`` in the data's space: what a latent of 1 adds to a reconstruction."""
     latents = torch.arange(coder.n_latents)[:, None]
     single = SparseCodes.from_top_k(latents, torch.ones(len(latents), 1), coder.n_latents)
     nothing = SparseCodes.from_top_k(latents[:1], torch.zeros(1, 1), coder.n_latents)
     return coder.decode(single) - coder.decode(nothing)
 
 
-def _run(number: int, spec: Spec, vectors: Vectors, name: str, settings: Settings) -> dict[str, Any]:
-    attempt = spec.attempts[number]
+def run(arguments: list[str], n_held_out: int, name: str, title: str, settings: Settings) -> Outcome:
+    """``qsae train`` in a folder of its own, which the next call removes.
+
+    Args:
+        arguments: of ``qsae train``, as a reader would give them.
+        n_held_out: vectors that it is measured on.
+        name: of the benchmark.
+    """
     folder = settings.folder / name / "run"
     shutil.rmtree(folder, ignore_errors=True)
-    arguments = _arguments(attempt, spec, vectors)
-    n_held_out = np.load(vectors.held_out, mmap_mode="r").shape[0]
     fixed = ["--eval-tokens", str(n_held_out), "--eval", "reconstruction", "--eval-every", "0"]
-    fixed += ["--threads", str(spec.threads), "--out", str(folder)]
-    title = f"{name} qsae {' '.join(attempt['arguments'])} {attempt['label']}"
-    failure = processes.run([settings.qsae, "train", *arguments, *fixed], settings, title)
-    shown = {"command": " ".join(["qsae", "train", *arguments])}
+    fixed += ["--threads", str(settings.threads), "--out", str(folder)]
+    failure = processes.run([settings.qsae, "train", *arguments, *fixed], settings, f"{name} qsae {title}")
+    command = " ".join(["qsae", "train", *arguments])
     if failure is not None:
-        return {**shown, "error": failure}
+        return Outcome({"command": command, "error": failure})
     metrics = next(folder.rglob("metrics.json"))
     summary = json.loads(metrics.read_text())
-    write_arrays(spec, number, serve(metrics.parent))
-    own_fvu = summary["coders"]["coder"]["evaluations"]["reconstruction"]["fvu"]
-    return {**shown, "seconds": summary["training_seconds"], "own_fvu": own_fvu}
+    values = summary["coders"]["coder"]["evaluations"]["reconstruction"]
+    return Outcome({"command": command, "seconds": summary["training_seconds"]}, metrics.parent, values)
 
 
-def _arguments(attempt: dict[str, Any], spec: Spec, vectors: Vectors) -> list[str]:
+def _run(number: int, spec: Spec, vectors: Vectors, name: str, settings: Settings) -> dict[str, Any]:
+    attempt = spec.attempts[number]
+    arguments = arguments_of(attempt, spec, vectors.arguments, spec.seed)
+    n_held_out = np.load(vectors.held_out, mmap_mode="r").shape[0]
+    title = f"{' '.join(attempt['arguments'])} {attempt['label']}"
+    outcome = run(arguments, n_held_out, name, title, settings)
+    if outcome.folder is None:
+        return outcome.shown
+    write_arrays(spec, number, serve(outcome.folder))
+    return {**outcome.shown, "own_fvu": outcome.values["fvu"]}
+
+
+def arguments_of(attempt: dict[str, Any], sizes: Spec | Sizes, data: list[str], seed: int) -> list[str]:
     """Of ``qsae train``; the attempt's own ones win."""
     common = {
-        "--n-latents": spec.n_latents,
-        "--k": spec.k,
-        "--steps": spec.steps,
-        "--batch-size": spec.batch_size,
+        "--n-latents": sizes.n_latents,
+        "--k": sizes.k,
+        "--steps": sizes.steps,
+        "--batch-size": sizes.batch_size,
         "--lr": attempt["lr"],
-        "--seed": spec.seed,
+        "--seed": seed,
     }
     own = attempt["arguments"]
     left_out = {*own, *(["--k"] if attempt.get("penalty") else [])}
     flags = [str(item) for name, value in common.items() if name not in left_out for item in (name, value)]
-    return [*own, *vectors.arguments, *flags]
+    return [*own, *data, *flags]

@@ -71,6 +71,14 @@ def draw(
     return written
 
 
+def describe(data: Mapping[str, Any], seed: int) -> tuple[dict[str, Any], np.ndarray]:
+    """What a source with a known dictionary says of itself, and this dictionary."""
+    source, _ = _open(data, seed, {})
+    described, dictionary = source.describe(), source.dictionary().numpy()  # type: ignore[attr-defined]
+    source.close()
+    return described, dictionary
+
+
 def harvest(path: pathlib.Path, *, rows: int, model: str, layer: int | None, seed: int) -> pathlib.Path:
     """Write hidden states of a language model, float32 ``[N, D]``; nothing if the file is there."""
     if not path.exists():

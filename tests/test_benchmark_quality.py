@@ -310,7 +310,7 @@ def test_recovery_is_sorted_by_mcc_and_shows_the_run_of_largest_mcc():
         "| sparsify | topk | 0.700 | 0.800 | 0.200 | 4.0 | 25.0% | x1 | 4.0 to 9.0 |",
         "| qsae | topk | 0.500 | 0.600 | 0.100 | 4.0 | 25.0% | x1 | - |",
     ]
-    assert "read several layers: crosscoder." in text
+    assert "crosscoder read several layers" in text
 
 
 def test_every_installed_sae_takes_part_in_recovery_or_reads_several_layers():
@@ -342,6 +342,6 @@ def test_a_page_is_written_for_what_was_measured_alone(tmp_path):
     text = page.with_name("quality.md").read_text()
     assert "qsae's FVU is at or below the best of the peers" in text
     assert "sae-lens 6.1 (torch 2.13, Python 3.11)" in text
-    assert "Not measured: quality-states, recovery." in text
+    assert "Not measured: quality-states, recovery, recovery-layers." in text
     assert "not idle" not in text  # no number of this page is a time
     assert not page.exists()
