@@ -122,19 +122,31 @@ def _restored(
 ) -> SparseCoder:
     """The coder that a description composes, with the tensors of the file beside it."""
     export = _read_export(folder, description, level)
-    shape, place = CoderShape(**description["shape"]), str(folder / DESCRIPTION)
-    coder = compose_coder(components(description), registry, shape, place=place, level=export.level)
+    coder = _composed(folder / DESCRIPTION, description, export.level, registry)
     try:
         coder.restore(export)
-    except (ConfigError, KeyError, ValueError) as error:
+    except (ConfigError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ArtifactError(
-            f"does not fit the coder that it describes ({error})",
+            f"does not fit the coder that it describes ({reason})",
             where=str(folder),
             allowed=f"{TENSORS} with the tensors that {DESCRIPTION} lists; {MASTERS} is another file",
             next=COPY,
         ) from error
     coder.masters_file = folder / MASTERS
     return coder
+
+
+def _composed(
+    file: pathlib.Path, description: dict[str, Any], level: int | None, registry: Registry
+) -> SparseCoder:
+    """The coder as described, with initial weights; what does not go together is a fault of the file."""
+    shape, place = CoderShape(**description["shape"]), str(file)
+    try:
+        return compose_coder(components(description), registry, shape, place=place, level=level)
+    except ConfigError as error:
+        where = error.where if error.where and error.where.startswith(place) else place
+        raise ArtifactError(error.what, where=where, allowed=error.allowed, next=COPY) from error
 
 
 def _part(level: int) -> str:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import pathlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic_core import ErrorDetails
 
 from qsae_core.errors import ArtifactError, PluginError
 from qsae_core.files import COPY, read_json
@@ -18,8 +22,78 @@ FORMAT_VERSION = 2
 DESCRIPTION = "coder.json"
 
 
+class _Entry(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Block(_Entry):
+    use: str
+
+
+class _Train(_Entry):
+    batch_size: PositiveInt
+    eval_tokens: PositiveInt
+
+
+class _Run(_Entry):
+    seed: int
+    device: str
+
+
+class _Config(_Entry):
+    """What evaluation reads of the run; the options of components are for their own schemas."""
+
+    data: _Block
+    metrics: list[_Block]
+    evaluate: list[_Block]
+    train: _Train
+    run: _Run
+
+
+class _Distribution(_Entry):
+    name: str
+    version: str
+
+
+class _Shape(_Entry):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    d_in: PositiveInt
+    d_out: PositiveInt
+    layers_in: PositiveInt = 1
+    layers_out: PositiveInt = 1
+
+
+class _Matrix(_Entry):
+    shape: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
+    layout: dict[str, Any]
+    parts: list[str]
+    level_rows: list[NonNegativeInt] = []
+
+
+class _Levels(_Entry):
+    count: PositiveInt
+    cuts: dict[str, Annotated[tuple[NonNegativeInt, list[NonNegativeInt]], Field(strict=False)]]
+
+
+class _Description(_Entry):
+    """``coder.json`` as ``artifact.save`` writes it, below its format and version."""
+
+    config: _Config
+    distributions: dict[str, _Distribution]
+    shape: _Shape
+    layout: dict[str, _Matrix]
+    levels: _Levels
+    source: dict[str, Any]
+
+
 def read_description(folder: pathlib.Path) -> dict[str, Any]:
-    """``coder.json`` of an artifact, checked for its format."""
+    """``coder.json`` of an artifact, checked for its format and for having every entry that is read.
+
+    Raises:
+        ArtifactError: if it is damaged, or of another format or version; whether it was altered is seen where
+            the tensors, whose checksum includes it, are read.
+    """
     description = read_json(folder / DESCRIPTION)
     where = str(folder / DESCRIPTION)
     if not isinstance(description, dict) or description.get("format") != FORMAT:
@@ -30,14 +104,56 @@ def read_description(folder: pathlib.Path) -> dict[str, Any]:
     if version != FORMAT_VERSION:
         older = isinstance(version, int) and version < FORMAT_VERSION
         raise ArtifactError(
-            f"has format version {version}; this qsae reads {FORMAT_VERSION}",
+            f"has format version {version!r}; this qsae reads {FORMAT_VERSION}",
             where=where,
             allowed=f"format version {FORMAT_VERSION}",
             next="train it again, or load it with the qsae that wrote it (coder.json: config.versions)"
             if older
             else "pip install --upgrade qsae",
         )
+    fault = next(_faults(description), None)
+    if fault is not None:
+        raise ArtifactError(
+            f"is damaged: {fault}", where=where, allowed=f"{DESCRIPTION} as qsae wrote it", next=COPY
+        )
     return description
+
+
+def _faults(description: dict[str, Any]) -> Iterator[str]:
+    """What is missing or of another type; then, which entries do not go with each other."""
+    try:
+        _Description.model_validate(description)
+    except ValidationError as error:
+        yield from map(_complaint, error.errors(include_url=False))
+        return
+    blocks = components(description)
+    if sum(slot in blocks for slot in CODER_SLOTS) != 1:
+        yield f"config has not exactly one of {' and '.join(CODER_SLOTS)}"
+    for slot in sorted(blocks.keys() ^ description["distributions"].keys()):
+        yield f"{slot} is not in both config and distributions"
+    for slot, block in blocks.items():
+        if not isinstance(block, dict) or not isinstance(block.get("use"), str):
+            yield f"config.{slot} names no component under 'use'"
+    count, cuts = description["levels"]["count"], description["levels"]["cuts"]
+    numbers = {f"levels.cuts.{name}": ends for name, (_, ends) in cuts.items()}
+    rows = {
+        f"layout.{name}.level_rows": entry.get("level_rows") for name, entry in description["layout"].items()
+    }
+    for key, values in (numbers | rows).items():
+        if values is not None and len(values) != count:
+            yield f"{key} has {len(values)} entries for {count} levels"
+
+
+def _complaint(error: ErrorDetails) -> str:
+    key = ".".join(map(str, error["loc"]))
+    if error["type"] == "missing":
+        return f"it has no {key}"
+    if error["type"] == "extra_forbidden":
+        return f"{key} is not known"
+    is_mapping = error["type"] in ("model_type", "dict_type")
+    return (
+        f"{key}: {'Input should be a mapping' if is_mapping else error['msg']} (got {error['input']!r:.80})"
+    )
 
 
 def usable_description(folder: pathlib.Path, registry: Registry) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,6 +56,36 @@ def atomic_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
+def swapped_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Give an empty folder that becomes ``path`` when the block ends well; until then what is there stays.
+
+    When the block fails or is interrupted, nothing has changed: no file, and no folder on the way to it.
+
+    Raises:
+        QsaeError: when the folder cannot be made or renamed; what the block raises stays as it is.
+    """
+    missing = [parent for parent in path.parents if not parent.exists()]
+    with _disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        holder = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    new, old = holder / "new", holder / "old"
+    try:
+        new.mkdir()
+        yield new
+        with _disk_errors(path):
+            if path.exists():
+                path.rename(old)
+            new.rename(path)
+    finally:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        shutil.rmtree(holder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # a folder that is not empty stays
+            for parent in missing:
+                parent.rmdir()
+
+
+@contextlib.contextmanager
 def _disk_errors(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
@@ -78,13 +109,20 @@ def read_json(path: pathlib.Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        ArtifactError: if it is not there or is no JSON.
+        ArtifactError: if it is not there, cannot be read or is no JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ArtifactError("there is no such file", where=str(path)) from error
-    except (ValueError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot be read: {error.strerror}",
+            where=str(path),
+            allowed="a JSON file that you may read",
+            next=COPY,
+        ) from error
+    except (ValueError, UnicodeDecodeError, RecursionError) as error:
         raise ArtifactError(
             f"is not valid JSON ({error})",
             where=str(path),

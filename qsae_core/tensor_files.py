@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -74,12 +74,13 @@ def load_part(
     tensors = {}
     with _opened(path) as reader:
         for name in reader.keys():  # noqa: SIM118 (no mapping)
-            dim, n = ends.get(name, (0, -1))
-            if n < 0 or (n > 0 and not reader.get_slice(name).get_shape()):
+            found = reader.get_slice(name)
+            dim, n = _cut(ends, name, found.get_shape(), path)
+            if n < 0:
                 tensors[name] = reader.get_tensor(name).clone()
             elif n > 0:
                 where = (slice(None),) * dim + (slice(0, n),)
-                tensors[name] = reader.get_slice(name)[where].clone().contiguous()
+                tensors[name] = found[where].clone().contiguous()
         _check(tensors, text, f"sha256 {part}", reader, path)
     return tensors
 
@@ -111,12 +112,29 @@ def part_bytes(path: pathlib.Path, ends: Mapping[str, tuple[int, int]]) -> int:
     total = 0
     for name, entry in _header(path).items():
         start, end = entry["data_offsets"]
-        dim, n = ends.get(name, (0, -1))
-        if n < 0 or (n > 0 and not entry["shape"]):
+        dim, n = _cut(ends, name, entry["shape"], path)
+        if n < 0:
             total += end - start
         elif n > 0:
             total += (end - start) // entry["shape"][dim] * n
     return total
+
+
+def _cut(
+    ends: Mapping[str, tuple[int, int]], name: str, shape: Sequence[int], path: pathlib.Path
+) -> tuple[int, int]:
+    """Dimension, and how many entries of it are read: 0: none, -1: the whole tensor."""
+    dim, n = ends.get(name, (0, -1))
+    if n <= 0 or not shape:
+        return dim, 0 if n == 0 else -1
+    if dim >= len(shape) or n > shape[dim]:
+        raise ArtifactError(
+            f"holds no {n} entries of {name} {list(shape)} in dimension {dim}, which a level is to read",
+            where=str(path),
+            allowed=WHOLE,
+            next=COPY,
+        )
+    return dim, n
 
 
 def _header(path: pathlib.Path) -> dict[str, Any]:
