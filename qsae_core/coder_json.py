@@ -119,6 +119,12 @@ def read_description(folder: pathlib.Path) -> dict[str, Any]:
     return description
 
 
+def description_text(folder: pathlib.Path) -> str:
+    """``coder.json`` as the checksums of the files beside it take it in; raises as ``read_description``."""
+    read_description(folder)
+    return (folder / DESCRIPTION).read_text(encoding="utf-8")
+
+
 def _faults(description: dict[str, Any]) -> Iterator[str]:
     """What is missing or of another type; then, which entries do not go with each other."""
     try:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from qsae_core.coder_json import description_text
 from qsae_core.codes import SparseCodes
 from qsae_core.errors import ArtifactError, ConfigError
 from qsae_core.quantized_values import QuantizedValues
-from qsae_core.tensor_files import read_tensor
+from qsae_core.tensor_files import tensor_reader
 
 if TYPE_CHECKING:
     from qsae_core.coder import SparseCoder
@@ -26,7 +27,7 @@ def float_dictionary(coder: SparseCoder) -> Tensor:
     """float32 ``[F, d_out]``: the atoms in the data's space, as they were before quantization.
 
     Raises:
-        ArtifactError: if they were not kept.
+        ArtifactError: if they were not kept, or their file is truncated, altered or another coder's.
     """
     rows = _float_rows(coder)
     if rows is None:
@@ -40,15 +41,19 @@ def float_dictionary(coder: SparseCoder) -> Tensor:
 
 
 def _float_rows(coder: SparseCoder) -> Tensor | None:
-    """``[F, D]``: the decoder before quantization, in the normalised space; None where it was not kept."""
+    """``[F, D]``: the decoder before quantization, in the normalised space; None where it was not kept.
+
+    Raises:
+        ArtifactError: if the file of masters is truncated, altered or another coder's.
+    """
     decoder = coder.decoder_matrix()
     if decoder.weight is not None:
         return decoder.before_quantization(decoder.weight.detach())
     if decoder.quantizer.is_identity:
         return decoder()
     if coder.masters_file is not None and coder.masters_file.exists():
-        file = coder.masters_file
-        rows = decoder.read_before_quantization(lambda part: read_tensor(file, f"W_dec.{part}"))
+        read = tensor_reader(coder.masters_file, description_text(coder.masters_file.parent))
+        rows = decoder.read_before_quantization(lambda part: read(f"W_dec.{part}"))
         return rows[: decoder.shape[0]].to(coder.device)
     return None
 

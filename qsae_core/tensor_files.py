@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,11 +51,8 @@ def load_tensors(path: pathlib.Path, text: str = "") -> dict[str, Tensor]:
     Raises:
         ArtifactError: if the file is missing, truncated or altered, or the text is not the one of saving.
     """
-    with _opened(path) as reader:
-        tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118 (no mapping)
-        _check(tensors, text, "sha256", reader, path)
     # a copy: tensors of a mapped file are not aligned, and BLAS may round differently on unaligned memory
-    return {name: tensor.clone() for name, tensor in tensors.items()}
+    return {name: tensor.clone() for name, tensor in _checked(path, text).items()}
 
 
 def load_part(
@@ -85,22 +82,27 @@ def load_part(
     return tensors
 
 
-def read_tensor(path: pathlib.Path, name: str) -> Tensor:
-    """One tensor of a safetensors file, without its checksum.
+def tensor_reader(path: pathlib.Path, text: str = "") -> Callable[[str], Tensor]:
+    """Name -> tensor of what ``save_tensors`` wrote; the whole file is compared with its checksum once, here.
+
+    Only tensors that are asked for are copied into memory.
 
     Raises:
-        ArtifactError: if the file is missing or truncated, or holds no such tensor.
+        ArtifactError: as ``load_tensors``; and by the reader, if the file holds no such tensor.
     """
-    with _opened(path) as reader:
-        if name not in reader.keys():  # noqa: SIM118 (no mapping)
+    tensors = _checked(path, text)
+
+    def read(name: str) -> Tensor:
+        if name not in tensors:
             raise ArtifactError(
                 f"holds no tensor {name}",
                 where=str(path),
                 allowed="the file that qsae wrote under this name, beside the coder",
                 next=COPY,
             )
-        tensor: Tensor = reader.get_tensor(name).clone()
-        return tensor
+        return tensors[name].clone()
+
+    return read
 
 
 def part_bytes(path: pathlib.Path, ends: Mapping[str, tuple[int, int]]) -> int:
@@ -158,6 +160,14 @@ def _opened(path: pathlib.Path) -> Iterator[Any]:
             allowed=WHOLE,
             next=COPY,
         ) from error
+
+
+def _checked(path: pathlib.Path, text: str) -> dict[str, Tensor]:
+    """Every tensor of a file, mapped and not copied, after its checksum."""
+    with _opened(path) as reader:
+        tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118 (no mapping)
+        _check(tensors, text, "sha256", reader, path)
+    return tensors
 
 
 def _check(tensors: Mapping[str, Tensor], text: str, key: str, reader: Any, path: pathlib.Path) -> None:

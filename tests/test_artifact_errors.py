@@ -225,6 +225,44 @@ def test_a_packed_file_where_float_masters_are_asked_for(packed):
     )
 
 
+def another_runs_masters(folder: pathlib.Path, floats: pathlib.Path) -> None:
+    shutil.copyfile(floats / artifact.MASTERS, folder / artifact.MASTERS)
+
+
+def two_flipped_bits(folder: pathlib.Path, floats: pathlib.Path) -> None:
+    file = folder / artifact.MASTERS
+    raw = bytearray(file.read_bytes())
+    raw[-1] ^= 1
+    raw[-5] ^= 64
+    file.write_bytes(bytes(raw))
+
+
+@pytest.mark.parametrize("damage", [another_runs_masters, two_flipped_bits])
+def test_float_masters_that_are_not_those_of_the_coder(damage, packed, floats, tmp_path):
+    whole = qsae_core.load(packed).dictionary(quantized=False)
+    assert whole.shape == (64, 64)
+    damage(packed, floats)
+    coder = qsae_core.load(packed)  # packed weights alone are served
+    expected = "was altered: its contents do not match the checksum in its header"
+    for use in (lambda: coder.dictionary(quantized=False), coder.atom_errors):
+        with pytest.raises(ArtifactError) as caught:
+            use()
+        place = str(packed / artifact.MASTERS)
+        complete(str(caught.value), expected, place, "the file as qsae wrote it", "copy the whole folder")
+    for command in ("evaluate", f"quantize --quantizer rtn --out {tmp_path / 'new'}"):
+        result = qsae(command, packed)
+        assert result.exit_code == 2, result.output
+        assert str(caught.value) in result.stderr
+
+
+def test_float_masters_without_the_description_that_their_checksum_includes(packed):
+    coder = qsae_core.load(packed)
+    (packed / coder_json.DESCRIPTION).unlink()
+    with pytest.raises(ArtifactError) as caught:
+        coder.dictionary(quantized=False)
+    assert str(packed / coder_json.DESCRIPTION) in str(caught.value)
+
+
 def test_a_packed_coder_whose_floats_were_not_kept(packed):
     (packed / artifact.MASTERS).unlink()
     with pytest.raises(ArtifactError) as caught:
