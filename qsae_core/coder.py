@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from qsae_core import nesting, serving
+from qsae_core import inputs, nesting, serving
 from qsae_core.coder_matrices import CoderMatrices
 from qsae_core.coder_records import Budget, CoderShape, LossOutput, Parts
 from qsae_core.codes import SparseCodes
@@ -63,7 +63,7 @@ class SparseCoder(CoderMatrices, abc.ABC):
 
     @abc.abstractmethod
     def encode(self, x: Tensor) -> SparseCodes:
-        """``[B, d_in]`` in the data's space -> the codes."""
+        """``[B, d_in]`` in the data's space, as ``read`` takes them -> the codes."""
 
     @abc.abstractmethod
     def decode(self, codes: SparseCodes) -> Tensor:
@@ -136,6 +136,14 @@ class SparseCoder(CoderMatrices, abc.ABC):
 
     # --- what every coder has
 
+    def read(self, x: Tensor) -> Tensor:
+        """The vectors that ``encode`` was given, in the coder's type (float32); what is none is refused.
+
+        Raises:
+            DataError: for another shape, a type without fractions, another device, or no tensor.
+        """
+        return inputs.vectors(x, self.shape, self.reads_layers, self.norm_in.mean)
+
     def forward(self, x: Tensor) -> Tensor:
         """``decode(encode(x))``: ``[B, d_in] -> [B, d_out]``."""
         return self.decode(self.encode(x))
@@ -149,7 +157,7 @@ class SparseCoder(CoderMatrices, abc.ABC):
     def reconstruct_stream(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         """One reconstruction for each batch, on the coder's device; one batch at a time is in memory."""
         for x in batches:
-            yield self.reconstruct(x.to(self.device))
+            yield self.reconstruct(x.to(self.device) if isinstance(x, Tensor) else x)
 
     def dictionary(self, *, quantized: bool = True) -> Tensor:
         """float32, of the shape of ``atoms()``: the atoms in the data's space, as ``decode`` uses them or

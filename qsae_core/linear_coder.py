@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from qsae_core import kernels
+from qsae_core import inputs, kernels
 from qsae_core.coder import Budget, CoderShape, Parts, SparseCoder
 from qsae_core.codes import SparseCodes
 from qsae_core.component import AuxKConfig, CoderConfig
@@ -24,6 +24,9 @@ from qsae_core.parts import Activation, SparsityRule
 from qsae_core.precision import full_precision
 from qsae_core.quantized_matrix import QuantizedMatrix, normalize_rows_
 from qsae_core.quantized_values import QuantizedValues
+
+OFF = -1e9
+"""Encoder bias of a latent that is switched off: no input makes up for it, and times a gate of 0 it is 0."""
 
 
 class Pass(NamedTuple):
@@ -75,7 +78,7 @@ class LinearCoder(SparseCoder):
 
     def normalized(self, x: Tensor) -> Tensor:
         """``[B, D]`` (or ``[B, L, D]``) in the data's space -> what the encoder reads, one vector a token."""
-        return self.norm_in(x).flatten(1)
+        return self.norm_in(self.read(x)).flatten(1)
 
     def training_pass(self, batch: Batch) -> Pass:
         """A batch through the coder; takes it into the dead counters in training."""
@@ -163,7 +166,8 @@ class LinearCoder(SparseCoder):
         return self.encode_normalized(self.normalized(x), self.W_enc.rows(), self.W_dec.rows())
 
     def decode(self, codes: SparseCodes) -> Tensor:
-        """Codes -> ``[B, E]`` in the data's space."""
+        """Codes -> ``[B, E]`` in the data's space; codes of another coder or level are refused."""
+        inputs.check_codes(codes, self.n_latents)
         return self.norm_out.inverse(self.by_layer(self.decode_normalized(codes, self.W_dec.rows())))
 
     @torch.no_grad()
@@ -177,6 +181,12 @@ class LinearCoder(SparseCoder):
     def refusal_to_screen(self) -> str | None:
         """Why ``screen`` cannot be used, from the sparsity rule and the activation; None where it can."""
         return kernels.refusal_to_screen(self.activation, self.sparsity)
+
+    @torch.no_grad()
+    def switch_off(self, latents_F: Tensor) -> None:
+        """Latents (bool ``[F]``) that shall never be active again: their atoms add nothing any more, and
+        would take places among the largest and count in L0."""
+        self.b_enc[latents_F] = OFF
 
     def begin_training(self, budget: Budget) -> None:
         """Scale the dead threshold to the run's length."""

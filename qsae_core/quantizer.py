@@ -59,9 +59,10 @@ class Lookup(NamedTuple):
 
     def matrix(self) -> Tensor:
         """float32 ``[F, D]``: the matrix."""
-        n_rows = self.codes.shape[0]
-        grouped = self.points[self.codes.int()].view(n_rows, self.scales[0].numel(), -1)
-        return (grouped * self.scales.view(n_rows, -1, 1)).view(n_rows, -1)
+        n_rows, width = self.codes.shape  # there may be no row
+        n_groups = 1 if self.scales.dim() == 1 else self.scales.shape[1]
+        grouped = self.points[self.codes.int()].view(n_rows, n_groups, width // n_groups)
+        return (grouped * self.scales.view(n_rows, n_groups, 1)).view(n_rows, width)
 
 
 class Calibration(NamedTuple):

@@ -68,6 +68,7 @@ class RoutedCoder(LinearCoder):
 
     def prepare(self, x_BLD: Tensor) -> Tensor:
         """The vectors themselves, or each with mean 0 and variance 1 over its dimensions (``layer_norm``)."""
+        x_BLD = self.read(x_BLD)
         if not self.config.layer_norm:
             return x_BLD
         return nn.functional.layer_norm(x_BLD, x_BLD.shape[-1:])

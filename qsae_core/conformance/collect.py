@@ -15,8 +15,8 @@ from qsae_core.plugins import PluginRecord, load_plugins
 from qsae_core.registry import Registry
 
 KIND_MODULES = {
-    "sae": ("coder", "coder_state"),
-    "transcoder": ("coder", "coder_state"),
+    "sae": ("coder", "coder_inputs", "coder_state"),
+    "transcoder": ("coder", "coder_inputs", "coder_state"),
     "quantizer": ("quantizer", "quantizer_storage"),
     "code_quantizer": ("code_quantizer",),
     "activation": ("activation",),

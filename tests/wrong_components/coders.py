@@ -176,6 +176,29 @@ class AnyLevel(RightSAE):
         return self
 
 
+class ReadsFloat32Alone(RightSAE):
+    """Passes vectors on in the type that they have."""
+
+    def read(self, x: Tensor) -> Tensor:
+        super().read(x)
+        return x
+
+
+class NeedsAnEntry(RightSAE):
+    """Divides by the number of entries, and multiplies again."""
+
+    def decode(self, codes: SparseCodes) -> Tensor:
+        entries = torch.tensor(codes.values.numel() // max(codes.batch_size, 1))
+        return super().decode(codes) * (entries / entries)
+
+
+class Broadcasts(RightSAE):
+    """Takes what fits its mean."""
+
+    def read(self, x: Tensor) -> Tensor:
+        return x.float()
+
+
 class CannotInitialize(RightSAE):
     """Fails on its first data."""
 
@@ -205,4 +228,7 @@ WRONG = [
     (coder(LosesItsGain), "export"),
     (coder(AnyLevel), "levels"),
     (coder(CannotInitialize), "constructs"),
+    (coder(ReadsFloat32Alone), "reads"),
+    (coder(NeedsAnEntry), "silent"),
+    (coder(Broadcasts), "refuses"),
 ]

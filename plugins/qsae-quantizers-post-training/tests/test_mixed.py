@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qsae_quantizers_post_training import GptqConfig, MixedConfig
@@ -11,6 +12,8 @@ from qsae_quantizers_post_training.gptq import Gptq
 from qsae_quantizers_post_training.mixed import MOST_BITS, Mixed, widths
 from qsae_quantizers_post_training.uniform import Uniform
 
+import qsae_core
+from qsae_cli.main import cli
 from qsae_core.codes import SparseCodes
 from qsae_core.quantizer import Calibration, Packed
 
@@ -105,3 +108,18 @@ def test_it_is_stored_bit_for_bit(n_rows, width, seed):
         "codes": torch.cat([packed.tensors["codes"][:begin], torch.zeros(0, dtype=torch.uint8)])
     }
     assert torch.equal(fresh.unpack_rows(Packed(blank, packed.shape), torch.tensor([0])), once[:1])
+
+
+def test_a_latent_whose_row_has_no_bits_takes_no_place(tmp_path):
+    """It would add nothing, and stand where another one should."""
+    train = "train --sae topk --data synthetic --n-latents 256 --k 8 --steps 60 --no-compare-float --name f"
+    quantize = f"quantize {tmp_path}/f/synthetic/60 --quantizer mixed --n-bits 0.5 --name q"
+    for command in (f"{train} --batch-size 256", f"{quantize} --finetune encoder --finetune-steps 20"):
+        result = CliRunner().invoke(cli, f"{command} --out {tmp_path}".split())
+        assert result.exit_code == 0, result.output
+    coder = qsae_core.load(tmp_path / "q" / "synthetic" / "20")
+    none_F = (coder.dictionary() == 0).all(1)
+    assert 20 < none_F.sum() < 236
+    codes = coder.encode(torch.randn(500, 64) * 3)
+    assert not none_F[codes.indices[codes.active]].any()
+    assert codes.active.sum() == 8 * 500

@@ -57,8 +57,8 @@ def times_scales(points_FD: Tensor, scale: Tensor) -> Tensor:
     """Points times stored scales ``[F]``, ``[1]`` or ``[F, G]``, in place."""
     if scale.dim() == 1:
         return points_FD.mul_(scale[:, None])
-    n_rows, n_groups = scale.shape
-    points_FD.view(n_rows, n_groups, -1).mul_(scale[:, :, None])
+    n_rows, n_groups = scale.shape  # there may be no row
+    points_FD.view(n_rows, n_groups, points_FD.shape[1] // n_groups).mul_(scale[:, :, None])
     return points_FD
 
 
