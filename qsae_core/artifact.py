@@ -28,9 +28,9 @@ from qsae_core.errors import ArtifactError, ConfigError
 from qsae_core.export import Cut, Export, layout_at_level
 from qsae_core.files import COPY, atomic_folder
 from qsae_core.kernels import Kind
-from qsae_core.nesting import check_level
 from qsae_core.packed_rows import Arithmetic
 from qsae_core.plugins import load_plugins
+from qsae_core.serving import check_choices, check_stored_level, usable_device
 from qsae_core.tensor_files import load_part, load_tensors, part_bytes, save_tensors
 
 if TYPE_CHECKING:
@@ -107,14 +107,15 @@ def load(
     Raises:
         ArtifactError: if nothing is there, a file is truncated or altered, or was made by a later format.
         PluginError: if a component's plugin is not installed; the message names the distribution.
-        ConfigError: if there is no such level, no screen, or no such kernel set for it.
+        ConfigError: if there is no such level, device, screen, arithmetic, or kernel set for it.
     """
     folder = artifact_folder(pathlib.Path(path))
+    place = usable_device(device)
     registry = registry or load_plugins().registry
     activate_kernels(kernels, registry)
     coder = _restored(folder, usable_description(folder, registry), level, registry)
     serve_with(coder, screen, arithmetic, where=str(folder))
-    return coder.to(device).eval()
+    return coder.to(place).eval()
 
 
 def _restored(
@@ -159,7 +160,7 @@ def _read_export(folder: pathlib.Path, description: dict[str, Any], level: int |
     text = (folder / DESCRIPTION).read_text(encoding="utf-8")
     layout, count = description["layout"], description["levels"]["count"]
     if level is not None:
-        check_level(level, count, str(folder))
+        check_stored_level(level, count, str(folder))
     if level is None or level == count:
         return Export(load_tensors(folder / TENSORS, text), layout, _cuts(description))
     tensors = load_part(folder / TENSORS, _part(level), _ends(description, level), text)
@@ -186,8 +187,9 @@ def serve_with(coder: SparseCoder, screen: Kind, arithmetic: Arithmetic, *, wher
     """Set how a restored coder searches and decodes; see ``load``.
 
     Raises:
-        ConfigError: if it cannot be screened; ``where`` says which coder.
+        ConfigError: for a choice that there is not, or not for this coder; ``where`` says which one it is.
     """
+    check_choices(screen, arithmetic, where=where)
     refusal = coder.refusal_to_screen() if screen != "none" else None
     if refusal:
         raise ConfigError(f"cannot be screened: {refusal}", where=where, allowed="screen: none")

@@ -5,7 +5,8 @@ Shapes: F latents, D width, N entries.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from numbers import Integral
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from torch import Tensor
 from qsae_core.coder_json import description_text
 from qsae_core.codes import SparseCodes
 from qsae_core.errors import ArtifactError, ConfigError
+from qsae_core.kernels import Kind
+from qsae_core.nesting import check_level
+from qsae_core.packed_rows import Arithmetic
 from qsae_core.quantized_values import QuantizedValues
 from qsae_core.tensor_files import tensor_reader
 
@@ -21,6 +25,54 @@ if TYPE_CHECKING:
     from qsae_core.quantizer import Lookup
 
 ROWS_AT_ONCE = 4096
+
+
+def check_choices(screen: Kind, arithmetic: Arithmetic, *, where: str | None = None) -> None:
+    """Refuse a screen or an arithmetic that there is not.
+
+    Raises:
+        ConfigError: which says what there is.
+    """
+    for name, value, kind in (("screen", screen, Kind), ("arithmetic", arithmetic, Arithmetic)):
+        known = get_args(kind)
+        if value not in known:
+            what, usual = f"there is no {name} {value!r}", f'{name}="{known[0]}"'
+            raise ConfigError(what, where=where, allowed=", ".join(known), next=f"{usual}, as by default")
+
+
+def check_stored_level(level: int, levels: int, where: str) -> None:
+    """``check_level`` of what a caller gave, which may be no whole number at all.
+
+    Raises:
+        ConfigError: which says how many levels there are.
+    """
+    if isinstance(level, bool) or not isinstance(level, Integral):
+        raise ConfigError(
+            f"a level is a whole number (got {level!r})",
+            where=where,
+            allowed=f"1 to {levels}, or None for the whole coder",
+            next=f"qsae evaluate {where} --all-levels",
+        )
+    check_level(level, levels, where)
+
+
+def usable_device(device: str) -> torch.device:
+    """A device on which tensors can be made here.
+
+    Raises:
+        ConfigError: if its name is none of torch's, or it is not there.
+    """
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+        return found  # torch has no one error for what follows
+    except (AssertionError, NotImplementedError, RuntimeError, TypeError) as error:
+        raise ConfigError(
+            f"device {device!r} cannot be used ({type(error).__name__}: {str(error).splitlines()[0]})",
+            where="device",
+            allowed="cpu" + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count())),
+            next='device="cpu", as by default',
+        ) from error
 
 
 def float_dictionary(coder: SparseCoder) -> Tensor:

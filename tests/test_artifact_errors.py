@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -310,6 +311,48 @@ def test_a_level_that_does_not_exist(floats):
     with pytest.raises(ConfigError) as caught:
         qsae_core.load(floats).at_level(0)
     complete(str(caught.value), "level 0 does not exist", "", "1: it has one level", "coder.levels")
+
+
+@pytest.mark.parametrize("level", ["2", 2.0, True, [1]])
+def test_a_level_that_is_no_whole_number(packed, level):
+    with pytest.raises(ConfigError) as caught:
+        qsae_core.load(packed, level=level)
+    what = f"a level is a whole number (got {level!r})"
+    complete(str(caught.value), what, str(packed), "1 to 1, or None", f"qsae evaluate {packed} --all-levels")
+
+
+def test_a_level_of_another_kind_of_whole_number(packed):
+    assert qsae_core.load(packed, level=np.int64(1)).n_latents == 64
+
+
+# --- how it is served
+
+
+@pytest.mark.parametrize(
+    ("choice", "what", "allowed"),
+    [
+        ({"screen": "int4"}, "there is no screen 'int4'", "none, bf16, int8"),
+        ({"screen": None}, "there is no screen None", "none, bf16, int8"),
+        ({"arithmetic": "foo"}, "there is no arithmetic 'foo'", "exact, fast"),
+        ({"device": "cudaa"}, "device 'cudaa' cannot be used (RuntimeError: ", "cpu"),
+        ({"device": "cuda:999"}, "device 'cuda:999' cannot be used (", "cpu"),
+        ({"device": ""}, "device '' cannot be used (", "cpu"),
+        ({"device": None}, "device None cannot be used (", "cpu"),
+    ],
+)
+def test_a_choice_that_there_is_not(packed, choice, what, allowed):
+    with pytest.raises(ConfigError) as caught:
+        qsae_core.load(packed, **choice)
+    ((name, _),) = choice.items()
+    complete(str(caught.value), what, "device" if name == "device" else str(packed), allowed, f'{name}="')
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_gpu_that_is_not_there(packed):
+    with pytest.raises(ConfigError) as caught:
+        qsae_core.load(packed, device="cuda")
+    assert "device 'cuda' cannot be used (AssertionError: " in str(caught.value)
+    assert caught.value.allowed == "cpu"
 
 
 @pytest.mark.parametrize("bits", ["0", "9", "-1", "2.5", "many"])
