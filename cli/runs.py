@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from qsae_cli.output import json_option, print_json, print_table
+from qsae_core.errors import QsaeError
+
+if TYPE_CHECKING:
+    from qsae_core.results import Run
+
+KEYS = (
+    "path",
+    "status",
+    "started_at",
+    "completed_at",
+    "sae",
+    "transcoder",
+    "quantizer",
+    "artifact",
+    "coders",
+)
+"""Of a run in ``--json``."""
 
 
 @click.command()
@@ -20,8 +38,10 @@ from qsae_cli.output import json_option, print_json, print_table
 )
 @json_option
 def runs(out: pathlib.Path, as_json: bool) -> None:
-    """List the runs in a results folder, and where their coders are."""
-    from qsae_core.errors import QsaeError
+    """List the runs in a results folder, and where their coders are.
+
+    A run whose config.json or metrics.json cannot be read is listed as damaged; a line on stderr says why.
+    """
     from qsae_core.results import find_runs
 
     if not out.is_dir():
@@ -38,41 +58,67 @@ def runs(out: pathlib.Path, as_json: bool) -> None:
         print_table(columns, [_row(entry) for entry in found])
 
 
-def _describe(run: Any) -> dict[str, Any]:
-    """What the run's own files say; nothing is read from paths."""
+def _describe(run: Run) -> dict[str, Any]:
+    """What the run's own files say; nothing is read from paths.
+
+    Its status is ``damaged`` where one of them cannot be read, and a note says why.
+    """
+    entry: dict[str, Any] = dict.fromkeys(KEYS)
+    entry |= {"path": str(run.path), "artifact": str(run.final) if run.final.is_dir() else None}
+    for file, read in ((run.config_file, _recorded), (run.metrics_file, _measured)):
+        fault = None
+        try:
+            found = read(run)
+            json.dumps(found, allow_nan=False)
+            entry |= found
+        except QsaeError as error:
+            fault = error.what
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            fault = f"does not hold what qsae writes there ({type(error).__name__}: {error})"
+        if fault is not None:
+            entry["status"] = "damaged"
+            click.echo(f"qsae: note: {file}: {fault}; the run is listed as damaged", err=True)
+    return entry
+
+
+def _recorded(run: Run) -> dict[str, Any]:
+    """From ``config.json``."""
+    record = run.record()
+    slots: dict[str, Any] = {
+        slot: record[slot]["use"] for slot in ("sae", "transcoder", "quantizer") if slot in record
+    }
+    status = record["status"]
+    if not isinstance(status, str) or not slots.keys() & {"sae", "transcoder"}:
+        raise ValueError("neither an SAE nor a transcoder, or no status")
+    return {**slots, "status": status, **{key: record.get(key) for key in ("started_at", "completed_at")}}
+
+
+def _measured(run: Run) -> dict[str, Any]:
+    """From ``metrics.json``, which a run that goes on has not."""
     from qsae_core.files import read_json
 
-    record = run.record()
-    summary = read_json(run.metrics_file) if run.metrics_file.exists() else None
-    return {
-        "path": str(run.path),
-        "status": record.get("status"),
-        "started_at": record.get("started_at"),
-        "completed_at": record.get("completed_at"),
-        "sae": record.get("sae", {}).get("use"),
-        "transcoder": record.get("transcoder", {}).get("use"),
-        "quantizer": record.get("quantizer", {}).get("use"),
-        "artifact": str(run.final) if run.final.is_dir() else None,
-        "coders": summary["coders"] if summary else None,
-    }
+    if not run.metrics_file.exists():
+        return {}
+    coders = read_json(run.metrics_file)["coders"]
+    _numbers(coders["coder"])
+    return {"coders": coders}
 
 
 def _row(entry: dict[str, Any]) -> list[Any]:
-    from qsae_core.results import values_of
-
     coder = entry["sae"] or entry["transcoder"]
     label = f"{coder} ({entry['quantizer']})" if entry["quantizer"] else coder
-    if not entry["coders"]:
-        return [entry["path"], entry["status"], label, None, None, None, entry["completed_at"]]
-    main = entry["coders"]["coder"]
-    values = values_of(main)
+    numbers = _numbers(entry["coders"]["coder"]) if entry["coders"] else [None, None, None]
+    return [entry["path"], entry["status"], label, *numbers, entry["completed_at"]]
+
+
+def _numbers(coder: dict[str, Any]) -> list[str | None]:
+    """FVU, L0 and bytes of a coder's entry, as the table shows them."""
+    from qsae_core.results import values_of
+
+    values = values_of(coder)
     fvu, l0 = values.get("fvu"), values.get("l0")
     return [
-        entry["path"],
-        entry["status"],
-        label,
         None if fvu is None else f"{fvu:.4f}",
         None if l0 is None else f"{l0:.1f}",
-        f"{main['artifact']['bytes']:,}",
-        entry["completed_at"],
+        f"{coder['artifact']['bytes']:,}",
     ]
