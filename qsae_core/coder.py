@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qsae_core import inputs, nesting, serving
 from qsae_core.coder_matrices import CoderMatrices
-from qsae_core.coder_records import Budget, CoderShape, LossOutput, Parts
+from qsae_core.coder_records import AtomErrors, Budget, CoderShape, LossOutput, Parts
 from qsae_core.codes import SparseCodes
 from qsae_core.component import CoderConfig
 from qsae_core.data import Batch
@@ -22,7 +22,7 @@ from qsae_core.normalization import Normalization
 from qsae_core.quantized_matrix import QuantizedMatrix
 from qsae_core.quantizer import Lookup
 
-__all__ = ["Budget", "CoderShape", "Export", "LossOutput", "Parts", "SparseCoder"]
+__all__ = ["AtomErrors", "Budget", "CoderShape", "Export", "LossOutput", "Parts", "SparseCoder"]
 
 
 class SparseCoder(CoderMatrices, abc.ABC):
@@ -187,9 +187,9 @@ class SparseCoder(CoderMatrices, abc.ABC):
         value each, override it."""
         return serving.code_levels(self, codes)
 
-    def atom_errors(self) -> Tensor | None:
-        """float64 ``[F]``: 1 - cos^2 between each row of ``W_dec``, of all layers where there are several,
-        before and after quantization; None where there is no such matrix, or its masters were not kept."""
+    def atom_errors(self) -> AtomErrors | None:
+        """What quantization does to the rows of ``W_dec``, each over all layers where there are several; None
+        where there is no such matrix, or its masters were not kept."""
         return serving.atom_errors(self)
 
     @property

@@ -36,6 +36,15 @@ class Parts(NamedTuple):
     """``F ->`` rule over that many latents."""
 
 
+class AtomErrors(NamedTuple):
+    """What quantization does to the decoder's rows."""
+
+    squared_sines: Tensor
+    """float64 ``[F]``: 1 - cos^2 between each row before and after it, 0 where nothing is quantized."""
+    norms: Tensor
+    """float ``[F]``, or ``[F, L]`` of several layers: each row's norm before it, in the data's space."""
+
+
 class Budget(NamedTuple):
     """How long training will be; warm-ups, dead thresholds and schedules are shares of it."""
 

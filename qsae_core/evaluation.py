@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from qsae_core.coder import SparseCoder
+from qsae_core.coder_records import AtomErrors
 from qsae_core.data import Batch, DataSource
 from qsae_core.measures import Evaluation, EvaluationContext, Metric, measure, observe
 
@@ -22,7 +22,7 @@ def evaluate(
     *,
     n_tokens: int,
     batch_size: int,
-    atom_errors: Tensor | None = None,
+    atom_errors: AtomErrors | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Evaluation name -> its values, or ``{"unavailable": reason}`` where the data cannot support it.
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from qsae_core import artifact, coder_json
 from qsae_core.coder import SparseCoder
+from qsae_core.coder_records import AtomErrors
 from qsae_core.compose import compose_data, compose_evaluations, compose_metrics
 from qsae_core.config_layers import Layer, checked_layer
 from qsae_core.data import DataSource
@@ -126,7 +126,7 @@ def evaluate_coder(
     data: DataSource,
     config: RunConfig,
     registry: Registry,
-    atom_errors: Tensor | None = None,
+    atom_errors: AtomErrors | None = None,
     *,
     n_tokens: int | None = None,
     batch_size: int | None = None,
@@ -155,7 +155,7 @@ def finished_entry(
     config: RunConfig,
     registry: Registry,
     *,
-    atom_errors: Tensor | None,
+    atom_errors: AtomErrors | None,
     device: str,
 ) -> dict[str, Any]:
     """A coder's entry of ``metrics.json``: the artifact in a run's folder, loaded, measured and evaluated."""
@@ -182,7 +182,7 @@ def recorded_config(folder: pathlib.Path, registry: Registry, changes: Layer | N
 @torch.no_grad()
 def _atom_errors(
     coder: SparseCoder, folder: pathlib.Path, registry: Registry
-) -> tuple[Tensor | None, str | None]:
+) -> tuple[AtomErrors | None, str | None]:
     """``SparseCoder.atom_errors``, or the same against the float twin's atoms; and which of the two."""
     errors = coder.atom_errors()
     if errors is not None:
@@ -190,8 +190,9 @@ def _atom_errors(
     twin = folder.parent / FLOAT_TWIN
     if DECODER not in coder.matrices() or not (twin / coder_json.DESCRIPTION).is_file():
         return None, None
-    float_rows = equal_layers(artifact.load(twin, device=str(coder.device), registry=registry))
-    return squared_sines(float_rows[: coder.n_latents], equal_layers(coder)), "float twin"
+    other, n = artifact.load(twin, device=str(coder.device), registry=registry), coder.n_latents
+    sines = squared_sines(equal_layers(other)[:n], equal_layers(coder))
+    return AtomErrors(sines, other.atom_norms()[:n]), "float twin"
 
 
 def _check_widths(coder: SparseCoder, data: DataSource, folder: pathlib.Path) -> None:

@@ -19,6 +19,7 @@ from qsae_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from qsae_core.coder import SparseCoder
+    from qsae_core.coder_records import AtomErrors
     from qsae_core.data import Batch, DataSource
 
 
@@ -37,13 +38,12 @@ class Observation(NamedTuple):
     levels: Tensor | None = None
     """uint8 ``[N]``: the level at which each entry's value is stored, 0 where it is zero; None where values
     are stored as float32."""
-    atom_errors: Tensor | None = None
-    """float64 ``[F]``: 1 - cos^2 between each decoder row before and after quantization, 0 where nothing is
-    quantized; None where the rows before it are not known."""
+    atom_errors: AtomErrors | None = None
+    """None where the decoder's rows before quantization are not known."""
 
 
 @torch.no_grad()
-def observe(coder: SparseCoder, batch: Batch, atom_errors: Tensor | None = None) -> Observation:
+def observe(coder: SparseCoder, batch: Batch, atom_errors: AtomErrors | None = None) -> Observation:
     """One batch through the coder as a metric sees it; the coder should be in evaluation mode.
 
     Args:
@@ -126,7 +126,7 @@ class EvaluationContext:
     n_tokens: int
     batch_size: int
     device: str
-    atom_errors: Tensor | None = None
+    atom_errors: AtomErrors | None = None
 
     def observations(self) -> Iterator[Observation]:
         """Held-out batches passed through the coder, without gradient, up to ``n_tokens`` tokens."""

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from qsae_core.coder import SparseCoder
+from qsae_core.coder_records import AtomErrors
 from qsae_core.data import Batch, DataSource
-from qsae_core.errors import ConfigError
+from qsae_core.errors import ConfigError, TrainingError
 from qsae_core.linear_coder import LinearCoder
 from qsae_core.quantizer import Calibration
 from qsae_core.run_config import RunConfig
 from qsae_core.run_settings import QuantizeConfig
-from qsae_core.serving import squared_sines
+from qsae_core.serving import errors_of_rows
 from qsae_core.trainer import Trainer, auto_learning_rate
 
 FINETUNE_RATE = 0.25
@@ -108,8 +108,14 @@ def fit(
     config: RunConfig,
     method: QuantizeConfig,
     message: Callable[[str], None],
-) -> Tensor | None:
-    """Calibrate and fine-tune; returns the errors of the atoms against the float ones."""
+) -> AtomErrors | None:
+    """Calibrate and fine-tune; returns the errors of the atoms against the float ones.
+
+    Latents whose atoms are rounded to zero are switched off.
+
+    Raises:
+        TrainingError: if the loss of fine-tuning is not finite.
+    """
     batch = data.next_batch(method.tokens).to(coder.device)
     decoder = coder.W_dec
     master = decoder.master.detach().clone()
@@ -119,12 +125,13 @@ def fit(
             codes = (coder if index else source).encode(batch.x).detach()
             target = coder.norm_out(coder.target(batch)).flatten(1) - coder.b_dec
             decoder.master.copy_(decoder.quantizer.calibrate(master, Calibration(codes, target)))
+            coder.switch_off((decoder() == 0).all(1))
         _measure_ranges(coder, batch)
         if method.steps_of_round:
             message(f"fine-tuning the encoder for {method.steps_of_round} steps")
             _finetune(coder, data, config, method)
     with torch.no_grad():
-        return squared_sines(master, decoder()) if coder.is_quantized else None
+        return errors_of_rows(coder, master) if coder.is_quantized else None
 
 
 @torch.no_grad()
@@ -144,6 +151,11 @@ def _finetune(coder: LinearCoder, data: DataSource, config: RunConfig, method: Q
     coder.W_dec.freeze(True)
     trainer = Trainer(coder, settings, "coder")
     for step in range(method.steps_of_round):
-        trainer.step(data.next_batch(settings.batch_size).to(coder.device), step)
+        batch = data.next_batch(settings.batch_size).to(coder.device)
+        try:
+            trainer.step(batch, step)
+        except TrainingError as error:
+            error.next = f"fine-tune with an lr below {rate:.3g}"
+            raise
     coder.W_dec.freeze(False)
     coder.eval()

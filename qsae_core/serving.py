@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.coder_json import description_text
+from qsae_core.coder_records import AtomErrors
 from qsae_core.codes import SparseCodes
 from qsae_core.errors import ArtifactError, ConfigError
 from qsae_core.kernels import Kind
@@ -111,15 +112,22 @@ def _float_rows(coder: SparseCoder) -> Tensor | None:
 
 
 @torch.no_grad()
-def atom_errors(coder: SparseCoder) -> Tensor | None:
-    """float64 ``[F]``; see ``SparseCoder.atom_errors``. Cosines are those of the normalised space."""
+def atom_errors(coder: SparseCoder) -> AtomErrors | None:
+    """See ``SparseCoder.atom_errors``. Cosines are those of the normalised space."""
     decoder = coder.matrices().get("W_dec")
     if decoder is None:
         return None
     if decoder.quantizer.is_identity:
-        return torch.zeros(decoder.shape[0], dtype=torch.float64)
+        return AtomErrors(torch.zeros(decoder.shape[0], dtype=torch.float64), coder.atom_norms())
     weight = _float_rows(coder)
-    return None if weight is None else squared_sines(weight, decoder())
+    return None if weight is None else errors_of_rows(coder, weight)
+
+
+@torch.no_grad()
+def errors_of_rows(coder: SparseCoder, before_FD: Tensor) -> AtomErrors:
+    """What a coder's quantizer made of these decoder rows of the normalised space."""
+    norms = coder.by_layer(before_FD).norm(dim=-1) * coder.norm_out.scale.flatten()
+    return AtomErrors(squared_sines(before_FD, coder.decoder_matrix()()), norms)
 
 
 def equal_layers(coder: SparseCoder) -> Tensor:

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from qsae_core.coder_records import AtomErrors
 from qsae_core.codes import SparseCodes
 from qsae_core.conformance.cases import Case
 from qsae_core.conformance.check import NotApplicable, Rules, expect, set_seed
@@ -36,7 +37,8 @@ def stream(perfect: bool = False, constant: bool = False) -> Observation:
     codes = SparseCodes.from_dense(dense)
     norms = torch.rand(N_LATENTS, generator=generator) + 0.5
     ids = torch.randint(0, VOCABULARY, (TOKENS,), generator=generator)
-    errors = torch.rand(N_LATENTS, generator=generator, dtype=torch.float64)
+    sines = torch.rand(N_LATENTS, generator=generator, dtype=torch.float64)
+    errors = AtomErrors(sines, 2 * norms)
     reconstruction = target.clone() if perfect else target + 0.3 * noise
     return Observation(target, reconstruction, codes, norms, ids, _levels(codes), errors)
 

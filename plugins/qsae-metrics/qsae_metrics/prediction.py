@@ -17,8 +17,8 @@ class Kappa(Metric):
     """How much of the data's variance goes through the atoms, and what their rounding should cost.
 
     If rounding turns atom j away from its direction by an error that is unrelated to those of the others, FVU
-    grows by the energy of that error: E sum_j f_j^2 ||w_j||^2 D_j / Var(x), with D_j = 1 - cos^2 between the
-    atom before and after quantization (with the best scale, the error left of it).
+    grows by the energy of that error: E sum_j f_j^2 ||w_j||^2 D_j / Var(x), with ||w_j|| the atom's norm
+    before quantization and D_j = 1 - cos^2 between before and after (with the best scale, the error left).
 
     ``kappa`` = E sum_j f_j^2 ||w_j||^2 / Var(x), with Var(x) = E ||x - mean(x)||^2;
     ``weight_error`` = mean of D_j, weighted by the atom's energy E f_j^2 ||w_j||^2;
@@ -26,7 +26,8 @@ class Kappa(Metric):
     ``predicted_delta_fvu`` = kappa * weight_error, to be compared with what quantization does to FVU: codes
     and encoder that adapt to it make it cost less.
 
-    The last three are None where the atoms before quantization are not known. Of vectors of several layers an
+    The last three are None where the atoms before quantization are not known; ``kappa`` is then that of the
+    atoms after it, whose norms are smaller (with the best scale, by cos). Of vectors of several layers an
     atom's energy is the mean over layers of its energy there as a share of the layer's variance, as the FVU
     of ``reconstruction`` is a mean over layers.
     """
@@ -43,7 +44,8 @@ class Kappa(Metric):
 
     def update(self, observation: Observation) -> None:
         """Take one batch into account."""
-        codes, norms_FL = observation.codes, float64(observation.atom_norms)
+        codes, errors = observation.codes, observation.atom_errors
+        norms_FL = float64(observation.atom_norms if errors is None else errors.norms)
         norms_FL = norms_FL.reshape(codes.n_latents, -1)
         x_BLD = float64(observation.target).reshape(len(observation.target), norms_FL.shape[1], -1)
         if self._energy_FL is None:
@@ -53,7 +55,7 @@ class Kappa(Metric):
             target.add(x_BD)
         energy_NL = (float64(codes.values)[:, None] * norms_FL[codes.indices]).square()
         self._energy_FL.index_add_(0, codes.indices.long().cpu(), energy_NL.cpu())
-        self._errors_F = observation.atom_errors
+        self._errors_F = None if errors is None else errors.squared_sines
 
     def compute(self) -> dict[str, float | None]:
         """The values named above."""

@@ -8,13 +8,21 @@ from qsae_metrics import KappaConfig
 from qsae_metrics.prediction import Kappa
 from torch import Tensor
 
+from qsae_core.coder_records import AtomErrors, CoderShape
 from qsae_core.codes import SparseCodes
+from qsae_core.compose import compose_coder
+from qsae_core.config_layers import Layer
 from qsae_core.measures import Observation
+from qsae_core.plugins import load_plugins
+from qsae_core.run_config import resolve
 from qsae_core.serving import squared_sines
 
 
 def observation(x: Tensor, dense: Tensor, norms: Tensor, errors: Tensor | None = None) -> Observation:
-    return Observation(x, x, SparseCodes.from_dense(dense), norms, atom_errors=errors)
+    """``norms`` are those before quantization, where errors are known; after it they are a third."""
+    if errors is None:
+        return Observation(x, x, SparseCodes.from_dense(dense), norms)
+    return Observation(x, x, SparseCodes.from_dense(dense), norms / 3, atom_errors=AtomErrors(errors, norms))
 
 
 def measure(*observations: Observation) -> dict[str, float | None]:
@@ -94,3 +102,22 @@ def test_the_prediction_holds_where_errors_are_unrelated() -> None:
     values = measure(observation(x, codes, atoms.norm(dim=1), squared_sines(atoms, rounded)))
     assert values["weight_error_unweighted"] == pytest.approx(1 - 2 / torch.pi, abs=0.01)
     assert values["predicted_delta_fvu"] == pytest.approx(measured.item(), rel=0.05)
+
+
+@pytest.mark.parametrize("grid", ["binary", "ternary"])
+def test_what_a_coder_says_of_its_atoms_predicts_what_rounding_costs(grid: str) -> None:
+    """Through a coder's own ``atom_errors``: rounded atoms are shorter than those that they were."""
+    tree = {"sae": {"use": "topk", "n_latents": 64, "normalize": "none", "rotate": False}}
+    tree |= {"sparsity": {"use": "topk", "k": 6}, "quantizer": {"use": "ste", "grid": grid}}
+    registry = load_plugins().registry
+    coder = compose_coder(resolve([Layer(tree, "test")], registry), registry, CoderShape(128, 128)).eval()
+    coder.begin_quantization()
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.rand(4000, 64, generator=generator) * (torch.rand(4000, 64, generator=generator) < 0.1)
+    with torch.no_grad():
+        atoms, rounded = coder.W_dec.master.double(), coder.dictionary().double()
+        x = codes.double() @ atoms
+        cost = (codes.double() @ (atoms - rounded)).square().sum() / (x - x.mean(0)).square().sum()
+        seen = Observation(x, x, SparseCodes.from_dense(codes), coder.atom_norms())
+        values = measure(seen._replace(atom_errors=coder.atom_errors()))
+    assert values["predicted_delta_fvu"] == pytest.approx(cost.item(), rel=0.05)
