@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from qsae_core import artifact, coder_json
 from qsae_core.errors import ArtifactError
 from qsae_core.evaluation_run import evaluate_artifact, recorded_config
-from qsae_core.files import read_json
+from qsae_core.files import COPY, read_json
 from qsae_core.kinds import CODER_SLOTS, QUANTIZER_SLOTS, SLOTS
 from qsae_core.results import Run, values_of
 
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 DECODER, ENCODER = "W_dec", "W_enc"
 """How the names of a coder's decoder and encoder matrices begin."""
+MEASURED: dict[str, Any] = {"bytes": int, "times_smaller": (int, float), "bits_per_weight": dict}
+"""What is known of an artifact in a summary, and as what."""
+OF_METHOD = ("finetune", "alternate", "finetune_steps", "lr")
+"""What comparisons read of how a coder was quantized."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +99,12 @@ def _of_run(run: Run) -> Iterator[Measured]:
         raise ArtifactError(
             "this run is not finished: it has no metrics.json",
             where=str(run.path),
-            next=f"qsae train --config {run.config_file} --resume",
+            next=f"qsae train --config {run.config_file} --resume"
+            if run.resume_states()
+            else "it has nothing to resume from: make it again with --overwrite, or remove it",
         )
     summary = read_json(run.metrics_file)
+    _check_summary(summary, run.metrics_file, run.final, MEASURED | {"path": str})
     method = summary.get("quantized_from", {}).get("method")
     for name, entry in summary["coders"].items():
         found = _measured(run.path / entry["artifact"]["path"], run.path, name, entry)
@@ -115,11 +122,47 @@ def _of_artifact(path: pathlib.Path, registry: Registry) -> Iterator[Measured]:
     beside = Run(folder).metrics_file
     if beside.exists():
         entry = read_json(beside)
-        yield _measured(folder, None, "coder", entry["coders"]["coder"] if "coders" in entry else entry)
+        whole = isinstance(entry, dict) and "coders" in entry
+        summary = entry if whole else {"coders": {"coder": entry}}
+        _check_summary(summary, beside, folder, MEASURED)
+        yield _measured(folder, None, "coder", summary["coders"]["coder"])
         return
     coder = artifact.load(folder, kernels="none", registry=registry)
     unmeasured = {"artifact": artifact.measurements(coder, folder), "evaluations": {}}
     yield _measured(folder, None, "coder", unmeasured)
+
+
+def _check_summary(
+    summary: Any, file: pathlib.Path, folder: pathlib.Path, measured: Mapping[str, Any]
+) -> None:
+    """Refuse a ``metrics.json`` that lacks what comparisons read of every run, or has it in another form."""
+    lacking = next(_faults(summary, measured), None)
+    if lacking is not None:
+        raise ArtifactError(
+            f"is no summary of a run: {lacking}",
+            where=str(file),
+            allowed="the file as qsae wrote it",
+            next=f"{COPY}; or remove this file, and qsae compare --evaluate {folder}",
+        )
+
+
+def _faults(summary: Any, measured: Mapping[str, Any]) -> Iterator[str]:
+    coders = summary.get("coders") if isinstance(summary, dict) else None
+    if not isinstance(coders, dict) or not isinstance(coders.get("coder"), dict):
+        yield "it has no coders.coder"
+        return
+    for name, entry in coders.items():
+        parts = entry if isinstance(entry, dict) else {}
+        stored, evaluations = parts.get("artifact"), parts.get("evaluations")
+        for key, kind in measured.items():
+            if not isinstance(stored, dict) or not isinstance(stored.get(key), kind):
+                yield f"it has no coders.{name}.artifact.{key}"
+        if not isinstance(evaluations, dict) or not all(isinstance(v, dict) for v in evaluations.values()):
+            yield f"it has no values in coders.{name}.evaluations"
+    made = summary.get("quantized_from", {"method": dict.fromkeys(OF_METHOD)})
+    method = made.get("method") if isinstance(made, dict) else None
+    if not isinstance(method, dict) or not method.keys() >= set(OF_METHOD):
+        yield "it does not say in quantized_from.method how the coder was quantized"
 
 
 def _measured(
