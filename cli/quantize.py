@@ -16,6 +16,7 @@ from qsae_cli.recorded import recorded
 from qsae_core.config_layers import Layer
 from qsae_core.errors import ConfigError
 from qsae_core.kinds import QUANTIZER_SLOTS
+from qsae_core.run_settings import QuantizeConfig
 
 SCOPE = Scope(slots=QUANTIZER_SLOTS, lists=(), sections=(), needs_coder=False, config_file=False)
 
@@ -38,7 +39,9 @@ def _recorded(values: Mapping[str, Any]) -> list[Layer]:
     "--rotate/--no-rotate", default=None, help="Rotate the coder first.  [default: where that is possible]"
 )
 @click.option("--finetune", type=click.Choice(["encoder"]), help="What then learns to use the new weights.")
-@click.option("--finetune-steps", type=click.IntRange(min=1), default=150, show_default=True, help="Length.")
+@click.option(
+    "--finetune-steps", type=click.IntRange(min=1), help="Length of each fine-tuning.  [default: 150]"
+)
 @click.option(
     "--lr",
     type=click.FloatRange(min=0, min_open=True),
@@ -68,11 +71,9 @@ def quantize(layers: list[Layer], **values: Any) -> None:
             where="--quantizer",
             allowed=", ".join(n for n in registry.names("quantizer") if n != "none"),
         )
+    method = _method(values)
     from qsae_core.quantization_run import quantize_artifact
-    from qsae_core.run_settings import QuantizeConfig
 
-    given = {key: values[key] for key in QuantizeConfig.model_fields if values[key] is not None}
-    method = QuantizeConfig(**given)
     name = values["name"] or (f"{config.run.name}-{chosen[0]}" if config.run.name else None)
     update = {
         "name": name,
@@ -83,6 +84,18 @@ def quantize(layers: list[Layer], **values: Any) -> None:
     config = replace(config, run=config.run.model_copy(update=update))
     run = quantize_artifact(values["path"], config, registry, method, lambda text: click.echo(text, err=True))
     _show(run, as_json=values["as_json"])
+
+
+def _method(values: Mapping[str, Any]) -> QuantizeConfig:
+    given = {key: values[key] for key in QuantizeConfig.model_fields if values[key] is not None}
+    method = QuantizeConfig(**given)
+    if method.without_effect:
+        raise ConfigError(
+            "nothing is fine-tuned without --finetune or --alternate",
+            where="--" + method.without_effect[0].replace("_", "-"),
+            next="add --finetune encoder",
+        )
+    return method
 
 
 def _show(run: Any, as_json: bool) -> None:
@@ -96,10 +109,12 @@ def _show(run: Any, as_json: bool) -> None:
         return
     entry = summary["coders"]["coder"]
     print_coders([(labels(run.record())["coder"], entry)], str(run.path))
-    before, after = values_of(summary["quantized_from"]), values_of(entry)
+    made = summary["quantized_from"]
+    before, after = values_of(made), values_of(entry)
+    whose = " (float masters)" if made["of_masters"] else ""
     for name in ("fvu", "l0"):
         if before.get(name) is not None and after.get(name) is not None:
-            click.echo(f"{name}: {before[name]:.4f} before, {after[name]:.4f} after")
+            click.echo(f"{name}: {before[name]:.4f} before{whose}, {after[name]:.4f} after")
     if before.get("fvu") is not None and after.get("fvu") is not None:
         predicted = after.get("predicted_delta_fvu")
         beside = "" if predicted is None else f", {predicted:.4f} predicted (kappa D)"

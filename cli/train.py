@@ -14,6 +14,7 @@ from qsae_cli.summary import labels, print_coders, unavailable
 from qsae_core.config_layers import Layer
 from qsae_core.files import read_json
 from qsae_core.plugins import load_plugins
+from qsae_core.quantized_record import check_trained
 from qsae_core.run_config import resolve
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def train(layers: list[Layer], dry_run: bool, as_json: bool) -> None:
     Flags win over --config, which wins over the SAE's default parts. What a run resolved to is written to its
     config.json, and qsae train --config results/.../config.json repeats it.
     """
+    for layer in layers:
+        check_trained(layer)
     plugins = load_plugins()
     config = resolve(layers, plugins.registry)
     for note in config.notes:

@@ -17,7 +17,7 @@ from qsae_core.kinds import LIST_SLOTS, SLOTS
 
 RECORD_KEYS = frozenset(
     {"versions", "git", "started_at", "completed_at", "command", "status", "host", "resolved", "data_record"}
-    | {"active_kernels"}
+    | {"active_kernels", "quantized_from"}
 )
 """What a run's ``config.json`` holds beside the configuration; skipped when it is read back."""
 SECTIONS = (*SLOTS, *LIST_SLOTS, "train", "run")

@@ -1,9 +1,11 @@
-"""Ctrl-C and SIGTERM as a flag that the training loop reads between steps."""
+"""Ctrl-C and SIGTERM: as a flag that the training loop reads between steps, or as an exception at once."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -39,3 +41,19 @@ class Interrupt:
         for number, before in self._before.items():
             signal.signal(number, before)
         self._before.clear()
+
+
+@contextlib.contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """A context in which SIGTERM raises KeyboardInterrupt too, so that what is half done is cleared away.
+
+    Outside the main thread, where Python delivers no signals, it changes nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import time
 from collections.abc import Callable
@@ -12,12 +13,13 @@ from qsae_core import artifact, coder_json
 from qsae_core.coder import CoderShape, SparseCoder
 from qsae_core.compose import compose_coder, compose_data
 from qsae_core.data import DataSource
-from qsae_core.errors import ArtifactError, ConfigError
+from qsae_core.errors import ArtifactError, ConfigError, TrainingError
 from qsae_core.evaluation_run import evaluate_coder, finished_entry
 from qsae_core.files import write_json
+from qsae_core.interrupt import sigterm_interrupts
 from qsae_core.kinds import QUANTIZER_SLOTS
 from qsae_core.quantization import OF_QUANTIZERS, fit, linear, rotate, take_floats
-from qsae_core.results import Run, now, open_run, run_path
+from qsae_core.results import Run, late_run, run_path
 from qsae_core.run_config import RunConfig
 from qsae_core.run_settings import QuantizeConfig
 from qsae_core.run_setup import resolve_device
@@ -36,44 +38,67 @@ def quantize_artifact(
 ) -> Run:
     """Quantize the float coder or the kept float masters at ``path`` with the config's, and write the run.
 
-    ``quantized_from`` in its metrics: the method, the float coder's path and evaluations on the same vectors.
+    The run is there when it is complete; until then what it replaces stays, and no part of it is seen.
+    ``quantized_from`` in its record: the float coder's path and the method; in its metrics also whether that
+    was the coder of the float masters, and its evaluations on the same vectors.
 
     Raises:
         ConfigError: if the coder is quantized already and its masters were not kept, or cannot be rotated
-            or calibrated as asked.
-        TrainingError: if the run's folder exists and ``run.overwrite`` is not set.
+            or calibrated as asked; if the run's folder would be the source's, within it or around it.
+        TrainingError: if the run's folder exists and ``run.overwrite`` is not set; on a non-finite loss or an
+            interrupt.
     """
+    try:
+        with sigterm_interrupts():
+            return _quantize(artifact.artifact_folder(path), config, registry, method, message)
+    except KeyboardInterrupt as error:
+        raise TrainingError(
+            "quantizing was interrupted; no half-written run is left, and a run that was there before stays",
+            where=str(path),
+            next="the same command begins again",
+        ) from error
+
+
+def _quantize(
+    folder: pathlib.Path,
+    config: RunConfig,
+    registry: Registry,
+    method: QuantizeConfig,
+    message: Callable[[str], None],
+) -> Run:
     device = resolve_device(config.run.device)
-    folder = artifact.artifact_folder(path)
-    source = _float_coder(folder, device, registry)
+    source, of_masters = _float_coder(folder, device, registry)
     coder = linear(compose_coder(config, registry, source.shape).to(device))
     take_floats(coder, source)
     config = _with_rotation(config, rotate(coder, method.rotate, message))
+    made = {"path": str(folder), "method": method.model_dump(mode="json")}
     data = compose_data(config, registry, device=device)
     try:
-        run = _open(config, data, method)
-        started = time.perf_counter()
-        errors = fit(coder, source, data, config, method, message)
-        seconds = time.perf_counter() - started
-        record: dict[str, Any] = {"model": data.model_name, "layer": data.layer}
-        artifact.save(coder, run.final, config, registry, record | data.describe())
-        entry = finished_entry(run.final, run, data, config, registry, atom_errors=errors, device=device)
-        evaluations = evaluate_coder(source, data, config, registry)
-        before = {"path": str(folder), "method": method.model_dump(mode="json"), "evaluations": evaluations}
-        tokens = method.tokens + method.n_steps * config.train.batch_size
-        record |= {"steps": method.n_steps, "tokens": tokens, "training_seconds": seconds}
-        write_json(run.metrics_file, record | {"quantized_from": before, "coders": {"coder": entry}})
-        run.update_record(status="finished", completed_at=now())
-        return run
+        with _open(config, data, method, folder, made) as run:
+            started = time.perf_counter()
+            errors = fit(coder, source, data, config, method, message)
+            seconds = time.perf_counter() - started
+            record: dict[str, Any] = {"model": data.model_name, "layer": data.layer}
+            artifact.save(coder, run.final, config, registry, record | data.describe())
+            entry = finished_entry(run.final, run, data, config, registry, atom_errors=errors, device=device)
+            evaluations = evaluate_coder(source, data, config, registry)
+            before = made | {"of_masters": of_masters, "evaluations": evaluations}
+            tokens = method.tokens + method.n_steps * config.train.batch_size
+            record |= {"steps": method.n_steps, "tokens": tokens, "training_seconds": seconds}
+            write_json(run.metrics_file, record | {"quantized_from": before, "coders": {"coder": entry}})
+        return Run(_path(config, data, method))
+    except TrainingError as error:
+        error.where = error.where or str(folder)
+        raise
     finally:
         data.close()
 
 
-def _float_coder(folder: pathlib.Path, device: str, registry: Registry) -> SparseCoder:
-    """The stored coder, or where it is quantized the one of its float masters."""
-    source = artifact.load(folder, registry=registry)
-    if source.is_quantized:
-        source = _of_masters(folder, registry) or source
+def _float_coder(folder: pathlib.Path, device: str, registry: Registry) -> tuple[SparseCoder, bool]:
+    """The stored coder, or where it is quantized the one of its float masters; and whether it is that one."""
+    stored = artifact.load(folder, registry=registry)
+    masters = _of_masters(folder, registry) if stored.is_quantized else None
+    source = masters or stored
     if source.is_quantized:
         raise ConfigError(
             "this coder is quantized already",
@@ -83,7 +108,7 @@ def _float_coder(folder: pathlib.Path, device: str, registry: Registry) -> Spars
             next="train with --save-float, or with --quantizer none --encoder-quantizer none "
             "--code-quantizer none",
         )
-    return source.to(device).eval()
+    return source.to(device).eval(), masters is not None
 
 
 def _of_masters(folder: pathlib.Path, registry: Registry) -> SparseCoder | None:
@@ -112,9 +137,33 @@ def _with_rotation(config: RunConfig, rotated: bool) -> RunConfig:
     return replace(config, components={**config.components, config.coder_slot: block})
 
 
-def _open(config: RunConfig, data: DataSource, method: QuantizeConfig) -> Run:
-    if config.run.name is None:
-        name = "-".join([config.coder.use, data.model_name, config.components["quantizer"].use])
-        config = replace(config, run=config.run.model_copy(update={"name": name}))
-    path = run_path(config, data.model_name, data.layer, method.n_steps)
-    return open_run(config, path, data.describe())
+def _named(config: RunConfig, data: DataSource) -> RunConfig:
+    if config.run.name is not None:
+        return config
+    name = "-".join([config.coder.use, data.model_name, config.components["quantizer"].use])
+    return replace(config, run=config.run.model_copy(update={"name": name}))
+
+
+def _path(config: RunConfig, data: DataSource, method: QuantizeConfig) -> pathlib.Path:
+    return run_path(_named(config, data), data.model_name, data.layer, method.n_steps)
+
+
+def _open(
+    config: RunConfig, data: DataSource, method: QuantizeConfig, source: pathlib.Path, made: dict[str, Any]
+) -> contextlib.AbstractContextManager[Run]:
+    path = _path(config, data, method)
+    _check_apart(path, source)
+    return late_run(_named(config, data), path, {"data_record": data.describe(), "quantized_from": made})
+
+
+def _check_apart(path: pathlib.Path, source: pathlib.Path) -> None:
+    """Refuse to write over the coder that is quantized, into its folder, or around it."""
+    target, folder = path.resolve(), source.resolve()
+    run = Run(folder.parent.parent)
+    taken = run.path if run.checkpoints == folder.parent and run.config_file.exists() else folder
+    if taken == target or taken in target.parents or target in taken.parents:
+        raise ConfigError(
+            f"the new run would lie in the same place as the coder that is quantized ({source})",
+            where=str(path),
+            allowed="another --name or --out",
+        )

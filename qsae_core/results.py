@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import re
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from qsae_core.config_layers import RECORD_KEYS
 from qsae_core.errors import TrainingError
-from qsae_core.files import atomic_file, read_json, write_json
+from qsae_core.files import atomic_file, read_json, swapped_folder, write_json
 
 if TYPE_CHECKING:
     from qsae_core.run_config import RunConfig
@@ -58,6 +59,16 @@ class Run:
     def finished(self) -> bool:
         """Whether the run came to its end."""
         return self.config_file.exists() and self.record().get("completed_at") is not None
+
+    @property
+    def quantized_from(self) -> dict[str, Any] | None:
+        """How ``qsae quantize`` made it: ``path`` of the source, ``method``; None for a trained one."""
+        for file in (self.config_file, self.metrics_file):  # the record of an older run does not say it
+            tree = read_json(file) if file.exists() else None
+            made = tree.get("quantized_from") if isinstance(tree, dict) else None
+            if isinstance(made, dict):
+                return {key: made.get(key) for key in ("path", "method")}
+        return None
 
     def resume_states(self) -> list[pathlib.Path]:
         """Complete resume states, oldest first."""
@@ -109,23 +120,49 @@ def open_run(config: RunConfig, path: pathlib.Path, data_record: dict[str, Any])
         _check_resumable(run, config)
         return run
     if run.config_file.exists():
-        if not config.run.overwrite:
-            state = "a finished run" if run.finished else "an unfinished run"
-            raise TrainingError(
-                f"{state} is there already",
-                where=str(path),
-                allowed="--overwrite, another --name or --out" + ("" if run.finished else ", or --resume"),
-            )
+        resumable = not run.finished and bool(run.resume_states())
+        _check_replaceable(run, config, ", or --resume" if resumable else "")
         shutil.rmtree(path)
-    record = config.to_dict() | {
-        "status": "running",
-        "started_at": now(),
-        "completed_at": None,
-        "git": git_state(),
-        "data_record": data_record,
-    }
-    write_json(run.config_file, record)
+    _write_record(run, config, {"data_record": data_record})
     return run
+
+
+@contextlib.contextmanager
+def late_run(config: RunConfig, path: pathlib.Path, record: Mapping[str, Any]) -> Iterator[Run]:
+    """Give a run in another folder, which becomes ``path``, a finished run, when the block ends well.
+
+    Until then what is at ``path`` stays as it is, and so it does where the block fails.
+
+    Args:
+        record: what its record has beside the configuration.
+
+    Raises:
+        TrainingError: if there is a run already and ``--overwrite`` was not given, or something else.
+    """
+    there = Run(path)
+    if there.config_file.exists():
+        _check_replaceable(there, config)
+    elif path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise TrainingError(
+            "is there already, and is no run", where=str(path), allowed="another --name or --out"
+        )
+    with swapped_folder(path) as folder:
+        run = Run(folder)
+        _write_record(run, config, record)
+        yield run
+        run.update_record(status="finished", completed_at=now())
+
+
+def _check_replaceable(run: Run, config: RunConfig, besides: str = "") -> None:
+    if not config.run.overwrite:
+        state = "a finished run" if run.finished else "an unfinished run"
+        allowed = f"--overwrite, another --name or --out{besides}"
+        raise TrainingError(f"{state} is there already", where=str(run.path), allowed=allowed)
+
+
+def _write_record(run: Run, config: RunConfig, more: Mapping[str, Any]) -> None:
+    started = {"status": "running", "started_at": now(), "completed_at": None, "git": git_state()}
+    write_json(run.config_file, {**config.to_dict(), **started, **more})
 
 
 def _check_resumable(run: Run, config: RunConfig) -> None:

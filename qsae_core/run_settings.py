@@ -144,6 +144,10 @@ class RunSettings(ComponentConfig):
         return self
 
 
+OF_FINETUNING = ("finetune_steps", "lr")
+"""Options of ``QuantizeConfig`` that say something where anything is fine-tuned, and nothing elsewhere."""
+
+
 class QuantizeConfig(ComponentConfig):
     """How a trained coder's weights are put on a quantizer's grid."""
 
@@ -163,6 +167,12 @@ class QuantizeConfig(ComponentConfig):
         "rounds of calibrating and fine-tuning the encoder, each but the first calibrated on codes of the "
         "quantized coder; none: one, without fine-tuning unless that is asked for",
     )
+
+    @property
+    def without_effect(self) -> list[str]:
+        """Options that were given, and that change nothing because nothing is fine-tuned."""
+        given = [name for name in OF_FINETUNING if name in self.model_fields_set]
+        return [] if self.steps_of_round else [name for name in given if getattr(self, name) is not None]
 
     @property
     def rounds(self) -> int:

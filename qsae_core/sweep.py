@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from qsae_core import sweep_file
 from qsae_core.config_layers import RECORD_KEYS, Layer
 from qsae_core.errors import ConfigError, TrainingError
-from qsae_core.files import read_json
 from qsae_core.kinds import QUANTIZER_SLOTS, SLOTS
 from qsae_core.results import Run, slug
 from qsae_core.run_config import RunConfig, resolve
@@ -120,13 +119,14 @@ def _check_same(run: Run, planned: Planned) -> None:
     different = [key for key in asked if key not in NOT_COMPARED and asked[key] != before.get(key)]
     if before["run"]["seed"] != asked["run"]["seed"]:
         different.append("run.seed")
+    made = run.quantized_from
     if planned.method is not None:
         # whether such a coder is rotated is decided when it is there
         coder = planned.config.coder_slot
         if coder in different and _unrotated(asked[coder]) == _unrotated(before[coder]):
             different.remove(coder)
-        if read_json(run.metrics_file)["quantized_from"]["method"] != planned.method.model_dump(mode="json"):
-            different.append("how it is quantized")
+    if (made and made["method"]) != (planned.method and planned.method.model_dump(mode="json")):
+        different.append("how it is quantized")
     if different:
         raise TrainingError(
             f"a finished run of this name has another configuration; different: {', '.join(different)}",

@@ -29,6 +29,7 @@ from qsae_core.config_layers import Layer, check_section, checked_layer, parse_y
 from qsae_core.discovery import did_you_mean
 from qsae_core.errors import ConfigError
 from qsae_core.kinds import QUANTIZER_SLOTS
+from qsae_core.quantized_record import check_trained
 from qsae_core.run_settings import QuantizeConfig
 
 KEYS = ("base", "config", "grid", "variants", "quantized", "seeds", "out")
@@ -134,7 +135,11 @@ def base(tree: Mapping[str, Any], path: pathlib.Path) -> list[Layer]:
 
 
 def _of_base(block: Any, path: pathlib.Path) -> Layer:
-    return read_layer(path.parent / block) if isinstance(block, str) else _layer(block, f"{path}: base")
+    if not isinstance(block, str):
+        return _layer(block, f"{path}: base")
+    layer = read_layer(path.parent / block)
+    check_trained(layer)
+    return layer
 
 
 def seeds(tree: Mapping[str, Any], name: str) -> Sequence[int]:
@@ -192,8 +197,14 @@ def _quantized(block: Any, place: str, variants: Sequence[str]) -> Quantized:
     if not slots:
         raise ConfigError("no quantizer is chosen", where=place, allowed=", ".join(QUANTIZER_SLOTS))
     origins = {option: f"{place}.{option}" for option in given}
-    method = validate(Draft(("quantized",), QuantizeConfig, None, given, origins))
-    return Quantized(source, _layer(slots, place), cast(QuantizeConfig, method))
+    method = cast(QuantizeConfig, validate(Draft(("quantized",), QuantizeConfig, None, given, origins)))
+    if method.without_effect:
+        raise ConfigError(
+            "nothing is fine-tuned without finetune or alternate",
+            where=f"{place}.{method.without_effect[0]}",
+            next="add finetune: encoder, or leave this out",
+        )
+    return Quantized(source, _layer(slots, place), method)
 
 
 def _axis(key: str, values: Any, name: str) -> list[tuple[str, Layer]]:

@@ -169,6 +169,13 @@ def test_runs_that_are_quantized_after_training(sweep):
         ("encoder_quantizer: {use: rtn, n_bits: 6}, ", "", "quantized.rounded", "no quantizer is chosen"),
         ("n_bits: 6", "n_bits: 60", "sweep.yaml: quantized.rounded: encoder_quantizer.n_bits", "less than"),
         ("finetune: encoder", "finetune: half", "sweep.yaml: quantized.gptq.finetune", "'encoder'"),
+        ("finetune: encoder, ", "", "sweep.yaml: quantized.gptq.finetune_steps", "nothing is fine-tuned"),
+        (
+            "finetune: encoder, finetune_steps: 5",
+            "lr: 1e-3",
+            "sweep.yaml: quantized.gptq.lr",
+            "nothing is fine-tuned",
+        ),
         ("gptq: {", "float: {", "sweep.yaml", "two runs would be called 'float-n_latents-32-seed0'"),
     ],
 )
