@@ -50,6 +50,11 @@ class Owner:
         """``quantizer 'lsq'``."""
         return f"{self.spec.kind} '{self.spec.name}'"
 
+    @property
+    def is_flag(self) -> bool:
+        """Whether its values fit on a command line; a list is given by ``--set`` or a file."""
+        return field_schemas(self.spec.config)[self.field].is_flag
+
     def choosing_flags(self) -> list[str]:
         """``--quantizer lsq``, ``--encoder-quantizer lsq``."""
         return [f"{flag(place)} {self.spec.name}" for place in self.places]
@@ -158,6 +163,14 @@ def unknown_flag(spelling: str, flags: FieldFlags, known: Collection[str], regis
             next=f"give {' VALUE, or '.join(longs)} VALUE, or several of them",
         )
     found = owners(spelling, registry)
+    lists = [owner for owner in found if not owner.is_flag]
+    if lists:
+        place = f"{lists[0].places[0]}.{lists[0].field}"
+        titles = " and ".join(owner.title for owner in lists)
+        return ConfigError(
+            f"{spelling} is an option of {titles}, but no flag: it is a list",
+            next=f"--set '{place}=[1, 2, 3]', or {place} in a file for --config",
+        )
     if found:
         return ConfigError(f"{spelling} {_belonging(found)}")
     meant = _closest(spelling, known) or _closest(spelling, _installed_flags(registry))

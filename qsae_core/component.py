@@ -104,7 +104,8 @@ class NestedConfig(AuxKConfig):
         if self.group_sizes is None and self.n_latents % USUAL_GROUPS:
             raise OptionsError(
                 f"n_latents ({self.n_latents}) does not divide into {USUAL_GROUPS} groups; give group_sizes",
-                allowed=f"a multiple of {USUAL_GROUPS}, or group_sizes that add up to n_latents",
+                allowed=f"a multiple of {USUAL_GROUPS}, or group_sizes that add up to n_latents "
+                f"(--set 'sae.group_sizes=[...]')",
             )
         if self.group_sizes is not None and sum(self.group_sizes) != self.n_latents:
             raise OptionsError(

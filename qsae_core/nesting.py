@@ -81,10 +81,12 @@ def _prefix_cuts(
         if min(rows) == form.shape[0]:
             continue
         level_rows[name] = rows
-        dims = coder.matrices()[name].quantizer.row_dims(form)
+        quantizer = coder.matrices()[name].quantizer
+        dims = quantizer.row_dims(form)
         for part, tensor in form.tensors.items():
             # a tensor that serves all rows is whole wherever there are any
-            ends = rows if part in dims else [tensor.shape[0] if n else 0 for n in rows]
+            whole = [tensor.shape[0] if n else 0 for n in rows]
+            ends = [quantizer.row_end(form, part, n) for n in rows] if part in dims else whole
             if tensor.dim():
                 cuts[f"{name}.{part}"] = Cut(dims.get(part, 0), tuple(ends))
     states: list[dict[str, Any]] = [shell.inference_state() for shell in shells]

@@ -139,6 +139,11 @@ class Quantizer(nn.Module, abc.ABC):
         """
         return {name: 0 for name, t in packed.tensors.items() if t.dim() and t.shape[0] == packed.shape[0]}
 
+    def row_end(self, packed: Packed, name: str, n_rows: int) -> int:
+        """Where the first ``n_rows`` rows end along the dimension that ``row_dims`` gives a packed tensor:
+        after as many entries, unless rows take several or different numbers of them."""
+        return n_rows
+
     levels: int = 1
     """Precisions at which a packed matrix can be read (bit planes); 1: only as it is."""
 

@@ -109,7 +109,7 @@ def _rows(subject: Subject, case: Case) -> None:
 
 @RULES.each_case(
     "first-rows",
-    "cut to n rows along row_dims, packed tensors are the first n rows of the matrix, bit for bit.",
+    "cut at row_end along row_dims, packed tensors are the first rows of the matrix, bit for bit.",
 )
 def _first_rows(subject: Subject, case: Case) -> None:
     for what, weight in samples(subject, case):
@@ -118,7 +118,9 @@ def _first_rows(subject: Subject, case: Case) -> None:
         with torch.no_grad():
             packed = _stored(quantizer.pack(weight))
             whole = _unpacked_by_another(subject, case, packed)
-            first = Packed(_cut(packed, quantizer.row_dims(packed), n_rows), (n_rows, width), packed.layout)
+            dims = quantizer.row_dims(packed)
+            ends = {name: (dim, quantizer.row_end(packed, name, n_rows)) for name, dim in dims.items()}
+            first = Packed(_cut(packed, ends), (n_rows, width), packed.layout)
             smaller: Quantizer = subject.build(case, (n_rows, width))
             unpacked = smaller.eval().unpack(first)
             expect_equal(unpacked, whole[:n_rows], f"the first {n_rows} rows of {what}")
@@ -142,7 +144,8 @@ def _precision(subject: Subject, case: Case) -> None:
         dims, errors = quantizer.level_dims(packed), []
         for level in range(1, quantizer.levels + 1):
             fresh: Quantizer = subject.build(case, shape)
-            part = Packed(_cut(packed, dims, level), shape, packed.layout)
+            ends = {name: (dim, level) for name, dim in dims.items()}
+            part = Packed(_cut(packed, ends), shape, packed.layout)
             unpacked = fresh.eval().unpack(fresh.at_level(part, level))
             errors.append((weight.double() - unpacked.double()).square().sum().item())
         expect_equal(unpacked, quantizer.unpack(packed), "the highest level against the whole matrix")
@@ -186,12 +189,13 @@ def _unpacked_by_another(subject: Subject, case: Case, packed: Packed) -> Tensor
         raise NotApplicable(f"a fresh quantizer cannot unpack it ({error}); see 'pack'") from error
 
 
-def _cut(packed: Packed, dims: Mapping[str, int], n: int) -> dict[str, Tensor]:
-    """The first n entries of the tensors that have a dimension to cut, and the others whole."""
+def _cut(packed: Packed, ends: Mapping[str, tuple[int, int]]) -> dict[str, Tensor]:
+    """The first entries of the tensors that have a dimension and an end there, and the others whole."""
     expect(
-        dims.keys() <= packed.tensors.keys(), f"it names {sorted(dims)}, and packs {sorted(packed.tensors)}."
+        ends.keys() <= packed.tensors.keys(), f"it names {sorted(ends)}, and packs {sorted(packed.tensors)}."
     )
-    return {name: t.narrow(dims[name], 0, n) if name in dims else t for name, t in packed.tensors.items()}
+    cuts = {name: (dim, 0, end) for name, (dim, end) in ends.items()}
+    return {name: t.narrow(*cuts[name]) if name in cuts else t for name, t in packed.tensors.items()}
 
 
 def _stored(packed: Packed) -> Packed:

@@ -17,7 +17,7 @@ from qsae_quantizers_post_training.uniform import Uniform, finite
 MOST_BITS = 8
 LEAST_ENERGY = 1e-3
 """Share of the mean energy that is added to each latent's, those that never fire among them."""
-ROWS = {"widths": 0, "scales": 0}
+ROWS = {"codes": 0, "widths": 0, "scales": 0}
 
 
 class Mixed(Quantizer):
@@ -114,8 +114,13 @@ class Mixed(Quantizer):
         return _lookup(packed, torch.arange(packed.shape[0], device=scales.device))
 
     def row_dims(self, packed: Packed) -> Mapping[str, int]:
-        """The first dimension of widths and scales; codes are rows of bytes of different lengths."""
+        """The first dimension of widths, scales and codes, which are the rows' bytes one after another."""
         return ROWS
+
+    def row_end(self, packed: Packed, name: str, n_rows: int) -> int:
+        """Of the codes, after the bytes of these rows."""
+        planes = int(packed.tensors["widths"][:n_rows].sum())
+        return planes * -(-packed.shape[1] // 8) if name == "codes" else n_rows
 
 
 @torch.no_grad()

@@ -11,9 +11,11 @@ from qsae_quantizers_post_training import GptqConfig, MixedConfig
 from qsae_quantizers_post_training.gptq import Gptq
 from qsae_quantizers_post_training.mixed import MOST_BITS, Mixed, widths
 from qsae_quantizers_post_training.uniform import Uniform
+from safetensors.torch import load_file
 
 import qsae_core
 from qsae_cli.main import cli
+from qsae_core import artifact
 from qsae_core.codes import SparseCodes
 from qsae_core.quantizer import Calibration, Packed
 
@@ -123,3 +125,18 @@ def test_a_latent_whose_row_has_no_bits_takes_no_place(tmp_path):
     codes = coder.encode(torch.randn(500, 64) * 3)
     assert not none_F[codes.indices[codes.active]].any()
     assert codes.active.sum() == 8 * 500
+
+
+def test_a_level_reads_the_bytes_of_its_own_rows(tmp_path):
+    """A nested coder's first eighth of latents: an eighth of the codes, of rows of about 2 bits."""
+    train = "train --sae matryoshka --quantizer mixed --n-bits 2 --data synthetic --n-latents 256 --steps 3"
+    command = f"{train} --batch-size 64 --no-compare-float --name m --out {tmp_path}"
+    assert CliRunner().invoke(cli, command.split()).exit_code == 0
+    (folder,) = tmp_path.glob("m/*/*/checkpoints/final")
+    stored, level_bytes = load_file(folder / artifact.TENSORS), artifact.level_bytes(folder)
+    widths_F, row = stored["W_dec.widths"].int(), 64 // 8
+    others_F = [stored[n].nbytes // 256 for n in ("W_enc.weight", "b_enc", "W_dec.widths", "W_dec.scales")]
+    for level in (1, 2):
+        rows = slice(32 * level, 32 * (level + 1))
+        more = level_bytes[level] - level_bytes[level - 1]
+        assert more == int(widths_F[rows].sum()) * row + 32 * sum(others_F)

@@ -10,7 +10,12 @@ from qsae_core import AuxKConfig, ComponentSpec, hookimpl, option
 class ResidualQuantizedConfig(AuxKConfig):
     """Levels of equal size; level i codes twice the residual of level i - 1 in bits and ternary weights."""
 
-    n_levels: int = option(4, "levels, with n_latents / n_levels latents each", ge=1, le=16)
+    n_levels: int = option(
+        4,
+        "levels, with n_latents / n_levels latents each, and what does not divide in the last one",
+        ge=1,
+        le=16,
+    )
     joint_gradient: bool = option(
         True, "let a level's error change the levels before it as well; off: each level learns alone"
     )
