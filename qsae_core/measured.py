@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from qsae_core.config_layers import Layer
     from qsae_core.registry import Registry
 
+OF_FLOAT_ATOMS = ("kappa", "weight_error", "weight_error_unweighted", "predicted_delta_fvu")
+"""Values that need the atoms before quantization."""
 DECODER, ENCODER = "W_dec", "W_enc"
 """How the names of a coder's decoder and encoder matrices begin."""
 MEASURED: dict[str, Any] = {"bytes": int, "times_smaller": (int, float), "bits_per_weight": dict}
@@ -187,7 +189,8 @@ def measure_again(
 ) -> Measured:
     """The same coder, evaluated again.
 
-    Where its float masters are gone, the weight error of its atoms is that of its record.
+    Where its float masters are gone, what ``kappa`` says is that of its record; on other data nothing is
+    predicted then.
 
     Args:
         on: the data, metrics and evaluations that it changes; None: those of its run.
@@ -198,9 +201,8 @@ def measure_again(
         measured.folder, config, registry, n_tokens=n_tokens, batch_size=batch_size, device=device
     )
     values, source = values_of(found), found["atom_errors_from"]
-    recorded = measured.values.get("weight_error")
-    if source != "masters" and measured.errors_from == "masters" and values.get("kappa") is not None:
+    known = source != "masters" and measured.errors_from == "masters" and on is None
+    if known and values.get("kappa") is not None:
         source = "masters"
-        kept = {n: measured.values[n] for n in ("weight_error", "weight_error_unweighted")}
-        values |= kept | {"predicted_delta_fvu": recorded * values["kappa"]}
+        values |= {n: measured.values[n] for n in OF_FLOAT_ATOMS}
     return dataclasses.replace(measured, artifact=found["artifact"], values=values, errors_from=source)
