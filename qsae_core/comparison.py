@@ -73,7 +73,7 @@ class Row:
 def rows(
     measured: Sequence[Measured], baseline: Sequence[Measured] = (), *, by_seed: bool = False
 ) -> tuple[list[Row], list[str]]:
-    """The rows of a comparison, and sentences about coders that were left out.
+    """The rows of a comparison, and sentences about coders that were left out or do not compare.
 
     The baseline of a coder is, in this order: the coder of its seed among ``baseline`` (the mean of all of
     them where there is none of its seed); the float twin of its own run; the float coder of its seed, among
@@ -95,7 +95,19 @@ def rows(
         paths = tuple(str(r.folder) for rival in rivals for r in rival)
         equal = _equal_l0(mean["l0"], _mean([_average(rival, "l0") for rival in rivals]))
         found.append(Row(label, tuple(members), mean, std, paths, equal))
+        left_out += _on_other_data(members, rivals)
     return found, left_out
+
+
+def _on_other_data(members: Sequence[Measured], rivals: Sequence[Sequence[Measured]]) -> list[str]:
+    """A sentence for the first coder whose baseline was measured on something else."""
+    for m, rival in zip(members, rivals, strict=True):
+        for c in rival:
+            keys = [key for key in {**m.data, **c.data} if m.data.get(key) != c.data.get(key)]
+            if keys:
+                how = ", ".join(f"data.{k} {m.data.get(k)} against {c.data.get(k)}" for k in keys[:3])
+                return [f"{m.folder} and its baseline {c.folder} were measured on other data: {how}"]
+    return []
 
 
 # --- which coders belong together

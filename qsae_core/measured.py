@@ -45,6 +45,7 @@ class Measured:
         method: how a trained coder was quantized; None where training was all.
         errors_from: what ``weight_error`` compares its atoms with: ``masters`` (its own) or ``float twin``;
             None where that is not known.
+        measured_on: the data that it was measured on, where that is not what it was trained on.
     """
 
     folder: pathlib.Path
@@ -56,6 +57,12 @@ class Measured:
     values: Mapping[str, Any]
     errors_from: str | None = None
     method: Mapping[str, Any] | None = None
+    measured_on: Mapping[str, Any] | None = None
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """The ``data`` section of its measurements."""
+        return self.measured_on or self.config.get("data", {})
 
     @property
     def seed(self) -> int:
@@ -205,4 +212,5 @@ def measure_again(
     if known and values.get("kappa") is not None:
         source = "masters"
         values |= {n: measured.values[n] for n in OF_FLOAT_ATOMS}
-    return dataclasses.replace(measured, artifact=found["artifact"], values=values, errors_from=source)
+    known_now = {"artifact": found["artifact"], "values": values, "errors_from": source}
+    return dataclasses.replace(measured, **known_now, measured_on=config.to_dict()["data"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pathlib
 
 import pytest
@@ -138,6 +139,16 @@ def test_twins_of_one_size_are_one_row():
     ]
     assert left_out == []
     assert found[2].baseline == ("b/float_twin",)
+
+
+def test_a_baseline_that_was_measured_on_other_data_is_told():
+    other = coder("b", 0.2, changes={"data": {"path": "y.npy"}})
+    (row,), told = rows([coder("a", 0.3, changes=QUANTIZED)], [other])
+    assert row.mean["delta_fvu_points"] == pytest.approx(10)
+    assert told == ["a and its baseline b were measured on other data: data.path x.npy against y.npy"]
+    here, there = (dataclasses.replace(m, measured_on={"use": "lm"}) for m in (row.members[0], other))
+    assert rows([here], [there])[1] == []  # both on a third one
+    assert "data.use lm against tensors" in rows([here], [other])[1][0]
 
 
 def test_a_repeated_run_is_left_out_and_told():
