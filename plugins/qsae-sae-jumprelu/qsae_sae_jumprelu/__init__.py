@@ -24,7 +24,7 @@ def qsae_register_saes() -> list[ComponentSpec]:
             "qsae_sae_jumprelu.model:JumpReLUSAE",
             default_parts={
                 "activation": {"use": "jumprelu", "theta0": 0.1, "bandwidth": 0.2},
-                "sparsity": {"use": "l0", "coefficient": 1.0},
+                "sparsity": {"use": "l0"},
             },
         )
     ]

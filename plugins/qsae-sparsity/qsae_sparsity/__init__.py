@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
+from pydantic import Field
+
 from qsae_core import ComponentConfig, ComponentSpec, hookimpl, option
 
 
@@ -33,11 +37,11 @@ class L1Config(ComponentConfig):
 class L0Config(ComponentConfig):
     """All non-zero latents, and a price on their number in the loss (Rajamanoharan et al., 2024)."""
 
-    coefficient: float = option(
-        1.0,
-        "weight of the penalty beside the squared error summed over dimensions",
+    coefficient: Annotated[float, Field(ge=0)] | Literal["auto"] = option(
+        "auto",
+        "weight of the penalty beside the squared error summed over dimensions; auto: 1, with a target 10 "
+        "times that, so that a latent above it costs more than one is usually worth",
         aliases=("l0-coefficient", "l0"),
-        ge=0,
     )
     target: float | None = option(
         None,

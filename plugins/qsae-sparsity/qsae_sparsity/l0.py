@@ -9,6 +9,9 @@ from qsae_core.kernels import nonzero_codes
 from qsae_core.parts import SparsityRule
 from qsae_sparsity import L0Config
 
+AUTO_OF_TARGET = 10.0
+"""The automatic coefficient where there is a target, as a multiple of it."""
+
 
 class L0(SparsityRule):
     """Every latent that is not exactly zero stays, at a price on how many there are.
@@ -16,6 +19,9 @@ class L0(SparsityRule):
     The price is ``coefficient * L0``, or ``coefficient * (L0 / target - 1)^2`` where there is a target, with
     L0 the mean over tokens of the number of active latents (Rajamanoharan et al., 2024). Its gradient is that
     of the activation's gates.
+
+    At ``(1 + d) target`` one more latent costs ``2 d coefficient / target``, so the automatic coefficient is
+    in proportion to the target: at a tenth above it the price is 2, twice that of no target.
     """
 
     needs_gates = True
@@ -29,7 +35,8 @@ class L0(SparsityRule):
     def penalty(self, codes: SparseCodes, atom_norms_F: Tensor) -> Tensor:
         """A scalar, differentiable in the codes' gates; norms play no part."""
         assert codes.gates is not None
-        l0 = codes.gates.sum() / max(codes.batch_size, 1)
-        if self.config.target is None:
-            return self.config.coefficient * l0
-        return self.config.coefficient * (l0 / self.config.target - 1).square()
+        l0, target = codes.gates.sum() / max(codes.batch_size, 1), self.config.target
+        given = self.config.coefficient
+        if target is None:
+            return (1.0 if given == "auto" else given) * l0
+        return (AUTO_OF_TARGET * target if given == "auto" else given) * (l0 / target - 1).square()
