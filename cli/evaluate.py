@@ -86,7 +86,8 @@ def _print_coder(path: pathlib.Path, result: dict[str, Any], config: dict[str, A
     from qsae_cli.summary import labels, print_coders, unavailable
 
     title = f"{path}: held-out vectors of {result['model']}, layer {result['layer']}"
-    print_coders([(labels(config)["coder"], result)], title)
+    of_level = f", level {result['level']}: {result['n_latents']:,} latents" if "level" in result else ""
+    print_coders([(labels(config)["coder"] + of_level, result)], title)
     for sentence in unavailable(result):
         click.echo(sentence)
 

@@ -22,12 +22,14 @@ def print_coders(rows: Sequence[tuple[str, Mapping[str, Any]]], title: str) -> N
     """Print one row a coder.
 
     Args:
-        rows: label and the coder's entry of ``metrics.json`` (``artifact`` and ``evaluations``).
+        rows: label and the coder's entry of ``metrics.json`` (``artifact`` and ``evaluations``). Bytes are
+            those of files; of levels (with ``level``) those of the tensors that are read.
         title: the line above the table.
     """
     found = [values_of(entry) for _, entry in rows]
     shown = [h for h in HEADINGS if any(h[0] in values for values in found)]
-    columns = ["coder", *(h[1] for h in shown), "bits/weight, decoder>", "encoder>", "bytes>", "x smaller>"]
+    size = "bytes read>" if any("level" in entry for _, entry in rows) else "bytes>"
+    columns = ["coder", *(h[1] for h in shown), "bits/weight, decoder>", "encoder>", size, "x smaller>"]
     cells = []
     for (label, entry), values in zip(rows, found, strict=True):
         artifact = entry["artifact"]

@@ -28,9 +28,10 @@ from qsae_core.errors import ArtifactError, ConfigError
 from qsae_core.export import Cut, Export, layout_at_level
 from qsae_core.files import COPY, atomic_folder
 from qsae_core.kernels import Kind
+from qsae_core.nesting import check_level
 from qsae_core.packed_rows import Arithmetic
 from qsae_core.plugins import load_plugins
-from qsae_core.serving import check_choices, check_stored_level, usable_device
+from qsae_core.serving import check_choices, usable_device
 from qsae_core.tensor_files import load_part, load_tensors, part_bytes, save_tensors
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def _read_export(folder: pathlib.Path, description: dict[str, Any], level: int |
     text = (folder / DESCRIPTION).read_text(encoding="utf-8")
     layout, count = description["layout"], description["levels"]["count"]
     if level is not None:
-        check_stored_level(level, count, str(folder))
+        check_level(level, count, str(folder))
     if level is None or level == count:
         return Export(load_tensors(folder / TENSORS, text), layout, _cuts(description))
     tensors = load_part(folder / TENSORS, _part(level), _ends(description, level), text)

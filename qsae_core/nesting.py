@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -27,16 +28,17 @@ def level_count(coder: CoderMatrices) -> int:
 
 
 def check_level(level: int, levels: int, where: str | None = None) -> None:
-    """Refuse a level that is not there.
+    """Refuse a level that is not there, or is no whole number.
 
     Raises:
         ConfigError: which says how many there are.
     """
-    if 1 <= level <= levels:
+    whole = isinstance(level, Integral) and not isinstance(level, bool)
+    if whole and 1 <= level <= levels:
         return
     what = "1: it has one level alone" if levels == 1 else f"1 to {levels}"
     raise ConfigError(
-        f"level {level} does not exist",
+        f"level {level} does not exist" if whole else f"a level is a whole number (got {level!r})",
         where=where,
         allowed=what,
         next=f"qsae evaluate {where} --all-levels" if where else "coder.levels says how many there are",

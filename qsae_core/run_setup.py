@@ -32,8 +32,9 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda"):
-        index = int(device.partition(":")[2] or 0)
-        if index >= torch.cuda.device_count():
+        kind, _, index = device.partition(":")
+        known = kind == "cuda" and (index.isdecimal() or device == "cuda")
+        if not known or int(index or 0) >= torch.cuda.device_count():
             raise ConfigError(
                 f"device '{device}' is not there ({torch.cuda.device_count()} CUDA devices)",
                 where="--device",

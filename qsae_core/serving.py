@@ -5,7 +5,6 @@ Shapes: F latents, D width, N entries.
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import TYPE_CHECKING, get_args
 
 import torch
@@ -16,7 +15,6 @@ from qsae_core.coder_records import AtomErrors
 from qsae_core.codes import SparseCodes
 from qsae_core.errors import ArtifactError, ConfigError
 from qsae_core.kernels import Kind
-from qsae_core.nesting import check_level
 from qsae_core.packed_rows import Arithmetic
 from qsae_core.quantized_values import QuantizedValues
 from qsae_core.tensor_files import tensor_reader
@@ -39,22 +37,6 @@ def check_choices(screen: Kind, arithmetic: Arithmetic, *, where: str | None = N
         if value not in known:
             what, usual = f"there is no {name} {value!r}", f'{name}="{known[0]}"'
             raise ConfigError(what, where=where, allowed=", ".join(known), next=f"{usual}, as by default")
-
-
-def check_stored_level(level: int, levels: int, where: str) -> None:
-    """``check_level`` of what a caller gave, which may be no whole number at all.
-
-    Raises:
-        ConfigError: which says how many levels there are.
-    """
-    if isinstance(level, bool) or not isinstance(level, Integral):
-        raise ConfigError(
-            f"a level is a whole number (got {level!r})",
-            where=where,
-            allowed=f"1 to {levels}, or None for the whole coder",
-            next=f"qsae evaluate {where} --all-levels",
-        )
-    check_level(level, levels, where)
 
 
 def usable_device(device: str) -> torch.device:

@@ -315,10 +315,15 @@ def test_a_level_that_does_not_exist(floats):
 
 @pytest.mark.parametrize("level", ["2", 2.0, True, [1]])
 def test_a_level_that_is_no_whole_number(packed, level):
+    what = f"a level is a whole number (got {level!r})"
     with pytest.raises(ConfigError) as caught:
         qsae_core.load(packed, level=level)
-    what = f"a level is a whole number (got {level!r})"
-    complete(str(caught.value), what, str(packed), "1 to 1, or None", f"qsae evaluate {packed} --all-levels")
+    complete(
+        str(caught.value), what, str(packed), "1: it has one level", f"qsae evaluate {packed} --all-levels"
+    )
+    with pytest.raises(ConfigError) as caught:
+        qsae_core.load(packed).at_level(level)
+    complete(str(caught.value), what, "", "1: it has one level", "coder.levels")
 
 
 def test_a_level_of_another_kind_of_whole_number(packed):

@@ -46,6 +46,12 @@ def test_all_levels_improve_and_read_more_bytes(run):
     assert sizes == sorted(set(sizes))
 
 
+def test_the_table_says_that_bytes_are_those_that_are_read(run):
+    assert "bytes read" in qsae("evaluate --all-levels", run).stdout
+    assert ", level 2: " in qsae("evaluate --level 2", run).stdout
+    assert "bytes read" not in qsae("evaluate", run).stdout
+
+
 def test_one_level_is_that_of_the_table_and_the_last_one_is_the_coder(run):
     levels = json.loads(qsae("evaluate --all-levels --json", run).stdout)
     second = json.loads(qsae("evaluate --level 2 --json", run).stdout)
