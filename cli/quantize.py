@@ -70,6 +70,7 @@ def quantize(layers: list[Layer], **values: Any) -> None:
             "no quantizer is chosen",
             where="--quantizer",
             allowed=", ".join(n for n in registry.names("quantizer") if n != "none"),
+            next="--quantizer NAME for the decoder, --encoder-quantizer NAME for the encoder",
         )
     method = _method(values)
     from qsae_core.quantization_run import quantize_artifact

@@ -80,7 +80,8 @@ def _coder_slot(given: Mapping[str, list[_Given]], registry: Registry, required:
     present = {slot: given[slot][-1].layer.place(slot) for slot in CODER_SLOTS if given[slot]}
     if len(present) > 1:
         raise ConfigError(
-            f"an SAE and a transcoder are both chosen ({', '.join(present.values())}); a run trains one"
+            f"an SAE and a transcoder are both chosen ({', '.join(present.values())}); a run trains one",
+            next="leave one of them out",
         )
     chosen = next(iter(present), None)
     if chosen and any(g.use for g in given[chosen]):
@@ -122,9 +123,13 @@ def _default_parts(coder: Draft | None) -> Layer:
 
 
 def _check_absent(given: Sequence[_Given], coder: Draft | None) -> None:
-    if given and coder:
+    if given and coder and coder.spec:
         slot = given[0].slot
-        raise ConfigError(f"{coder.title} has no {slot} to choose", where=given[-1].layer.place(slot))
+        raise ConfigError(
+            f"{coder.title} has no {slot} to choose",
+            where=given[-1].layer.place(slot),
+            next=f"leave it out; qsae describe {coder.spec.kind} {coder.spec.name} lists its parts",
+        )
 
 
 def _merge_slot(slot: str, given: Sequence[_Given], registry: Registry, notes: list[str]) -> Draft:

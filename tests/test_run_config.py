@@ -192,7 +192,10 @@ def test_a_coder_without_an_activation_has_none_and_refuses_one(registry: Regist
     assert "activation" not in config.components
     with pytest.raises(ConfigError) as error:
         resolve([yaml_layer("sae: gated\nactivation: relu")], registry)
-    assert str(error.value) == "my.yaml: activation: sae 'gated' has no activation to choose"
+    assert str(error.value) == (
+        "my.yaml: activation: sae 'gated' has no activation to choose\n"
+        "  next:    leave it out; qsae describe sae gated lists its parts"
+    )
 
 
 # --- length of training
