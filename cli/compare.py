@@ -97,10 +97,7 @@ def compare(
     on = set_layer(other, MEASURED_BY, flag_name="--on") if other else None
     plugins = load_plugins()
     if sweep is not None:
-        from qsae_core.sweep import read_sweep
-
-        layer = set_layer(changes, Scope()) if changes else None
-        plan = read_sweep(sweep, plugins.registry, layer, out)
+        plan = _plan(sweep, changes, out, plugins.registry)
         if dry_run:
             _print_plan(plan, as_json)
             return
@@ -112,6 +109,14 @@ def compare(
             _measure_again(group, registry, on, tokens, device) for group in (measured, rivals)
         )
     _report(measured, rivals, by_seed, csv_file, plot, as_json)
+
+
+def _plan(
+    sweep: pathlib.Path, changes: tuple[str, ...], out: pathlib.Path | None, registry: Registry
+) -> list[Planned]:
+    from qsae_core.sweep import read_sweep
+
+    return read_sweep(sweep, registry, set_layer(changes, Scope()) if changes else None, out)
 
 
 def _read(

@@ -41,18 +41,9 @@ def atomic_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Give a temporary folder; rename it to ``path`` when the block ends well (replacing an older one)."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _disk_errors(path):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        try:
-            yield temporary
-            if path.exists():
-                shutil.rmtree(path)
-            temporary.rename(path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    """``swapped_folder`` of a block that only writes files: what the disk refuses is a QsaeError."""
+    with _disk_errors(path), swapped_folder(path) as temporary:
+        yield temporary
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ def test_features_have_a_direction_in_every_layer():
     assert np.abs((dictionary_ALD[:, 0] * dictionary_ALD[:, 1]).sum(1)).mean() < 0.2
 
 
-def test_saes_with_one_direction_are_those_whose_atoms_have_one():
+def test_saes_with_one_direction_read_several_layers():
     assert set(ONE_DIRECTION) <= set(several_layers())
 
 
