@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qsae_cli.choice_options import Scope, choice_layer, choice_options, field_layer, set_layer
-from qsae_cli.flag_names import FieldFlags, field_flags, implied_data_source, unknown_flag
+from qsae_cli.flag_names import FieldFlags, closest, field_flags, implied_data_source, unknown_flag
 from qsae_cli.survey import Survey, is_given, survey, with_dashes
 from qsae_core.config_draft import Draft, DraftConfig
 from qsae_core.config_layers import Layer, flag, read_layer
@@ -69,9 +69,10 @@ class ConfiguredCommand(click.Command):
         try:
             rest = super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            if self.scope.needs_coder and prepared.draft.coder is None:
-                merge(prepared.base, registry)  # a missing coder comes before a flag that it may have
             known = {s for p in self.get_params(ctx) for s in (*p.opts, *p.secondary_opts)}
+            no_coder = self.scope.needs_coder and prepared.draft.coder is None
+            if no_coder and not closest(error.option_name, known):
+                merge(prepared.base, registry)  # a missing coder comes before a flag that it may have
             raise unknown_flag(error.option_name, prepared.flags, known, registry) from error
         options = [*prepared.choices, *prepared.flags.options]
         values = {str(o.name): ctx.params.pop(str(o.name), None) for o in options}

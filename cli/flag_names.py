@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from qsae_core.registry import Registry
 
 
+MOST_TITLES = 2
+"""With more components of one kind, an error names the flags that choose them once."""
+
+
 @dataclass(frozen=True)
 class FieldFlags:
     """The flags of the chosen components.
@@ -172,27 +176,35 @@ def unknown_flag(spelling: str, flags: FieldFlags, known: Collection[str], regis
             next=f"--set '{place}=[1, 2, 3]', or {place} in a file for --config",
         )
     if found:
-        return ConfigError(f"{spelling} {_belonging(found)}")
-    meant = _closest(spelling, known) or _closest(spelling, _installed_flags(registry))
+        return ConfigError(f"{spelling} {belonging(found)}")
+    meant = closest(spelling, known) or closest(spelling, _installed_flags(registry))
     hint = ""
     if meant:
         hint = f"; did you mean {meant}?" + (
-            "" if meant in known else f" It {_belonging(owners(meant, registry))}"
+            "" if meant in known else f" It {belonging(owners(meant, registry))}"
         )
     return ConfigError(
         f"unknown flag {spelling}{hint}", next="--help lists the flags of the chosen components"
     )
 
 
-def _belonging(found: Sequence[Owner]) -> str:
+def belonging(found: Sequence[Owner]) -> str:
+    """Where a flag belongs and how to choose that: ``belongs to sparsity 'topk'; add --sparsity topk``."""
+    if len(found) > MOST_TITLES and len({(owner.spec.kind, owner.places) for owner in found}) == 1:
+        names = [owner.spec.name for owner in found]
+        choosing = " or ".join(flag(place) for place in found[0].places)
+        return f"belongs to {found[0].spec.kind} {', '.join(names)}; add {choosing} with one of them"
     choices = dict.fromkeys(choice for owner in found for choice in owner.choosing_flags())
     return f"belongs to {' or '.join(owner.title for owner in found)}; add {' or '.join(choices)}"
 
 
-def _closest(spelling: str, known: Iterable[str]) -> str | None:
+def closest(spelling: str, known: Iterable[str]) -> str | None:
+    """The flag of ``known`` (with dashes) that looks most like a mistaken one; None if none does."""
     names = {name.lstrip("-"): name for name in known}  # dashes would make any two flags look alike
-    close = difflib.get_close_matches(spelling.lstrip("-"), list(names), n=1, cutoff=0.7)
-    return names[close[0]] if close else None
+    meant = spelling.lstrip("-")
+    close = difflib.get_close_matches(meant, list(names), cutoff=0.66)
+    swapped = [name for name in close if sorted(name) == sorted(meant)]  # --sea: sae rather than set
+    return names[[*swapped, *close][0]] if close else None
 
 
 def _installed_flags(registry: Registry) -> set[str]:

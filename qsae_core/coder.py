@@ -140,9 +140,10 @@ class SparseCoder(CoderMatrices, abc.ABC):
         """The vectors that ``encode`` was given, in the coder's type (float32); what is none is refused.
 
         Raises:
-            DataError: for another shape, a type without fractions, another device, or no tensor.
+            DataError: for another shape, a type without fractions, another device, or no tensor; in
+                evaluation mode on the CPU also for vectors that are not finite.
         """
-        return inputs.vectors(x, self.shape, self.reads_layers, self.norm_in.mean)
+        return inputs.vectors(x, self.shape, self.reads_layers, self.norm_in.mean, not self.training)
 
     def forward(self, x: Tensor) -> Tensor:
         """``decode(encode(x))``: ``[B, d_in] -> [B, d_out]``."""

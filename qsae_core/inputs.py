@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -11,13 +12,17 @@ from qsae_core.codes import SparseCodes
 from qsae_core.errors import DataError
 
 
-def vectors(x: Any, shape: CoderShape, reads_layers: bool, like: Tensor) -> Tensor:
+def vectors(x: Any, shape: CoderShape, reads_layers: bool, like: Tensor, serves: bool) -> Tensor:
     """``x`` in the type of ``like``: ``[B, d_in]``, or ``[B, L, d_in]`` for a coder of several layers.
 
-    Every other shape would be broadcast against the mean, and give a number for something else.
+    Every other shape would be broadcast against the mean, and give a number for something else. A vector
+    with NaN in it passes no threshold, and would become the code of nothing. Only a coder that ``serves``
+    looks for that, and only on the CPU: in training the loss shows it, with the step and its statistics, and
+    on a GPU it would mean to wait for all that the GPU was asked before.
 
     Raises:
-        DataError: for anything but a floating-point tensor of that shape on the device of ``like``.
+        DataError: for anything but a floating-point tensor of that shape on the device of ``like``; on the
+            CPU also where a row is not finite, with the first one.
     """
     layers = (shape.layers_in,) if reads_layers else ()
     wanted = f"a floating-point tensor [B, {', '.join(str(n) for n in (*layers, shape.d_in))}]"
@@ -37,7 +42,25 @@ def vectors(x: Any, shape: CoderShape, reads_layers: bool, like: Tensor) -> Tens
             allowed=wanted,
             next="x.to(coder.device); coder.reconstruct_stream(batches) does so by itself",
         )
-    return x.to(like.dtype)
+    x = x.to(like.dtype)
+    if serves and x.device.type == "cpu":
+        _check_finite(x)
+    return x
+
+
+def _check_finite(x: Tensor) -> None:
+    if math.isfinite(
+        x.detach().sum().item()
+    ):  # one pass without a tensor of the size of x; a finite sum has finite terms
+        return
+    finite = x.isfinite().flatten(1).all(1)
+    if not finite.all():
+        raise DataError(
+            f"the vectors have NaN or infinity in {int((~finite).sum())} of {len(finite)} rows, first in row "
+            f"{int(finite.int().argmin())}",
+            allowed="finite numbers",
+            next="x[x.isfinite().flatten(1).all(1)] has the rows without",
+        )
 
 
 def check_codes(codes: SparseCodes, n_latents: int) -> None:

@@ -19,6 +19,7 @@ import qsae_cli.component_options
 import qsae_cli.train
 from qsae_cli.choice_options import Scope
 from qsae_cli.component_options import ConfiguredCommand
+from qsae_cli.flag_names import Owner, belonging
 from qsae_core import CoderConfig, ComponentConfig, ComponentSpec, QsaeError, option
 from qsae_core.config_layers import Layer
 from qsae_core.option_schema import FieldSchema, field_schemas
@@ -300,11 +301,21 @@ def test_a_value_that_looks_like_a_flag_is_a_value() -> None:
 # --- refusals
 
 
+def test_a_flag_of_many_components_names_the_choosing_flags_once() -> None:
+    shared = [ComponentSpec("quantizer", name, LsqConfig, "nowhere:Nothing") for name in ("a", "b", "c")]
+    found = [Owner(s, "gamma", ("quantizer", "encoder_quantizer")) for s in shared]
+    assert belonging(found) == (
+        "belongs to quantizer a, b, c; add --quantizer or --encoder-quantizer with one of them"
+    )
+    assert belonging(found[:2]).startswith("belongs to quantizer 'a' or quantizer 'b'; add --quantizer a or ")
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         ([], "no SAE and no transcoder is chosen\n  allowed: --sae plain | ternary"),
         (["--k", "3"], "no SAE and no transcoder is chosen"),
+        (["--sea", "plain"], "unknown flag --sea; did you mean --sae?"),
         (["--sae", "ternry"], "--sae: unknown sae 'ternry'; did you mean 'ternary'?"),
         (["--sae", "plain", "--gamma", "2"], "--gamma belongs to quantizer 'lsq'; add --quantizer lsq or "),
         (

@@ -61,6 +61,22 @@ def test_what_is_no_batch_of_its_vectors_is_refused(coders, x, message):
             call(x)
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_rows_that_are_not_finite_are_refused_by_number(coders, number):
+    for coder, shape in ((coders[0], (9, 64)), (coders[2], (9, 3, 64))):
+        x = torch.randn(shape)
+        x[4:6, ..., 7] = number
+        with pytest.raises(DataError, match=r"NaN or infinity in 2 of 9 rows, first in row 4"):
+            coder.reconstruct(x)
+        assert coder.reconstruct(x[x.isfinite().flatten(1).all(1)]).isfinite().all()
+
+
+def test_finite_rows_whose_sum_overflows_are_read(coders):
+    x = torch.full((4, 64), 1e37)
+    assert not x.sum().isfinite()
+    coders[0].encode(x)
+
+
 @pytest.mark.parametrize("shape", [(4, 1, 64), (4, 3, 1), (4, 64), (4, 2, 64), (3, 64)])
 def test_layers_are_not_broadcast(coders, shape):
     with pytest.raises(DataError, match=r"floating-point tensor \[B, 3, 64\]"):

@@ -67,6 +67,10 @@ def _no_vectors(x: Tensor) -> Iterator[tuple[str, Tensor]]:
     if x.dim() > 2:
         yield f"one layer {[shape[0], 1, *shape[2:]]} instead of {shape}", x[:, :1]
     yield "integers", x.long()
+    for number in (float("nan"), float("inf")):
+        broken = x.clone()
+        broken[-1, ..., 0] = number
+        yield f"a vector with {number}", broken
 
 
 def _expect_refusal(call: Callable[[], object], what: str) -> None:
