@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from qsae_core.plugins import load_plugins
+from qsae_core.routed_coder import RoutedCoder
 
 MULTIPLES = (3, 10, 20)
 """Of each library's own learning rate: short runs need more than the long ones that it is meant for."""
@@ -115,6 +116,12 @@ def several_layers() -> list[str]:
     """The installed SAEs that read several layers at once."""
     found = installed()
     return [name for name in found if found[name]]
+
+
+def is_routed(name: str) -> bool:
+    """Whether an SAE's atoms have one direction for all layers: one is a feature in one layer then."""
+    registry = load_plugins().registry
+    return issubclass(registry.load_target(registry.get("sae", name)), RoutedCoder)
 
 
 def installed() -> dict[str, bool]:

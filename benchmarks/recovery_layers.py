@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import qsae_training, recovery
-from benchmarks.contenders import several_layers, variant
+from benchmarks import contenders, qsae_training, recovery
 from benchmarks.results import progress
 from benchmarks.scores import Array
 from benchmarks.scores import recovery as recovered
@@ -20,8 +19,6 @@ from qsae_core import artifact
 
 NAME = "recovery-layers"
 LAYERS = 2
-ONE_DIRECTION = ("route", "route-matryoshka")
-"""SAEs whose atoms have one direction for all layers: they get as many latents as features in all of them."""
 QUICK_KINDS = ("crosscoder", "route")
 
 
@@ -30,11 +27,11 @@ def run(settings: Settings) -> dict[str, Any]:
     common = recovery.QUICK if settings.quick else recovery.FULL
     data = {"use": "synthetic", "layers": LAYERS}
     source, dictionary_ALD = describe(data, settings.seed)
-    kinds = [kind for kind in several_layers() if not settings.quick or kind in QUICK_KINDS]
+    kinds = [kind for kind in contenders.several_layers() if not settings.quick or kind in QUICK_KINDS]
     records = []
     for kind in kinds:
-        sizes = common._replace(n_latents=common.n_latents * (LAYERS if kind in ONE_DIRECTION else 1))
-        contender = variant(kind, source["mean_l0"], sizes.n_latents)
+        sizes = common._replace(n_latents=common.n_latents * (LAYERS if contenders.is_routed(kind) else 1))
+        contender = contenders.variant(kind, source["mean_l0"], sizes.n_latents)
         arguments = ["--data", "synthetic", "--data.layers", str(LAYERS)]
         attempts = [
             attempt

@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks.contenders import several_layers
+from benchmarks.contenders import is_routed, several_layers
 from benchmarks.page_quality import layers_section
-from benchmarks.recovery_layers import ONE_DIRECTION, paired
+from benchmarks.recovery_layers import paired
 from benchmarks.scores import recovery
 from benchmarks.vectors import describe
 
@@ -36,8 +36,9 @@ def test_features_have_a_direction_in_every_layer():
     assert np.abs((dictionary_ALD[:, 0] * dictionary_ALD[:, 1]).sum(1)).mean() < 0.2
 
 
-def test_saes_with_one_direction_read_several_layers():
-    assert set(ONE_DIRECTION) <= set(several_layers())
+def test_routed_saes_are_those_with_one_direction_for_all_layers():
+    assert {name for name in several_layers() if is_routed(name)} == {"route", "route-matryoshka"}
+    assert not is_routed("topk")
 
 
 def test_a_small_run_and_its_table(tmp_path):
