@@ -14,6 +14,7 @@ from qsae_core.kernels import squared_error
 from qsae_core.linear_coder import LinearCoder
 from qsae_core.normalization import Normalization
 from qsae_core.quantized_matrix import normalize_rows_
+from qsae_core.quantizer import Quantizer
 from qsae_sae_ternary import TernaryConfig
 from qsae_sae_ternary.mask import ENDS_AFTER, LearnedMask
 
@@ -39,12 +40,11 @@ class TernarySAE(LinearCoder):
         self._steps = 1
         self._pull: Tensor | None = None
         self._restarted: dict[str, Tensor] = {}
-        grid = self.W_dec.quantizer.grid()
-        if self.mask is not None and grid is not None and not bool((grid == 0).any()):
+        if self.mask is not None and not _keeps_zeros(self.W_dec.quantizer):
             raise ConfigError(
                 "the grid of the decoder's quantizer has no zero, which masked weights need",
                 where="mask_density",
-                allowed="a ternary grid, or no quantizer",
+                allowed="a grid with a zero (ternary is one), or no quantizer",
                 next="leave out mask_density, or choose --quantizer ste --grid ternary",
             )
 
@@ -101,3 +101,9 @@ class TernarySAE(LinearCoder):
     def restarted(self) -> Mapping[str, Tensor]:
         """Weights that were dropped or admitted at this step: their moments belong to another past."""
         return self._restarted
+
+
+def _keeps_zeros(quantizer: Quantizer) -> bool:
+    """Whether a weight of zero stays zero; no grid that is not fixed promises that."""
+    grid = quantizer.grid()
+    return quantizer.is_identity if grid is None else bool((grid == 0).any())

@@ -114,6 +114,15 @@ def test_the_mask_is_in_checkpoints_and_not_in_the_artifact():
     assert make().mask is None
 
 
-def test_a_grid_without_zero_is_refused():
+class Moved(SignQuantizer):
+    """A grid that moves with the weights, and says so."""
+
+    def grid(self):
+        return None
+
+
+@pytest.mark.parametrize("quantizer", [SignQuantizer, Moved])
+def test_a_grid_that_has_no_zero_or_does_not_stay_is_refused(quantizer):
     with pytest.raises(ConfigError, match="has no zero"):
-        make(SignQuantizer, mask_density=0.5)
+        make(quantizer, mask_density=0.5)
+    make(quantizer)
