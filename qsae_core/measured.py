@@ -26,6 +26,8 @@ DECODER, ENCODER = "W_dec", "W_enc"
 """How the names of a coder's decoder and encoder matrices begin."""
 MEASURED: dict[str, Any] = {"bytes": int, "times_smaller": (int, float), "bits_per_weight": dict}
 """What is known of an artifact in a summary, and as what."""
+SAME_FVU = 1e-4
+"""Relative difference up to which two FVUs of a coder are those of the same vectors, on whatever device."""
 OF_METHOD = ("finetune", "alternate", "finetune_steps", "lr")
 """What comparisons read of how a coder was quantized."""
 
@@ -196,8 +198,8 @@ def measure_again(
 ) -> Measured:
     """The same coder, evaluated again.
 
-    Where its float masters are gone, what ``kappa`` says is that of its record; on other data nothing is
-    predicted then.
+    Where its float masters are gone, what ``kappa`` says is that of its record if this measurement repeats
+    the recorded one. Otherwise it rests on the float twin's atoms; without a twin nothing is predicted.
 
     Args:
         on: the data, metrics and evaluations that it changes; None: those of its run.
@@ -208,9 +210,16 @@ def measure_again(
         measured.folder, config, registry, n_tokens=n_tokens, batch_size=batch_size, device=device
     )
     values, source = values_of(found), found["atom_errors_from"]
-    known = source != "masters" and measured.errors_from == "masters" and on is None
-    if known and values.get("kappa") is not None:
+    same_size = on is None and n_tokens in (None, config.train.eval_tokens)
+    known = source != "masters" and measured.errors_from == "masters" and same_size
+    if known and values.get("kappa") is not None and _same_vectors(values, measured.values):
         source = "masters"
         values |= {n: measured.values[n] for n in OF_FLOAT_ATOMS}
     known_now = {"artifact": found["artifact"], "values": values, "errors_from": source}
     return dataclasses.replace(measured, **known_now, measured_on=config.to_dict()["data"])
+
+
+def _same_vectors(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two measurements of a coder saw the same vectors: their FVUs then differ by rounding alone."""
+    before, after = one.get("fvu"), other.get("fvu")
+    return before is not None and after is not None and math.isclose(before, after, rel_tol=SAME_FVU)

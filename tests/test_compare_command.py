@@ -154,42 +154,6 @@ def test_an_artifact_is_found_in_its_run_and_measured_where_it_stands_alone(plac
     assert recorded["mean"]["fvu"] == within["mean"]["fvu"]
 
 
-def test_measuring_again_gives_the_same_or_uses_fewer_tokens(place):
-    (run,) = runs(place, "twin")
-    recorded, again = table(run), table(run, "--evaluate", "--device", "cpu")
-    for column in ("fvu", "l0", "bits_per_token", "kappa", "weight_error", "predicted_delta_fvu_points"):
-        assert again[0]["mean"][column] == pytest.approx(recorded[0]["mean"][column], rel=1e-6), column
-    assert again[0]["predicted_from"] == ["masters"]
-    fewer = table(run, "--evaluate", "--tokens", "512", "--device", "cpu")
-    assert fewer[0]["mean"]["fvu"] != again[0]["mean"]["fvu"]
-
-
-def test_coders_are_measured_on_other_data_by_other_evaluations(place):
-    (run,) = runs(place, "twin")
-    (here, _), (there, _) = table(run), table(run, "--evaluate", "--on", "data.world_seed=5")
-    asked = qsae("evaluate", run, "--data.world-seed", "5", "--json").stdout
-    assert there["mean"]["fvu"] == json.loads(asked)["evaluations"]["reconstruction"]["fvu"]
-    assert there["mean"]["fvu"] != here["mean"]["fvu"]
-    (lacking, _) = table(run, "--evaluate", "--on", "metrics=[sparsity]")
-    assert (lacking["mean"]["l0"], lacking["mean"]["fvu"]) == (here["mean"]["l0"], None)
-
-
-def test_a_float_twin_stands_in_for_masters_that_were_not_kept(place, tmp_path):
-    """Where the record says nothing of weight errors either; the table then says so."""
-    (run,) = runs(place, "twin")
-    copy = tmp_path / "copy"
-    shutil.copytree(run, copy)
-    summary = read_json(copy / "metrics.json")
-    for entry in summary["coders"].values():
-        for name in ("kappa", "weight_error", "weight_error_unweighted", "predicted_delta_fvu"):
-            del entry["evaluations"]["reconstruction"][name]
-    write_json(copy / "metrics.json", summary)
-    row, _ = table(copy, "--evaluate", "--device", "cpu")
-    assert row["predicted_from"] == ["float twin"]
-    assert row["mean"]["weight_error"] > 0
-    assert "predicted from the float twin's atoms" in qsae("compare", copy, "--evaluate").stdout
-
-
 def test_the_csv_has_every_column(place, tmp_path):
     qsae("compare", *runs(place), "--csv", tmp_path / "t.csv")
     with (tmp_path / "t.csv").open(encoding="utf-8", newline="") as file:
