@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qsae_core import artifact, checkpoints
+from qsae_core import artifact, checkpoints, early_end
 from qsae_core.active_kernels import activate_kernels
 from qsae_core.coder import SparseCoder
 from qsae_core.compose import (
@@ -18,7 +18,7 @@ from qsae_core.compose import (
     compose_trackers,
 )
 from qsae_core.data import Batch, DataSource
-from qsae_core.errors import TrainingError
+from qsae_core.errors import QsaeError, TrainingError
 from qsae_core.evaluation import measure_held_out
 from qsae_core.evaluation_run import finished_entry
 from qsae_core.files import write_json
@@ -75,13 +75,16 @@ class _TrainingRun:
         coders = self._compose_coders()
         self.run = open_run(self.config, path, self.data.describe())
         active = activate_kernels(self.config.run.kernels, self.plugins.registry)
-        self.run.update_record(active_kernels=[str(kernel_set) for kernel_set in active])
-        first = self._restore(coders) if self.config.run.resume else self._initialize(coders)
-        self.plugins.hook.qsae_train_start(run=self.run)
-        for tracker in self.trackers:
-            tracker.start(self.run)
-        seconds = self._loop(first)
-        self._finish(seconds)
+        self.run.update_record(status="running", active_kernels=[str(kernel_set) for kernel_set in active])
+        resumes = self.config.run.resume
+        with early_end.noted(self.run):
+            with early_end.removed(self.run, if_fresh=not resumes):
+                first = self._restore(coders) if resumes else self._initialize(coders)
+            self.plugins.hook.qsae_train_start(run=self.run)
+            for tracker in self.trackers:
+                tracker.start(self.run)
+            seconds = self._loop(first)
+            self._finish(seconds)
         return self.run
 
     # --- before the first step
@@ -133,7 +136,7 @@ class _TrainingRun:
         with Interrupt() as interrupt, self._open_batches(first) as self.batches:
             for step in range(first, self.steps):
                 clock = time.perf_counter()
-                batch = self.batches.next_batch()
+                batch = self._next_batch(step)
                 self._step(batch, step)
                 spent, since_log = spent + time.perf_counter() - clock, since_log + len(batch)
                 done = step + 1
@@ -146,7 +149,8 @@ class _TrainingRun:
                 if interrupt.requested or periodic or done == self.steps:
                     self._checkpoint(done)  # the last one too: evaluation, all that is left, may be cut off
                 if interrupt.requested:
-                    self._stop_interrupted(done)
+                    self.run.update_record(status="interrupted")
+                    raise early_end.interrupted(self.run, done, self.steps)
         return time.perf_counter() - started
 
     def _open_batches(self, first: int) -> BatchReader:
@@ -159,18 +163,21 @@ class _TrainingRun:
             device=self.device,
         )
 
+    def _next_batch(self, done: int) -> Batch:
+        try:
+            return self.batches.next_batch()
+        except QsaeError as error:
+            if done:
+                self._checkpoint(done)
+                early_end.explain_data(error, self.run, done)
+            raise
+
     def _step(self, batch: Batch, step: int) -> None:
         try:
             for trainer in self.trainers.values():
                 trainer.step(batch, step)
         except TrainingError as error:
-            states = self.run.resume_states()
-            error.where = str(self.run.path)
-            error.next = (
-                f"the last good checkpoint is {states[-1]}; try a lower --lr or --clip"
-                if states
-                else "there is no checkpoint yet; try a lower --lr or --clip, and --checkpoint-every N"
-            )
+            early_end.explain_loss(error, self.run)
             self.run.update_record(status="failed: non-finite loss")
             raise
 
@@ -200,14 +207,6 @@ class _TrainingRun:
     def _checkpoint(self, step: int) -> None:
         path = checkpoints.save_state(self.run, step, self.trainers, self.batches)
         self.plugins.hook.qsae_checkpoint_saved(run=self.run, path=path)
-
-    def _stop_interrupted(self, step: int) -> None:
-        self.run.update_record(status="interrupted")
-        raise TrainingError(
-            f"interrupted after step {step} of {self.steps}; everything up to here is saved",
-            where=str(self.run.path),
-            next=f"qsae train --config {self.run.config_file} --resume",
-        )
 
     # --- after the last step
 

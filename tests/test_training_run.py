@@ -11,17 +11,20 @@ import sys
 import numpy as np
 import pytest
 import torch
+from qsae_sae_ternary.model import TernarySAE
 
 import qsae_core
 from qsae_core import artifact, checkpoints, coder_json, evaluation_run, training_run
 from qsae_core.coder import CoderShape
 from qsae_core.compose import compose_coder, compose_data
 from qsae_core.config_layers import checked_layer
-from qsae_core.errors import QsaeError, TrainingError
+from qsae_core.errors import ConfigError, DataError, QsaeError, TrainingError
 from qsae_core.files import read_json
 from qsae_core.plugins import load_plugins
+from qsae_core.prefetch import BatchReader
 from qsae_core.results import find_runs
 from qsae_core.run_config import resolve
+from qsae_core.trainer import Trainer
 
 
 class Silent:
@@ -212,8 +215,6 @@ def test_resuming_with_another_configuration_names_what_differs(vectors):
 
 
 def test_a_non_finite_loss_stops_with_step_statistics_and_the_last_checkpoint(vectors, monkeypatch):
-    from qsae_core.trainer import Trainer
-
     step = Trainer.step
 
     def poisoned(self, batch, number):
@@ -226,6 +227,62 @@ def test_a_non_finite_loss_stops_with_step_statistics_and_the_last_checkpoint(ve
         run(configuration(vectors, train={"checkpoint_every": 10}))
     assert "1 values not finite" in str(caught.value)
     assert "step_00000010" in str(caught.value)
+    (made,) = find_runs(vectors.parent / "results")
+    assert made.record()["status"] == "failed: non-finite loss"
+
+
+def test_data_that_cannot_be_read_keeps_the_steps_that_are_done(vectors, monkeypatch):
+    whole = run(configuration(vectors, run={"name": "whole"}))
+    next_batch = BatchReader.next_batch
+    taken = []
+
+    def broken(self):
+        taken.append(1)
+        if len(taken) == 8:
+            raise DataError("row 3000: the row holds NaN", next="correct the row")
+        return next_batch(self)
+
+    monkeypatch.setattr(BatchReader, "next_batch", broken)
+    with pytest.raises(DataError, match="correct the row; 7 steps are saved; when that") as caught:
+        run(configuration(vectors, run={"name": "cut"}))
+    cut = next(r for r in find_runs(vectors.parent / "results") if "cut" in str(r.path))
+    assert cut.record()["status"] == "failed: row 3000: the row holds NaN"
+    assert f"--config {cut.config_file} --resume" in str(caught.value)
+    monkeypatch.setattr(BatchReader, "next_batch", next_batch)
+    resumed = run(configuration(vectors, run={"name": "cut", "resume": True}))
+    assert resumed.record()["status"] == "finished"
+    assert _tensors_only(resumed) == _tensors_only(whole)
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_no_folder(vectors, monkeypatch):
+    results = vectors.parent / "results"
+
+    def refused(self, sample):
+        assert list(results.iterdir())
+        raise ConfigError("there is no such screen")
+
+    initialize = TernarySAE.initialize
+    monkeypatch.setattr(TernarySAE, "initialize", refused)
+    with pytest.raises(ConfigError):
+        run(configuration(vectors))
+    assert not list(results.iterdir())
+    monkeypatch.setattr(TernarySAE, "initialize", initialize)
+    done = run(configuration(vectors))
+    monkeypatch.setattr(TernarySAE, "initialize", refused)
+    with pytest.raises(ConfigError):  # a neighbour stays
+        run(configuration(vectors, train={"steps": 5, "tokens": None}))
+    assert [r.path for r in find_runs(results)] == [done.path]
+
+
+def test_an_exception_is_in_the_record(vectors, monkeypatch):
+    def faulty(self, batch, number):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(Trainer, "step", faulty)
+    with pytest.raises(RuntimeError):
+        run(configuration(vectors))
+    (made,) = find_runs(vectors.parent / "results")
+    assert made.record()["status"] == "failed: RuntimeError: out of memory"
 
 
 def test_a_full_disk_leaves_what_was_complete(vectors, monkeypatch):

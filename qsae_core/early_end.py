@@ -1,0 +1,83 @@
+"""What becomes of a training run that does not come to its end: its record says why, and nothing is lost.
+
+Before the first step there is nothing to keep, so the folder goes. After it the run stays, with a checkpoint
+wherever the weights are good.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+
+from qsae_core.errors import QsaeError, TrainingError
+from qsae_core.results import Run
+
+
+@contextlib.contextmanager
+def removed(run: Run, if_fresh: bool) -> Iterator[None]:
+    """A block before the first step: where it fails, a folder that was made for this run is removed.
+
+    Args:
+        if_fresh: whether the folder is this run's own; that of a resumed run stays.
+    """
+    try:
+        yield
+    except BaseException:
+        if if_fresh:
+            shutil.rmtree(run.path)
+            for folder in (run.path.parent, run.path.parent.parent):
+                with contextlib.suppress(OSError):  # other runs are in it
+                    folder.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def noted(run: Run) -> Iterator[None]:
+    """The rest of the run: where it fails, ``status`` in its record says so, and why."""
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(QsaeError, OSError):  # a full disk; it is the error itself that is shown
+            if run.path.exists() and run.record()["status"] == "running":
+                run.update_record(status=_status(error))
+        raise
+
+
+def _status(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, QsaeError):
+        return f"failed: {str(error).splitlines()[0]}"
+    return f"failed: {type(error).__name__}: {error}"
+
+
+def resume_command(run: Run) -> str:
+    """What goes on with the run from its last checkpoint."""
+    return f"qsae train --config {run.config_file} --resume"
+
+
+def interrupted(run: Run, step: int, steps: int) -> TrainingError:
+    """The error of a run that Ctrl-C ended, after a checkpoint."""
+    return TrainingError(
+        f"interrupted after step {step} of {steps}; everything up to here is saved",
+        where=str(run.path),
+        next=resume_command(run),
+    )
+
+
+def explain_loss(error: TrainingError, run: Run) -> None:
+    """Say where a non-finite loss occurred and what to go back to; these weights are worth no checkpoint."""
+    states = run.resume_states()
+    error.where = str(run.path)
+    error.next = (
+        f"the last good checkpoint is {states[-1]}; try a lower --lr or --clip"
+        if states
+        else "there is no checkpoint yet; try a lower --lr or --clip, and --checkpoint-every N"
+    )
+
+
+def explain_data(error: QsaeError, run: Run, step: int) -> None:
+    """Say how to go on where data could not be read after ``step`` steps, which a checkpoint holds."""
+    then = f"{step} steps are saved; when that is mended, {resume_command(run)}"
+    error.next = f"{error.next}; {then}" if error.next else then
