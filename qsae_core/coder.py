@@ -74,7 +74,11 @@ class SparseCoder(CoderMatrices, abc.ABC):
         """The loss terms of one training batch; may update counters in training mode."""
 
     def initialize(self, sample: Batch) -> None:
-        """Set normalisation, biases and learned scales from a sample of training vectors, once."""
+        """Set normalisation, biases and learned scales from a sample of training vectors, once.
+
+        Raises:
+            DataError: if all vectors of the sample, or all targets, are the same.
+        """
         self._fit_normalization(sample)
 
     def begin_training(self, budget: Budget) -> None:
@@ -223,6 +227,8 @@ class SparseCoder(CoderMatrices, abc.ABC):
         rotate = self.config.rotate
         if rotate == "auto":
             rotate = any(not m.quantizer.is_identity for m in self.matrices().values())
+        inputs.check_varies(sample.x, "vectors")
         self.norm_in.fit(sample.x, rotate=bool(rotate))
         if not self.is_autoencoder:
+            inputs.check_varies(sample.y, "targets")
             self.norm_target.fit(sample.y, rotate=bool(rotate))

@@ -27,8 +27,9 @@ def vectors(x: Any, shape: CoderShape, reads_layers: bool, like: Tensor, serves:
     layers = (shape.layers_in,) if reads_layers else ()
     wanted = f"a floating-point tensor [B, {', '.join(str(n) for n in (*layers, shape.d_in))}]"
     if not isinstance(x, Tensor):
-        kind = f"{type(x).__module__}.{type(x).__qualname__}".removeprefix("builtins.")
-        raise DataError(f"vectors are a tensor, not {kind}", allowed=wanted, next="torch.as_tensor(x)")
+        raise DataError(
+            f"vectors are a tensor, not {_type_name(x)}", allowed=wanted, next="torch.as_tensor(x)"
+        )
     if x.shape[1:] != (*layers, shape.d_in) or x.dim() == 0:
         one = x.shape == (*layers, shape.d_in)
         raise DataError(
@@ -63,12 +64,36 @@ def _check_finite(x: Tensor) -> None:
         )
 
 
-def check_codes(codes: SparseCodes, n_latents: int) -> None:
-    """Refuse codes of another coder or level: their indices may point behind the last atom.
+def check_varies(vectors: Tensor, name: str) -> None:
+    """Refuse a sample ``[N, ...]`` that is one vector N times: it has no variance to explain, and training
+    on it ends in NaN, which looks like a learning rate too high. One vector alone says nothing.
 
     Raises:
-        DataError: with both numbers of latents, or the index.
+        DataError: with the ``name`` of what does not vary.
     """
+    if len(vectors) > 1 and bool((vectors[1:] == vectors[0]).all()):
+        raise DataError(
+            f"the {name} do not vary: {len(vectors)} of them were read, and all are the same",
+            where="data",
+            allowed="vectors that differ from one another",
+            next="look at the data: a file that was never filled, or a position that is the same in every "
+            "text, gives such vectors",
+        )
+
+
+def check_codes(codes: Any, n_latents: int) -> None:
+    """Refuse what is no code, and codes of another coder or level: their indices may point behind the last
+    atom.
+
+    Raises:
+        DataError: with the type, both numbers of latents, or the index.
+    """
+    if not isinstance(codes, SparseCodes):
+        raise DataError(
+            f"codes are SparseCodes, not {_type_name(codes)}",
+            allowed=f"SparseCodes of {n_latents} latents",
+            next="coder.encode(x) gives them; SparseCodes.from_dense(latents) makes them of a tensor [B, F]",
+        )
     if codes.n_latents != n_latents:
         raise DataError(
             f"codes of {codes.n_latents} latents are decoded by a coder of {n_latents}",
@@ -79,4 +104,12 @@ def check_codes(codes: SparseCodes, n_latents: int) -> None:
         least, largest = (int(bound) for bound in codes.indices.aminmax())
         if least < 0 or largest >= n_latents:
             wrong = least if least < 0 else largest
-            raise DataError(f"the codes name latent {wrong}", allowed=f"0 to {n_latents - 1}")
+            raise DataError(
+                f"the codes name latent {wrong}",
+                allowed=f"0 to {n_latents - 1}",
+                next="encode with the coder that decodes",
+            )
+
+
+def _type_name(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")

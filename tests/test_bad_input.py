@@ -73,6 +73,13 @@ def test_an_existing_finished_run(states):
     refused(train(states, "--resume"), "this run is finished")
 
 
+def test_constant_data_is_not_blamed_on_the_learning_rate(states):
+    np.save(states, np.ones((4096, 16), dtype=np.float32))
+    result = train(states)
+    refused(result, "data: the vectors do not vary: ", "all are the same", "next:    look at the data")
+    assert "--lr" not in result.output
+
+
 @pytest.mark.parametrize("file", ["missing.npy", "results"])
 def test_a_data_path_that_is_not_there(states, file):
     refused(train(states, "--data-path", states.parent / file), file)

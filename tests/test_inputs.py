@@ -42,6 +42,16 @@ def test_codes_of_another_level_are_not_decoded(coders):
         whole.decode(replace(codes, indices=-torch.ones_like(codes.indices)))
 
 
+def test_what_is_no_code_is_not_decoded(coders):
+    for coder in coders:
+        with pytest.raises(
+            DataError, match=r"SparseCodes, not torch.Tensor(.|\n)*next:    coder.encode\(x\)"
+        ):
+            coder.decode(torch.zeros(4, coder.n_latents))
+    with pytest.raises(DataError, match="SparseCodes, not NoneType"):
+        coders[0].decode(None)
+
+
 @pytest.mark.parametrize(
     ("x", "message"),
     [
