@@ -15,7 +15,7 @@ from qsae_cli.output import json_option, print_json
 from qsae_cli.recorded import recorded
 from qsae_core.config_layers import Layer
 from qsae_core.errors import ConfigError
-from qsae_core.kinds import QUANTIZER_SLOTS
+from qsae_core.kinds import QUANTIZER_SLOTS, SLOTS
 from qsae_core.run_settings import QuantizeConfig
 
 SCOPE = Scope(slots=QUANTIZER_SLOTS, lists=(), sections=(), needs_coder=False, config_file=False)
@@ -109,7 +109,8 @@ def _show(run: Any, as_json: bool) -> None:
         print_json({"path": str(run.path), **summary})
         return
     entry = summary["coders"]["coder"]
-    print_coders([(labels(run.record())["coder"], entry)], str(run.path))
+    record = run.record()
+    print_coders([(labels(record)["coder"], entry)], str(run.path))
     made = summary["quantized_from"]
     before, after = values_of(made), values_of(entry)
     whose = " (float masters)" if made["of_masters"] else ""
@@ -117,7 +118,9 @@ def _show(run: Any, as_json: bool) -> None:
         if before.get(name) is not None and after.get(name) is not None:
             click.echo(f"{name}: {before[name]:.4f} before{whose}, {after[name]:.4f} after")
     if before.get("fvu") is not None and after.get("fvu") is not None:
-        predicted = after.get("predicted_delta_fvu")
+        use = record.get("quantizer", {}).get("use")
+        rounded = use != SLOTS["quantizer"].default  # kappa D is about the decoder alone
+        predicted = after.get("predicted_delta_fvu") if rounded else None
         beside = "" if predicted is None else f", {predicted:.4f} predicted (kappa D)"
         click.echo(f"increase of fvu: {after['fvu'] - before['fvu']:.4f} measured{beside}")
     click.echo(f"artifact: {run.final}")

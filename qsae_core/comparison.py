@@ -67,7 +67,7 @@ class Row:
     @property
     def errors_from(self) -> tuple[str, ...]:
         """What the predictions of its members rest on."""
-        return tuple(sorted({m.errors_from for m in self.members if m.errors_from}))
+        return tuple(sorted({m.errors_from for m in self.members if m.errors_from and m.rounds_atoms}))
 
 
 def rows(
@@ -182,7 +182,7 @@ def _values(m: Measured, rival: Sequence[Measured]) -> dict[str, float | None]:
         "bytes": float(m.artifact["bytes"]),
         "times_smaller": m.artifact["times_smaller"],
         "delta_fvu_points": None if fvu is None or before is None else 100 * (fvu - before),
-        "predicted_delta_fvu_points": None if predicted is None or m.is_float else 100 * predicted,
+        "predicted_delta_fvu_points": None if predicted is None or not m.rounds_atoms else 100 * predicted,
     }
 
 

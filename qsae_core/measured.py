@@ -82,6 +82,12 @@ class Measured:
         used = {slot: self.config[slot]["use"] for slot in QUANTIZER_SLOTS if slot in self.config}
         return all(use == SLOTS[slot].default for slot, use in used.items())
 
+    @property
+    def rounds_atoms(self) -> bool:
+        """Whether its decoder is quantized; where it is not, rounding costs its atoms nothing to predict."""
+        use = self.config.get("quantizer", {}).get("use")
+        return not self.is_float and use != SLOTS["quantizer"].default
+
     def bits(self, prefix: str = "") -> float | None:
         """Bits per weight of the matrices whose names begin so; None where there is none."""
         found = {n: size for n, size in self.sizes.items() if n.startswith(prefix)}

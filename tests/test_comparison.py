@@ -29,7 +29,7 @@ def coder(path, fvu, l0=4.0, name="coder", seed=0, changes=None, run=None, **val
     """A coder of 10 latents in 6 dimensions: decoder 4.5 bits a weight or 32, encoder 32."""
     config = copy.deepcopy(CONFIG)
     for section, block in (changes or {}).items():
-        config[section] = config[section] | block
+        config[section] = config.get(section, {}) | block
     config["run"]["seed"] = seed
     quantized = config["quantizer"]["use"] != "none"
     return Measured(
@@ -66,6 +66,20 @@ def test_one_row_by_hand():
     assert baseline.mean["delta_fvu_points"] is None
     assert baseline.mean["predicted_delta_fvu_points"] is None
     assert baseline.equal_l0 is None
+
+
+def test_nothing_is_predicted_where_the_decoder_is_not_rounded():
+    """Its weight error is zero because nothing was rounded; an error that is merely small predicts."""
+
+    def predicted(error, **slots):
+        changes = {slot: {"use": use} for slot, use in slots.items()}
+        (row,), _ = rows([coder("q", 0.3, changes=changes, predicted_delta_fvu=error)])
+        return row.mean["predicted_delta_fvu_points"]
+
+    assert predicted(0.0, encoder_quantizer="rtn") is None
+    assert predicted(0.0, code_quantizer="ste") is None
+    assert predicted(1e-7, quantizer="rtn") == pytest.approx(1e-5)
+    assert predicted(1e-7, quantizer="rtn", encoder_quantizer="rtn") == pytest.approx(1e-5)
 
 
 def test_seeds_are_one_row_with_mean_spread_and_paired_differences():

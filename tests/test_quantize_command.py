@@ -82,6 +82,17 @@ def test_it_says_what_it_cost(trained, tmp_path):
     assert predicted == pytest.approx(values["predicted_delta_fvu"], abs=6e-5)
 
 
+@pytest.mark.parametrize(
+    "slot", ["code-quantizer ste", "encoder-quantizer rtn", "quantizer rtn --quantizer.n-bits 8"]
+)
+def test_kappa_predicts_only_where_the_decoder_is_rounded(trained, tmp_path, slot):
+    text = qsae(f"quantize --{slot} --tokens 256 --out", tmp_path, trained).output
+    assert ("predicted" in text) is slot.startswith("quantizer")
+    run = next(tmp_path.rglob("metrics.json")).parent
+    (row,) = json.loads(qsae("compare --json", run).stdout)
+    assert (row["mean"]["predicted_delta_fvu_points"] is not None) is slot.startswith("quantizer")
+
+
 def test_gptq_and_fine_tuning_give_back_some_of_it(trained, rounded, tmp_path):
     found = [fvu(read_json(rounded / "metrics.json"))]
     for number, more in enumerate(("", "--finetune encoder --finetune-steps 60")):
