@@ -73,7 +73,8 @@ class ConfiguredCommand(click.Command):
             no_coder = self.scope.needs_coder and prepared.draft.coder is None
             if no_coder and not closest(error.option_name, known):
                 merge(prepared.base, registry)  # a missing coder comes before a flag that it may have
-            raise unknown_flag(error.option_name, prepared.flags, known, registry) from error
+            places = self.scope.places
+            raise unknown_flag(error.option_name, prepared.flags, known, registry, places) from error
         options = [*prepared.choices, *prepared.flags.options]
         values = {str(o.name): ctx.params.pop(str(o.name), None) for o in options}
         given = {o.path: values[str(o.name)] for o in prepared.flags.options if is_given(ctx, o)}

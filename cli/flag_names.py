@@ -157,8 +157,14 @@ def _data_sources(spelling: str, registry: Registry) -> set[str]:
     return {owner.spec.name for owner in owners(spelling, registry) if owner.spec.kind == "data"}
 
 
-def unknown_flag(spelling: str, flags: FieldFlags, known: Collection[str], registry: Registry) -> ConfigError:
-    """The error for a flag that the chosen components do not have: where it belongs, or what was meant."""
+def unknown_flag(
+    spelling: str, flags: FieldFlags, known: Collection[str], registry: Registry, places: Collection[str]
+) -> ConfigError:
+    """The error for a flag that the chosen components do not have: where it belongs, or what was meant.
+
+    Args:
+        places: slots and lists that the command has options for.
+    """
     longs = flags.ambiguous.get(spelling.removeprefix("--").removeprefix("no-"))
     if longs:
         return ConfigError(
@@ -166,7 +172,14 @@ def unknown_flag(spelling: str, flags: FieldFlags, known: Collection[str], regis
             allowed=f"{spelling} where one chosen part alone has it; else the long spellings",
             next=f"give {' VALUE, or '.join(longs)} VALUE, or several of them",
         )
-    found = owners(spelling, registry)
+    everywhere = owners(spelling, registry)
+    found = [owner for owner in everywhere if set(owner.places) & set(places)]
+    if everywhere and not found and not closest(spelling, known):
+        names = ", ".join(dict.fromkeys(owner.title for owner in everywhere))
+        return ConfigError(
+            f"{spelling} is an option of {names}, which this command does not change",
+            next="--help lists the flags of the chosen components",
+        )
     lists = [owner for owner in found if not owner.is_flag]
     if lists:
         place = f"{lists[0].places[0]}.{lists[0].field}"

@@ -18,7 +18,7 @@ from qsae_core.errors import ConfigError
 from qsae_core.kinds import QUANTIZER_SLOTS, SLOTS
 from qsae_core.run_settings import QuantizeConfig
 
-SCOPE = Scope(slots=QUANTIZER_SLOTS, lists=(), sections=(), needs_coder=False, config_file=False)
+SCOPE = Scope(slots=(*QUANTIZER_SLOTS, "data"), lists=(), sections=(), needs_coder=False, config_file=False)
 
 
 def _recorded(values: Mapping[str, Any]) -> list[Layer]:
@@ -57,7 +57,8 @@ def quantize(layers: list[Layer], **values: Any) -> None:
     """Quantize the float coder at PATH: a run's folder, or any folder with coder.json.
 
     Writes a run of its own, which every other command reads like a trained one. Calibration vectors come
-    from the training stream of the coder's own data, values from its held-out part.
+    from the training stream of the coder's own data, values from its held-out part; --data-path, --model,
+    --text and the data source's other flags choose other data, or say where it is now.
     """
     from qsae_core.plugins import load_plugins
     from qsae_core.run_config import resolve

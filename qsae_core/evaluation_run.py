@@ -86,7 +86,7 @@ def evaluate_levels(
     coder = artifact.load(folder, level=levels[0], device=device, registry=registry)
     data = compose_data(config, registry, device=device)
     try:
-        _check_widths(coder, data, folder)
+        check_widths(coder, data, folder)
         for level in levels:
             if level != levels[0]:
                 coder = artifact.load(folder, level=level, device=device, registry=registry)
@@ -195,7 +195,12 @@ def _atom_errors(
     return AtomErrors(sines, other.atom_norms()[:n]), "float twin"
 
 
-def _check_widths(coder: SparseCoder, data: DataSource, folder: pathlib.Path) -> None:
+def check_widths(coder: SparseCoder, data: DataSource, folder: pathlib.Path) -> None:
+    """Refuse data that a stored coder was not made for.
+
+    Raises:
+        DataError: with both shapes.
+    """
     shape = shape_of(data)
     if shape != coder.shape:
         raise DataError(

@@ -14,7 +14,7 @@ from qsae_core.coder import CoderShape, SparseCoder
 from qsae_core.compose import compose_coder, compose_data
 from qsae_core.data import DataSource
 from qsae_core.errors import ArtifactError, ConfigError, TrainingError
-from qsae_core.evaluation_run import evaluate_coder, finished_entry
+from qsae_core.evaluation_run import check_widths, evaluate_coder, finished_entry
 from qsae_core.files import write_json
 from qsae_core.interrupt import sigterm_interrupts
 from qsae_core.kinds import QUANTIZER_SLOTS
@@ -74,6 +74,7 @@ def _quantize(
     made = {"path": str(folder), "method": method.model_dump(mode="json")}
     data = compose_data(config, registry, device=device)
     try:
+        check_widths(source, data, folder)
         with _open(config, data, method, folder, made) as run:
             started = time.perf_counter()
             errors = fit(coder, source, data, config, method, message)

@@ -162,3 +162,27 @@ def test_what_is_refused(trained, rounded):
     assert "rtm" in refused("quantize --quantizer rtm", trained)
     taken = refused("quantize --quantizer rtn --n-bits 2 --out", rounded.parents[2], trained)
     assert "--overwrite" in taken
+
+
+def test_data_that_has_moved_is_given_its_new_place(tmp_path):
+    torch.manual_seed(0)
+    torch.save(torch.randn(2048, 16), tmp_path / "before.pt")
+    line = "train --sae topk --n-latents 64 --k 4 --steps 5 --batch-size 64 --eval-every 0 --eval-tokens 128"
+    line += " --statistics-tokens 128 --threads 1 --no-compare-float --name float --data-path"
+    qsae(line, tmp_path / "before.pt", "--out", tmp_path / "runs")
+    run = next((tmp_path / "runs").rglob("metrics.json")).parent
+    (tmp_path / "before.pt").rename(tmp_path / "after.pt")
+    line = f"quantize --quantizer rtn --tokens 512 --out {tmp_path / 'quantized'}"
+    assert "--data-path" in refused(line, run)
+    qsae(line, run, "--data-path", tmp_path / "after.pt")
+    assert len(list((tmp_path / "quantized").rglob("coder.safetensors"))) == 1
+    torch.save(torch.randn(512, 12), tmp_path / "narrow.pt")
+    for other in (("--data-path", tmp_path / "narrow.pt"), ("--data", "synthetic")):
+        assert "the data does not fit the coder" in refused(line, run, "--overwrite", *other)
+
+
+def test_an_option_of_the_coder_is_not_offered(trained):
+    said = refused("quantize --quantizer rtn --k 3", trained)
+    assert "--k is an option of sparsity" in said
+    assert "which this command does not change" in said
+    assert "add --sparsity" not in said
