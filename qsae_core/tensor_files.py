@@ -38,11 +38,29 @@ def save_tensors(
 ) -> None:
     """Write a safetensors file whose header holds the digest of its tensors and of an accompanying text.
 
+    The same tensors and text give the same bytes, and the file has the permissions of any new file.
+
     Args:
         parts: name -> what may be read alone (``load_part``); the header holds a digest of each.
     """
     digests = {f"sha256 {name}": tensors_digest(part, text) for name, part in (parts or {}).items()}
+    path.touch()
+    mode = path.stat().st_mode
     save_file(dict(tensors), path, metadata={"sha256": tensors_digest(tensors, text), **digests})
+    path.chmod(mode)  # save_file lets nobody else read it
+    _sort_metadata(path)
+
+
+def _sort_metadata(path: pathlib.Path) -> None:
+    """Put the header's digests in order, in which save_file leaves them to chance; its length stays."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        file.seek(8)
+        assert len(text) <= size  # else tensors would be written over
+        file.write(text.ljust(size))
 
 
 def load_tensors(path: pathlib.Path, text: str = "") -> dict[str, Tensor]:
