@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qsae_core.config_layers import RECORD_KEYS
 from qsae_core.kinds import CODER_SLOTS, QUANTIZER_SLOTS
-from qsae_core.measured import DECODER, ENCODER, Measured
+from qsae_core.measured import DECODER, ENCODER, METHOD, Measured
+from qsae_core.row_labels import labels
 from qsae_core.run_setup import FLOAT_TWIN
 
 EQUAL_L0 = 0.03
 """Codes whose mean numbers of active latents differ by more than this share are not compared at equal L0."""
-METHOD = "quantized"
-"""What labels call the way in which a trained coder was quantized."""
 COLUMNS = {
     "bits_decoder": "bits stored per weight of the decoder",
     "bits_encoder": "bits stored per weight of the encoder",
@@ -85,9 +83,8 @@ def rows(
         by_seed: a row for each coder, instead of one for all seeds of a configuration.
     """
     groups, left_out = _groups(measured, by_seed)
-    labels = _labels(groups, by_seed)
     found = []
-    for label, members in zip(labels, groups, strict=True):
+    for label, members in zip(labels(groups, by_seed), groups, strict=True):
         rivals = [_baseline(m, measured, baseline) for m in members]
         values = [_values(m, rival) for m, rival in zip(members, rivals, strict=True)]
         mean = {c: _mean([v[c] for v in values]) for c in COLUMNS}
@@ -117,7 +114,7 @@ def _groups(measured: Sequence[Measured], by_seed: bool) -> tuple[list[list[Meas
     groups: dict[str, list[Measured]] = {}
     left_out = []
     for m in measured:
-        key = json.dumps(_essence(m), sort_keys=True)
+        key = json.dumps(m.essence, sort_keys=True)
         members = groups.setdefault(f"{key} {m.seed}" if by_seed else key, [])
         same = next((other for other in members if other.seed == m.seed), None)
         if same is None:
@@ -127,17 +124,10 @@ def _groups(measured: Sequence[Measured], by_seed: bool) -> tuple[list[list[Meas
     return list(groups.values()), left_out
 
 
-def _essence(m: Measured) -> dict[str, Any]:
-    """Its configuration without what does not change the coder: places, trackers, what is measured, seed."""
-    skip = {*RECORD_KEYS, "run", "trackers", "metrics", "evaluate"}
-    kept = {section: block for section, block in m.config.items() if section not in skip}
-    return kept | ({METHOD: m.method} if m.method else {})
-
-
 def _without_quantizers(m: Measured) -> dict[str, Any]:
     """Its essence without what only quantized coders depend on."""
     skipped = {*QUANTIZER_SLOTS, METHOD}
-    kept = {section: block for section, block in _essence(m).items() if section not in skipped}
+    kept = {section: block for section, block in m.essence.items() if section not in skipped}
     for section in (*CODER_SLOTS, "train"):
         if section in kept:
             skip = {"rotate", "quantize_after", "freeze_decoder_after"}
@@ -202,46 +192,3 @@ def _std(values: Sequence[float | None]) -> float | None:
 
 def _equal_l0(l0: float | None, baseline: float | None) -> bool | None:
     return abs(l0 - baseline) <= EQUAL_L0 * baseline if l0 is not None and baseline else None
-
-
-# --- what rows are called
-
-
-def _labels(groups: Sequence[Sequence[Measured]], by_seed: bool) -> list[str]:
-    """The run's name without its seed, or the coder's; rows of one name also say in what they differ."""
-    names = [_name(members[0]) for members in groups]
-    flat = [dict(_flatten(_essence(members[0]))) for members in groups]
-    labels = []
-    for name, own, members in zip(names, flat, groups, strict=True):
-        alike = [f for n, f in zip(names, flat, strict=True) if n == name]
-        differing = [k for k in own if any(f.get(k) != own[k] for f in alike)]
-        parts = [f"{_short(k)}={own[k]}" for k in differing]
-        parts += [f"seed={members[0].seed}"] if by_seed else []
-        labels.append(f"{name} ({', '.join(parts)})" if parts else name)
-    return labels
-
-
-def _name(m: Measured) -> str:
-    if m.name == FLOAT_TWIN:
-        return "float twin"
-    if m.run is None:
-        return m.folder.name
-    given = m.config["run"].get("name")
-    if given:
-        return str(given).removesuffix(f"-seed{m.seed}")
-    quantizer = m.config.get("quantizer", {}).get("use")
-    return f"{m.coder} ({quantizer})" if quantizer else m.coder
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", json.dumps(value) if isinstance(value, list) else value
-
-
-def _short(key: str) -> str:
-    """``sae.n_latents`` -> ``n_latents``; a part's name keeps its slot: ``quantizer``."""
-    slot, _, option = key.rpartition(".")
-    return slot if option == "use" else option if slot in (*CODER_SLOTS, "train") else key

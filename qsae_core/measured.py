@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qsae_core import artifact, coder_json
+from qsae_core.config_layers import RECORD_KEYS
 from qsae_core.errors import ArtifactError
 from qsae_core.evaluation_run import evaluate_artifact, recorded_config
 from qsae_core.files import COPY, read_json
@@ -24,6 +25,8 @@ OF_FLOAT_ATOMS = ("kappa", "weight_error", "weight_error_unweighted", "predicted
 """Values that need the atoms before quantization."""
 DECODER, ENCODER = "W_dec", "W_enc"
 """How the names of a coder's decoder and encoder matrices begin."""
+METHOD = "quantized"
+"""What an essence calls the way in which a trained coder was quantized."""
 MEASURED: dict[str, Any] = {"bytes": int, "times_smaller": (int, float), "bits_per_weight": dict}
 """What is known of an artifact in a summary, and as what."""
 SAME_FVU = 1e-4
@@ -81,6 +84,13 @@ class Measured:
         """Whether no slot has a quantizer."""
         used = {slot: self.config[slot]["use"] for slot in QUANTIZER_SLOTS if slot in self.config}
         return all(use == SLOTS[slot].default for slot, use in used.items())
+
+    @property
+    def essence(self) -> dict[str, Any]:
+        """Its configuration without what does not change the coder: places, trackers, measurements, seed."""
+        skip = {*RECORD_KEYS, "run", "trackers", "metrics", "evaluate"}
+        kept = {section: block for section, block in self.config.items() if section not in skip}
+        return kept | ({METHOD: self.method} if self.method else {})
 
     @property
     def rounds_atoms(self) -> bool:

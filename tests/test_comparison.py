@@ -23,6 +23,9 @@ CONFIG = {
     "evaluate": [],
 }
 QUANTIZED = {"quantizer": {"use": "ste", "n_bits": 4}}
+SMALL = {"sae": {"n_latents": 5}, "sparsity": {"k": 2}, "train": {"lr": 0.2, "steps": 9}}
+"""Four options that are not those of CONFIG."""
+WIDTHS = (("one", {}), ("two", SMALL))
 
 
 def coder(path, fvu, l0=4.0, name="coder", seed=0, changes=None, run=None, **values):
@@ -45,6 +48,19 @@ def coder(path, fvu, l0=4.0, name="coder", seed=0, changes=None, run=None, **val
         },
         values={"fvu": fvu, "l0": l0, **values},
     )
+
+
+def pair(run, name=None, seed=0, **changes):
+    """A quantized coder and its float twin."""
+    named = changes | {"run": {"name": name}}
+    return [
+        coder(f"{run}/checkpoints/final", 0.3, changes=QUANTIZED | named, run=run, seed=seed),
+        coder(f"{run}/checkpoints/float_twin", 0.2, name="float_twin", changes=named, run=run, seed=seed),
+    ]
+
+
+def labels(coders, **options):
+    return [row.label for row in rows(coders, **options)[0]]
 
 
 def test_one_row_by_hand():
@@ -153,6 +169,49 @@ def test_twins_of_one_size_are_one_row():
     ]
     assert left_out == []
     assert found[2].baseline == ("b/float_twin",)
+
+
+def test_rows_of_one_name_say_in_what_they_differ_where_that_is_little():
+    wider = pair("b", "q", sae={"n_latents": 20})
+    assert labels([*pair("a", "q"), *wider]) == [
+        "q (n_latents=10)",
+        "float twin (n_latents=10)",
+        "q (n_latents=20)",
+        "float twin (n_latents=20)",
+    ]
+
+
+def test_a_float_twin_of_a_run_unlike_the_others_is_named_after_its_run():
+    named = [*pair("a", "syn"), *pair("b", "ten", **SMALL)]
+    assert labels(named) == ["syn", "float twin of syn", "ten", "float twin of ten"]
+    assert labels(named[1::2]) == [
+        "float twin of a",
+        "float twin of b",
+    ]  # by their places where they are alone
+    seeds = [*pair("a0", "syn-seed0"), *pair("a1", "syn-seed1", seed=1), *pair("b", "ten", **SMALL)]
+    assert labels(seeds) == ["syn", "float twin of syn", "ten", "float twin of ten"]
+    assert labels(seeds, by_seed=True)[:2] == ["syn (seed=0)", "float twin of syn (seed=0)"]
+
+
+def test_unlike_rows_of_one_name_have_the_part_of_their_path_that_tells_them_apart():
+    here, there = pair("out/one/x/12"), pair("out/two/x/12", **SMALL)
+    assert labels([here[0], there[0]]) == ["topk (ste) (one)", "topk (ste) (two)"]
+    assert labels([*here, *there])[1::2] == [
+        "float twin of topk (ste) (one)",
+        "float twin of topk (ste) (two)",
+    ]
+    third = pair("out/one/y/12", **SMALL | {"train": {"lr": 0.3}})
+    assert labels([here[0], there[0], third[0]]) == [f"topk (ste) ({p})" for p in ("one/x", "two/x", "one/y")]
+    seeds = [coder(f"out/{run}-seed{s}/x/12", 0.3, seed=s, changes=c) for s in (0, 1) for run, c in WIDTHS]
+    assert labels(seeds) == ["topk (none) (one)", "topk (none) (two)"]
+    assert labels(seeds, by_seed=True)[0] == "topk (none) (one, seed=0)"
+
+
+def test_long_values_and_options_that_one_row_lacks_leave_no_long_or_equal_labels():
+    paths = [coder(f"out/{p}", 0.3, changes={"data": {"path": f"/{p}" * 30}}) for p in ("one", "two")]
+    assert labels(paths) == ["topk (none) (one)", "topk (none) (two)"]
+    lacking = coder("out/one", 0.3, changes={"train": {"warmup": None}})
+    assert labels([lacking, coder("out/two", 0.3)]) == ["topk (none) (one)", "topk (none) (two)"]
 
 
 def test_a_baseline_that_was_measured_on_other_data_is_told():
