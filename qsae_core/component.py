@@ -50,6 +50,11 @@ def option(
     return Field(default, description=description, json_schema_extra=extra, **constraints)
 
 
+def name_of(part: object) -> str:
+    """What a user calls a part: its component's name (``hqq``), or the class's where it is none."""
+    return str(getattr(part, "component_name", type(part).__name__))
+
+
 class CoderConfig(ComponentConfig):
     """Options that every SAE and transcoder has; a variant's config derives from this."""
 

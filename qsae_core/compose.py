@@ -164,7 +164,9 @@ def _factory(
 
     def build(size: Any) -> Any:
         with _located((slot,), block, origins):
-            return target(block.options, size)
+            part = target(block.options, size)
+        part.component_name = block.use  # for messages: ``name_of``
+        return part
 
     return build
 

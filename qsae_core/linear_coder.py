@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from qsae_core import inputs, kernels
 from qsae_core.coder import Budget, CoderShape, Parts, SparseCoder
 from qsae_core.codes import SparseCodes
-from qsae_core.component import AuxKConfig, CoderConfig
+from qsae_core.component import AuxKConfig, CoderConfig, name_of
 from qsae_core.data import Batch
 from qsae_core.dead_latents import DeadLatents, auxk_loss
 from qsae_core.errors import ConfigError
@@ -215,8 +215,8 @@ def check_gates(rule: SparsityRule, activation: Activation) -> None:
     """
     if rule.needs_gates and not activation.has_gates:
         raise ConfigError(
-            f"{type(rule).__name__} prices the number of active latents, and {type(activation).__name__} has "
-            "no gradient for it",
+            f"'{name_of(rule)}' prices the number of active latents, and activation "
+            f"'{name_of(activation)}' has no gradient for it",
             where="sparsity",
             allowed="an activation with a learned or fixed jump: jumprelu, step",
             next="--activation jumprelu, or another --sparsity",

@@ -13,6 +13,7 @@ from torch import Tensor
 from qsae_core.coder_json import description_text
 from qsae_core.coder_records import AtomErrors
 from qsae_core.codes import SparseCodes
+from qsae_core.component import name_of
 from qsae_core.errors import ArtifactError, ConfigError
 from qsae_core.kernels import Kind
 from qsae_core.packed_rows import Arithmetic
@@ -146,8 +147,7 @@ def stored_codes(coder: SparseCoder) -> Lookup:
     found = decoder.quantizer.lookup(decoder.pack())
     if found is None:
         raise ConfigError(
-            "the decoder is not stored as codes and scales "
-            f"(its quantizer is {type(decoder.quantizer).__name__})",
+            f"the decoder is not stored as codes and scales (its quantizer is {name_of(decoder.quantizer)})",
             allowed="a coder with a quantizer of scaled points, such as ste",
             next="dictionary() gives its atoms as floats",
         )

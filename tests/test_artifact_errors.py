@@ -281,7 +281,7 @@ def test_a_float_coder_has_no_packed_codes(floats):
     coder = qsae_core.load(floats)
     with pytest.raises(ConfigError) as caught:
         coder.codes_and_scales()
-    complete(str(caught.value), "not stored as codes", "", "a quantizer of scaled points", "dictionary()")
+    complete(str(caught.value), "its quantizer is none", "", "a quantizer of scaled points", "dictionary()")
     assert torch.equal(coder.dictionary(quantized=False), coder.dictionary())
 
 
