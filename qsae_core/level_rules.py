@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from qsae_core.codes import SparseCodes, join_latents, split_latents
 from qsae_core.component import ComponentConfig
+from qsae_core.errors import ConfigError
 from qsae_core.parts import SparsityRule
 
 
@@ -23,6 +24,9 @@ class LevelRules(SparsityRule):
         shares: what the number of latents that each group's rule keeps (``SparsityRule.counts``) is
             multiplied by (a whole number stays one, 1 at least); 1 where left out. Rules without such a
             number stay as they are.
+
+    Raises:
+        ConfigError: where a level is too small for its rule, or the rule refuses it; it names the level.
     """
 
     selects_largest = False
@@ -39,7 +43,7 @@ class LevelRules(SparsityRule):
         sizes = [end - start for start, end in zip((0, *prefixes), prefixes, strict=False)]
         shares = shares or [1.0] * len(sizes)
         self.rules = nn.ModuleList(
-            _made(make, size, share) for size, share in zip(sizes, shares, strict=True)
+            _of_level(i, sizes, make, share) for i, share in zip(range(len(sizes)), shares, strict=True)
         )
         self.weights = tuple(weights) if weights is not None else (1.0,) * len(sizes)
         ks = [rule.fixed_k for rule in self.each if rule.fixed_k is not None]
@@ -97,6 +101,35 @@ class LevelRules(SparsityRule):
         """The sum of the rules' bounds; None where one has none."""
         bounds = [bound for rule in self.each if (bound := rule.max_l0()) is not None]
         return sum(bounds) if len(bounds) == len(self.rules) else None
+
+
+def _of_level(
+    index: int, sizes: Sequence[int], make: Callable[[int], SparsityRule], share: float
+) -> SparsityRule:
+    """The rule of a level; a refusal says so, as the user has counted the latents of all levels."""
+    size = sizes[index]
+    try:
+        rule = _made(make, size, share)
+        _check_count(rule, size)
+    except ConfigError as error:
+        error.what = (
+            f"level {index + 1} of {len(sizes)} has {size} of the {sum(sizes)} latents "
+            f"and a sparsity rule of its own: {error.what}"
+        )
+        raise
+    return rule
+
+
+def _check_count(rule: SparsityRule, size: int) -> None:
+    """A rule that ranks the latents of a batch could not tell by itself that no token has so many."""
+    count = getattr(rule.config, rule.counts) if rule.counts is not None else None
+    if isinstance(count, int) and count > size:
+        raise ConfigError(
+            f"{rule.counts} = {count} active latents per token, but there are only {size} latents",
+            where=f"sparsity.{rule.counts}",
+            allowed=f"1 to {size}",
+            next=f"give --sparsity.{rule.counts} of at most {size}, or a larger --n-latents",
+        )
 
 
 def _made(make: Callable[[int], SparsityRule], size: int, share: float) -> SparsityRule:

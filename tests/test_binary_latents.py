@@ -9,6 +9,7 @@ from qsae_core.binary_latents import SPEED, BinaryLatents
 from qsae_core.codes import SparseCodes, join_latents, split_latents
 from qsae_core.component import ComponentConfig
 from qsae_core.conformance.reference_parts import L1, PlainConfig, TopK, TopKConfig
+from qsae_core.errors import ConfigError
 from qsae_core.level_rules import LevelRules
 from qsae_core.parts import SparsityRule
 
@@ -105,6 +106,12 @@ class Cheapest(SparsityRule):
         )
 
 
+class OfBatch(Cheapest):
+    """Its k is an average over a batch, so that the rule itself takes any number."""
+
+    counts = "k"
+
+
 def test_each_level_has_its_own_rule():
     rules = LevelRules(lambda n: TopK(TopKConfig(k=1), n), (2, 4))
     codes = rules.select(torch.tensor([[3.0, 4.0, 1.0, 2.0], [9.0, 1.0, 8.0, 1.0]]))
@@ -128,6 +135,30 @@ def test_a_level_s_rule_keeps_its_share():
     assert [rule.config.target for rule in targets.each] == [3.0, 6]
     priced = LevelRules(lambda n: L0(L0Config(coefficient=0.5), n), (4, 12), shares=(1, 2))
     assert [(rule.config.target, rule.config.coefficient) for rule in priced.each] == [(None, 0.5)] * 2
+
+
+def test_a_level_that_is_too_small_for_its_rule_is_named():
+    def refusal(make, **options):
+        with pytest.raises(ConfigError) as caught:
+            LevelRules(make, (4, 8, 16), **options)
+        return str(caught.value)
+
+    its_own = "level 1 of 3 has 4 of the 16 latents and a sparsity rule of its own: "
+    many = refusal(lambda n: OfBatch(TopKConfig(k=5), n), shares=(1, 1, 2))
+    assert f"{its_own}k = 5 active latents per token, but there are only 4 latents" in many
+    assert "sparsity.k: " in many
+    assert "allowed: 1 to 4\n  next:    give --sparsity.k of at most 4" in many
+
+    def whole_groups(n):
+        if n % 4 == 0:
+            return OfBatch(TopKConfig(k=1), n)
+        raise ConfigError(f"{n} latents do not divide")
+
+    with pytest.raises(
+        ConfigError, match=r"level 2 of 2 has 3 of the 7 latents(.|\n)*3 latents do not divide"
+    ):
+        LevelRules(whole_groups, (4, 7))
+    assert len(LevelRules(lambda n: OfBatch(TopKConfig(k=4), n), (4, 8, 16), shares=(1, 1, 2)).each) == 3
 
 
 def test_a_level_s_penalty_has_a_weight():

@@ -45,7 +45,7 @@ def parts_of(sae):
 PARTS = [(sae, *parts) for sae in REGISTRY.names("sae") for parts in parts_of(sae)]
 
 
-K = {"topk": 6, "groupmax": 4}
+K = {"topk": 6, "batchtopk": 6, "groupmax": 4}
 """Small enough for the first groups of nested SAEs."""
 
 
@@ -102,7 +102,9 @@ def test_it_trains_or_is_refused_with_a_reason(states, tmp_path, sae, quantizer,
         return
     config = resolve([checked_layer(tree, "test")], REGISTRY)
     if gates_missing(activation, sparsity):
-        with pytest.raises(ConfigError, match="has no gradient for it"):
+        with pytest.raises(
+            ConfigError, match=f"'{sparsity}' prices .* activation '{activation}' has no gradient for it"
+        ):
             training_run.train(config, load_plugins(), Silent())
         return
     watcher = Silent()

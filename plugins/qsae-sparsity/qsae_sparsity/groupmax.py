@@ -29,10 +29,10 @@ class GroupMax(SparsityRule):
         super().__init__(config, n_latents)
         if n_latents % config.k:
             raise ConfigError(
-                f"n_latents = {n_latents} do not divide into k = {config.k} groups of equal size",
-                where="sparsity.k",
+                f"{n_latents} latents do not divide into k = {config.k} groups of equal size",
+                where="k",
                 allowed=f"a divisor of {n_latents}",
-                next="give another --k, or an --n-latents that is a multiple of it",
+                next="give another --sparsity.k, or another --n-latents",
             )
         self.fixed_k = config.k
 

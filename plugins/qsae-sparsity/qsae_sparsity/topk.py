@@ -28,8 +28,8 @@ class TopK(SparsityRule):
         super().__init__(config, n_latents)
         if config.k > n_latents:
             raise ConfigError(
-                f"k = {config.k} active latents per token, but there are only n_latents = {n_latents}",
-                where="sparsity.k",
+                f"k = {config.k} active latents per token, but there are only {n_latents} latents",
+                where="k",
                 allowed=f"1 to {n_latents}",
                 next=f"give --k of at most {n_latents}, or a larger --n-latents",
             )

@@ -63,6 +63,6 @@ def test_groupmax_ranks_by_importance_and_keeps_the_latents_own_values():
 
 
 def test_groups_of_unequal_size_are_refused():
-    with pytest.raises(ConfigError, match=r"n_latents = 10 .* k = 3 groups") as error:
+    with pytest.raises(ConfigError, match=r"10 latents .* k = 3 groups") as error:
         GroupMax(GroupMaxConfig(k=3), 10)
     assert error.value.allowed == "a divisor of 10"

@@ -56,7 +56,7 @@ def test_topk_of_signed_latents_ranks_by_signed_value():
 
 
 def test_k_above_the_number_of_latents_is_refused_with_both_numbers():
-    with pytest.raises(ConfigError, match=r"k = 65 .* n_latents = 64") as error:
+    with pytest.raises(ConfigError, match=r"k = 65 .* only 64 latents") as error:
         TopK(TopKConfig(k=65), 64)
     assert error.value.allowed == "1 to 64"
     assert TopK(TopKConfig(k=64), 64).fixed_k == 64
