@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qsae_cli.output import json_option, print_json, print_table
+from qsae_cli.summary import coder_label
 from qsae_core.errors import QsaeError
+from qsae_core.kinds import QUANTIZER_SLOTS
 
 if TYPE_CHECKING:
     from qsae_core.results import Run
@@ -21,7 +23,7 @@ KEYS = (
     "completed_at",
     "sae",
     "transcoder",
-    "quantizer",
+    *QUANTIZER_SLOTS,
     "artifact",
     "coders",
 )
@@ -85,7 +87,7 @@ def _recorded(run: Run) -> dict[str, Any]:
     """From ``config.json``."""
     record = run.record()
     slots: dict[str, Any] = {
-        slot: record[slot]["use"] for slot in ("sae", "transcoder", "quantizer") if slot in record
+        slot: record[slot]["use"] for slot in ("sae", "transcoder", *QUANTIZER_SLOTS) if slot in record
     }
     status = record["status"]
     if not isinstance(status, str) or not slots.keys() & {"sae", "transcoder"}:
@@ -106,7 +108,8 @@ def _measured(run: Run) -> dict[str, Any]:
 
 def _row(entry: dict[str, Any]) -> list[Any]:
     coder = entry["sae"] or entry["transcoder"]
-    label = f"{coder} ({entry['quantizer']})" if entry["quantizer"] else coder
+    used = {slot: entry[slot] for slot in QUANTIZER_SLOTS if entry[slot]}
+    label = coder_label(coder, used) if coder else None
     numbers = _numbers(entry["coders"]["coder"]) if entry["coders"] else [None, None, None]
     return [entry["path"], entry["status"], label, *numbers, entry["completed_at"]]
 

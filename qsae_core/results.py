@@ -102,10 +102,9 @@ class Run:
 
 
 def run_path(config: RunConfig, model_name: str, layer: str, steps: int) -> pathlib.Path:
-    """Where a run's results go."""
-    coder = config.coder.use
-    model_type = config.run.name or f"{coder}-{model_name}"
-    return pathlib.Path(config.run.out) / slug(model_type) / slug(layer) / str(steps)
+    """Where a run's results go: below its name as it was given, or one made of the coder and the model."""
+    model_type = config.run.name or slug(f"{config.coder.use}-{model_name}")
+    return pathlib.Path(config.run.out) / model_type / slug(layer) / str(steps)
 
 
 def open_run(config: RunConfig, path: pathlib.Path, data_record: dict[str, Any]) -> Run:

@@ -274,6 +274,11 @@ def test_a_run_that_fails_before_its_first_step_leaves_no_folder(vectors, monkey
     assert [r.path for r in find_runs(results)] == [done.path]
 
 
+def test_a_run_has_the_name_that_it_was_given(vectors):
+    made = run(configuration(vectors, run={"name": "My Run", "compare_float": False}))
+    assert made.path == vectors.parent / "results" / "My Run" / "tensors" / "24"
+
+
 def test_an_exception_is_in_the_record(vectors, monkeypatch):
     def faulty(self, batch, number):
         raise RuntimeError("out of memory")
