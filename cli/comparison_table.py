@@ -34,6 +34,8 @@ SHOWN = (
 SPREAD = {"fvu": "{:.4f}", "delta_fvu_points": "{:.2f}", "delta_ce": "{:.4f}"}
 """Columns that show their standard deviation."""
 ALWAYS = ("bits_decoder", "bits_encoder", "bits_whole", "bytes", "times_smaller", "l0", "fvu")
+LISTED = 3
+"""Rows up to which the note about different data lists those of the data that most rows are on."""
 OTHER_L0, FLOAT_VALUES, FROM_TWIN = "*", "†", "‡"
 
 
@@ -51,6 +53,9 @@ def show(rows: Sequence[Row]) -> None:
     for mark, sentence in _marks().items():
         if mark in text:
             click.echo(f"{mark} {sentence}")
+    note = _of_different_data(rows)
+    if note is not None:
+        click.echo(note)
     if any(row.mean["fvu"] is None for row in rows):
         click.echo("-: not measured; --evaluate measures it where the data has what it takes")
 
@@ -63,6 +68,19 @@ def _marks() -> dict[str, str]:
         FLOAT_VALUES: "values are not quantized, and count 32 bits each",
         FROM_TWIN: "predicted from the float twin's atoms: the coder's own were not kept (--save-float)",
     }
+
+
+def _of_different_data(rows: Sequence[Row]) -> str | None:
+    """A sentence where rows were measured on several data; the largest part is last, without a long list."""
+    from qsae_core.comparison import by_data
+
+    *others, (name, most) = sorted(by_data(rows), key=lambda part: len(part[1])) or [("", [])]
+    if not others:
+        return None
+    parts = [f"on {data}: {', '.join(row.label for row in on_it)}" for data, on_it in others]
+    listed = ", ".join(row.label for row in most)
+    parts.append(f"on {name}: {listed if len(most) <= LISTED else f'the other {len(most)} rows'}")
+    return f"FVUs of different data do not compare; {'; '.join(parts)}"
 
 
 def _cell(row: Row, name: str, form: str) -> str | None:

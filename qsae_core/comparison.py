@@ -10,7 +10,7 @@ from typing import Any
 
 from qsae_core.kinds import CODER_SLOTS, QUANTIZER_SLOTS
 from qsae_core.measured import DECODER, ENCODER, METHOD, Measured
-from qsae_core.row_labels import labels
+from qsae_core.row_labels import MOST_OPTIONS, labels
 from qsae_core.run_setup import FLOAT_TWIN
 
 EQUAL_L0 = 0.03
@@ -105,6 +105,29 @@ def _on_other_data(members: Sequence[Measured], rivals: Sequence[Sequence[Measur
                 how = ", ".join(f"data.{k} {m.data.get(k)} against {c.data.get(k)}" for k in keys[:3])
                 return [f"{m.folder} and its baseline {c.folder} were measured on other data: {how}"]
     return []
+
+
+def by_data(found: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """The rows that have an FVU, by the data that they were measured on, in the order given.
+
+    Returns:
+        What the data is called, and its rows: its source's name and, where several are of one source, the
+        first of its options that another one has otherwise.
+    """
+    groups: dict[str, list[Row]] = {}
+    for row in found:
+        if row.mean["fvu"] is not None:
+            groups.setdefault(json.dumps(row.members[0].data, sort_keys=True), []).append(row)
+    sections = [rows_on_it[0].members[0].data for rows_on_it in groups.values()]
+    return [(_called(own, sections), g) for own, g in zip(sections, groups.values(), strict=True)]
+
+
+def _called(data: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
+    source = data.get("use")
+    same = [other for other in others if other.get("use") == source]
+    keys = [k for k in data if any(other.get(k) != data[k] for other in same)]
+    options = ", ".join(f"{k}={data[k]}" for k in keys[:MOST_OPTIONS])
+    return f"{source} ({options})" if options else str(source)
 
 
 # --- which coders belong together

@@ -129,6 +129,21 @@ def test_a_run_brings_its_float_twin(place):
     assert row["mean"]["delta_fvu_points"] == pytest.approx(100 * (row["mean"]["fvu"] - twin["mean"]["fvu"]))
 
 
+def test_rows_on_different_data_have_a_note(place, tmp_path):
+    qsae(*TWIN, "--data.world-seed", "1", "--out", tmp_path)
+    other = next(tmp_path.rglob("metrics.json")).parent
+    note = "FVUs of different data do not compare"
+    text = qsae("compare", *runs(place, "twin"), other).stdout
+    (line,) = (line for line in text.splitlines() if line.startswith(note))
+    assert line == (
+        f"{note}; on synthetic (world_seed=0): twin (data.world_seed=0), float twin (data.world_seed=0); "
+        "on synthetic (world_seed=1): twin (data.world_seed=1), float twin (data.world_seed=1)"
+    )
+    text = qsae("compare", *runs(place, "*"), other).stdout
+    assert "; on synthetic (world_seed=0): the other 6 rows\n" in text
+    assert note not in qsae("compare", *runs(place, "*")).stdout
+
+
 def test_a_baseline_by_name(place):
     (run,) = runs(place, "twin")
     rival = runs(place, "float-*")[0]

@@ -8,7 +8,7 @@ import pathlib
 
 import pytest
 
-from qsae_core.comparison import rows
+from qsae_core.comparison import by_data, rows
 from qsae_core.measured import Measured
 
 CONFIG = {
@@ -222,6 +222,20 @@ def test_a_baseline_that_was_measured_on_other_data_is_told():
     here, there = (dataclasses.replace(m, measured_on={"use": "lm"}) for m in (row.members[0], other))
     assert rows([here], [there])[1] == []  # both on a third one
     assert "data.use lm against tensors" in rows([here], [other])[1][0]
+
+
+def test_rows_are_sorted_by_the_data_that_they_were_measured_on():
+    """Under a name that is short where sources differ, and has an option where only that does."""
+    here, other = coder("a", 0.3), coder("b", 0.2, changes={"data": {"path": "y.npy"}})
+    unmeasured = coder("c", None, changes={"data": {"use": "lm"}})
+    there = dataclasses.replace(coder("d", 0.1, changes=SMALL), measured_on={"use": "synthetic"})
+
+    def sorted_by_data(*coders):
+        return [(name, [str(r.members[0].folder) for r in on_it]) for name, on_it in by_data(rows(coders)[0])]
+
+    assert sorted_by_data(here, unmeasured, there) == [("tensors", ["a"]), ("synthetic", ["d"])]
+    assert sorted_by_data(here, other) == [("tensors (path=x.npy)", ["a"]), ("tensors (path=y.npy)", ["b"])]
+    assert sorted_by_data(here, coder("e", 0.1, changes=SMALL)) == [("tensors", ["a", "e"])]
 
 
 def test_a_repeated_run_is_left_out_and_told():
