@@ -196,7 +196,8 @@ def _check(tensors: Mapping[str, Tensor], text: str, key: str, reader: Any, path
         )
     if tensors_digest(tensors, text) != recorded:
         raise ArtifactError(
-            "was altered: its contents do not match the checksum in its header",
+            f"was altered{', or the JSON file beside it' * bool(text)}: "
+            "the contents do not match the checksum in its header",
             where=str(path),
             allowed=WHOLE,
             next=COPY,

@@ -244,7 +244,7 @@ def test_float_masters_that_are_not_those_of_the_coder(damage, packed, floats, t
     assert whole.shape == (64, 64)
     damage(packed, floats)
     coder = qsae_core.load(packed)  # packed weights alone are served
-    expected = "was altered: its contents do not match the checksum in its header"
+    expected = "was altered, or the JSON file beside it: the contents do not match the checksum in its header"
     for use in (lambda: coder.dictionary(quantized=False), coder.atom_errors):
         with pytest.raises(ArtifactError) as caught:
             use()
