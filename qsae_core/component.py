@@ -36,6 +36,7 @@ def option(
     description: str = "",
     *,
     aliases: Sequence[str] = (),
+    allowed: str | None = None,
     **constraints: Any,
 ) -> Any:
     """Declare one option of a component (a pydantic ``Field`` with a description and flag aliases).
@@ -44,10 +45,13 @@ def option(
         default: the value when neither YAML nor a flag gives one; leave it out for a required option.
         description: one sentence, with the unit; shown by ``qsae describe`` and ``--help``.
         aliases: other flag spellings that the field already uses, without dashes (``("top-k",)``).
+        allowed: what an error says is allowed, where types and bounds do not tell (``sizes above 0``).
         constraints: what pydantic's ``Field`` takes: ``gt``, ``ge``, ``lt``, ``le``, ``default_factory``, ...
     """
-    extra: dict[str, Any] | None = {"flags": list(aliases)} if aliases else None
-    return Field(default, description=description, json_schema_extra=extra, **constraints)
+    extra: dict[str, Any] = {"flags": list(aliases)} if aliases else {}
+    if allowed is not None:
+        extra["allowed"] = allowed
+    return Field(default, description=description, json_schema_extra=extra or None, **constraints)
 
 
 def name_of(part: object) -> str:
@@ -101,7 +105,10 @@ class NestedConfig(AuxKConfig):
     """Options of a coder whose dictionary is nested in groups of latents (Bussmann et al., 2025)."""
 
     group_sizes: tuple[Annotated[int, Field(gt=0)], ...] | None = option(
-        None, "latents of each nested group, in order; none: eight groups of equal size", min_length=1
+        None,
+        "latents of each nested group, in order; none: eight groups of equal size",
+        allowed="a list of sizes of 1 or more that add up to n_latents, such as [16,48]; or none",
+        min_length=1,
     )
 
     @model_validator(mode="after")

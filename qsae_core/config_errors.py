@@ -45,8 +45,11 @@ def validate(draft: Draft) -> ComponentConfig:
 
 def _option_error(draft: Draft, loc: Sequence[str], errors: Sequence[ErrorDetails]) -> ConfigError:
     if not loc:  # a rule about several options together
+        fault = errors[0].get("ctx", {}).get("error")
+        if exclusive := getattr(fault, "exclusive", ()):
+            return _exclusive_error(draft, exclusive, errors[0])
         places = ", ".join(draft.origins.values()) if len(draft.origins) <= 3 else ""
-        allowed = getattr(errors[0].get("ctx", {}).get("error"), "allowed", None)
+        allowed = getattr(fault, "allowed", None)
         where = places or ".".join(draft.path)
         return ConfigError(_message(errors[0]), where=where, allowed=allowed, next=_described(draft))
     option = loc[0]
@@ -68,6 +71,22 @@ def _option_error(draft: Draft, loc: Sequence[str], errors: Sequence[ErrorDetail
         where=where,
         allowed=_allowed(draft, option),
         next=_described(draft),
+    )
+
+
+def _exclusive_error(draft: Draft, options: Sequence[str], error: ErrorDetails) -> ConfigError:
+    """Of options that exclude one another; one of them may stand in a file that the user has not in mind."""
+    hidden = [option for option in options if not draft.place(option).startswith("--")]
+    steps = [
+        f"{flag(*draft.path, option)} changes what {draft.place(option)} says, and "
+        f"--set {'.'.join((*draft.path, option))}=null drops it"
+        for option in hidden
+    ]
+    return ConfigError(
+        _message(error),
+        where=" and ".join(draft.place(option) for option in options),
+        allowed=error["ctx"]["error"].allowed,
+        next="; ".join(steps) or "leave one of them out",
     )
 
 
@@ -117,6 +136,8 @@ def _mentions_bool(annotation: Any) -> bool:
 def _message(error: ErrorDetails) -> str:
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
+    if error["type"] == "string_pattern_mismatch":
+        return "Input should be of the form that is allowed"  # which is said in words there
     if error["type"].endswith("_parsing"):
         return error["msg"].partition(", unable to")[0]
     return error["msg"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class QsaeError(Exception):
     """A fault in what the user gave: a config, a file, a plugin, a combination of parts.
@@ -41,10 +43,11 @@ class OptionsError(ValueError):
     Args:
         what: what is wrong, with the values.
         allowed: what would be accepted instead.
+        exclusive: options of which one alone may be given; the message says where each of them stands.
     """
 
-    def __init__(self, what: str, *, allowed: str) -> None:
-        self.allowed = allowed
+    def __init__(self, what: str, *, allowed: str, exclusive: Sequence[str] = ()) -> None:
+        self.allowed, self.exclusive = allowed, exclusive
         super().__init__(what)
 
 

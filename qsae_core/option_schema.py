@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from qsae_core.component import ComponentConfig
 from qsae_core.config_layers import parse_yaml
 from qsae_core.errors import ConfigError
 
+_WORDS = {"array": "list", "object": "mapping", "string": "text", "boolean": "true or false"}
 _METAVARS = {"integer": "INTEGER", "number": "NUMBER", "string": "TEXT", "boolean": "true|false"}
 
 
@@ -21,11 +22,13 @@ class FieldSchema:
         types: JSON types that it admits besides its choices: ``integer``, ``null``, ``array``, ...
         choices: values that it admits by name (Literal, Enum).
         bounds: constraints for people: ``above 0``, ``0 to 1``.
+        form: all of that in the option's own words, where it declares them (``option(allowed=...)``).
     """
 
     types: frozenset[str]
     choices: tuple[Any, ...] = ()
     bounds: tuple[str, ...] = ()
+    form: str | None = None
 
     @property
     def is_flag(self) -> bool:
@@ -47,8 +50,12 @@ class FieldSchema:
 
     @property
     def words(self) -> str:
-        """``integer, 1 to 8``; ``number or auto, above 0``."""
-        names = sorted(self.types - {"null"}) + (["none"] if "null" in self.types else [])
+        """``integer, 1 to 8``; ``number or auto, above 0``; or the option's own form."""
+        if self.form is not None:
+            return self.form
+        names = sorted(_WORDS.get(t, t) for t in self.types - {"null"}) + (
+            ["none"] if "null" in self.types else []
+        )
         return ", ".join([" or ".join([*names, *map(shown, self.choices)]), *self.bounds])
 
     def read(self, text: str) -> Any:
@@ -72,7 +79,10 @@ def field_schemas(config: type[ComponentConfig]) -> dict[str, FieldSchema]:
     """Field name -> schema, in the order of the class."""
     schema = config.model_json_schema()
     definitions = schema.get("$defs", {})
-    return {name: _read_schema(entry, definitions) for name, entry in schema.get("properties", {}).items()}
+    return {
+        name: replace(_read_schema(entry, definitions), form=entry.get("allowed"))
+        for name, entry in schema.get("properties", {}).items()
+    }
 
 
 def _read_schema(entry: Mapping[str, Any], definitions: Mapping[str, Any]) -> FieldSchema:

@@ -60,6 +60,12 @@ def test_names_keys_and_values(states, arguments, fragments):
     assert not (states.parent / "results").exists()
 
 
+@pytest.mark.parametrize("sizes", ["[0,64]", "3", "[]"])
+def test_a_list_is_described_in_words(states, sizes):
+    result = train(states, "--set", f"sae.group_sizes={sizes}", sae="matryoshka")
+    refused(result, "allowed: a list of sizes of 1 or more that add up to n_latents")
+
+
 def test_an_unknown_sae_names_the_installed_ones(states):
     refused(train(states, sae="topk2"), "unknown sae 'topk2'", "did you mean 'topk'", "ternary")
 

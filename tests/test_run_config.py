@@ -242,7 +242,7 @@ CASES = {
         "my.yaml: quantizer.grid: Input should be 'binary' or 'ternary' (got 'octal')"
     ),
     "quantizer: {use: ste, bits: [2, x]}": (
-        "my.yaml: quantizer.bits.1: Input should be a valid integer (got 'x')"
+        "my.yaml: quantizer.bits.1: Input should be a valid integer (got 'x')\n  allowed: list"
     ),
     "data: tensors": ("data.path: data 'tensors' needs a value for 'path'\n  next:    add --data.path VALUE"),
     "train: {lr: fast}": "my.yaml: train.lr: Input should be a valid number or 'auto' (got 'fast')",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import field_validator, model_validator
 
 from qsae_core import ComponentConfig, ComponentSpec, hookimpl, option
+from qsae_core.errors import OptionsError
 
 if TYPE_CHECKING:
     import click
@@ -40,6 +41,7 @@ class LmConfig(ComponentConfig):
         None,
         "several layers to read at once, for coders that take them: numbers and ranges (`3,6,9`, `4-8`), or "
         "`middle`, the middle half; replaces `layer`",
+        allowed="a list of layer numbers and ranges, such as 4,5,6 or 4-6; or middle",
         pattern=r"^(middle|\d+(-\d+)?(,\d+(-\d+)?)*)$",
     )
     text: str | None = option(
@@ -75,12 +77,19 @@ class LmConfig(ComponentConfig):
     @model_validator(mode="after")
     def _one_of_each(self) -> LmConfig:
         if self.text is not None and self.dataset is not None:
-            raise ValueError("text and dataset cannot be given together; give one of them")
+            raise exclusive("text", "dataset")
         if self.layers is not None and self.layer is not None:
-            raise ValueError("layer and layers cannot be given together; give one of them")
+            raise exclusive("layer", "layers")
         if self.layers is not None and (self.target_layer is not None or self.target_site is not None):
             raise ValueError("a separate target cannot be combined with several layers")
         return self
+
+
+def exclusive(*options: str) -> OptionsError:
+    """The error for options that are given together and exclude one another."""
+    return OptionsError(
+        f"{' and '.join(options)} cannot be given together", allowed="one of them", exclusive=options
+    )
 
 
 @hookimpl
