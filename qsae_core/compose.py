@@ -57,7 +57,7 @@ def compose_coder(
     """
     if isinstance(config, RunConfig):
         torch.manual_seed(config.run.seed)
-        return _build_coder(config.components, config.origins, registry, shape)
+        return _build_coder(config.components, config.origins, registry, shape, config.data.use)
     blocks = read_coder(config, registry, place)
     if level is not None:
         slot = next(slot for slot in CODER_SLOTS if slot in blocks)
@@ -102,7 +102,11 @@ def _build_list(
 
 
 def _build_coder(
-    blocks: Mapping[str, Block], origins: Mapping[str, str], registry: Registry, shape: CoderShape
+    blocks: Mapping[str, Block],
+    origins: Mapping[str, str],
+    registry: Registry,
+    shape: CoderShape,
+    data: str | None = None,
 ) -> SparseCoder:
     slot = next(slot for slot in CODER_SLOTS if slot in blocks)
     block = blocks[slot]
@@ -115,7 +119,9 @@ def _build_coder(
             next=f"--transcoder {' | '.join(registry.names('transcoder')) or 'NAME'}, or other data",
         )
     target = registry.load_target(registry.get(SLOTS[slot].kind, block.use))
-    _check_layers(target, f"{slot} '{block.use}'", shape)
+    if target.reads_layers != (shape.layers_in > 1):
+        source = registry.load_target(registry.get("data", data)) if data else DataSource
+        raise _other_layers(f"{slot} '{block.use}'", target, source, shape.layers_in)
     parts = Parts(
         **{name: _factory(name, blocks.get(name), origins, registry, slot, block) for name in Parts._fields}
     )
@@ -123,22 +129,22 @@ def _build_coder(
         return target(block.options, shape, parts)
 
 
-def _check_layers(target: type[SparseCoder], title: str, shape: CoderShape) -> None:
-    if target.reads_layers and shape.layers_in == 1:
-        raise ConfigError(
-            f"{title} reads several layers at once, and the data gives one",
-            where="data",
-            allowed="vectors [B, L, d] with L of at least 2",
-            next="--layers 3,6,9 with a language model, --middle layers with a tensor file [N, L, d], or "
-            "another coder",
-        )
-    if not target.reads_layers and shape.layers_in > 1:
-        raise ConfigError(
-            f"{title} reads one layer, and the data gives {shape.layers_in}",
-            where="data",
-            allowed="vectors [B, d]; or a coder of several layers, such as a crosscoder",
-            next="--layer N with a language model, or another coder",
-        )
+def _other_layers(
+    title: str, target: type[SparseCoder], source: type[DataSource], layers: int
+) -> ConfigError:
+    """The error for data of one layer and a coder of several, or the other way round."""
+    if target.reads_layers:
+        wanted, allowed = "several layers at once", "vectors [B, L, d] with L of at least 2"
+        hint = source.for_several_layers
+    else:
+        wanted, allowed = "one layer", "vectors [B, d]; or a coder that reads several layers"
+        hint = source.for_one_layer
+    return ConfigError(
+        f"{title} reads {wanted}, and the data gives {'one' if layers == 1 else layers}",
+        where="data",
+        allowed=allowed,
+        next=f"{hint or 'other data'}; or another coder",
+    )
 
 
 def _width(layers: int, d: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -96,6 +96,10 @@ class DataSource(abc.ABC):
     """For result paths: the model's or the file's short name."""
     layer: str
     """For result paths: the layer (``"9"``), or what stands for it (``"tensors"``)."""
+    for_one_layer: ClassVar[str | None] = None
+    """What a user gives this source for vectors of one layer (``--layer N``), where it can read several."""
+    for_several_layers: ClassVar[str | None] = None
+    """What a user gives it for vectors of several layers; None where it has one layer alone."""
     prefetch: int = 0
     """Batches that ``train.prefetch: auto`` reads ahead in another thread while a GPU trains; 0: none.
 

@@ -79,6 +79,26 @@ def test_an_existing_finished_run(states):
     refused(train(states, "--resume"), "this run is finished")
 
 
+@pytest.mark.parametrize(
+    ("sae", "data", "advice"),
+    [
+        ("crosscoder", "--data tensors", "--middle layers, for tensors [N, L, d]; or another coder"),
+        ("route", "--data synthetic", "--layers 3; or another coder"),
+        ("route", "--data lm", "--layers middle, or numbers such as --layers 3,6,9; or another coder"),
+        ("topk", "--data tensors --middle layers", "--middle positions, which makes each vector"),
+        ("topk", "--data synthetic --layers 2", "--layers 1; or another coder"),
+        ("topk", "--data lm --layers 0,1", "--layer N; or another coder"),
+    ],
+)
+def test_layers_that_do_not_fit_get_the_advice_of_the_data_source(tmp_path, sae, data, advice):
+    np.save(tmp_path / "states.npy", np.zeros((64, 2, 16) if sae == "topk" else (64, 16), dtype=np.float32))
+    path = ["--data-path", tmp_path / "states.npy"] if "tensors" in data else []
+    result = qsae(
+        "train", "--sae", sae, *data.split(), *path, "--steps", 1, "--out", tmp_path, "--threads", 1
+    )
+    refused(result, f"sae '{sae}' reads ", "the data gives ", f"next:    {advice}")
+
+
 def test_constant_data_is_not_blamed_on_the_learning_rate(states):
     np.save(states, np.ones((4096, 16), dtype=np.float32))
     result = train(states)

@@ -34,6 +34,8 @@ class LmSource(DataSource):
     """Hidden states of a language model; see `LmConfig` for what can be chosen."""
 
     config: LmConfig
+    for_one_layer = "--layer N"
+    for_several_layers = "--layers middle, or numbers such as --layers 3,6,9"
 
     def __init__(self, config: LmConfig, *, seed: int = 0, device: str = "cpu") -> None:
         super().__init__(config, seed=seed, device=device)

@@ -32,6 +32,8 @@ class SyntheticSource(DataSource):
     """
 
     layer = "synthetic"
+    for_one_layer = "--layers 1"
+    for_several_layers = "--layers 3"
 
     def __init__(self, config: ComponentConfig, *, seed: int = 0, device: str = "cpu") -> None:
         super().__init__(config, seed=seed, device=device)
