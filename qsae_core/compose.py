@@ -120,8 +120,8 @@ def _build_coder(
         )
     target = registry.load_target(registry.get(SLOTS[slot].kind, block.use))
     if target.reads_layers != (shape.layers_in > 1):
-        source = registry.load_target(registry.get("data", data)) if data else DataSource
-        raise _other_layers(f"{slot} '{block.use}'", target, source, shape.layers_in)
+        data_source = registry.load_target(registry.get("data", data)) if data else DataSource
+        raise _other_layers(f"{slot} '{block.use}'", target, data_source, shape.layers_in)
     parts = Parts(
         **{name: _factory(name, blocks.get(name), origins, registry, slot, block) for name in Parts._fields}
     )
