@@ -109,6 +109,7 @@ def unknown_option(draft: Draft, option: str) -> ConfigError:
         f"{draft.title} has no option '{option}'" + (f"; did you mean '{meant}'?" if meant else ""),
         where=draft.place(option),
         allowed=", ".join(fields) or "(it has no options)",
+        next=_described(draft),
     )
 
 

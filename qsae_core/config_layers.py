@@ -97,6 +97,7 @@ def check_section(section: Any, where: str, known: Sequence[str] = SECTIONS) -> 
             f"unknown section {str(section)!r}{did_you_mean(str(section), known)}",
             where=where,
             allowed=", ".join(known),
+            next=f"correct the name, or leave {str(section)!r} out",
         )
 
 

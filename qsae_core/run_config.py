@@ -218,4 +218,5 @@ def _check_k(components: Mapping[str, Block], origins: Mapping[str, str]) -> Non
             f"k ({k}) exceeds n_latents ({n_latents})",
             where=origins.get("sparsity.k", "sparsity.k"),
             allowed=f"1 to {n_latents}, or a larger --n-latents",
+            next=f"give --sparsity.k of at most {n_latents}, or --n-latents of at least {k}",
         )

@@ -91,6 +91,7 @@ class Trainer:
                 f"{self.name} cannot be trained with screen {self.config.screen!r}: {reason}",
                 where="train.screen",
                 allowed="none, or a coder with a sparsity rule such as topk",
+                next="leave --train.screen out, or give --sparsity topk",
             )
         self.coder.screen = self.config.screen
 

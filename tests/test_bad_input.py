@@ -80,6 +80,37 @@ def test_an_existing_finished_run(states):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "place", "advice"),
+    [
+        ("--k 65", "--sparsity.k", "give --sparsity.k of at most 64, or --n-latents of at least 65"),
+        ("--quantizer nf4 --block 7", "--quantizer.block", "leave block out"),
+        ("--quantizer vector --length 7", "--quantizer.length", "leave length out"),
+        ("--sparsity batchtopk --screen int8", "train.screen", "leave --train.screen out"),
+        (
+            "--k 60 --activation identity --code-quantizer ste",
+            "code_quantizer.signed",
+            "add --code-quantizer.signed",
+        ),
+        ("--set foo.bar=1", "--set foo.bar", "correct the name, or leave 'foo' out"),
+        ("--set sparsity.kk=1", "--set sparsity.kk", "qsae describe sparsity topk"),
+    ],
+)
+def test_what_to_do_next(states, arguments, place, advice):
+    refused(train(states, *arguments.split()), f"error: {place}: ", f"next:    {advice}")
+
+
+@pytest.mark.parametrize(
+    ("names", "advice"), [("", "give the folder"), ("a.npy b.pt", "leave the files of one")]
+)
+def test_a_folder_without_one_format_of_tensors(states, names, advice):
+    folder = states.parent / "chunks"
+    folder.mkdir()
+    for name in names.split():
+        (folder / name).write_bytes(states.read_bytes())
+    refused(train(folder), f"error: {folder}: the folder holds ", f"next:    {advice}")
+
+
+@pytest.mark.parametrize(
     ("sae", "data", "advice"),
     [
         ("crosscoder", "--data tensors", "--middle layers, for tensors [N, L, d]; or another coder"),

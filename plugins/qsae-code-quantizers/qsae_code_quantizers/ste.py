@@ -42,8 +42,9 @@ class SteCodes(CodeQuantizer):
         if not self.signed and bool((values < 0).any()):
             raise ConfigError(
                 "codes have negative values, and this code quantizer is for codes without a sign",
-                where="signed",
+                where="code_quantizer.signed",
                 allowed="--code-quantizer.signed, or an activation that is never negative (relu)",
+                next="add --code-quantizer.signed, or choose --activation relu",
             )
         if self.training:
             self._widen(values.abs(), latent_N.long())

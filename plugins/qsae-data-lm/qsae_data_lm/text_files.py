@@ -9,6 +9,7 @@ from typing import Any
 from qsae_core.errors import DataError
 from qsae_data_lm.corpus import Document
 
+WANTED = "a file of UTF-8 text, or a folder that holds such files"
 CHUNK = 2000
 """Characters after which a file is cut at the next blank line; a single long text thus has a split too."""
 
@@ -23,7 +24,12 @@ def read_text(text: str) -> tuple[list[Document], dict[str, Any]]:
     """
     root = Path(text).expanduser()
     if not root.exists():
-        raise DataError(f"there is no file or folder {root}", where="data.text")
+        raise DataError(
+            f"there is no file or folder {root}",
+            where="data.text",
+            allowed=WANTED,
+            next=f"give its place with --text; relative ones begin at {Path.cwd()}",
+        )
     paths = [root] if root.is_file() else sorted(p for p in root.rglob("*") if _is_visible_file(p, root))
     documents: list[Document] = []
     binary = 0
@@ -37,7 +43,8 @@ def read_text(text: str) -> tuple[list[Document], dict[str, Any]]:
         raise DataError(
             f"no text in {root}: {len(paths)} files, {binary} of them binary",
             where="data.text",
-            allowed="a file of UTF-8 text, or a folder that holds such files",
+            allowed=WANTED,
+            next="give another place with --text; without it, built-in text is read",
         )
     return documents, {"text": str(root), "files": len(paths) - binary, "binary_files_left_out": binary}
 

@@ -1,9 +1,10 @@
 """What is said of options that do not fit: in words, with every place where they stand."""
 
 import pytest
+from qsae_data_lm.text_files import read_text
 
 from qsae_core.config_layers import Layer
-from qsae_core.errors import ConfigError
+from qsae_core.errors import ConfigError, DataError
 from qsae_core.plugins import load_plugins
 from qsae_core.run_config import resolve
 
@@ -37,3 +38,11 @@ def test_options_of_one_command_line_that_exclude_each_other():
     message = refusal({}, {"text": "a.txt", "dataset": "b"})
     assert message.startswith("--data.text and --data.dataset: text and dataset cannot be given together")
     assert message.endswith("allowed: one of them\n  next:    leave one of them out")
+
+
+def test_a_text_that_is_not_there(tmp_path):
+    for path, what in ((tmp_path / "none", "there is no file or folder"), (tmp_path, "no text in")):
+        with pytest.raises(DataError, match=f"data.text: {what} {path}") as caught:
+            read_text(str(path))
+        assert caught.value.allowed == "a file of UTF-8 text, or a folder that holds such files"
+        assert "with --text" in caught.value.next

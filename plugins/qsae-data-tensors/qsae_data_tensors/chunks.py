@@ -92,12 +92,18 @@ def _list_files(path: pathlib.Path) -> tuple[list[pathlib.Path], list[str]]:
     paths = [p for p in visible if p.suffix in OPENERS]
     suffixes = sorted({p.suffix for p in paths})
     if not paths:
-        raise DataError("the folder holds no tensor files", where=str(path), allowed=", ".join(OPENERS))
+        raise DataError(
+            "the folder holds no tensor files",
+            where=str(path),
+            allowed=", ".join(OPENERS),
+            next="give the folder that holds the files themselves; folders inside of it are not read",
+        )
     if len(suffixes) > 1:
         raise DataError(
             f"the folder holds files of several formats ({', '.join(suffixes)})",
             where=str(path),
             allowed="chunks of one format, so that none is read twice",
+            next="leave the files of one format in the folder, or give one file",
         )
     return paths, [p.name for p in visible if p.suffix not in OPENERS]
 

@@ -138,7 +138,8 @@ def _block(block: int | None, width: int) -> int:
     if block not in divisors:
         raise ConfigError(
             f"blocks of {block} columns do not fill rows of {width}",
-            where="quantizer.block",
+            where="block",
             allowed=f"a divisor of the width: {', '.join(map(str, divisors))}",
+            next=f"leave block out: a divisor near {AUTO_BLOCK} is taken then, or the whole row",
         )
     return block

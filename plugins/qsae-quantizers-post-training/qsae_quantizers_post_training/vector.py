@@ -186,7 +186,8 @@ def _length(length: int | None, width: int) -> int:
     if length not in divisors:
         raise ConfigError(
             f"parts of {length} columns do not fill rows of {width}",
-            where="quantizer.length",
+            where="length",
             allowed=f"a divisor of the width: {', '.join(map(str, divisors))}",
+            next=f"leave length out: the largest divisor up to {LONGEST} is taken then",
         )
     return length
