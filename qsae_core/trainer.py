@@ -91,7 +91,7 @@ class Trainer:
                 f"{self.name} cannot be trained with screen {self.config.screen!r}: {reason}",
                 where="train.screen",
                 allowed="none, or a coder with a sparsity rule such as topk",
-                next="leave --train.screen out, or give --sparsity topk",
+                next="leave --train.screen out: encoding is exact then",
             )
         self.coder.screen = self.config.screen
 

@@ -99,6 +99,12 @@ def test_what_to_do_next(states, arguments, place, advice):
     refused(train(states, *arguments.split()), f"error: {place}: ", f"next:    {advice}")
 
 
+def test_a_part_is_called_by_the_name_that_a_user_gave(states):
+    parts = "--preact-coefficient 1 --activation relu --sparsity topk"
+    result = train(states, *parts.split(), sae="jumprelu")
+    refused(result, "activation 'relu' has no threshold", "--activation jumprelu")
+
+
 @pytest.mark.parametrize(
     ("names", "advice"), [("", "give the folder"), ("a.npy b.pt", "leave the files of one")]
 )

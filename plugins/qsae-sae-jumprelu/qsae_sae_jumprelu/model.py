@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.coder import CoderShape, LossOutput, Parts
-from qsae_core.component import CoderConfig
+from qsae_core.component import CoderConfig, name_of
 from qsae_core.data import Batch
 from qsae_core.errors import ConfigError
 from qsae_core.kernels import Matrix, as_rows, squared_error
@@ -24,7 +24,7 @@ class JumpReLUSAE(LinearCoder):
         super().__init__(config, shape, parts)
         if self.config.preact_coefficient and "theta" not in dict(self.activation.named_parameters()):
             raise ConfigError(
-                f"{type(self.activation).__name__} has no threshold that a dead latent could be below",
+                f"activation '{name_of(self.activation)}' has no threshold that a dead latent could be below",
                 where="preact_coefficient",
                 allowed="0, or an activation with thresholds theta",
                 next="--activation jumprelu, or --preact-coefficient 0",

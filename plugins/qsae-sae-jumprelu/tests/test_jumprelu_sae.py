@@ -56,5 +56,5 @@ def test_the_pre_activation_loss_lifts_dead_latents_alone():
 
 def test_the_pre_activation_loss_needs_thresholds():
     config = JumpReLUConfig(n_latents=2, preact_coefficient=1.0)
-    with pytest.raises(ConfigError, match="ReLU has no threshold"):
+    with pytest.raises(ConfigError, match="activation 'ReLU' has no threshold"):
         JumpReLUSAE(config, CoderShape(2, 2), plain_parts(k=1))
