@@ -13,6 +13,7 @@ from qsae_core.component import CoderConfig
 from qsae_core.data import DataSource
 from qsae_core.errors import ConfigError, QsaeError
 from qsae_core.kinds import CODER_SLOTS, SLOTS
+from qsae_core.level_rules import LevelRules
 from qsae_core.measures import Evaluation, Metric
 from qsae_core.parts import KernelSet, Tracker
 from qsae_core.registry import Registry
@@ -52,12 +53,17 @@ def compose_coder(
         level: as large as a stored coder's level is, where it nests latents; None: whole.
 
     Raises:
-        ConfigError: if an SAE is to map between different widths, or a constructor refuses its options.
+        ConfigError: if an SAE is to map between different widths, or a constructor refuses its options; for
+            a run also if a level has fewer latents than its sparsity rule is to keep.
         PluginError: if a component is not installed or cannot be imported.
     """
     if isinstance(config, RunConfig):
         torch.manual_seed(config.run.seed)
-        return _build_coder(config.components, config.origins, registry, shape, config.data.use)
+        coder = _build_coder(config.components, config.origins, registry, shape, config.data.use)
+        for rules in (module for module in coder.modules() if isinstance(module, LevelRules)):
+            with _located(("sparsity",), config.components["sparsity"], config.origins):
+                rules.check_counts()
+        return coder
     blocks = read_coder(config, registry, place)
     if level is not None:
         slot = next(slot for slot in CODER_SLOTS if slot in blocks)

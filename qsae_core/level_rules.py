@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -26,7 +27,7 @@ class LevelRules(SparsityRule):
             number stay as they are.
 
     Raises:
-        ConfigError: where a level is too small for its rule, or the rule refuses it; it names the level.
+        ConfigError: where a rule refuses its level; it names the level.
     """
 
     selects_largest = False
@@ -55,6 +56,18 @@ class LevelRules(SparsityRule):
     def each(self) -> list[SparsityRule]:
         """The rules, group by group."""
         return [cast(SparsityRule, rule) for rule in self.rules]
+
+    def check_counts(self) -> None:
+        """Refuse levels with fewer latents than their rule is to keep: one that ranks a whole batch takes any
+        number. For new runs; coders that were stored so are served as they are.
+
+        Raises:
+            ConfigError: which names the first such level; its place is the rule's option.
+        """
+        sizes = [rule.n_latents for rule in self.each]
+        for index, rule in enumerate(self.each):
+            with _said_of_level(index, sizes):
+                _check_count(rule)
 
     def begin_batch(self, batch_size: int) -> None:
         """Of every rule."""
@@ -103,32 +116,34 @@ class LevelRules(SparsityRule):
         return sum(bounds) if len(bounds) == len(self.rules) else None
 
 
-def _of_level(
-    index: int, sizes: Sequence[int], make: Callable[[int], SparsityRule], share: float
-) -> SparsityRule:
-    """The rule of a level; a refusal says so, as the user has counted the latents of all levels."""
-    size = sizes[index]
+@contextmanager
+def _said_of_level(index: int, sizes: Sequence[int]) -> Iterator[None]:
+    """A refusal of a level's rule says so, as the user has counted the latents of all levels."""
     try:
-        rule = _made(make, size, share)
-        _check_count(rule, size)
+        yield
     except ConfigError as error:
         error.what = (
-            f"level {index + 1} of {len(sizes)} has {size} of the {sum(sizes)} latents "
+            f"level {index + 1} of {len(sizes)} has {sizes[index]} of the {sum(sizes)} latents "
             f"and a sparsity rule of its own: {error.what}"
         )
         raise
-    return rule
 
 
-def _check_count(rule: SparsityRule, size: int) -> None:
-    """A rule that ranks the latents of a batch could not tell by itself that no token has so many."""
+def _of_level(
+    index: int, sizes: Sequence[int], make: Callable[[int], SparsityRule], share: float
+) -> SparsityRule:
+    with _said_of_level(index, sizes):
+        return _made(make, sizes[index], share)
+
+
+def _check_count(rule: SparsityRule) -> None:
     count = getattr(rule.config, rule.counts) if rule.counts is not None else None
-    if isinstance(count, int) and count > size:
+    if isinstance(count, int) and count > rule.n_latents:
         raise ConfigError(
-            f"{rule.counts} = {count} active latents per token, but there are only {size} latents",
-            where=f"sparsity.{rule.counts}",
-            allowed=f"1 to {size}",
-            next=f"give --sparsity.{rule.counts} of at most {size}, or a larger --n-latents",
+            f"{rule.counts} = {count} active latents per token, but there are only {rule.n_latents} latents",
+            where=rule.counts,
+            allowed=f"1 to {rule.n_latents}",
+            next=f"give --sparsity.{rule.counts} of at most {rule.n_latents}, or a larger --n-latents",
         )
 
 

@@ -99,6 +99,21 @@ def test_what_to_do_next(states, arguments, place, advice):
     refused(train(states, *arguments.split()), f"error: {place}: ", f"next:    {advice}")
 
 
+@pytest.mark.parametrize(
+    ("sae", "arguments", "level"),
+    [
+        ("quantized-matryoshka", "--sparsity batchtopk --k 30", "level 1 of 4 has 8 of the 64 latents"),
+        ("residual-quantized", "--n-levels 16 --k 8", "level 1 of 16 has 4 of the 64 latents"),
+    ],
+)
+def test_levels_smaller_than_k(states, sae, arguments, level):
+    refused(
+        train(states, *arguments.split(), sae=sae),
+        f"error: --sparsity.k: {level}",
+        "next:    give --sparsity.k",
+    )
+
+
 def test_a_part_is_called_by_the_name_that_a_user_gave(states):
     parts = "--preact-coefficient 1 --activation relu --sparsity topk"
     result = train(states, *parts.split(), sae="jumprelu")
