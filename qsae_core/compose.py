@@ -132,7 +132,9 @@ def _build_coder(
         **{name: _factory(name, blocks.get(name), origins, registry, slot, block) for name in Parts._fields}
     )
     with _located((slot,), block, origins):
-        return target(block.options, shape, parts)
+        coder: SparseCoder = target(block.options, shape, parts)
+    coder.component_name = block.use  # type: ignore[assignment]  # for messages: ``name_of``
+    return coder
 
 
 def _other_layers(

@@ -12,6 +12,7 @@ import torch
 
 from qsae_core.coder import SparseCoder
 from qsae_core.coder_records import AtomErrors
+from qsae_core.component import name_of
 from qsae_core.data import Batch, DataSource
 from qsae_core.errors import ConfigError, TrainingError
 from qsae_core.linear_coder import LinearCoder
@@ -38,7 +39,7 @@ def linear(coder: SparseCoder) -> LinearCoder:
         or type(coder).decode_normalized is not LinearCoder.decode_normalized
     ):
         raise ConfigError(
-            f"{type(coder).__name__} does not decode as f W_dec + b_dec, which calibration is made for",
+            f"{name_of(coder)} does not decode as f W_dec + b_dec, which calibration is made for",
             allowed="a coder with one encoder and one decoder matrix",
             next="train it through the quantizer: qsae train --quantizer NAME",
         )

@@ -155,8 +155,12 @@ def late_run(config: RunConfig, path: pathlib.Path, record: Mapping[str, Any]) -
 def _check_replaceable(run: Run, config: RunConfig, besides: str = "") -> None:
     if not config.run.overwrite:
         state = "a finished run" if run.finished else "an unfinished run"
-        allowed = f"--overwrite, another --name or --out{besides}"
-        raise TrainingError(f"{state} is there already", where=str(run.path), allowed=allowed)
+        raise TrainingError(
+            f"{state} is there already",
+            where=str(run.path),
+            allowed=f"--overwrite, another --name or --out{besides}",
+            next=f"qsae evaluate {run.path}" if run.finished else "add --overwrite to begin again",
+        )
 
 
 def _write_record(run: Run, config: RunConfig, more: Mapping[str, Any]) -> None:
