@@ -167,11 +167,7 @@ def unknown_flag(
     """
     longs = flags.ambiguous.get(spelling.removeprefix("--").removeprefix("no-"))
     if longs:
-        return ConfigError(
-            f"{spelling} could be any of {', '.join(longs)}",
-            allowed=f"{spelling} where one chosen part alone has it; else the long spellings",
-            next=f"give {' VALUE, or '.join(longs)} VALUE, or several of them",
-        )
+        return _ambiguous(spelling, longs)
     everywhere = owners(spelling, registry)
     found = [owner for owner in everywhere if set(owner.places) & set(places)]
     if everywhere and not found and not closest(spelling, known):
@@ -198,6 +194,14 @@ def unknown_flag(
         )
     return ConfigError(
         f"unknown flag {spelling}{hint}", next="--help lists the flags of the chosen components"
+    )
+
+
+def _ambiguous(spelling: str, longs: Sequence[str]) -> ConfigError:
+    return ConfigError(
+        f"{spelling} could be any of {', '.join(longs)}",
+        allowed=f"{spelling} where one chosen part alone has it; else the long spellings",
+        next=f"give {' VALUE, or '.join(longs)} VALUE, or several of them",
     )
 
 

@@ -15,7 +15,7 @@ from qsae_cli.output import json_option, print_json
 from qsae_cli.recorded import recorded
 from qsae_core.config_layers import Layer
 from qsae_core.errors import ConfigError
-from qsae_core.kinds import QUANTIZER_SLOTS, SLOTS
+from qsae_core.kinds import QUANTIZER_SLOTS
 from qsae_core.run_settings import QuantizeConfig
 
 SCOPE = Scope(slots=(*QUANTIZER_SLOTS, "data"), lists=(), sections=(), needs_coder=False, config_file=False)
@@ -103,6 +103,7 @@ def _method(values: Mapping[str, Any]) -> QuantizeConfig:
 def _show(run: Any, as_json: bool) -> None:
     from qsae_cli.summary import labels, print_coders
     from qsae_core.files import read_json
+    from qsae_core.record_words import rounds_atoms
     from qsae_core.results import values_of
 
     summary = read_json(run.metrics_file)
@@ -119,9 +120,7 @@ def _show(run: Any, as_json: bool) -> None:
         if before.get(name) is not None and after.get(name) is not None:
             click.echo(f"{name}: {before[name]:.4f} before{whose}, {after[name]:.4f} after")
     if before.get("fvu") is not None and after.get("fvu") is not None:
-        use = record.get("quantizer", {}).get("use")
-        rounded = use != SLOTS["quantizer"].default  # kappa D is about the decoder alone
-        predicted = after.get("predicted_delta_fvu") if rounded else None
+        predicted = after.get("predicted_delta_fvu") if rounds_atoms(record) else None
         beside = "" if predicted is None else f", {predicted:.4f} predicted (kappa D)"
         click.echo(f"increase of fvu: {after['fvu'] - before['fvu']:.4f} measured{beside}")
     click.echo(f"artifact: {run.final}")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qsae_cli.output import json_option, print_json, print_table
-from qsae_cli.summary import coder_label
 from qsae_core.errors import QsaeError
 from qsae_core.kinds import QUANTIZER_SLOTS
+from qsae_core.record_words import coder_label
 
 if TYPE_CHECKING:
     from qsae_core.results import Run

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qsae_cli.output import print_table
-from qsae_core.kinds import QUANTIZER_SLOTS
+from qsae_core.record_words import coder_label, quantizers_of
 from qsae_core.results import values_of
 
 HEADINGS = (
@@ -60,27 +60,8 @@ def unavailable(entry: Mapping[str, Any]) -> list[str]:
 def labels(config: Mapping[str, Any]) -> dict[str, str]:
     """How a run's coders are called in its table, from its ``config.json``."""
     coder = config["sae" if "sae" in config else "transcoder"]["use"]
-    used = {slot: config[slot]["use"] for slot in QUANTIZER_SLOTS if slot in config}
-    return {"coder": coder_label(coder, used), "float_twin": "full-precision twin, same size and budget"}
-
-
-def coder_label(coder: str, quantizers: Mapping[str, str]) -> str:
-    """``topk (ste)``, ``topk (ste, encoder rtn, codes ste)``; the decoder's quantizer has no word before it.
-
-    Args:
-        quantizers: slot -> name, of the slots that the coder has. An encoder's that is the decoder's is not
-            said again, and ``none`` only where nothing is quantized.
-    """
-    decoder = quantizers.get("quantizer")
-    words = {"quantizer": "", "encoder_quantizer": "encoder ", "code_quantizer": "codes "}
-    parts = [
-        word + quantizers[slot]
-        for slot, word in words.items()
-        if quantizers.get(slot, "none") != "none"
-        and not (slot == "encoder_quantizer" and quantizers[slot] == decoder)
-    ]
-    shown = parts or ["none"] * (decoder is not None)
-    return f"{coder} ({', '.join(shown)})" if shown else coder
+    label = coder_label(coder, quantizers_of(config))
+    return {"coder": label, "float_twin": "full-precision twin, same size and budget"}
 
 
 def _cell(value: float | None, form: str) -> str | None:

@@ -50,9 +50,7 @@ def vectors(x: Any, shape: CoderShape, reads_layers: bool, like: Tensor, serves:
 
 
 def _check_finite(x: Tensor) -> None:
-    if math.isfinite(
-        x.detach().sum().item()
-    ):  # one pass without a tensor of the size of x; a finite sum has finite terms
+    if math.isfinite(x.detach().sum().item()):  # one pass; finite terms may overflow it
         return
     finite = x.isfinite().flatten(1).all(1)
     if not finite.all():

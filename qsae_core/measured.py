@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qsae_core import artifact, coder_json
+from qsae_core import artifact, coder_json, record_words
 from qsae_core.config_layers import RECORD_KEYS
 from qsae_core.errors import ArtifactError
 from qsae_core.evaluation_run import evaluate_artifact, recorded_config
 from qsae_core.files import COPY, read_json
-from qsae_core.kinds import CODER_SLOTS, QUANTIZER_SLOTS, SLOTS
+from qsae_core.kinds import CODER_SLOTS, SLOTS
 from qsae_core.results import Run, values_of
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Measured:
     @property
     def is_float(self) -> bool:
         """Whether no slot has a quantizer."""
-        used = {slot: self.config[slot]["use"] for slot in QUANTIZER_SLOTS if slot in self.config}
+        used = record_words.quantizers_of(self.config)
         return all(use == SLOTS[slot].default for slot, use in used.items())
 
     @property
@@ -95,8 +95,7 @@ class Measured:
     @property
     def rounds_atoms(self) -> bool:
         """Whether its decoder is quantized; where it is not, rounding costs its atoms nothing to predict."""
-        use = self.config.get("quantizer", {}).get("use")
-        return not self.is_float and use != SLOTS["quantizer"].default
+        return not self.is_float and record_words.rounds_atoms(self.config)
 
     def bits(self, prefix: str = "") -> float | None:
         """Bits per weight of the matrices whose names begin so; None where there is none."""

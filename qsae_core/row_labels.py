@@ -10,6 +10,7 @@ from typing import Any
 
 from qsae_core.kinds import CODER_SLOTS
 from qsae_core.measured import Measured
+from qsae_core.record_words import coder_label, quantizers_of
 from qsae_core.run_setup import FLOAT_TWIN
 
 MOST_OPTIONS, LONGEST = 2, 48
@@ -69,8 +70,7 @@ def _name(m: Measured) -> str:
     given = m.config["run"].get("name")
     if given:
         return str(given).removesuffix(f"-seed{m.seed}")
-    quantizer = m.config.get("quantizer", {}).get("use")
-    return f"{m.coder} ({quantizer})" if quantizer else m.coder
+    return coder_label(m.coder, quantizers_of(m.config))
 
 
 def _options(alike: Sequence[Measured]) -> list[list[str]]:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from qsae_cli.summary import coder_label, labels
+from qsae_cli.summary import labels
+from qsae_core.record_words import coder_label
 
 
 @pytest.mark.parametrize(

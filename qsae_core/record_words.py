@@ -1,0 +1,37 @@
+"""What a run's record says of its coder, in the words of tables. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qsae_core.kinds import QUANTIZER_SLOTS, SLOTS
+
+
+def quantizers_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """Slot -> name of its quantizer, of the slots that the coder has; from ``config.json``."""
+    return {slot: record[slot]["use"] for slot in QUANTIZER_SLOTS if slot in record}
+
+
+def rounds_atoms(record: Mapping[str, Any]) -> bool:
+    """Whether the decoder is quantized: where it is not, there is no cost of rounding atoms to predict."""
+    return quantizers_of(record).get("quantizer") != SLOTS["quantizer"].default
+
+
+def coder_label(coder: str, quantizers: Mapping[str, str]) -> str:
+    """``topk (ste)``, ``topk (ste, encoder rtn, codes ste)``; the decoder's quantizer has no word before it.
+
+    Args:
+        quantizers: slot -> name, of the slots that the coder has. An encoder's that is the decoder's is not
+            said again, and ``none`` only where nothing is quantized.
+    """
+    decoder = quantizers.get("quantizer")
+    words = {"quantizer": "", "encoder_quantizer": "encoder ", "code_quantizer": "codes "}
+    parts = [
+        word + quantizers[slot]
+        for slot, word in words.items()
+        if quantizers.get(slot, "none") != "none"
+        and not (slot == "encoder_quantizer" and quantizers[slot] == decoder)
+    ]
+    shown = parts or ["none"] * (decoder is not None)
+    return f"{coder} ({', '.join(shown)})" if shown else coder
