@@ -58,7 +58,8 @@ def resume_command(run: Run) -> str:
 
 
 def interrupted(run: Run, step: int, steps: int) -> TrainingError:
-    """The error of a run that Ctrl-C ended, after a checkpoint."""
+    """The error of a run that Ctrl-C ended, after a checkpoint; its record says so, too."""
+    run.update_record(status="interrupted")
     return TrainingError(
         f"interrupted after step {step} of {steps}; everything up to here is saved",
         where=str(run.path),
@@ -68,6 +69,7 @@ def interrupted(run: Run, step: int, steps: int) -> TrainingError:
 
 def explain_loss(error: TrainingError, run: Run) -> None:
     """Say where a non-finite loss occurred and what to go back to; these weights are worth no checkpoint."""
+    run.update_record(status="failed: non-finite loss")
     states = run.resume_states()
     error.where = str(run.path)
     error.next = (

@@ -149,7 +149,6 @@ class _TrainingRun:
                 if interrupt.requested or periodic or done == self.steps:
                     self._checkpoint(done)  # the last one too: evaluation, all that is left, may be cut off
                 if interrupt.requested:
-                    self.run.update_record(status="interrupted")
                     raise early_end.interrupted(self.run, done, self.steps)
         return time.perf_counter() - started
 
@@ -178,7 +177,6 @@ class _TrainingRun:
                 trainer.step(batch, step)
         except TrainingError as error:
             early_end.explain_loss(error, self.run)
-            self.run.update_record(status="failed: non-finite loss")
             raise
 
     def _log(self, step: int, tokens_per_second: float) -> None:
