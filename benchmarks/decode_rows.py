@@ -24,7 +24,7 @@ from qsae_core import kernels
 from qsae_core.active_kernels import activate_kernels
 from qsae_core.codes import SparseCodes
 from qsae_core.packed_rows import PackedRows
-from qsae_core.plugins import load_plugins
+from qsae_core.plugins.records import load_plugins
 from qsae_core.quantizer import Quantizer
 from qsae_core.registry import Registry
 

@@ -13,11 +13,11 @@ from benchmarks.peers.stopwatch import Spec, measure, read_rows, read_spec, writ
 from qsae_core.active_kernels import activate_kernels
 from qsae_core.coder import CoderShape, SparseCoder
 from qsae_core.compose import compose_coder
-from qsae_core.config_layers import Layer
+from qsae_core.config.layers import Layer
+from qsae_core.config.run import RunConfig, resolve
 from qsae_core.data import Batch
-from qsae_core.plugins import load_plugins
+from qsae_core.plugins.records import load_plugins
 from qsae_core.registry import Registry
-from qsae_core.run_config import RunConfig, resolve
 from qsae_core.trainer import Trainer
 
 STATISTICS_ROWS = 4096

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from benchmarks.results import progress
 from qsae_core.compose import compose_data
-from qsae_core.config_layers import Layer
+from qsae_core.config.layers import Layer
+from qsae_core.config.run import resolve
 from qsae_core.data import DataSource
-from qsae_core.plugins import load_plugins
-from qsae_core.run_config import resolve
+from qsae_core.plugins.records import load_plugins
 
 CHUNK_ROWS = 8192
 

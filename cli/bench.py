@@ -10,7 +10,7 @@ import click
 from qsae_cli.choice_options import Scope
 from qsae_cli.component_options import ConfiguredCommand
 from qsae_cli.output import json_option, print_json, print_table
-from qsae_core.config_layers import Layer
+from qsae_core.config.layers import Layer
 from qsae_core.kinds import CODER_SLOTS, PART_SLOTS
 
 if TYPE_CHECKING:
@@ -111,11 +111,11 @@ def _coder(
 ) -> tuple[LinearCoder, Any]:
     from qsae_core import artifact
     from qsae_core.active_kernels import activate_kernels
+    from qsae_core.config.run import resolve
     from qsae_core.errors import ConfigError
     from qsae_core.inference_speed import untrained
     from qsae_core.linear_coder import LinearCoder
-    from qsae_core.plugins import load_plugins
-    from qsae_core.run_config import resolve
+    from qsae_core.plugins.records import load_plugins
 
     registry = load_plugins().registry
     active = activate_kernels(kernels, registry)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from qsae_core.config_draft import Draft, DraftConfig
-from qsae_core.config_layers import Layer, check_section, flag, parse_yaml
+from qsae_core.config.draft import Draft, DraftConfig
+from qsae_core.config.layers import Layer, check_section, flag, parse_yaml
 from qsae_core.errors import ConfigError
 from qsae_core.kinds import LIST_SLOTS, SLOTS
 

@@ -12,14 +12,14 @@ from qsae_cli.choice_options import Scope, set_layer
 from qsae_cli.evaluate import SCOPE as MEASURED_BY
 from qsae_cli.output import json_option, print_json, print_table
 from qsae_core.errors import ConfigError
-from qsae_core.plugins import load_plugins
+from qsae_core.plugins.records import load_plugins
 
 if TYPE_CHECKING:
-    from qsae_core.config_layers import Layer
+    from qsae_core.config.layers import Layer
     from qsae_core.measured import Measured
-    from qsae_core.plugins import Plugins
+    from qsae_core.plugins.records import Plugins
     from qsae_core.registry import Registry
-    from qsae_core.results import Run
+    from qsae_core.results.run import Run
     from qsae_core.sweep import Planned
 
 PATH = click.Path(path_type=pathlib.Path)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qsae_cli.output import print_table
-from qsae_core.files import atomic_file
+from qsae_core.results.files import atomic_file
 
 if TYPE_CHECKING:
     from qsae_core.comparison import Row

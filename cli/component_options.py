@@ -15,11 +15,11 @@ import click
 from qsae_cli.choice_options import Scope, choice_layer, choice_options, field_layer, set_layer
 from qsae_cli.flag_names import FieldFlags, closest, field_flags, implied_data_source, unknown_flag
 from qsae_cli.survey import Survey, is_given, survey, with_dashes
-from qsae_core.config_draft import Draft, DraftConfig
-from qsae_core.config_layers import Layer, flag, read_layer
-from qsae_core.config_merge import merge
+from qsae_core.config.draft import Draft, DraftConfig
+from qsae_core.config.layers import Layer, flag, read_layer
+from qsae_core.config.merge import merge
 from qsae_core.errors import QsaeError
-from qsae_core.plugins import load_plugins
+from qsae_core.plugins.records import load_plugins
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry

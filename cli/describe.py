@@ -12,7 +12,7 @@ import click
 from qsae_cli.output import json_option, print_json, print_table
 from qsae_core.component import ComponentSpec
 from qsae_core.kinds import KINDS, LIST_SLOTS, SLOTS
-from qsae_core.plugins import load_plugins
+from qsae_core.plugins.records import load_plugins
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo

@@ -13,7 +13,7 @@ from qsae_cli.choice_options import Scope
 from qsae_cli.component_options import ConfiguredCommand
 from qsae_cli.output import json_option, print_json
 from qsae_cli.recorded import recorded
-from qsae_core.config_layers import Layer
+from qsae_core.config.layers import Layer
 from qsae_core.kinds import CODER_SLOTS, PART_SLOTS
 
 SCOPE = Scope(slots=("data",), lists=("metrics", "evaluate"), sections=(), needs_coder=False)
@@ -65,8 +65,8 @@ def evaluate(
     if all_levels and level is not None:
         raise click.UsageError("--level and --all-levels cannot be given together")
     from qsae_core import evaluation_run
-    from qsae_core.plugins import load_plugins
-    from qsae_core.run_config import resolve
+    from qsae_core.config.run import resolve
+    from qsae_core.plugins.records import load_plugins
 
     plugins = load_plugins()
     config = resolve(layers, plugins.registry)
@@ -97,7 +97,7 @@ def _print_levels(path: pathlib.Path, results: list[dict[str, Any]], as_json: bo
         print_json(results)
         return
     from qsae_cli.summary import print_coders
-    from qsae_core.results import values_of
+    from qsae_core.results.run import values_of
 
     first = results[0]
     title = f"{path}: held-out vectors of {first['model']}, layer {first['layer']}, level by level"

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from qsae_core.option_schema import FieldSchema, shown
+from qsae_core.config.schema import FieldSchema, shown
 
 NO_VALUE = object()
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from qsae_cli.field_options import NO_VALUE, FieldOption
 from qsae_core.component import ComponentConfig, ComponentSpec
-from qsae_core.config_draft import Draft
-from qsae_core.config_errors import flag_aliases
-from qsae_core.config_layers import LIST_FLAGS, flag
+from qsae_core.config.draft import Draft
+from qsae_core.config.errors import flag_aliases
+from qsae_core.config.layers import LIST_FLAGS, flag
+from qsae_core.config.schema import field_schemas
 from qsae_core.errors import ConfigError
 from qsae_core.kinds import LIST_SLOTS, SLOTS
-from qsae_core.option_schema import field_schemas
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry

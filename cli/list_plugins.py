@@ -10,7 +10,7 @@ import click
 
 from qsae_cli.output import json_option, print_json, print_table
 from qsae_core import QsaeError
-from qsae_core.plugins import PluginRecord, Plugins, load_plugins
+from qsae_core.plugins.records import PluginRecord, Plugins, load_plugins
 
 
 @click.command("list-plugins")

@@ -16,8 +16,8 @@ from typing import Any
 import click
 
 from qsae_core import QsaeError, __version__
-from qsae_core.discovery import did_you_mean
-from qsae_core.plugins import load_plugins
+from qsae_core.errors import did_you_mean
+from qsae_core.plugins.records import load_plugins
 
 BUILT_IN = {
     "train": "Train a sparse autoencoder or a transcoder.",

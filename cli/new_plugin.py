@@ -14,10 +14,9 @@ from collections.abc import Iterator, Mapping
 import click
 
 from qsae_core import __version__
-from qsae_core.discovery import did_you_mean
-from qsae_core.errors import ConfigError
+from qsae_core.errors import ConfigError, did_you_mean
 from qsae_core.kinds import KINDS
-from qsae_core.plugins import load_plugins
+from qsae_core.plugins.records import load_plugins
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 LONGEST_NAME = 24

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from qsae_core.results import Run
+from qsae_core.results.run import Run
 
 PLAIN_LINES = 20
 """About how many lines a run prints where there is no terminal."""

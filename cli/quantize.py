@@ -13,10 +13,10 @@ from qsae_cli.choice_options import Scope
 from qsae_cli.component_options import ConfiguredCommand
 from qsae_cli.output import json_option, print_json
 from qsae_cli.recorded import recorded
-from qsae_core.config_layers import Layer
+from qsae_core.config.layers import Layer
+from qsae_core.config.settings import QuantizeConfig
 from qsae_core.errors import ConfigError
 from qsae_core.kinds import QUANTIZER_SLOTS
-from qsae_core.run_settings import QuantizeConfig
 
 SCOPE = Scope(slots=(*QUANTIZER_SLOTS, "data"), lists=(), sections=(), needs_coder=False, config_file=False)
 
@@ -60,8 +60,8 @@ def quantize(layers: list[Layer], **values: Any) -> None:
     from the training stream of the coder's own data, values from its held-out part; --data-path, --model,
     --text and the data source's other flags choose other data, or say where it is now.
     """
-    from qsae_core.plugins import load_plugins
-    from qsae_core.run_config import resolve
+    from qsae_core.config.run import resolve
+    from qsae_core.plugins.records import load_plugins
 
     registry = load_plugins().registry
     config = resolve(layers, registry)
@@ -102,9 +102,9 @@ def _method(values: Mapping[str, Any]) -> QuantizeConfig:
 
 def _show(run: Any, as_json: bool) -> None:
     from qsae_cli.summary import labels, print_coders
-    from qsae_core.files import read_json
-    from qsae_core.record_words import rounds_atoms
-    from qsae_core.results import values_of
+    from qsae_core.results.files import read_json
+    from qsae_core.results.run import values_of
+    from qsae_core.results.words import rounds_atoms
 
     summary = read_json(run.metrics_file)
     if as_json:

@@ -15,7 +15,7 @@ def recorded(values: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
     """
     from qsae_core.artifact import artifact_folder
     from qsae_core.coder_json import DESCRIPTION, usable_description
-    from qsae_core.plugins import load_plugins
+    from qsae_core.plugins.records import load_plugins
 
     path = values.get("path")
     if path is None or str(path).startswith("-"):

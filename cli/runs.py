@@ -11,10 +11,10 @@ import click
 from qsae_cli.output import json_option, print_json, print_table
 from qsae_core.errors import QsaeError
 from qsae_core.kinds import QUANTIZER_SLOTS
-from qsae_core.record_words import coder_label
+from qsae_core.results.words import coder_label
 
 if TYPE_CHECKING:
-    from qsae_core.results import Run
+    from qsae_core.results.run import Run
 
 KEYS = (
     "path",
@@ -44,7 +44,7 @@ def runs(out: pathlib.Path, as_json: bool) -> None:
 
     A run whose config.json or metrics.json cannot be read is listed as damaged; a line on stderr says why.
     """
-    from qsae_core.results import find_runs
+    from qsae_core.results.run import find_runs
 
     if not out.is_dir():
         raise QsaeError(
@@ -97,7 +97,7 @@ def _recorded(run: Run) -> dict[str, Any]:
 
 def _measured(run: Run) -> dict[str, Any]:
     """From ``metrics.json``, which a run that goes on has not."""
-    from qsae_core.files import read_json
+    from qsae_core.results.files import read_json
 
     if not run.metrics_file.exists():
         return {}
@@ -116,7 +116,7 @@ def _row(entry: dict[str, Any]) -> list[Any]:
 
 def _numbers(coder: dict[str, Any]) -> list[str | None]:
     """FVU, L0 and bytes of a coder's entry, as the table shows them."""
-    from qsae_core.results import values_of
+    from qsae_core.results.run import values_of
 
     values = values_of(coder)
     fvu, l0 = values.get("fvu"), values.get("l0")

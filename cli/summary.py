@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qsae_cli.output import print_table
-from qsae_core.record_words import coder_label, quantizers_of
-from qsae_core.results import values_of
+from qsae_core.results.run import values_of
+from qsae_core.results.words import coder_label, quantizers_of
 
 HEADINGS = (
     ("fvu", "FVU>", "{:.4f}"),

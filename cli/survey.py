@@ -9,8 +9,8 @@ import click
 from click.core import ParameterSource
 
 from qsae_cli.flag_names import owners
-from qsae_core.option_schema import field_schemas
-from qsae_core.run_settings import RunSettings, TrainConfig
+from qsae_core.config.schema import field_schemas
+from qsae_core.config.settings import RunSettings, TrainConfig
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry

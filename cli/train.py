@@ -11,14 +11,14 @@ from qsae_cli.component_options import ConfiguredCommand
 from qsae_cli.output import json_option, print_json
 from qsae_cli.progress import make_watcher
 from qsae_cli.summary import labels, print_coders, unavailable
-from qsae_core.config_layers import Layer
-from qsae_core.files import read_json
-from qsae_core.plugins import load_plugins
-from qsae_core.quantized_record import check_trained
-from qsae_core.run_config import resolve
+from qsae_core.config.layers import Layer
+from qsae_core.config.run import resolve
+from qsae_core.plugins.records import load_plugins
+from qsae_core.results.files import read_json
+from qsae_core.results.quantized import check_trained
 
 if TYPE_CHECKING:
-    from qsae_core.results import Run
+    from qsae_core.results.run import Run
 
 
 @click.command("train", cls=ConfiguredCommand)

@@ -15,10 +15,10 @@ from qsae_core.component import (
     ComponentSpec,
     NestedConfig,
     RoutedConfig,
+    hookimpl,
     option,
 )
 from qsae_core.errors import QsaeError
-from qsae_core.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     import os

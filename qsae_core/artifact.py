@@ -26,17 +26,17 @@ from qsae_core.coder_json import (
 from qsae_core.compose import compose_coder
 from qsae_core.errors import ArtifactError, ConfigError
 from qsae_core.export import Cut, Export, layout_at_level
-from qsae_core.files import COPY, atomic_folder
 from qsae_core.kernels import Kind
 from qsae_core.nesting import check_level
 from qsae_core.packed_rows import Arithmetic
-from qsae_core.plugins import load_plugins
+from qsae_core.plugins.records import load_plugins
+from qsae_core.results.files import COPY, atomic_folder
 from qsae_core.serving import check_choices, usable_device
 from qsae_core.tensor_files import load_part, load_tensors, part_bytes, save_tensors
 
 if TYPE_CHECKING:
+    from qsae_core.config.run import RunConfig
     from qsae_core.registry import Registry
-    from qsae_core.run_config import RunConfig
 
 TENSORS, MASTERS = "coder.safetensors", "masters.safetensors"
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from qsae_core.data import DataSource
-from qsae_core.files import atomic_folder, read_json
 from qsae_core.prefetch import BatchReader
-from qsae_core.results import Run
+from qsae_core.results.files import atomic_folder, read_json
+from qsae_core.results.run import Run
 from qsae_core.tensor_files import load_tensors, save_tensors
 from qsae_core.trainer import Trainer
 

@@ -10,12 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 from pydantic_core import ErrorDetails
 
 from qsae_core.errors import ArtifactError, PluginError
-from qsae_core.files import COPY, read_json
 from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, SLOTS
+from qsae_core.results.files import COPY, read_json
 
 if TYPE_CHECKING:
+    from qsae_core.config.run import RunConfig
     from qsae_core.registry import Registry
-    from qsae_core.run_config import RunConfig
 
 FORMAT = "qsae-coder"
 FORMAT_VERSION = 2

@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+import pluggy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticUndefined
 
 from qsae_core.errors import OptionsError
+
+hookimpl = pluggy.HookimplMarker("qsae")
+"""Decorates the functions of a plugin's top module that implement hooks."""
 
 USUAL_GROUPS = 8
 

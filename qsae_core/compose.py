@@ -10,6 +10,7 @@ import torch
 
 from qsae_core.coder import CoderShape, Parts, SparseCoder
 from qsae_core.component import CoderConfig
+from qsae_core.config.run import Block, RunConfig, read_coder
 from qsae_core.data import DataSource
 from qsae_core.errors import ConfigError, QsaeError
 from qsae_core.kinds import CODER_SLOTS, SLOTS
@@ -17,7 +18,6 @@ from qsae_core.level_rules import LevelRules
 from qsae_core.measures import Evaluation, Metric
 from qsae_core.parts import KernelSet, Tracker
 from qsae_core.registry import Registry
-from qsae_core.run_config import Block, RunConfig, read_coder
 
 
 def compose_data(config: RunConfig, registry: Registry, *, device: str = "cpu") -> DataSource:

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 
 from qsae_core.errors import QsaeError, TrainingError
-from qsae_core.results import Run
+from qsae_core.results.run import Run
 
 
 @contextlib.contextmanager

@@ -65,3 +65,11 @@ class ArtifactError(QsaeError):
 
 class TrainingError(QsaeError):
     """A run that cannot go on (non-finite loss) or cannot start (a finished run is in the way)."""
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """``"; did you mean 'ternary'?"`` where a known word is close, else the empty string."""
+    import difflib
+
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

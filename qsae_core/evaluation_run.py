@@ -13,18 +13,18 @@ from qsae_core import artifact, coder_json
 from qsae_core.coder import SparseCoder
 from qsae_core.coder_records import AtomErrors
 from qsae_core.compose import compose_data, compose_evaluations, compose_metrics
-from qsae_core.config_layers import Layer, checked_layer
+from qsae_core.config.layers import Layer, checked_layer
+from qsae_core.config.run import RunConfig, resolve
 from qsae_core.data import DataSource
 from qsae_core.errors import DataError
 from qsae_core.evaluation import evaluate
 from qsae_core.kinds import LIST_DEFAULTS
-from qsae_core.run_config import RunConfig, resolve
 from qsae_core.run_setup import FLOAT_TWIN, resolve_device, shape_of
 from qsae_core.serving import equal_layers, squared_sines
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
-    from qsae_core.results import Run
+    from qsae_core.results.run import Run
 
 DECODER = "W_dec"
 

@@ -27,8 +27,8 @@ from qsae_core.linear_coder import LinearCoder
 from qsae_core.packed_rows import Arithmetic
 
 if TYPE_CHECKING:
+    from qsae_core.config.run import RunConfig
     from qsae_core.registry import Registry
-    from qsae_core.run_config import RunConfig
 
 LEAST_SECONDS = 0.02
 """Calls are repeated until a sample is at least so long, so that the clock's own noise does not count."""

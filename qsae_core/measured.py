@@ -9,16 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qsae_core import artifact, coder_json, record_words
-from qsae_core.config_layers import RECORD_KEYS
+from qsae_core import artifact, coder_json
+from qsae_core.config.layers import RECORD_KEYS
 from qsae_core.errors import ArtifactError
 from qsae_core.evaluation_run import evaluate_artifact, recorded_config
-from qsae_core.files import COPY, read_json
 from qsae_core.kinds import CODER_SLOTS, SLOTS
-from qsae_core.results import Run, values_of
+from qsae_core.results import words as record_words
+from qsae_core.results.files import COPY, read_json
+from qsae_core.results.run import Run, values_of
 
 if TYPE_CHECKING:
-    from qsae_core.config_layers import Layer
+    from qsae_core.config.layers import Layer
     from qsae_core.registry import Registry
 
 OF_FLOAT_ATOMS = ("kappa", "weight_error", "weight_error_unweighted", "predicted_delta_fvu")

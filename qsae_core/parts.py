@@ -19,7 +19,7 @@ from qsae_core.component import ComponentConfig
 
 if TYPE_CHECKING:
     from qsae_core.coder import SparseCoder
-    from qsae_core.results import Run
+    from qsae_core.results.run import Run
 
 
 class Activation(nn.Module, abc.ABC):

@@ -13,12 +13,12 @@ import torch
 from qsae_core.coder import SparseCoder
 from qsae_core.coder_records import AtomErrors
 from qsae_core.component import name_of
+from qsae_core.config.run import RunConfig
+from qsae_core.config.settings import QuantizeConfig
 from qsae_core.data import Batch, DataSource
 from qsae_core.errors import ConfigError, TrainingError
 from qsae_core.linear_coder import LinearCoder
 from qsae_core.quantizer import Calibration
-from qsae_core.run_config import RunConfig
-from qsae_core.run_settings import QuantizeConfig
 from qsae_core.serving import errors_of_rows
 from qsae_core.trainer import Trainer, auto_learning_rate
 

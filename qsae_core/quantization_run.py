@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 from qsae_core import artifact, coder_json
 from qsae_core.coder import CoderShape, SparseCoder
 from qsae_core.compose import compose_coder, compose_data
+from qsae_core.config.run import RunConfig
+from qsae_core.config.settings import QuantizeConfig
 from qsae_core.data import DataSource
 from qsae_core.errors import ArtifactError, ConfigError, TrainingError
 from qsae_core.evaluation_run import check_widths, evaluate_coder, finished_entry
-from qsae_core.files import write_json
 from qsae_core.interrupt import sigterm_interrupts
 from qsae_core.kinds import QUANTIZER_SLOTS
 from qsae_core.quantization import OF_QUANTIZERS, fit, linear, rotate, take_floats
-from qsae_core.results import Run, late_run, run_path
-from qsae_core.run_config import RunConfig
-from qsae_core.run_settings import QuantizeConfig
+from qsae_core.results.files import write_json
+from qsae_core.results.run import Run, late_run, run_path
 from qsae_core.run_setup import resolve_device
 from qsae_core.tensor_files import load_tensors
 

@@ -8,9 +8,11 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from qsae_core.component import ComponentSpec
-from qsae_core.discovery import DISABLE, did_you_mean
-from qsae_core.errors import PluginError
+from qsae_core.errors import PluginError, did_you_mean
 from qsae_core.kinds import KINDS
+
+DISABLE = "QSAE_DISABLE_PLUGINS"
+"""Environment variable: distributions (a,b) whose plugins are blocked."""
 
 
 class Provider(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any
 
 from qsae_core.kinds import CODER_SLOTS
 from qsae_core.measured import Measured
-from qsae_core.record_words import coder_label, quantizers_of
+from qsae_core.results.words import coder_label, quantizers_of
 from qsae_core.run_setup import FLOAT_TWIN
 
 MOST_OPTIONS, LONGEST = 2, 48

@@ -9,13 +9,13 @@ import torch
 
 from qsae_core.coder import CoderShape, SparseCoder
 from qsae_core.compose import compose_coder
+from qsae_core.config.run import Block, RunConfig
 from qsae_core.data import Batch, DataSource
 from qsae_core.errors import ConfigError
 from qsae_core.kinds import QUANTIZER_SLOTS, SLOTS
-from qsae_core.run_config import Block, RunConfig
 
 if TYPE_CHECKING:
-    from qsae_core.plugins import Plugins
+    from qsae_core.plugins.records import Plugins
 
 MAIN = "coder"
 """What a run calls the coder that was asked for."""

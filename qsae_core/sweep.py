@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qsae_core import sweep_file
-from qsae_core.config_layers import RECORD_KEYS, Layer
+from qsae_core.config.layers import RECORD_KEYS, Layer
+from qsae_core.config.run import RunConfig, resolve
+from qsae_core.config.settings import QuantizeConfig
 from qsae_core.errors import ConfigError, TrainingError
 from qsae_core.kinds import QUANTIZER_SLOTS, SLOTS
-from qsae_core.results import Run, slug
-from qsae_core.run_config import RunConfig, resolve
-from qsae_core.run_settings import QuantizeConfig
+from qsae_core.results.run import Run, slug
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry

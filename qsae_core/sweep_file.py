@@ -23,14 +23,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from qsae_core.config_draft import Draft
-from qsae_core.config_errors import validate
-from qsae_core.config_layers import Layer, check_section, checked_layer, parse_yaml, read_layer
-from qsae_core.discovery import did_you_mean
-from qsae_core.errors import ConfigError
+from qsae_core.config.draft import Draft
+from qsae_core.config.errors import validate
+from qsae_core.config.layers import Layer, check_section, checked_layer, parse_yaml, read_layer
+from qsae_core.config.settings import QuantizeConfig
+from qsae_core.errors import ConfigError, did_you_mean
 from qsae_core.kinds import QUANTIZER_SLOTS
-from qsae_core.quantized_record import check_trained
-from qsae_core.run_settings import QuantizeConfig
+from qsae_core.results.quantized import check_trained
 
 KEYS = ("base", "config", "grid", "variants", "quantized", "seeds", "out")
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from qsae_core.errors import ArtifactError
-from qsae_core.files import COPY
+from qsae_core.results.files import COPY
 
 WHOLE = "the file as qsae wrote it, beside the JSON file of the same coder"
 

@@ -15,7 +15,7 @@ from qsae_core.errors import ConfigError, TrainingError
 from qsae_core.optimizer import Adam
 
 if TYPE_CHECKING:
-    from qsae_core.run_settings import TrainConfig
+    from qsae_core.config.settings import TrainConfig
 
 LONG_RUN_STEPS = 20_000
 """Runs of this many steps or more take the rate of the 1/sqrt(F) rule as it is; shorter ones a higher one."""

@@ -17,21 +17,21 @@ from qsae_core.compose import (
     compose_metrics,
     compose_trackers,
 )
+from qsae_core.config.run import RunConfig
 from qsae_core.data import Batch, DataSource
 from qsae_core.errors import QsaeError, TrainingError
 from qsae_core.evaluation import measure_held_out
 from qsae_core.evaluation_run import finished_entry
-from qsae_core.files import write_json
 from qsae_core.interrupt import Interrupt
 from qsae_core.prefetch import BatchReader, batches_ahead
-from qsae_core.results import Run, now, open_run, run_path
-from qsae_core.run_config import RunConfig
+from qsae_core.results.files import write_json
+from qsae_core.results.run import Run, now, open_run, run_path
 from qsae_core.run_setup import FLOAT_TWIN, MAIN, check_targets, compose_pair, resolve_device, shape_of
 from qsae_core.trainer import Trainer
 from qsae_core.watcher import Watcher
 
 if TYPE_CHECKING:
-    from qsae_core.plugins import Plugins
+    from qsae_core.plugins.records import Plugins
 
 
 def train(config: RunConfig, plugins: Plugins, watcher: Watcher) -> Run:

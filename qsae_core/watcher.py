@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from qsae_core.results import Run
+from qsae_core.results.run import Run
 
 
 class Watcher(Protocol):

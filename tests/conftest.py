@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from qsae_cli import main
-from qsae_core.plugins import Plugins, discover, load_plugins
+from qsae_core.plugins.records import Plugins, discover, load_plugins
 
 
 class Done(NamedTuple):

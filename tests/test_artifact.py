@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 import qsae_core
 from qsae_core import artifact, coder_json
 from qsae_core.active_kernels import activate_kernels
-from qsae_core.config_layers import Layer
+from qsae_core.config.layers import Layer
+from qsae_core.config.run import resolve
 from qsae_core.errors import ArtifactError, PluginError
 from qsae_core.inference_speed import sample_inputs, untrained
-from qsae_core.plugins import load_plugins
-from qsae_core.run_config import resolve
+from qsae_core.plugins.records import load_plugins
 from tests.test_training_run import configuration, run
 
 

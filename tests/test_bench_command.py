@@ -7,11 +7,11 @@ import torch
 from click.testing import CliRunner
 
 from qsae_cli.main import cli
-from qsae_core.config_layers import Layer
+from qsae_core.config.layers import Layer
+from qsae_core.config.run import resolve
 from qsae_core.errors import QsaeError
 from qsae_core.inference_speed import PlainCoder, measure, sample_inputs, untrained
-from qsae_core.plugins import load_plugins
-from qsae_core.run_config import resolve
+from qsae_core.plugins.records import load_plugins
 
 SIZES = ["--n-latents", "512", "--width", "48", "--batch", "3"]
 

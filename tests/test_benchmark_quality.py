@@ -21,10 +21,10 @@ from qsae_cli.main import cli
 from qsae_core.coder import CoderShape
 from qsae_core.codes import SparseCodes
 from qsae_core.compose import compose_coder
-from qsae_core.config_layers import Layer
+from qsae_core.config.layers import Layer
+from qsae_core.config.run import resolve
 from qsae_core.data import Batch
-from qsae_core.plugins import load_plugins
-from qsae_core.run_config import resolve
+from qsae_core.plugins.records import load_plugins
 from qsae_core.trainer import Trainer
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

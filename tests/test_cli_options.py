@@ -21,10 +21,10 @@ from qsae_cli.choice_options import Scope
 from qsae_cli.component_options import ConfiguredCommand
 from qsae_cli.flag_names import Owner, belonging
 from qsae_core import CoderConfig, ComponentConfig, ComponentSpec, QsaeError, option
-from qsae_core.config_layers import Layer
-from qsae_core.option_schema import FieldSchema, field_schemas
+from qsae_core.config.layers import Layer
+from qsae_core.config.run import resolve
+from qsae_core.config.schema import FieldSchema, field_schemas
 from qsae_core.registry import Provider, Registry
-from qsae_core.run_config import resolve
 
 
 class TopKConfig(ComponentConfig):

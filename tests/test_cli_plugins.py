@@ -254,7 +254,7 @@ def test_every_installed_component_can_be_described_and_pasted(site):
     """With whatever plugins are installed beside the tests."""
     from qsae_cli.describe import _yaml
     from qsae_core.kinds import KINDS
-    from qsae_core.plugins import load_plugins
+    from qsae_core.plugins.records import load_plugins
 
     registry = load_plugins().registry
     for kind in KINDS:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from qsae_core import training_run
-from qsae_core.config_layers import checked_layer
+from qsae_core.config.layers import checked_layer
+from qsae_core.config.run import resolve
 from qsae_core.errors import ConfigError
-from qsae_core.files import read_json
-from qsae_core.plugins import load_plugins
-from qsae_core.run_config import resolve
+from qsae_core.plugins.records import load_plugins
+from qsae_core.results.files import read_json
 from tests.test_training_run import Silent
 
 REGISTRY = load_plugins().registry

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from qsae_cli.main import cli
-from qsae_core.files import read_json, write_json
+from qsae_core.results.files import read_json, write_json
 
 TRAIN = shlex.split(
     "train --sae topk --n-latents 32 --k 4 --data synthetic --preset tiny --quantizer ste "

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from qsae_cli.main import cli
 from qsae_core.comparison import COLUMNS
-from qsae_core.files import read_json, write_json
+from qsae_core.results.files import read_json, write_json
 
 SWEEP = """
 base: {sae: {use: topk}, sparsity: {use: topk, k: 4}, data: {use: synthetic, preset: tiny}}

@@ -13,7 +13,8 @@ from qsae_core import CoderConfig, ComponentConfig, ComponentSpec, option
 from qsae_core.coder import CoderShape, LossOutput, Parts, SparseCoder
 from qsae_core.codes import SparseCodes
 from qsae_core.compose import compose_coder, compose_data, compose_metrics
-from qsae_core.config_layers import Layer
+from qsae_core.config.layers import Layer
+from qsae_core.config.run import RunConfig, resolve
 from qsae_core.conformance.reference_parts import IdentityCodes
 from qsae_core.data import Batch, DataSource
 from qsae_core.errors import ConfigError, DataError, PluginError
@@ -21,7 +22,6 @@ from qsae_core.measures import Metric, Observation
 from qsae_core.parts import Activation, SparsityRule
 from qsae_core.quantizer import Packed, Quantizer
 from qsae_core.registry import Provider, Registry
-from qsae_core.run_config import RunConfig, resolve
 
 SHAPE = CoderShape(3, 3)
 

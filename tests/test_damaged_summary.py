@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 from qsae_cli.main import cli
 from qsae_core.errors import ArtifactError
-from qsae_core.files import read_json, write_json
 from qsae_core.measured import read
-from qsae_core.plugins import load_plugins
+from qsae_core.plugins.records import load_plugins
+from qsae_core.results.files import read_json, write_json
 
 TRAIN = (
     "train --sae topk --n-latents 32 --k 4 --data synthetic --preset tiny --steps 3 --batch-size 64 "

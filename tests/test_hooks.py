@@ -8,8 +8,8 @@ import textwrap
 
 import pytest
 
-from qsae_core import hookspecs
 from qsae_core.kinds import KINDS
+from qsae_core.plugins import hookspecs
 
 REGISTRATION = {
     "qsae_register_saes": "sae",

@@ -12,7 +12,7 @@ from qsae_core.component import ComponentConfig
 from qsae_core.dead_latents import auxk_loss
 from qsae_core.kernels import products
 from qsae_core.parts import Activation, SparsityRule
-from qsae_core.plugins import load_plugins
+from qsae_core.plugins.records import load_plugins
 
 
 @pytest.fixture(autouse=True, params=["none", "auto"])

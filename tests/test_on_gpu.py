@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import qsae_core
 from qsae_cli.main import cli
-from qsae_core.plugins import load_plugins
+from qsae_core.plugins.records import load_plugins
 
 DEVICE, WIDTH, LAYERS = "cuda", 64, 3
 REGISTRY = load_plugins().registry

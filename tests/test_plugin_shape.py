@@ -10,7 +10,7 @@ import pytest
 
 from qsae_core import CoderConfig
 from qsae_core.kinds import KINDS
-from qsae_core.plugins import load_plugins
+from qsae_core.plugins.records import load_plugins
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -8,8 +8,8 @@ import textwrap
 import click
 import pytest
 
-from qsae_core.discovery import incompatibility, normalize
 from qsae_core.errors import PluginError, TrainingError
+from qsae_core.plugins.discovery import incompatibility, normalize
 
 HEAD = """
 from qsae_core import ComponentConfig, ComponentSpec, hookimpl

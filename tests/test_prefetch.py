@@ -21,12 +21,12 @@ import torch
 from qsae_core import artifact, checkpoints, training_run
 from qsae_core.component import ComponentConfig
 from qsae_core.compose import compose_data
-from qsae_core.config_layers import checked_layer
+from qsae_core.config.layers import checked_layer
+from qsae_core.config.run import resolve
 from qsae_core.data import Batch, DataSource
 from qsae_core.errors import DataError
-from qsae_core.plugins import load_plugins
+from qsae_core.plugins.records import load_plugins
 from qsae_core.prefetch import BatchReader, batches_ahead
-from qsae_core.run_config import resolve
 
 
 class Counting(DataSource):

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 import qsae_core
 from qsae_cli.main import cli
 from qsae_core.artifact import artifact_folder
-from qsae_core.files import read_json
 from qsae_core.quantization import rotate_coder, take_floats
+from qsae_core.results.files import read_json
 
 TRAIN = (
     "train --sae topk --n-latents 128 --k 4 --data synthetic --preset tiny --steps 150 --batch-size 256 "

@@ -14,12 +14,12 @@ from click.testing import CliRunner
 
 from qsae_cli.main import cli
 from qsae_core import quantization_run
-from qsae_core.config_layers import read_layer
+from qsae_core.config.layers import read_layer
 from qsae_core.errors import ConfigError, TrainingError
-from qsae_core.files import read_json, write_json
-from qsae_core.plugins import load_plugins
-from qsae_core.quantized_record import check_trained
-from qsae_core.results import Run
+from qsae_core.plugins.records import load_plugins
+from qsae_core.results.files import read_json, write_json
+from qsae_core.results.quantized import check_trained
+from qsae_core.results.run import Run
 from qsae_core.sweep import read_sweep
 
 TRAIN = (

@@ -21,7 +21,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))  # pytest's importlib mod
 from documents import Block, blocks, commands, tables
 
 from qsae_core.kinds import KINDS
-from qsae_core.plugins import load_plugins
+from qsae_core.plugins.records import load_plugins
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"

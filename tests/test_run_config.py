@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qsae_core import CoderConfig, ComponentConfig, ComponentSpec, option
-from qsae_core.config_layers import Layer, parse_yaml, read_layer
+from qsae_core.config.layers import Layer, parse_yaml, read_layer
+from qsae_core.config.run import RunConfig, TrainConfig, resolve
 from qsae_core.errors import ConfigError, PluginError
-from qsae_core.plugins import load_plugins
+from qsae_core.plugins.records import load_plugins
 from qsae_core.registry import Provider, Registry
-from qsae_core.run_config import RunConfig, TrainConfig, resolve
 
 
 class TopKConfig(ComponentConfig):
@@ -469,5 +469,5 @@ def test_there_are_recipes() -> None:
 
 
 def test_resolving_imports_no_torch() -> None:
-    code = "import sys, qsae_core.run_config; assert 'torch' not in sys.modules"
+    code = "import sys, qsae_core.config.run; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -22,7 +22,7 @@ from qsae_cli.main import cli
 from qsae_core import artifact
 from qsae_core.compose import compose_data
 from qsae_core.evaluation_run import recorded_config
-from qsae_core.plugins import load_plugins
+from qsae_core.plugins.records import load_plugins
 
 L, D, F, K = 2, 16, 64, 4
 SMALL = (

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from qsae_cli.main import cli
 from qsae_core.kinds import SLOTS
-from qsae_core.plugins import load_plugins
+from qsae_core.plugins.records import load_plugins
 
 WITH_BITS = sorted(
     spec.name for spec in load_plugins().registry.specs("quantizer") if "n_bits" in spec.config.model_fields

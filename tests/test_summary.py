@@ -3,7 +3,7 @@
 import pytest
 
 from qsae_cli.summary import labels
-from qsae_core.record_words import coder_label
+from qsae_core.results.words import coder_label
 
 
 @pytest.mark.parametrize(

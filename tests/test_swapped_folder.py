@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from qsae_core.errors import QsaeError
-from qsae_core.files import swapped_folder
+from qsae_core.results.files import swapped_folder
 
 
 def contents(folder):

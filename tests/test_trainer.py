@@ -9,6 +9,7 @@ from qsae_sae_topk.model import TopKSAE
 
 from qsae_core import kernels
 from qsae_core.coder import CoderShape
+from qsae_core.config.settings import TrainConfig
 from qsae_core.conformance.reference_parts import (
     L1,
     IdentityQuantizer,
@@ -18,7 +19,6 @@ from qsae_core.conformance.reference_parts import (
 )
 from qsae_core.data import Batch
 from qsae_core.errors import ConfigError
-from qsae_core.run_settings import TrainConfig
 from qsae_core.trainer import Trainer, auto_learning_rate, schedule, screen_recall
 
 PLAIN = PlainConfig()

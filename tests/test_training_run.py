@@ -17,13 +17,13 @@ import qsae_core
 from qsae_core import artifact, checkpoints, coder_json, evaluation_run, training_run
 from qsae_core.coder import CoderShape
 from qsae_core.compose import compose_coder, compose_data
-from qsae_core.config_layers import checked_layer
+from qsae_core.config.layers import checked_layer
+from qsae_core.config.run import resolve
 from qsae_core.errors import ConfigError, DataError, QsaeError, TrainingError
-from qsae_core.files import read_json
-from qsae_core.plugins import load_plugins
+from qsae_core.plugins.records import load_plugins
 from qsae_core.prefetch import BatchReader
-from qsae_core.results import find_runs
-from qsae_core.run_config import resolve
+from qsae_core.results.files import read_json
+from qsae_core.results.run import find_runs
 from qsae_core.trainer import Trainer
 
 

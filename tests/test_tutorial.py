@@ -16,8 +16,8 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).parent))  # pytest's importlib mode leaves it out
 from documents import blocks, commands, tables
 
-from qsae_core import hookspecs
 from qsae_core.kinds import KINDS
+from qsae_core.plugins import hookspecs
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TUTORIAL = ROOT / "plugins" / "README.md"

@@ -9,9 +9,9 @@ from qsae_core.component import ComponentSpec
 from qsae_core.conformance import general
 from qsae_core.conformance.check import Check
 from qsae_core.conformance.subject import Subject
-from qsae_core.discovery import did_you_mean, find_candidates, normalize
-from qsae_core.errors import PluginError
-from qsae_core.plugins import PluginRecord, load_plugins
+from qsae_core.errors import PluginError, did_you_mean
+from qsae_core.plugins.discovery import find_candidates, normalize
+from qsae_core.plugins.records import PluginRecord, load_plugins
 from qsae_core.registry import Registry
 
 KIND_MODULES = {

@@ -13,7 +13,7 @@ from qsae_core.conformance.check import Rules, expect
 from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.subject import Subject
 from qsae_core.parts import Tracker
-from qsae_core.results import Run
+from qsae_core.results.run import Run
 
 RULES = Rules()
 

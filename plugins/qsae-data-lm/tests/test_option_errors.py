@@ -3,10 +3,10 @@
 import pytest
 from qsae_data_lm.text_files import read_text
 
-from qsae_core.config_layers import Layer
+from qsae_core.config.layers import Layer
+from qsae_core.config.run import resolve
 from qsae_core.errors import ConfigError, DataError
-from qsae_core.plugins import load_plugins
-from qsae_core.run_config import resolve
+from qsae_core.plugins.records import load_plugins
 
 REGISTRY = load_plugins().registry
 

@@ -20,7 +20,7 @@ from qsae_core.component import CoderConfig, ComponentConfig
 from qsae_core.data import Batch, DataSource, Edit, LanguageModel, TokenBatch
 from qsae_core.errors import DataError
 from qsae_core.measures import EvaluationContext
-from qsae_core.plugins import load_plugins
+from qsae_core.plugins.records import load_plugins
 
 SITE = (0, "resid_post")
 LN2, LN6 = math.log(2), math.log(6)

@@ -11,10 +11,10 @@ from torch import Tensor
 from qsae_core.coder_records import AtomErrors, CoderShape
 from qsae_core.codes import SparseCodes
 from qsae_core.compose import compose_coder
-from qsae_core.config_layers import Layer
+from qsae_core.config.layers import Layer
+from qsae_core.config.run import resolve
 from qsae_core.measures import Observation
-from qsae_core.plugins import load_plugins
-from qsae_core.run_config import resolve
+from qsae_core.plugins.records import load_plugins
 from qsae_core.serving import squared_sines
 
 

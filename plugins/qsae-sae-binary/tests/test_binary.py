@@ -11,12 +11,12 @@ from qsae_sae_binary.model import BinarySAE
 import qsae_core
 from qsae_core import training_run
 from qsae_core.coder import Budget, CoderShape
-from qsae_core.config_layers import checked_layer
+from qsae_core.config.layers import checked_layer
+from qsae_core.config.run import resolve
+from qsae_core.config.settings import TrainConfig
 from qsae_core.conformance.reference_parts import plain_parts
 from qsae_core.data import Batch
-from qsae_core.plugins import load_plugins
-from qsae_core.run_config import resolve
-from qsae_core.run_settings import TrainConfig
+from qsae_core.plugins.records import load_plugins
 from qsae_core.trainer import Trainer
 from qsae_core.watcher import Watcher
 

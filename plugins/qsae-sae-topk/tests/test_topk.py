@@ -6,9 +6,9 @@ from qsae_sae_topk import TopKConfig
 from qsae_sae_topk.model import TopKSAE
 
 from qsae_core.coder import Budget, CoderShape
+from qsae_core.config.settings import TrainConfig
 from qsae_core.conformance.reference_parts import plain_parts
 from qsae_core.data import Batch
-from qsae_core.run_settings import TrainConfig
 from qsae_core.trainer import Trainer
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qsae_core.component import ComponentConfig, ComponentSpec
+from qsae_core.config.settings import RunSettings, TrainConfig
 from qsae_core.errors import ConfigError, PluginError
 from qsae_core.kinds import CODER_SLOTS
-from qsae_core.run_settings import RunSettings, TrainConfig
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry

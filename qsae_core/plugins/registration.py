@@ -13,7 +13,7 @@ from typing import Any
 import pluggy
 
 from qsae_core.component import CoderConfig, ComponentConfig, ComponentSpec
-from qsae_core.discovery import did_you_mean
+from qsae_core.errors import did_you_mean
 from qsae_core.kinds import CODER_SLOTS, KINDS, PART_SLOTS, SLOTS
 
 HOOK_KINDS = {kind.hook: kind.name for kind in KINDS.values()}

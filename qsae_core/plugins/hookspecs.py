@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     import click
 
     from qsae_core.component import ComponentSpec
-    from qsae_core.results import Run
-    from qsae_core.run_config import RunConfig
+    from qsae_core.config.run import RunConfig
+    from qsae_core.results.run import Run
 
 hookspec = pluggy.HookspecMarker("qsae")
-hookimpl = pluggy.HookimplMarker("qsae")
 
 
 @hookspec

@@ -11,8 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
-from qsae_core.discovery import did_you_mean
-from qsae_core.errors import ConfigError
+from qsae_core.errors import ConfigError, did_you_mean
 from qsae_core.kinds import LIST_SLOTS, SLOTS
 
 RECORD_KEYS = frozenset(

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import qsae_core
 from qsae_core.component import ComponentConfig, ComponentSpec
-from qsae_core.config_draft import Draft, DraftConfig, lookup, split_block
-from qsae_core.config_errors import validate
-from qsae_core.config_layers import Layer, check_section, checked_layer
-from qsae_core.config_merge import merge
+from qsae_core.config.draft import Draft, DraftConfig, lookup, split_block
+from qsae_core.config.errors import validate
+from qsae_core.config.layers import Layer, check_section, checked_layer
+from qsae_core.config.merge import merge
+from qsae_core.config.settings import RunSettings, TrainConfig
 from qsae_core.errors import ConfigError
 from qsae_core.kinds import CODER_SLOTS, LIST_SLOTS, PART_SLOTS, SLOTS
-from qsae_core.run_settings import RunSettings, TrainConfig
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry

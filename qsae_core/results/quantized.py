@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
-from qsae_core.config_layers import Layer, flag
+from qsae_core.config.layers import Layer, flag
+from qsae_core.config.settings import OF_FINETUNING, QuantizeConfig
 from qsae_core.errors import ConfigError
 from qsae_core.kinds import QUANTIZER_SLOTS
-from qsae_core.results import Run
-from qsae_core.run_settings import OF_FINETUNING, QuantizeConfig
+from qsae_core.results.run import Run
 
 
 def check_trained(layer: Layer) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from qsae_core.config_draft import Draft, lookup, split_block
-from qsae_core.config_layers import Layer
-from qsae_core.discovery import did_you_mean
-from qsae_core.errors import ConfigError
+from qsae_core.config.draft import Draft, lookup, split_block
+from qsae_core.config.layers import Layer
+from qsae_core.errors import ConfigError, did_you_mean
 from qsae_core.kinds import KINDS, LIST_DEFAULTS
 
 if TYPE_CHECKING:

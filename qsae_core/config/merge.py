@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qsae_core.component import ComponentSpec
-from qsae_core.config_draft import Draft, DraftConfig, lookup, split_block
-from qsae_core.config_layers import Layer
-from qsae_core.config_lists import merge_list, merge_section
+from qsae_core.config.draft import Draft, DraftConfig, lookup, split_block
+from qsae_core.config.layers import Layer
+from qsae_core.config.lists import merge_list, merge_section
 from qsae_core.errors import ConfigError, PluginError
 from qsae_core.kinds import CODER_SLOTS, LIST_SLOTS, SLOTS
 

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from qsae_core.component import ComponentConfig
-from qsae_core.config_draft import Draft
-from qsae_core.config_layers import flag
+from qsae_core.config.draft import Draft
+from qsae_core.config.layers import flag
+from qsae_core.config.schema import field_schemas
 from qsae_core.errors import ConfigError
-from qsae_core.option_schema import field_schemas
 
 _PREFIX = "Input should be "
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from qsae_core.component import ComponentConfig
-from qsae_core.config_layers import parse_yaml
+from qsae_core.config.layers import parse_yaml
 from qsae_core.errors import ConfigError
 
 _WORDS = {"array": "list", "object": "mapping", "string": "text", "boolean": "true or false"}

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from qsae_core.config_layers import RECORD_KEYS
+from qsae_core.config.layers import RECORD_KEYS
 from qsae_core.errors import TrainingError
-from qsae_core.files import atomic_file, read_json, swapped_folder, write_json
+from qsae_core.results.files import atomic_file, read_json, swapped_folder, write_json
 
 if TYPE_CHECKING:
-    from qsae_core.run_config import RunConfig
+    from qsae_core.config.run import RunConfig
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
 
-from qsae_core import hookspecs
 from qsae_core.component import ComponentSpec
-from qsae_core.discovery import DISABLE, Candidate, find_candidates, incompatibility, read_selection
 from qsae_core.errors import PluginError, QsaeError
 from qsae_core.kinds import KINDS
-from qsae_core.registration import HOOK_KINDS, RuleError, collect_components, implemented_hooks
-from qsae_core.registry import Provider, Registry
+from qsae_core.plugins import hookspecs
+from qsae_core.plugins.discovery import Candidate, find_candidates, incompatibility, read_selection
+from qsae_core.plugins.registration import HOOK_KINDS, RuleError, collect_components, implemented_hooks
+from qsae_core.registry import DISABLE, Provider, Registry
 
 if TYPE_CHECKING:
     import click

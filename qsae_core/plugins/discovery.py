@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from qsae_core.errors import PluginError
+from qsae_core.errors import PluginError, did_you_mean
+from qsae_core.registry import DISABLE
 
 GROUP = "qsae"
 """The entry-point group that makes a distribution a plugin."""
-ONLY, DISABLE, TRACE = "QSAE_PLUGINS", "QSAE_DISABLE_PLUGINS", "QSAE_TRACE"
-"""Environment variables: load only these distributions (a,b); block these; print every hook call."""
+ONLY, TRACE = "QSAE_PLUGINS", "QSAE_TRACE"
+"""Environment variables: load only these distributions (a,b); print every hook call."""
 
 
 @dataclass(frozen=True)
@@ -150,11 +151,3 @@ def read_selection(environ: Mapping[str, str], installed: Sequence[str]) -> Sele
 
 def _names(value: str) -> frozenset[str]:
     return frozenset(normalize(part) for part in re.split(r"[,\s]+", value) if part)
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """``"; did you mean 'ternary'?"`` where a known word is close, else the empty string."""
-    import difflib
-
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,1 @@
+"""Configuration: defaults, files and flags become one frozen RunConfig. Imports no torch."""
