@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from qsae_core.coders.routed import RoutedCoder
 from qsae_core.plugins.records import load_plugins
-from qsae_core.routed_coder import RoutedCoder
 
 MULTIPLES = (3, 10, 20)
 """Of each library's own learning rate: short runs need more than the long ones that it is meant for."""

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from benchmarks.sides import COMPILED
 from qsae_core import kernels
-from qsae_core.active_kernels import activate_kernels
-from qsae_core.codes import SparseCodes
-from qsae_core.packed_rows import PackedRows
+from qsae_core.compose.kernels import activate_kernels
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.quantizer import Quantizer
+from qsae_core.kernels.packed_rows import PackedRows
 from qsae_core.plugins.records import load_plugins
-from qsae_core.quantizer import Quantizer
 from qsae_core.registry import Registry
 
 SETS = 8

@@ -10,15 +10,15 @@ from typing import Any
 from torch import Tensor
 
 from benchmarks.peers.stopwatch import Spec, measure, read_rows, read_spec, write
-from qsae_core.active_kernels import activate_kernels
-from qsae_core.coder import CoderShape, SparseCoder
-from qsae_core.compose import compose_coder
+from qsae_core.compose.compose import compose_coder
+from qsae_core.compose.kernels import activate_kernels
 from qsae_core.config.layers import Layer
 from qsae_core.config.run import RunConfig, resolve
-from qsae_core.data import Batch
+from qsae_core.contracts.coder import CoderShape, SparseCoder
+from qsae_core.contracts.data import Batch
 from qsae_core.plugins.records import load_plugins
 from qsae_core.registry import Registry
-from qsae_core.trainer import Trainer
+from qsae_core.training.trainer import Trainer
 
 STATISTICS_ROWS = 4096
 

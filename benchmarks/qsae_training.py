@@ -17,9 +17,9 @@ from benchmarks import processes
 from benchmarks.peers.training import Spec, Trained, write_arrays
 from benchmarks.settings import Settings
 from benchmarks.vectors import Vectors
-from qsae_core import artifact
-from qsae_core.coder import SparseCoder
-from qsae_core.codes import SparseCodes
+from qsae_core.artifact import artifact
+from qsae_core.contracts.coder import SparseCoder
+from qsae_core.contracts.codes import SparseCodes
 
 if TYPE_CHECKING:
     from benchmarks.compare import Sizes

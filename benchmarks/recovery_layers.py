@@ -15,7 +15,7 @@ from benchmarks.scores import Array
 from benchmarks.scores import recovery as recovered
 from benchmarks.settings import Settings
 from benchmarks.vectors import describe
-from qsae_core import artifact
+from qsae_core.artifact import artifact
 
 NAME = "recovery-layers"
 LAYERS = 2

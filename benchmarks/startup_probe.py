@@ -24,7 +24,7 @@ def over(stage: str) -> None:
 
 over("interpreter")
 
-import qsae_core.training_run  # noqa: E402, F401
+import qsae_core.training.run  # noqa: E402, F401
 from qsae_cli import train as command  # noqa: E402
 
 over("imports")

@@ -14,10 +14,10 @@ import numpy as np
 from torch import Tensor
 
 from benchmarks.results import progress
-from qsae_core.compose import compose_data
+from qsae_core.compose.compose import compose_data
 from qsae_core.config.layers import Layer
 from qsae_core.config.run import resolve
-from qsae_core.data import DataSource
+from qsae_core.contracts.data import DataSource
 from qsae_core.plugins.records import load_plugins
 
 CHUNK_ROWS = 8192

@@ -14,9 +14,9 @@ from qsae_core.config.layers import Layer
 from qsae_core.kinds import CODER_SLOTS, PART_SLOTS
 
 if TYPE_CHECKING:
+    from qsae_core.coders.linear import LinearCoder
     from qsae_core.kernels import Kind
-    from qsae_core.linear_coder import LinearCoder
-    from qsae_core.packed_rows import Arithmetic
+    from qsae_core.kernels.packed_rows import Arithmetic
 
 SCOPE = Scope(slots=(*CODER_SLOTS, *PART_SLOTS), lists=(), sections=(), needs_coder=False, config_file=False)
 BATCHES, QUICK_BATCHES = (1, 8, 64, 512, 4096), (1, 16)
@@ -71,7 +71,7 @@ def bench(
     """
     import torch
 
-    from qsae_core.inference_speed import measure
+    from qsae_core.evaluation.inference_speed import measure
 
     if threads:
         torch.set_num_threads(threads)
@@ -109,12 +109,12 @@ def _coder(
     arithmetic: Arithmetic,
     kernels: str,
 ) -> tuple[LinearCoder, Any]:
-    from qsae_core import artifact
-    from qsae_core.active_kernels import activate_kernels
+    from qsae_core.artifact import artifact
+    from qsae_core.coders.linear import LinearCoder
+    from qsae_core.compose.kernels import activate_kernels
     from qsae_core.config.run import resolve
     from qsae_core.errors import ConfigError
-    from qsae_core.inference_speed import untrained
-    from qsae_core.linear_coder import LinearCoder
+    from qsae_core.evaluation.inference_speed import untrained
     from qsae_core.plugins.records import load_plugins
 
     registry = load_plugins().registry

@@ -15,12 +15,12 @@ from qsae_core.errors import ConfigError
 from qsae_core.plugins.records import load_plugins
 
 if TYPE_CHECKING:
+    from qsae_core.comparison.measured import Measured
+    from qsae_core.comparison.sweep import Planned
     from qsae_core.config.layers import Layer
-    from qsae_core.measured import Measured
     from qsae_core.plugins.records import Plugins
     from qsae_core.registry import Registry
     from qsae_core.results.run import Run
-    from qsae_core.sweep import Planned
 
 PATH = click.Path(path_type=pathlib.Path)
 
@@ -114,7 +114,7 @@ def compare(
 def _plan(
     sweep: pathlib.Path, changes: tuple[str, ...], out: pathlib.Path | None, registry: Registry
 ) -> list[Planned]:
-    from qsae_core.sweep import read_sweep
+    from qsae_core.comparison.sweep import read_sweep
 
     return read_sweep(sweep, registry, set_layer(changes, Scope()) if changes else None, out)
 
@@ -123,7 +123,7 @@ def _read(
     paths: tuple[pathlib.Path, ...], baselines: tuple[pathlib.Path, ...], registry: Registry
 ) -> tuple[list[Measured], list[Measured]]:
     """The coders at ``paths``, and those that they are compared with."""
-    from qsae_core.measured import read
+    from qsae_core.comparison.measured import read
 
     return read(paths, registry), [m for m in read(baselines, registry) if m.name == "coder"]
 
@@ -138,7 +138,7 @@ def _report(
 ) -> None:
     """The table, and the files that were asked for."""
     from qsae_cli import comparison_plot, comparison_table
-    from qsae_core.comparison import rows
+    from qsae_core.comparison.table import rows
 
     found, left_out = rows(measured, rivals, by_seed=by_seed)
     for sentence in left_out:
@@ -196,8 +196,8 @@ def _train(plan: list[Planned], plugins: Plugins) -> list[pathlib.Path]:
 
 def _make(planned: Planned, paths: Mapping[str, pathlib.Path], plugins: Plugins) -> Run:
     from qsae_cli.progress import make_watcher
-    from qsae_core.quantization_run import quantize_artifact
-    from qsae_core.training_run import train
+    from qsae_core.quantization.run import quantize_artifact
+    from qsae_core.training.run import train
 
     if planned.source is None or planned.method is None:
         return train(planned.config, plugins, make_watcher())
@@ -211,7 +211,7 @@ def _make(planned: Planned, paths: Mapping[str, pathlib.Path], plugins: Plugins)
 def _measure_again(
     measured: list[Measured], registry: Registry, on: Layer | None, tokens: int | None, device: str
 ) -> list[Measured]:
-    from qsae_core.measured import measure_again
+    from qsae_core.comparison.measured import measure_again
 
     done = []
     for m in measured:

@@ -12,7 +12,7 @@ from qsae_core.errors import ConfigError, QsaeError
 from qsae_core.kinds import CODER_SLOTS, SLOTS
 
 if TYPE_CHECKING:
-    from qsae_core.comparison import Row
+    from qsae_core.comparison.table import Row
 
 SUFFIXES = (".png", ".svg")
 TEXT_OFFSET = (-5, -10)

@@ -64,8 +64,8 @@ def evaluate(
     """
     if all_levels and level is not None:
         raise click.UsageError("--level and --all-levels cannot be given together")
-    from qsae_core import evaluation_run
     from qsae_core.config.run import resolve
+    from qsae_core.evaluation import run as evaluation_run
     from qsae_core.plugins.records import load_plugins
 
     plugins = load_plugins()

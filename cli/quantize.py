@@ -74,7 +74,7 @@ def quantize(layers: list[Layer], **values: Any) -> None:
             next="--quantizer NAME for the decoder, --encoder-quantizer NAME for the encoder",
         )
     method = _method(values)
-    from qsae_core.quantization_run import quantize_artifact
+    from qsae_core.quantization.run import quantize_artifact
 
     name = values["name"] or (f"{config.run.name}-{chosen[0]}" if config.run.name else None)
     update = {

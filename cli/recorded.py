@@ -13,8 +13,8 @@ def recorded(values: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
     Args:
         values: the command's own arguments, ``path`` among them; for ``--help`` a flag stands in its place.
     """
-    from qsae_core.artifact import artifact_folder
-    from qsae_core.coder_json import DESCRIPTION, usable_description
+    from qsae_core.artifact.artifact import artifact_folder
+    from qsae_core.artifact.description import DESCRIPTION, usable_description
     from qsae_core.plugins.records import load_plugins
 
     path = values.get("path")

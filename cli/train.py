@@ -46,7 +46,7 @@ def train(layers: list[Layer], dry_run: bool, as_json: bool) -> None:
         else:
             click.echo(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True), nl=False)
         return
-    from qsae_core.training_run import train as train_run  # imports torch
+    from qsae_core.training.run import train as train_run  # imports torch
 
     _show(train_run(config, plugins, make_watcher()), as_json)
 

@@ -1,12 +1,12 @@
 """qsae: train, quantize, evaluate and serve sparse autoencoders and transcoders.
 
-This top module is light (no torch) and holds what a plugin's top module needs; ``load`` imports the
-rest when it is called.
+This top module is light (no torch) and holds what a plugin's top module needs. ``load``, ``Run`` and
+``RunConfig`` are imported when they are asked for.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qsae_core.component import (
     AuxKConfig,
@@ -16,14 +16,16 @@ from qsae_core.component import (
     NestedConfig,
     RoutedConfig,
     hookimpl,
+    name_of,
     option,
 )
 from qsae_core.errors import QsaeError
+from qsae_core.lazy import lazily
 
 if TYPE_CHECKING:
-    import os
-
-    from qsae_core.coder import SparseCoder
+    from qsae_core.artifact.artifact import load
+    from qsae_core.config.run import RunConfig
+    from qsae_core.results.run import Run
 
 __version__ = "0.1.0"
 __all__ = [
@@ -34,15 +36,19 @@ __all__ = [
     "NestedConfig",
     "QsaeError",
     "RoutedConfig",
+    "Run",
+    "RunConfig",
     "__version__",
     "hookimpl",
     "load",
+    "name_of",
     "option",
 ]
 
-
-def load(path: str | os.PathLike[str], **options: Any) -> SparseCoder:
-    """Load a trained coder, ready to encode and decode; see ``qsae_core.artifact.load``."""
-    from qsae_core.artifact import load as load_artifact
-
-    return load_artifact(path, **options)
+LATER = {
+    "Run": "qsae_core.results.run",
+    "RunConfig": "qsae_core.config.run",
+    "load": "qsae_core.artifact.artifact",
+}
+"""What is defined in later rooms -> where."""
+__getattr__ = lazily(__name__, LATER)

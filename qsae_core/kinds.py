@@ -25,23 +25,38 @@ class Kind:
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("sae", "qsae_register_saes", "qsae_core.coder:SparseCoder", "SAEs"),
-        Kind("transcoder", "qsae_register_transcoders", "qsae_core.coder:SparseCoder", "transcoders"),
-        Kind("quantizer", "qsae_register_quantizers", "qsae_core.quantizer:Quantizer", "quantizers"),
+        Kind("sae", "qsae_register_saes", "qsae_core.coders:MatrixCoder", "SAEs"),
+        Kind("transcoder", "qsae_register_transcoders", "qsae_core.coders:MatrixCoder", "transcoders"),
+        Kind("quantizer", "qsae_register_quantizers", "qsae_core.contracts:Quantizer", "quantizers"),
         Kind(
             "code_quantizer",
             "qsae_register_code_quantizers",
-            "qsae_core.quantizer:CodeQuantizer",
+            "qsae_core.contracts:CodeQuantizer",
             "code quantizers",
         ),
-        Kind("activation", "qsae_register_activations", "qsae_core.parts:Activation", "activations"),
-        Kind("sparsity", "qsae_register_sparsity_rules", "qsae_core.parts:SparsityRule", "sparsity rules"),
-        Kind("data", "qsae_register_data_sources", "qsae_core.data:DataSource", "data sources"),
-        Kind("metric", "qsae_register_metrics", "qsae_core.measures:Metric", "metrics"),
-        Kind("evaluation", "qsae_register_evaluations", "qsae_core.measures:Evaluation", "evaluations"),
-        Kind("format", "qsae_register_formats", "qsae_core.parts:CheckpointFormat", "formats"),
-        Kind("kernel", "qsae_register_kernels", "qsae_core.parts:KernelSet", "kernel sets"),
-        Kind("tracker", "qsae_register_trackers", "qsae_core.parts:Tracker", "trackers"),
+        Kind(
+            "activation",
+            "qsae_register_activations",
+            "qsae_core.contracts:Activation",
+            "activations",
+        ),
+        Kind(
+            "sparsity",
+            "qsae_register_sparsity_rules",
+            "qsae_core.contracts:SparsityRule",
+            "sparsity rules",
+        ),
+        Kind("data", "qsae_register_data_sources", "qsae_core.contracts:DataSource", "data sources"),
+        Kind("metric", "qsae_register_metrics", "qsae_core.contracts:Metric", "metrics"),
+        Kind(
+            "evaluation",
+            "qsae_register_evaluations",
+            "qsae_core.contracts:Evaluation",
+            "evaluations",
+        ),
+        Kind("format", "qsae_register_formats", "qsae_core.contracts:CheckpointFormat", "formats"),
+        Kind("kernel", "qsae_register_kernels", "qsae_core.contracts:KernelSet", "kernel sets"),
+        Kind("tracker", "qsae_register_trackers", "qsae_core.contracts:Tracker", "trackers"),
     )
 }
 

@@ -8,12 +8,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import qsae_core
-from qsae_core import artifact, coder_json
-from qsae_core.active_kernels import activate_kernels
+from qsae_core.artifact import artifact
+from qsae_core.artifact import description as coder_json
+from qsae_core.compose.kernels import activate_kernels
 from qsae_core.config.layers import Layer
 from qsae_core.config.run import resolve
 from qsae_core.errors import ArtifactError, PluginError
-from qsae_core.inference_speed import sample_inputs, untrained
+from qsae_core.evaluation.inference_speed import sample_inputs, untrained
 from qsae_core.plugins.records import load_plugins
 from tests.test_training_run import configuration, run
 
@@ -115,7 +116,7 @@ def test_a_later_format_and_other_json_are_refused(final):
 
 
 def test_a_missing_plugin_is_named_with_the_distribution_to_install(final):
-    from qsae_core.tensor_files import load_tensors, save_tensors
+    from qsae_core.artifact.tensor_files import load_tensors, save_tensors
 
     file = final / coder_json.DESCRIPTION
     tensors = load_tensors(final / artifact.TENSORS, file.read_text())

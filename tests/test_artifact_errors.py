@@ -14,7 +14,8 @@ from click.testing import CliRunner
 
 import qsae_core
 from qsae_cli.main import cli
-from qsae_core import artifact, coder_json
+from qsae_core.artifact import artifact
+from qsae_core.artifact import description as coder_json
 from qsae_core.errors import ArtifactError, ConfigError, QsaeError
 
 SMALL = (

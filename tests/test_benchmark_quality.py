@@ -18,14 +18,14 @@ from benchmarks.qsae_training import atoms
 from benchmarks.settings import Settings
 from benchmarks.vectors import Vectors, draw
 from qsae_cli.main import cli
-from qsae_core.coder import CoderShape
-from qsae_core.codes import SparseCodes
-from qsae_core.compose import compose_coder
+from qsae_core.compose.compose import compose_coder
 from qsae_core.config.layers import Layer
 from qsae_core.config.run import resolve
-from qsae_core.data import Batch
+from qsae_core.contracts.coder import CoderShape
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.data import Batch
 from qsae_core.plugins.records import load_plugins
-from qsae_core.trainer import Trainer
+from qsae_core.training.trainer import Trainer
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FAKE_SIDE = """

@@ -5,13 +5,13 @@ import torch
 from qsae_sparsity import L0Config
 from qsae_sparsity.l0 import L0
 
-from qsae_core.binary_latents import SPEED, BinaryLatents
-from qsae_core.codes import SparseCodes, join_latents, split_latents
+from qsae_core.coders.binary_latents import SPEED, BinaryLatents
+from qsae_core.coders.level_rules import LevelRules
 from qsae_core.component import ComponentConfig
 from qsae_core.conformance.reference_parts import L1, PlainConfig, TopK, TopKConfig
+from qsae_core.contracts.codes import SparseCodes, join_latents, split_latents
+from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.errors import ConfigError
-from qsae_core.level_rules import LevelRules
-from qsae_core.parts import SparsityRule
 
 
 def make(*magnitudes):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib
 import importlib.metadata
 import pathlib
 import re
@@ -21,12 +22,11 @@ else:
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CORE, CLI = ROOT / "qsae_core", ROOT / "cli"
 PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
-UPWARDS = {("__init__", "artifact")}
-"""The one import against the flow, made inside ``qsae_core.load``."""
 
 
-def imports(path: pathlib.Path, *, in_functions: bool = True) -> Iterator[str]:
-    """Full names of what a file imports when it runs: modules, or names in them; none under TYPE_CHECKING."""
+def imports(path: pathlib.Path, *, in_functions: bool = True, types: bool = False) -> Iterator[str]:
+    """Full names of what a file imports when it runs: modules, or names in them; ``types``: also what it
+    imports under TYPE_CHECKING."""
     pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
     while pending:
         node = pending.pop()
@@ -35,7 +35,7 @@ def imports(path: pathlib.Path, *, in_functions: bool = True) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative imports hide where a name comes from"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) and not types:
             pending += node.orelse
         elif in_functions or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             pending += ast.iter_child_nodes(node)
@@ -51,61 +51,94 @@ def test_what_counts_as_an_import(tmp_path):
     at_import = {"a.b", "c.d", "c.e", "typing.TYPE_CHECKING", "f"}
     assert set(imports(file, in_functions=False)) == at_import
     assert set(imports(file)) == at_import | {"g"}
+    assert set(imports(file, types=True)) == at_import | {"g", "never"}
 
 
 # --- core
 
 
-def core_modules() -> dict[str, list[pathlib.Path]]:
-    """Module or subpackage of qsae_core -> its files."""
-    found = {path.stem: [path] for path in CORE.glob("*.py")}
-    return found | {path.parent.name: sorted(path.parent.glob("*.py")) for path in CORE.glob("*/__init__.py")}
+WORDS = "words"
+"""The files beside the rooms."""
 
 
-def layers() -> list[tuple[set[str], bool]]:
-    """The rows of the table in docs/architecture.md: modules, and whether they import torch."""
+def core_files() -> dict[str, pathlib.Path]:
+    """Full name of every module of core -> its file; a package is its ``__init__``."""
+    found = {}
+    for path in CORE.rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def room_of(module: str) -> str:
+    """The room that a module of core stands in."""
+    name = module.split(".")[1] if "." in module else ""
+    return name if (CORE / name / "__init__.py").exists() and name else WORDS
+
+
+def rooms() -> dict[str, bool]:
+    """The rows of the table in docs/architecture.md, in order: room, and whether it imports torch."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    table = text.partition("| layer | modules | torch |\n|---|---|---|\n")[2].partition("\n\n")[0]
+    table = text.partition("| room | what is in it | torch |\n|---|---|---|\n")[2].partition("\n\n")[0]
     rows = [line.strip("| ").split(" | ") for line in table.splitlines()]
-    return [(set(re.findall(r"`(\w+)`", modules)), torch == "yes") for _, modules, torch in rows]
+    return {room.strip("`"): torch == "yes" for room, _, torch in rows}
 
 
-def test_the_table_of_layers_has_every_module_once():
-    named = [module for modules, _ in layers() for module in modules]
-    assert sorted(named) == sorted(core_modules().keys() - {"__init__"})
+def core_imports(module: str) -> set[str]:
+    """The modules of core that one imports, at whatever place and if only for annotations."""
+    known, found = core_files(), set()
+    for name in imports(known[module], types=True):
+        if name.partition(".")[0] == "qsae_core":
+            found.add(name if name in known else name.rpartition(".")[0])
+    return found - {module}
+
+
+def test_the_table_has_every_room_and_every_word_once():
+    folders = {path.parent.name for path in CORE.glob("*/__init__.py")}
+    assert rooms().keys() == folders | {WORDS}
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    row = re.search(r"^\| words \| (.*): the files", text, re.MULTILINE)
+    words = {path.stem for path in CORE.glob("*.py")} - {"__init__"}
+    assert sorted(re.findall(r"`(\w+)`", row[1])) == sorted(words)
 
 
 def test_imports_in_core_flow_one_way():
-    order = {module: depth for depth, (modules, _) in enumerate(layers()) for module in modules}
-    order["__init__"] = 0  # the public face: everything may import it, and it imports words alone
+    order = {room: depth for depth, room in enumerate(rooms())}
     wrong = []
-    for module, files in core_modules().items():
-        for imported in {core_part(name) for file in files for name in imports(file)} - {None, module}:
-            if order[imported] > order[module] and (module, imported) not in UPWARDS:
-                wrong.append(f"{module} imports {imported}, which is in a later layer")
+    for module in core_files():
+        for imported in core_imports(module):
+            if order[room_of(imported)] > order[room_of(module)] and module != "qsae_core":
+                wrong.append(f"{module} imports {imported}, which is in a later room")
     assert wrong == []
 
 
-def core_part(name: str) -> str | None:
-    """The module or subpackage of core that an imported name belongs to; None outside core."""
-    package, _, rest = name.partition(".")
-    if package != "qsae_core":
-        return None
-    part = rest.partition(".")[0]
-    return part if part in core_modules() else "__init__"
+def test_what_the_top_of_core_takes_from_later_rooms_is_imported_later():
+    import qsae_core
+
+    later = {name for name in core_imports("qsae_core") if room_of(name) != WORDS}
+    assert later == set(qsae_core.LATER.values())
 
 
 def test_no_modules_of_core_import_each_other_in_a_circle():
-    modules = core_modules()
-    graph = {
-        module: {core_part(n) for f in files for n in imports(f, in_functions=False)} - {None, module}
-        for module, files in modules.items()
-    }
+    """Annotations included. Faces stand aside: they import the files of their room, see the next test."""
+    faces = {module for module, path in core_files().items() if path.name == "__init__.py"}
+    graph = {module: core_imports(module) - faces for module in core_files() if module not in faces}
     while leaves := [module for module, needs in graph.items() if not needs]:
         for module in leaves:
             del graph[module]
         graph = {module: needs - set(leaves) for module, needs in graph.items()}
     assert graph == {}, "these modules import each other in a circle"
+
+
+def test_a_room_imports_its_own_files_and_not_its_face():
+    """A face imports the files of its room; one of these that imported the face would close a circle."""
+    wrong = {
+        module: name
+        for module in core_files()
+        for name in core_imports(module)
+        if name == f"qsae_core.{room_of(module)}"
+    }
+    assert wrong == {}
 
 
 def test_compose_alone_imports_the_classes_behind_components():
@@ -115,7 +148,11 @@ def test_compose_alone_imports_the_classes_behind_components():
         for path in CORE.rglob("*.py")
         if re.search(r"\.load_target\(|import_module\(|__import__\(", path.read_text(encoding="utf-8"))
     }
-    assert {user for user in users if not user.startswith("conformance/")} == {"compose.py", "registry.py"}
+    assert {user for user in users if not user.startswith("conformance/")} == {
+        "compose/compose.py",
+        "registry.py",
+        "lazy.py",
+    }
     assert not re.search(r"\.load_target\(", (CORE / "registry.py").read_text(encoding="utf-8"))
 
 
@@ -159,8 +196,6 @@ def importing_torch() -> set[str]:
 
     Forked from one process that has imported what they share, since a start of Python takes longer.
     """
-    light = [f"qsae_core.{module}" for modules, torch in layers() for module in modules if not torch]
-    heavy = [f"qsae_core.{module}" for modules, torch in layers() for module in modules if torch]
     tops = [path.name.replace("-", "_") for path in PLUGINS]
     commands = [f"qsae_cli.{name}" for name in LIGHT_COMMANDS]
     program = """
@@ -176,14 +211,18 @@ for name in sys.argv[1:]:
         os._exit(0)
     os.waitpid(child, 0)
 """
-    command = [sys.executable, "-c", program, "qsae_core", *light, *heavy, *tops, *commands]
+    command = [sys.executable, "-c", program, *core_files(), *tops, *commands]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     return set(done.stdout.split("\n")) - {""}
 
 
 def test_light_modules_import_no_torch_and_heavy_ones_do(importing_torch):
-    heavy = {f"qsae_core.{module}" for modules, torch in layers() for module in modules if torch}
-    assert importing_torch == heavy
+    """In a room with torch single files may do without it."""
+    table = rooms()
+    outside = {name for name in importing_torch if not name.startswith("qsae_core.")}
+    assert outside | {name for name in importing_torch - outside if not table[room_of(name)]} == set()
+    faces = {f"qsae_core.{room}" for room in ("contracts", "kernels", "coders")}
+    assert faces <= importing_torch
 
 
 # --- plugins
@@ -210,6 +249,24 @@ def distributions(packages: set[str]) -> set[str]:
     return {providers.get(package, [package])[0].lower().replace("_", "-") for package in packages}
 
 
+FACE = (
+    "qsae_core",
+    "qsae_core.contracts",
+    "qsae_core.coders",
+    "qsae_core.kernels",
+    "qsae_core.errors",
+    "qsae_core.conformance",
+)
+"""What plugins may import of core, as docs/architecture.md says."""
+
+
+@functools.cache
+def promised(package: str) -> frozenset[str]:
+    """The names that a package of the face promises: its ``__all__``; of ``errors`` everything."""
+    module = importlib.import_module(package)
+    return frozenset(getattr(module, "__all__", [n for n in vars(module) if not n.startswith("_")]))
+
+
 @pytest.mark.parametrize("plugin", PLUGINS, ids=lambda path: path.name)
 def test_a_plugin_imports_public_core_itself_and_what_it_declares(plugin):
     module = plugin.name.replace("-", "_")
@@ -220,10 +277,12 @@ def test_a_plugin_imports_public_core_itself_and_what_it_declares(plugin):
     outside = imported_packages(files) - {"qsae_core", module}
     assert distributions(outside) <= declared - {"qsae"}
     for file in files:
-        for name in imports(file):
-            private = [part for part in name.split(".") if part.startswith("_") and part != "__future__"]
-            if name.startswith("qsae_core"):
-                assert not private, f"{file}: {name} is not public"
+        for name in imports(file, types=True):
+            if name.partition(".")[0] == "qsae_core":
+                package, _, attribute = name.rpartition(".")
+                assert name in FACE or (package in FACE and attribute in promised(package)), (
+                    f"{file.relative_to(ROOT)} imports {name}, which the public face does not promise"
+                )
 
 
 @pytest.mark.parametrize("plugin", PLUGINS, ids=lambda path: path.name)

@@ -138,7 +138,7 @@ def test_strict_exits_1_when_something_is_wrong(site, name, source, code):
     assert done.returncode == code, done.stdout + done.stderr
     if name == "acme-base":
         assert "activation 'x' of acme-base 1.0" in done.stdout
-        assert "does not subclass qsae_core.parts.Activation" in done.stdout
+        assert "does not subclass qsae_core.contracts.Activation" in done.stdout
 
 
 def test_strict_forgives_what_is_blocked_on_purpose(site):

@@ -2,7 +2,7 @@
 
 import torch
 
-from qsae_core.codes import SparseCodes, concatenate
+from qsae_core.contracts.codes import SparseCodes, concatenate
 
 DENSE = torch.tensor([[0.0, 2.0, 0.0, -1.0], [0.0, 0.0, 0.0, 0.0], [5.0, 0.0, 0.0, 0.0]])
 

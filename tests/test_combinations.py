@@ -5,12 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from qsae_core import training_run
 from qsae_core.config.layers import checked_layer
 from qsae_core.config.run import resolve
 from qsae_core.errors import ConfigError
 from qsae_core.plugins.records import load_plugins
 from qsae_core.results.files import read_json
+from qsae_core.training import run as training_run
 from tests.test_training_run import Silent
 
 REGISTRY = load_plugins().registry

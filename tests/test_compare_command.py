@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from qsae_cli.main import cli
-from qsae_core.comparison import COLUMNS
+from qsae_core.comparison.table import COLUMNS
 from qsae_core.results.files import read_json, write_json
 
 SWEEP = """

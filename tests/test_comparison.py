@@ -8,8 +8,8 @@ import pathlib
 
 import pytest
 
-from qsae_core.comparison import by_data, rows
-from qsae_core.measured import Measured
+from qsae_core.comparison.measured import Measured
+from qsae_core.comparison.table import by_data, rows
 
 CONFIG = {
     "sae": {"use": "topk", "n_latents": 10, "rotate": "auto"},

@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 
 from qsae_core import CoderConfig, ComponentConfig, ComponentSpec, option
-from qsae_core.coder import CoderShape, LossOutput, Parts, SparseCoder
-from qsae_core.codes import SparseCodes
-from qsae_core.compose import compose_coder, compose_data, compose_metrics
+from qsae_core.compose.compose import compose_coder, compose_data, compose_metrics
 from qsae_core.config.layers import Layer
 from qsae_core.config.run import RunConfig, resolve
 from qsae_core.conformance.reference_parts import IdentityCodes
-from qsae_core.data import Batch, DataSource
+from qsae_core.contracts.activation import Activation
+from qsae_core.contracts.coder import CoderShape, LossOutput, Parts, SparseCoder
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.data import Batch, DataSource
+from qsae_core.contracts.metric import Metric, Observation
+from qsae_core.contracts.quantizer import Packed, Quantizer
+from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.errors import ConfigError, DataError, PluginError
-from qsae_core.measures import Metric, Observation
-from qsae_core.parts import Activation, SparsityRule
-from qsae_core.quantizer import Packed, Quantizer
 from qsae_core.registry import Provider, Registry
 
 SHAPE = CoderShape(3, 3)

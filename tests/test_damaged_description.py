@@ -17,7 +17,8 @@ from torch import Tensor
 
 import qsae_core
 from qsae_cli.main import cli
-from qsae_core import artifact, coder_json, tensor_files
+from qsae_core.artifact import artifact, tensor_files
+from qsae_core.artifact import description as coder_json
 from qsae_core.errors import ArtifactError, QsaeError
 
 SMALL = (

@@ -9,12 +9,13 @@ import torch
 from qsae_quantizers import SteConfig
 from qsae_quantizers.ste import Ste
 
-from qsae_core import ComponentConfig, ComponentSpec, active_kernels, kernels
-from qsae_core.active_kernels import activate_kernels
-from qsae_core.codes import SparseCodes
+from qsae_core import ComponentConfig, ComponentSpec, kernels
+from qsae_core.compose import kernels as active_kernels
+from qsae_core.compose.kernels import activate_kernels
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.kernel_set import KernelSet
 from qsae_core.errors import ConfigError
-from qsae_core.packed_rows import PackedRows
-from qsae_core.parts import KernelSet
+from qsae_core.kernels.packed_rows import PackedRows
 
 
 class Plain(KernelSet):

@@ -6,12 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qsae_core import kernels
-from qsae_core.active_kernels import activate_kernels
-from qsae_core.codes import SparseCodes
+from qsae_core.coders.dead_latents import auxk_loss
 from qsae_core.component import ComponentConfig
-from qsae_core.dead_latents import auxk_loss
+from qsae_core.compose.kernels import activate_kernels
+from qsae_core.contracts.activation import Activation
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.kernels import products
-from qsae_core.parts import Activation, SparsityRule
 from qsae_core.plugins.records import load_plugins
 
 

@@ -20,7 +20,8 @@ from click.testing import CliRunner
 
 import qsae_core
 from qsae_cli.main import cli
-from qsae_core import artifact, coder_json, tensor_files
+from qsae_core.artifact import artifact, tensor_files
+from qsae_core.artifact import description as coder_json
 from qsae_core.errors import ArtifactError
 
 F, D = 96, 64

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from qsae_cli.main import cli
-from qsae_core import artifact
+from qsae_core.artifact import artifact
 
 SMALL = (
     "--n-latents 64 --data synthetic --preset tiny --steps 60 --batch-size 256 --eval-tokens 2048 "

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from qsae_core.normalization import Normalization
+from qsae_core.coders.normalization import Normalization
 
 
 def test_mean_and_rms_by_hand():

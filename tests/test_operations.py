@@ -8,11 +8,11 @@ from qsae_quantizers import SteConfig
 from qsae_quantizers.ste import Ste
 
 from qsae_core import kernels
-from qsae_core.codes import SparseCodes
+from qsae_core.contracts.codes import SparseCodes
 from qsae_core.errors import ConfigError
 from qsae_core.kernels import DenseRows, dispatch, lookup
+from qsae_core.kernels.packed_rows import MasterRows, PackedRows
 from qsae_core.kernels.verification import disagreements
-from qsae_core.packed_rows import MasterRows, PackedRows
 
 
 def codes_of(batch, latents, k, seed=0):
@@ -45,7 +45,7 @@ def test_entries_above_a_threshold_by_hand():
 def test_the_largest_of_a_batch_in_chunks_are_those_of_the_whole():
     scores = torch.rand(96, 64, generator=torch.Generator().manual_seed(0)) - 0.3
     selection = kernels.BatchSelection(200)
-    from qsae_core.codes import concatenate
+    from qsae_core.contracts.codes import concatenate
 
     chunks = concatenate([selection.select(part) for part in scores.split(16)])
     codes = selection.finish(chunks)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 
 from qsae_core.errors import ArtifactError
-from qsae_core.packing import pack_planes, pack_trits, unpack_planes, unpack_trits
+from qsae_core.kernels.packing import pack_planes, pack_trits, unpack_planes, unpack_trits
 
 unhurried = settings(deadline=None, max_examples=60)  # machines that run tests are busy
 

@@ -18,15 +18,17 @@ import numpy as np
 import pytest
 import torch
 
-from qsae_core import artifact, checkpoints, training_run
+from qsae_core.artifact import artifact
 from qsae_core.component import ComponentConfig
-from qsae_core.compose import compose_data
+from qsae_core.compose.compose import compose_data
 from qsae_core.config.layers import checked_layer
 from qsae_core.config.run import resolve
-from qsae_core.data import Batch, DataSource
+from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.errors import DataError
 from qsae_core.plugins.records import load_plugins
-from qsae_core.prefetch import BatchReader, batches_ahead
+from qsae_core.training import checkpoints
+from qsae_core.training import run as training_run
+from qsae_core.training.prefetch import BatchReader, batches_ahead
 
 
 class Counting(DataSource):

@@ -13,14 +13,14 @@ import pytest
 from click.testing import CliRunner
 
 from qsae_cli.main import cli
-from qsae_core import quantization_run
+from qsae_core.comparison.sweep import read_sweep
 from qsae_core.config.layers import read_layer
 from qsae_core.errors import ConfigError, TrainingError
 from qsae_core.plugins.records import load_plugins
+from qsae_core.quantization import run as quantization_run
 from qsae_core.results.files import read_json, write_json
 from qsae_core.results.quantized import check_trained
 from qsae_core.results.run import Run
-from qsae_core.sweep import read_sweep
 
 TRAIN = (
     "train --sae topk --n-latents 32 --k 4 --data synthetic --preset tiny --steps 20 --batch-size 64 "

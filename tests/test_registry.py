@@ -176,10 +176,16 @@ def test_a_target_is_imported_when_asked_for(plugin_site):
         ("acme_x.maths:Doublr", "module 'acme_x.maths' has no 'Doublr'; did you mean 'Doubler'?"),
         (
             "acme_x.maths:number",
-            "is of type int; it must be a class that subclasses qsae_core.parts.Activation",
+            "is of type int; it must be a class that subclasses qsae_core.contracts.Activation",
         ),
-        ("acme_x.maths:Stranger", "does not subclass qsae_core.parts.Activation, as every activation must"),
-        ("acme_x.maths:Unfinished", "does not define forward, which qsae_core.parts.Activation asks for"),
+        (
+            "acme_x.maths:Stranger",
+            "does not subclass qsae_core.contracts.Activation, as every activation must",
+        ),
+        (
+            "acme_x.maths:Unfinished",
+            "does not define forward, which qsae_core.contracts.Activation asks for",
+        ),
     ],
 )
 def test_a_wrong_target_is_refused_with_its_distribution(plugin_site, target, expected):

@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 
 import qsae_core
 from qsae_cli.main import cli
-from qsae_core import artifact
-from qsae_core.compose import compose_data
-from qsae_core.evaluation_run import recorded_config
+from qsae_core.artifact import artifact
+from qsae_core.compose.compose import compose_data
+from qsae_core.evaluation.run import recorded_config
 from qsae_core.plugins.records import load_plugins
 
 L, D, F, K = 2, 16, 64, 4
@@ -36,7 +36,7 @@ class Trained(NamedTuple):
     """A run, its coder, what was reported of it, and the vectors that it was measured on."""
 
     run: pathlib.Path
-    coder: qsae_core.coder.SparseCoder
+    coder: qsae_core.contracts.SparseCoder
     values: dict[str, float]
     x: torch.Tensor
     """``[B, L, D]``."""

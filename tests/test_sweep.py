@@ -8,11 +8,11 @@ import pathlib
 import pytest
 
 from qsae_cli.choice_options import Scope, set_layer
+from qsae_core.comparison.sweep import read_sweep
 from qsae_core.errors import ConfigError, QsaeError, TrainingError
 from qsae_core.kinds import QUANTIZER_SLOTS
 from qsae_core.plugins.records import load_plugins
 from qsae_core.results.files import write_json
-from qsae_core.sweep import read_sweep
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SWEEP = """

@@ -6,7 +6,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from qsae_core.tensor_files import load_part, load_tensors, save_tensors
+from qsae_core.artifact.tensor_files import load_part, load_tensors, save_tensors
 
 TENSORS = {
     "W": torch.arange(12.0).view(4, 3),

@@ -8,7 +8,6 @@ from qsae_sae_topk import TopKConfig
 from qsae_sae_topk.model import TopKSAE
 
 from qsae_core import kernels
-from qsae_core.coder import CoderShape
 from qsae_core.config.settings import TrainConfig
 from qsae_core.conformance.reference_parts import (
     L1,
@@ -17,9 +16,10 @@ from qsae_core.conformance.reference_parts import (
     SignQuantizer,
     plain_parts,
 )
-from qsae_core.data import Batch
+from qsae_core.contracts.coder import CoderShape
+from qsae_core.contracts.data import Batch
 from qsae_core.errors import ConfigError
-from qsae_core.trainer import Trainer, auto_learning_rate, schedule, screen_recall
+from qsae_core.training.trainer import Trainer, auto_learning_rate, schedule, screen_recall
 
 PLAIN = PlainConfig()
 

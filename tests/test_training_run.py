@@ -14,17 +14,21 @@ import torch
 from qsae_sae_ternary.model import TernarySAE
 
 import qsae_core
-from qsae_core import artifact, checkpoints, coder_json, evaluation_run, training_run
-from qsae_core.coder import CoderShape
-from qsae_core.compose import compose_coder, compose_data
+from qsae_core.artifact import artifact
+from qsae_core.artifact import description as coder_json
+from qsae_core.compose.compose import compose_coder, compose_data
 from qsae_core.config.layers import checked_layer
 from qsae_core.config.run import resolve
+from qsae_core.contracts.coder import CoderShape
 from qsae_core.errors import ConfigError, DataError, QsaeError, TrainingError
+from qsae_core.evaluation import run as evaluation_run
 from qsae_core.plugins.records import load_plugins
-from qsae_core.prefetch import BatchReader
 from qsae_core.results.files import read_json
 from qsae_core.results.run import find_runs
-from qsae_core.trainer import Trainer
+from qsae_core.training import checkpoints
+from qsae_core.training import run as training_run
+from qsae_core.training.prefetch import BatchReader
+from qsae_core.training.trainer import Trainer
 
 
 class Silent:
@@ -108,7 +112,7 @@ def test_the_loaded_artifact_equals_the_trained_model_bit_for_bit(vectors):
     done = run(config)
     trained = compose_coder(config, load_plugins().registry, CoderShape(24, 24))
     text = (done.final / coder_json.DESCRIPTION).read_text()
-    from qsae_core.tensor_files import load_tensors
+    from qsae_core.artifact.tensor_files import load_tensors
 
     trained.load_state_dict(load_tensors(done.final / artifact.MASTERS, text))
     trained.eval()
@@ -291,7 +295,7 @@ def test_an_exception_is_in_the_record(vectors, monkeypatch):
 
 
 def test_a_full_disk_leaves_what_was_complete(vectors, monkeypatch):
-    from qsae_core import tensor_files
+    from qsae_core.artifact import tensor_files
 
     write = tensor_files.save_file
 

@@ -21,10 +21,17 @@ Everything else that a component cannot comply with is an expected failure with 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from qsae_core.conformance.cases import Case, choices
-from qsae_core.conformance.check import Check, CheckFailure
+from qsae_core.conformance.check import Check
 from qsae_core.conformance.collect import checks_for, checks_for_component, expecting
 from qsae_core.conformance.pytest_entry import parametrize_with_checks
+from qsae_core.conformance.verdicts import CheckFailure
+from qsae_core.lazy import lazily
+
+if TYPE_CHECKING:
+    from qsae_core.conformance.reference_parts import plain_parts
 
 __all__ = [
     "Case",
@@ -35,4 +42,7 @@ __all__ = [
     "choices",
     "expecting",
     "parametrize_with_checks",
+    "plain_parts",
 ]
+
+__getattr__ = lazily(__name__, {"plain_parts": "qsae_core.conformance.reference_parts"})

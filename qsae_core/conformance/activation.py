@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from qsae_core.conformance.cases import Case
-from qsae_core.conformance.check import (
+from qsae_core.conformance.check import Rules
+from qsae_core.conformance.general import check_constructs
+from qsae_core.conformance.subject import Subject
+from qsae_core.conformance.verdicts import (
     NotApplicable,
-    Rules,
     copy_of_state,
     expect,
     expect_equal,
@@ -20,9 +22,7 @@ from qsae_core.conformance.check import (
     expect_same_state,
     set_seed,
 )
-from qsae_core.conformance.general import check_constructs
-from qsae_core.conformance.subject import Subject
-from qsae_core.parts import Activation
+from qsae_core.contracts.activation import Activation
 
 RULES = Rules()
 N_LATENTS = 12

@@ -40,7 +40,7 @@ class Case:
 
     Attributes:
         options: what a user would write in YAML for this component, ``use`` left out.
-        shape: for coders: fields of ``qsae_core.coder.CoderShape`` that differ from the kit's own, as
+        shape: for coders: fields of ``qsae_core.contracts.CoderShape`` that differ from the kit's own, as
             ``{"layers_in": 3}``.
     """
 

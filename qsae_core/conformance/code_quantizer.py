@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from qsae_core.conformance.cases import Case
-from qsae_core.conformance.check import (
+from qsae_core.conformance.check import Rules
+from qsae_core.conformance.general import check_constructs
+from qsae_core.conformance.subject import Subject
+from qsae_core.conformance.verdicts import (
     NotApplicable,
-    Rules,
     copy_of_state,
     expect,
     expect_equal,
@@ -16,9 +18,7 @@ from qsae_core.conformance.check import (
     expect_same_state,
     set_seed,
 )
-from qsae_core.conformance.general import check_constructs
-from qsae_core.conformance.subject import Subject
-from qsae_core.quantizer import CodeQuantizer
+from qsae_core.contracts.code_quantizer import CodeQuantizer
 
 RULES = Rules()
 N_LATENTS, N = 12, 200

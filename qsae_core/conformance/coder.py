@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from qsae_core.coder import LossOutput, SparseCoder
+from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.conformance.cases import Case
-from qsae_core.conformance.check import (
-    Rules,
-    copy_of_state,
-    expect,
-    expect_equal,
-    expect_finite,
-    expect_same_state,
-)
+from qsae_core.conformance.check import Rules
 from qsae_core.conformance.coder_samples import (
     BATCH,
     STEPS,
@@ -29,15 +22,23 @@ from qsae_core.conformance.coder_samples import (
 from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.sparsity import expect_well_formed
 from qsae_core.conformance.subject import Subject
-from qsae_core.data import Batch
-from qsae_core.measures import Observation, observe
+from qsae_core.conformance.verdicts import (
+    copy_of_state,
+    expect,
+    expect_equal,
+    expect_finite,
+    expect_same_state,
+)
+from qsae_core.contracts.coder import LossOutput
+from qsae_core.contracts.data import Batch
+from qsae_core.contracts.metric import Observation, observe
 
 RULES = Rules()
 FEW = 3
 """Steps of training after which a coder is no longer as it was initialised."""
 
 
-def trained(subject: Subject, case: Case, coder: SparseCoder) -> tuple[SparseCoder, Batch]:
+def trained(subject: Subject, case: Case, coder: MatrixCoder) -> tuple[MatrixCoder, Batch]:
     """The coder after a few steps, in evaluation mode, and a batch that it has not seen."""
     data = data_of(subject, case)
     train(coder, [data.next_batch(BATCH) for _ in range(FEW)])
@@ -164,7 +165,7 @@ def _eval_keeps_state(subject: Subject, case: Case) -> None:
         expect_equal(batch.x, x, "the input after encode, decode and loss")
 
 
-def _use(coder: SparseCoder, batch: Batch, what: str) -> None:
+def _use(coder: MatrixCoder, batch: Batch, what: str) -> None:
     if what == "decode":
         coder.decode(coder.encode(batch.x))
     elif what == "export":

@@ -8,12 +8,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from qsae_core.codes import SparseCodes
 from qsae_core.conformance.cases import Case
-from qsae_core.conformance.check import CheckFailure, Rules, expect, expect_equal, expect_finite
+from qsae_core.conformance.check import Rules
 from qsae_core.conformance.coder import trained
 from qsae_core.conformance.coder_samples import Variant, built
 from qsae_core.conformance.subject import Subject
+from qsae_core.conformance.verdicts import CheckFailure, expect, expect_equal, expect_finite
+from qsae_core.contracts.codes import SparseCodes
 from qsae_core.errors import QsaeError
 
 RULES = Rules()

@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from qsae_core.coder import Budget, CoderShape, LossOutput, Parts, SparseCoder
+from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.component import ComponentSpec
 from qsae_core.conformance.cases import Case
-from qsae_core.conformance.check import NotApplicable, set_seed
 from qsae_core.conformance.reference_parts import reference
 from qsae_core.conformance.subject import Subject
 from qsae_core.conformance.toy_data import ToyData
-from qsae_core.data import Batch
+from qsae_core.conformance.verdicts import NotApplicable, set_seed
+from qsae_core.contracts.coder import Budget, CoderShape, LossOutput, Parts
+from qsae_core.contracts.data import Batch
 from qsae_core.errors import QsaeError
 from qsae_core.kinds import PART_SLOTS, SLOTS
 
@@ -68,7 +69,7 @@ def variants(subject: Subject, case: Case) -> Iterator[Variant]:
             yield Variant(case, parts)
 
 
-def built(subject: Subject, variant: Variant, seed: int = 0) -> SparseCoder:
+def built(subject: Subject, variant: Variant, seed: int = 0) -> MatrixCoder:
     """A coder as a run makes it: built under a seed, given data, told its budget; in training mode."""
     coder = bare(subject, variant, seed)
     try:
@@ -79,7 +80,7 @@ def built(subject: Subject, variant: Variant, seed: int = 0) -> SparseCoder:
     return coder.train()
 
 
-def bare(subject: Subject, variant: Variant, seed: int = 0) -> SparseCoder:
+def bare(subject: Subject, variant: Variant, seed: int = 0) -> MatrixCoder:
     """A coder that has seen no data.
 
     Raises:
@@ -91,18 +92,18 @@ def bare(subject: Subject, variant: Variant, seed: int = 0) -> SparseCoder:
         raise NotApplicable(f"it does not construct {variant.label} ({error})") from error
 
 
-def construct(subject: Subject, variant: Variant, seed: int = 0) -> SparseCoder:
+def construct(subject: Subject, variant: Variant, seed: int = 0) -> MatrixCoder:
     """A coder that has seen no data; lets every exception through."""
     set_seed(seed)
     options = {"n_latents": N_LATENTS, **variant.case.options}
     parts = Parts(**{slot: _factory(subject, slot, variant.parts) for slot in PART_SLOTS})
-    coder: SparseCoder = subject.target(
+    coder: MatrixCoder = subject.target(
         subject.spec.config(**options), shape_of(subject, variant.case), parts
     )
     return coder
 
 
-def buildable(subject: Subject, case: Case) -> Iterator[tuple[Variant, SparseCoder]]:
+def buildable(subject: Subject, case: Case) -> Iterator[tuple[Variant, MatrixCoder]]:
     """Every variant that is not refused, with an initialised coder.
 
     Raises:
@@ -115,7 +116,7 @@ def buildable(subject: Subject, case: Case) -> Iterator[tuple[Variant, SparseCod
 
 
 def train(
-    coder: SparseCoder, batches: list[Batch], first: int = 1, each: Callable[[LossOutput], None] | None = None
+    coder: MatrixCoder, batches: list[Batch], first: int = 1, each: Callable[[LossOutput], None] | None = None
 ) -> list[LossOutput]:
     """Steps of Adam at 3e-3 as the trainer makes them; ``each`` sees every step's output after backward."""
     optimizer = torch.optim.Adam([p for p in coder.parameters() if p.requires_grad], lr=3e-3)

@@ -6,20 +6,22 @@ import json
 
 import torch
 
-from qsae_core.coder import Budget, Export, SparseCoder
+from qsae_core.coders.export import Export
+from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.conformance.cases import Case
-from qsae_core.conformance.check import (
+from qsae_core.conformance.check import Rules
+from qsae_core.conformance.coder import FEW, trained
+from qsae_core.conformance.coder_samples import BATCH, STEPS, Variant, bare, buildable, built, data_of, train
+from qsae_core.conformance.sparsity import expect_well_formed
+from qsae_core.conformance.subject import Subject
+from qsae_core.conformance.verdicts import (
     CheckFailure,
-    Rules,
     copy_of_state,
     expect,
     expect_equal,
     expect_same_state,
 )
-from qsae_core.conformance.coder import FEW, trained
-from qsae_core.conformance.coder_samples import BATCH, STEPS, Variant, bare, buildable, built, data_of, train
-from qsae_core.conformance.sparsity import expect_well_formed
-from qsae_core.conformance.subject import Subject
+from qsae_core.contracts.coder import Budget
 from qsae_core.errors import QsaeError
 
 RULES = Rules()
@@ -94,7 +96,7 @@ def _levels(subject: Subject, case: Case) -> None:
     with torch.no_grad():
         for level in range(1, coder.levels):
             part = coder.at_level(level)
-            expect(isinstance(part, SparseCoder), f"at_level({level}) is a {type(part).__name__}.")
+            expect(isinstance(part, MatrixCoder), f"at_level({level}) is a {type(part).__name__}.")
             codes = part.encode(batch.x)
             expect_well_formed(codes, len(batch.x), part.n_latents, f"codes of level {level}")
             expect_equal(part.decode(codes), part(batch.x), f"decode(encode(x)) at level {level}")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 
 from qsae_core.conformance.cases import Case
-from qsae_core.conformance.check import NotApplicable, Rules, expect, expect_finite
+from qsae_core.conformance.check import Rules
 from qsae_core.conformance.data_source import HELD_OUT, expect_close, opened
 from qsae_core.conformance.subject import Subject
-from qsae_core.data import DataSource, LanguageModel, TokenBatch
+from qsae_core.conformance.verdicts import NotApplicable, expect, expect_finite
+from qsae_core.contracts.data import DataSource
+from qsae_core.contracts.language_model import LanguageModel, TokenBatch
 
 RULES = Rules()
 FEW = 50

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from qsae_core.conformance.cases import Case
-from qsae_core.conformance.check import NotApplicable, Rules, expect, expect_equal, expect_finite, set_seed
+from qsae_core.conformance.check import Rules
 from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.subject import Subject
-from qsae_core.data import Batch, DataSource
+from qsae_core.conformance.verdicts import NotApplicable, expect, expect_equal, expect_finite, set_seed
+from qsae_core.contracts.data import Batch, DataSource
 
 RULES = Rules()
 HELD_OUT = 200

@@ -7,27 +7,28 @@ from collections.abc import Iterator
 
 import torch
 
-from qsae_core.coder import CoderShape, LossOutput
+from qsae_core.coders.linear import LinearCoder
 from qsae_core.component import CoderConfig, ComponentConfig
 from qsae_core.conformance.cases import Case
-from qsae_core.conformance.check import (
-    CheckFailure,
-    NotApplicable,
-    Rules,
-    copy_of_state,
-    expect,
-    expect_same_state,
-    set_seed,
-)
+from qsae_core.conformance.check import Rules
 from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.reference_parts import PlainConfig, plain_parts
 from qsae_core.conformance.subject import Subject
 from qsae_core.conformance.toy_data import ToyData
 from qsae_core.conformance.toy_model import ToyLanguageModel
-from qsae_core.data import Batch
+from qsae_core.conformance.verdicts import (
+    CheckFailure,
+    NotApplicable,
+    copy_of_state,
+    expect,
+    expect_same_state,
+    set_seed,
+)
+from qsae_core.contracts.coder import CoderShape, LossOutput
+from qsae_core.contracts.data import Batch
+from qsae_core.contracts.evaluation import Evaluation, EvaluationContext
+from qsae_core.contracts.metric import Metric, Observation
 from qsae_core.errors import QsaeError
-from qsae_core.linear_coder import LinearCoder
-from qsae_core.measures import Evaluation, EvaluationContext, Metric, Observation
 
 RULES = Rules()
 SHAPE = CoderShape(16, 16)

@@ -8,24 +8,24 @@ from collections.abc import Iterator
 
 import torch
 
-from qsae_core.coder import SparseCoder
+from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.component import ComponentSpec
 from qsae_core.conformance.cases import Case
-from qsae_core.conformance.check import (
-    CheckFailure,
-    NotApplicable,
-    Rules,
-    copy_of_state,
-    expect,
-    expect_same_state,
-)
+from qsae_core.conformance.check import Rules
 from qsae_core.conformance.coder_samples import Variant, built, data_of
 from qsae_core.conformance.data_source import expect_close
 from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.subject import Subject
+from qsae_core.conformance.verdicts import (
+    CheckFailure,
+    NotApplicable,
+    copy_of_state,
+    expect,
+    expect_same_state,
+)
+from qsae_core.contracts.format import CheckpointFormat
 from qsae_core.errors import QsaeError
 from qsae_core.kinds import CODER_SLOTS
-from qsae_core.parts import CheckpointFormat
 
 RULES = Rules()
 
@@ -95,7 +95,7 @@ def _round_trip(subject: Subject, case: Case) -> None:
         raise NotApplicable("no installed SAE or transcoder can be written in this format")
 
 
-def _coders(subject: Subject) -> Iterator[tuple[str, SparseCoder, torch.Tensor]]:
+def _coders(subject: Subject) -> Iterator[tuple[str, MatrixCoder, torch.Tensor]]:
     """(name, coder in evaluation mode, vectors) for every installed SAE and transcoder that builds."""
     specs: list[ComponentSpec] = []
     if subject.registry is not None:

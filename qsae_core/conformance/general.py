@@ -14,8 +14,9 @@ from pydantic import BaseModel, ValidationError
 
 from qsae_core.component import ComponentConfig
 from qsae_core.conformance.cases import Case
-from qsae_core.conformance.check import CheckFailure, NotApplicable, Rules, expect
+from qsae_core.conformance.check import Rules
 from qsae_core.conformance.subject import Subject
+from qsae_core.conformance.verdicts import CheckFailure, NotApplicable, expect
 
 RULES = Rules()
 UNKNOWN_KEY = "no_such_option"

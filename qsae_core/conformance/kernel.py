@@ -9,11 +9,12 @@ import torch
 
 from qsae_core import kernels
 from qsae_core.conformance.cases import Case
-from qsae_core.conformance.check import NotApplicable, Rules, expect
+from qsae_core.conformance.check import Rules
 from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.subject import Subject
+from qsae_core.conformance.verdicts import NotApplicable, expect
+from qsae_core.contracts.kernel_set import KernelSet
 from qsae_core.kernels.verification import Sizes, disagreements
-from qsae_core.parts import KernelSet
 
 RULES = Rules()
 SIZES = (

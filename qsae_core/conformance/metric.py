@@ -11,13 +11,14 @@ import math
 import torch
 from torch import Tensor
 
-from qsae_core.coder_records import AtomErrors
-from qsae_core.codes import SparseCodes
 from qsae_core.conformance.cases import Case
-from qsae_core.conformance.check import NotApplicable, Rules, expect, set_seed
+from qsae_core.conformance.check import Rules
 from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.subject import Subject
-from qsae_core.measures import Metric, Observation
+from qsae_core.conformance.verdicts import NotApplicable, expect, set_seed
+from qsae_core.contracts.coder import AtomErrors
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.metric import Metric, Observation
 
 RULES = Rules()
 TOKENS, WIDTH, N_LATENTS, VOCABULARY = 97, 6, 20, 5

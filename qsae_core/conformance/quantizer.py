@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 
 from qsae_core.conformance.cases import Case
-from qsae_core.conformance.check import (
-    Rules,
+from qsae_core.conformance.check import Rules
+from qsae_core.conformance.general import check_constructs
+from qsae_core.conformance.quantizer_samples import SHAPES, built, matrices, samples
+from qsae_core.conformance.subject import Subject
+from qsae_core.conformance.verdicts import (
     copy_of_state,
     expect,
     expect_equal,
@@ -14,11 +17,8 @@ from qsae_core.conformance.check import (
     expect_same_state,
     set_seed,
 )
-from qsae_core.conformance.general import check_constructs
-from qsae_core.conformance.quantizer_samples import SHAPES, built, matrices, samples
-from qsae_core.conformance.subject import Subject
+from qsae_core.contracts.quantizer import Quantizer
 from qsae_core.errors import QsaeError
-from qsae_core.quantizer import Quantizer
 
 RULES = Rules()
 

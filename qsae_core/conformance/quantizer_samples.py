@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from qsae_core.conformance.cases import Case
-from qsae_core.conformance.check import NotApplicable, set_seed
 from qsae_core.conformance.subject import Subject
+from qsae_core.conformance.verdicts import NotApplicable, set_seed
+from qsae_core.contracts.quantizer import Quantizer
 from qsae_core.errors import QsaeError
-from qsae_core.quantizer import Quantizer
 
 SHAPES = ((24, 16), (7, 13), (5, 1), (1, 9))
 """Ordinary; divisible by neither 8 nor 5; one column; one row."""

@@ -10,15 +10,11 @@ import torch
 from torch import Tensor
 
 from qsae_core.conformance.cases import Case
-from qsae_core.conformance.check import (
-    NotApplicable,
-    Rules,
-    expect,
-    expect_equal,
-)
+from qsae_core.conformance.check import Rules
 from qsae_core.conformance.quantizer_samples import admits, built, matrices, samples
 from qsae_core.conformance.subject import Subject
-from qsae_core.quantizer import Packed, Quantizer
+from qsae_core.conformance.verdicts import NotApplicable, expect, expect_equal
+from qsae_core.contracts.quantizer import Packed, Quantizer
 
 RULES = Rules()
 MOST_BITS = 36

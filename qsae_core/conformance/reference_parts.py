@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qsae_core.coder_records import Parts
-from qsae_core.codes import SparseCodes
 from qsae_core.component import ComponentConfig, ComponentSpec, option
+from qsae_core.contracts.activation import Activation
+from qsae_core.contracts.code_quantizer import CodeQuantizer
+from qsae_core.contracts.coder import Parts
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.quantizer import Packed, Quantizer
+from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.errors import ConfigError
-from qsae_core.parts import Activation, SparsityRule
-from qsae_core.quantizer import CodeQuantizer, Packed, Quantizer
 
 MODULE = "qsae_core.conformance.reference_parts"
 

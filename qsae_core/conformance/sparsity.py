@@ -11,20 +11,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from qsae_core.codes import SparseCodes, concatenate
 from qsae_core.conformance.cases import Case
-from qsae_core.conformance.check import (
-    NotApplicable,
-    Rules,
-    expect,
-    expect_equal,
-    expect_finite,
-    set_seed,
-)
+from qsae_core.conformance.check import Rules
 from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.subject import Subject
+from qsae_core.conformance.verdicts import NotApplicable, expect, expect_equal, expect_finite, set_seed
+from qsae_core.contracts.codes import SparseCodes, concatenate
+from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.errors import QsaeError
-from qsae_core.parts import SparsityRule
 
 RULES = Rules()
 N_LATENTS = 96

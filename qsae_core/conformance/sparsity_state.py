@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 
 from qsae_core.conformance.cases import Case
-from qsae_core.conformance.check import Rules, copy_of_state, expect_equal, expect_same_state, set_seed
+from qsae_core.conformance.check import Rules
 from qsae_core.conformance.sparsity import N_LATENTS, built, latents, sample_latents, selected
 from qsae_core.conformance.subject import Subject
+from qsae_core.conformance.verdicts import copy_of_state, expect_equal, expect_same_state, set_seed
 
 RULES = Rules()
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from qsae_core.component import ComponentConfig, ComponentSpec
 from qsae_core.conformance.cases import Case, choices
-from qsae_core.conformance.check import NotApplicable
+from qsae_core.conformance.verdicts import NotApplicable
 from qsae_core.kinds import CODER_SLOTS, KINDS, PART_SLOTS
 
 if TYPE_CHECKING:

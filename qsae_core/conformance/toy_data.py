@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qsae_core.coder import CoderShape
 from qsae_core.component import ComponentConfig
 from qsae_core.conformance.toy_model import ToyLanguageModel
-from qsae_core.data import Batch, DataSource, LanguageModel, TokenBatch
+from qsae_core.contracts.coder import CoderShape
+from qsae_core.contracts.data import Batch, DataSource
+from qsae_core.contracts.language_model import LanguageModel, TokenBatch
 
 
 class ToyConfig(ComponentConfig):

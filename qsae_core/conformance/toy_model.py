@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from qsae_core.data import Edit, LanguageModel, TokenBatch
+from qsae_core.contracts.language_model import Edit, LanguageModel, TokenBatch
 
 
 class ToyLanguageModel(LanguageModel):

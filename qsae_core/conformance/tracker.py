@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from qsae_core.conformance.cases import Case
-from qsae_core.conformance.check import Rules, expect
+from qsae_core.conformance.check import Rules
 from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.subject import Subject
-from qsae_core.parts import Tracker
+from qsae_core.conformance.verdicts import expect
+from qsae_core.contracts.tracker import Tracker
 from qsae_core.results.run import Run
 
 RULES = Rules()

@@ -16,11 +16,13 @@ from qsae_core.kernels.gather_dot import gather_dot
 from qsae_core.kernels.lookup import lookup_gather_dot, lookup_pack, lookup_product
 from qsae_core.kernels.losses import squared_error
 from qsae_core.kernels.nested import decode_groups, prefix_errors
+from qsae_core.kernels.packing import pack_planes, pack_trits, unpack_planes, unpack_trits
+from qsae_core.kernels.precision import full_precision
 from qsae_core.kernels.products import transposed_product
 from qsae_core.kernels.rows import DenseRows, Matrix, Rows, as_rows
 from qsae_core.kernels.screening import Kind, Screen, screen, screen_prepare
 from qsae_core.kernels.sparse_product import sparse_product
-from qsae_core.kernels.ternary_scales import ternary_scales
+from qsae_core.kernels.ternary_scales import ternary_scales, two_level_scale
 from qsae_core.kernels.top_k import compress, nonzero_codes, top_k
 from qsae_core.kernels.transpose_codes import transpose_codes
 
@@ -40,6 +42,7 @@ __all__ = [
     "decode_groups",
     "encode",
     "expand_rows",
+    "full_precision",
     "gather_dot",
     "install",
     "installed",
@@ -47,6 +50,8 @@ __all__ = [
     "lookup_pack",
     "lookup_product",
     "nonzero_codes",
+    "pack_planes",
+    "pack_trits",
     "prefix_errors",
     "project_rows",
     "recycle",
@@ -60,5 +65,8 @@ __all__ = [
     "torch_only",
     "transpose_codes",
     "transposed_product",
+    "two_level_scale",
     "uninstall",
+    "unpack_planes",
+    "unpack_trits",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qsae_core.codes import SparseCodes
+from qsae_core.contracts.codes import SparseCodes
 from qsae_core.kernels.top_k import GROUP, compress
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qsae_core.codes import SparseCodes
+from qsae_core.contracts.codes import SparseCodes
 from qsae_core.kernels.products import transposed_product
 from qsae_core.kernels.rows import Matrix, Rows, as_rows
 

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qsae_core.codes import SparseCodes, concatenate
+from qsae_core.contracts.activation import Activation
+from qsae_core.contracts.codes import SparseCodes, concatenate
+from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.kernels.dense_rows import collect_rows
 from qsae_core.kernels.dispatch import workspace
+from qsae_core.kernels.precision import full_precision
 from qsae_core.kernels.products import sums_by_latent, transposed_product
 from qsae_core.kernels.rows import Matrix, Rows, as_rows
 from qsae_core.kernels.screening import Kind, candidates_for, rows_per_chunk
-from qsae_core.parts import Activation, SparsityRule
-from qsae_core.precision import full_precision
 
 
 @full_precision

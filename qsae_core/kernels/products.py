@@ -11,14 +11,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from qsae_core.codes import SparseCodes
+from qsae_core.contracts.codes import SparseCodes
 from qsae_core.kernels.dense_rows import collect_rows, expand_rows
 from qsae_core.kernels.dispatch import installed, reused, workspace
 from qsae_core.kernels.gather_dot import gather_dot
+from qsae_core.kernels.precision import full_precision
 from qsae_core.kernels.screening import rows_per_chunk
 from qsae_core.kernels.sparse_product import sparse_product
 from qsae_core.kernels.transpose_codes import transpose_codes
-from qsae_core.precision import full_precision
 
 DENSE_SHARE = 1 / 16
 

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from qsae_core.codes import SparseCodes
+from qsae_core.contracts.codes import SparseCodes
 from qsae_core.kernels.products import entry_dots, weighted_rows
 from qsae_core.kernels.screening import Kind, Screen
 

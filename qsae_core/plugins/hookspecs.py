@@ -24,62 +24,62 @@ hookspec = pluggy.HookspecMarker("qsae")
 
 @hookspec
 def qsae_register_saes() -> list[ComponentSpec]:  # type: ignore[empty-body]
-    """SAE variants. Each target subclasses ``qsae_core.coder.SparseCoder``; target and input are equal."""
+    """SAE variants. Targets subclass ``qsae_core.coders.MatrixCoder``; target and input are equal."""
 
 
 @hookspec
 def qsae_register_transcoders() -> list[ComponentSpec]:  # type: ignore[empty-body]
-    """Transcoders, from one site to another. Each target subclasses ``qsae_core.coder.SparseCoder``."""
+    """Transcoders, from one site to another. Targets subclass ``qsae_core.coders.MatrixCoder``."""
 
 
 @hookspec
 def qsae_register_quantizers() -> list[ComponentSpec]:  # type: ignore[empty-body]
-    """Weight quantizers. Each target subclasses ``qsae_core.quantizer.Quantizer``."""
+    """Weight quantizers. Targets subclass ``qsae_core.contracts.Quantizer``."""
 
 
 @hookspec
 def qsae_register_code_quantizers() -> list[ComponentSpec]:  # type: ignore[empty-body]
-    """Quantizers of the codes' values. Each target subclasses ``qsae_core.quantizer.CodeQuantizer``."""
+    """Quantizers of the codes' values. Targets subclass ``qsae_core.contracts.CodeQuantizer``."""
 
 
 @hookspec
 def qsae_register_activations() -> list[ComponentSpec]:  # type: ignore[empty-body]
-    """Activation functions of the pre-activations. Each target subclasses ``qsae_core.parts.Activation``."""
+    """Activation functions of the pre-activations. Targets subclass ``qsae_core.contracts.Activation``."""
 
 
 @hookspec
 def qsae_register_sparsity_rules() -> list[ComponentSpec]:  # type: ignore[empty-body]
-    """Sparsity rules: selection and penalty. Each target subclasses ``qsae_core.parts.SparsityRule``."""
+    """Sparsity rules: selection and penalty. Targets subclass ``qsae_core.contracts.SparsityRule``."""
 
 
 @hookspec
 def qsae_register_data_sources() -> list[ComponentSpec]:  # type: ignore[empty-body]
-    """Sources of vectors to train and evaluate on. Each target subclasses ``qsae_core.data.DataSource``."""
+    """Sources of vectors to train and evaluate on. Targets subclass ``qsae_core.contracts.DataSource``."""
 
 
 @hookspec
 def qsae_register_metrics() -> list[ComponentSpec]:  # type: ignore[empty-body]
-    """Streaming measurements of a coder's output. Each target subclasses ``qsae_core.measures.Metric``."""
+    """Streaming measurements of a coder's output. Targets subclass ``qsae_core.contracts.Metric``."""
 
 
 @hookspec
 def qsae_register_evaluations() -> list[ComponentSpec]:  # type: ignore[empty-body]
-    """Whole evaluations of a trained coder. Each target subclasses ``qsae_core.measures.Evaluation``."""
+    """Whole evaluations of a trained coder. Targets subclass ``qsae_core.contracts.Evaluation``."""
 
 
 @hookspec
 def qsae_register_formats() -> list[ComponentSpec]:  # type: ignore[empty-body]
-    """Other libraries' checkpoint formats. Each target subclasses ``qsae_core.parts.CheckpointFormat``."""
+    """Other libraries' checkpoint formats. Targets subclass ``qsae_core.contracts.CheckpointFormat``."""
 
 
 @hookspec
 def qsae_register_kernels() -> list[ComponentSpec]:  # type: ignore[empty-body]
-    """Compiled operations for a type of device. Each target subclasses ``qsae_core.parts.KernelSet``."""
+    """Compiled operations for a type of device. Targets subclass ``qsae_core.contracts.KernelSet``."""
 
 
 @hookspec
 def qsae_register_trackers() -> list[ComponentSpec]:  # type: ignore[empty-body]
-    """Experiment trackers. Each target subclasses ``qsae_core.parts.Tracker``."""
+    """Experiment trackers. Targets subclass ``qsae_core.contracts.Tracker``."""
 
 
 @hookspec

@@ -101,6 +101,12 @@ class Run:
         return self.path / "metrics" / "log.jsonl"
 
 
+MAIN = "coder"
+"""What a run calls the coder that was asked for."""
+FLOAT_TWIN = "float_twin"
+"""What a run calls the coder that it trains beside a quantized one."""
+
+
 def run_path(config: RunConfig, model_name: str, layer: str, steps: int) -> pathlib.Path:
     """Where a run's results go: below its name as it was given, or one made of the coder and the model."""
     model_type = config.run.name or slug(f"{config.coder.use}-{model_name}")

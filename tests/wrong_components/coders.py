@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from qsae_core import CoderConfig, ComponentSpec
-from qsae_core.coder import LossOutput, SparseCoder
-from qsae_core.codes import SparseCodes
 from qsae_core.conformance import Case
 from qsae_core.conformance.evaluation import ReferenceCoder
-from qsae_core.data import Batch
+from qsae_core.contracts.coder import LossOutput, SparseCoder
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.data import Batch
 
 
 class RightConfig(CoderConfig):

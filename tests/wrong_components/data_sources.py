@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qsae_core import ComponentConfig, ComponentSpec, option
 from qsae_core.conformance import Case
-from qsae_core.data import Batch, DataSource
+from qsae_core.contracts.data import Batch, DataSource
 
 
 class FileConfig(ComponentConfig):

@@ -6,8 +6,8 @@ import torch
 
 from qsae_core import ComponentSpec
 from qsae_core.conformance.reference_parts import PlainConfig
+from qsae_core.contracts.evaluation import Evaluation, EvaluationContext
 from qsae_core.errors import DataError
-from qsae_core.measures import Evaluation, EvaluationContext
 
 Values = dict[str, float | None]
 

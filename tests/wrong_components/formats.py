@@ -8,14 +8,14 @@ import safetensors.torch
 from torch import Tensor
 
 from qsae_core import ComponentSpec
-from qsae_core.coder import SparseCoder
 from qsae_core.conformance.cases import Case
 from qsae_core.conformance.coder_samples import Variant, bare
 from qsae_core.conformance.evaluation import ReferenceCoder
 from qsae_core.conformance.reference_parts import PlainConfig
 from qsae_core.conformance.subject import Subject
+from qsae_core.contracts.coder import SparseCoder
+from qsae_core.contracts.format import CheckpointFormat
 from qsae_core.errors import ArtifactError
-from qsae_core.parts import CheckpointFormat
 
 from .coders import coder
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from qsae_core import ComponentSpec, kernels
 from qsae_core.conformance.reference_parts import PlainConfig
-from qsae_core.parts import KernelSet
+from qsae_core.contracts.kernel_set import KernelSet
 
 
 class RightKernels(KernelSet):

@@ -8,11 +8,12 @@ from dataclasses import replace
 from torch import Tensor
 
 from qsae_core import ComponentConfig, ComponentSpec
-from qsae_core.coder import CoderShape
 from qsae_core.conformance.reference_parts import PlainConfig
 from qsae_core.conformance.toy_data import ToyData
 from qsae_core.conformance.toy_model import ToyLanguageModel
-from qsae_core.data import Batch, Edit, TokenBatch
+from qsae_core.contracts.coder import CoderShape
+from qsae_core.contracts.data import Batch
+from qsae_core.contracts.language_model import Edit, TokenBatch
 
 
 class RightTexts(ToyData):

@@ -6,7 +6,7 @@ import torch
 
 from qsae_core import ComponentSpec
 from qsae_core.conformance.reference_parts import PlainConfig
-from qsae_core.measures import Observation
+from qsae_core.contracts.metric import Observation
 
 from .options import RightMetric
 

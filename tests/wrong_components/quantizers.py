@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qsae_core import ComponentSpec, option
 from qsae_core.conformance.reference_parts import PlainConfig, SignQuantizer
-from qsae_core.quantizer import Packed
+from qsae_core.contracts.quantizer import Packed
 
 
 class NotIdempotent(SignQuantizer):

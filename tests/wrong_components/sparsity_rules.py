@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from qsae_core import ComponentSpec
-from qsae_core.codes import SparseCodes
 from qsae_core.conformance.reference_parts import L1, PlainConfig, TopK, TopKConfig
+from qsae_core.contracts.codes import SparseCodes
 
 
 class OneTooMany(TopK):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from qsae_core import ComponentSpec
 from qsae_core.conformance.reference_parts import PlainConfig
-from qsae_core.parts import Tracker
+from qsae_core.contracts.tracker import Tracker
 from qsae_core.results.run import Run
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from qsae_core.parts import Activation
+from qsae_core.contracts import Activation
 
 
 class Identity(Activation):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from qsae_activations import JumpReLUConfig
-from qsae_core.parts import Activation
+from qsae_core.contracts import Activation
 
 LEAST_THETA = 1e-6
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qsae_core.parts import Activation
+from qsae_core.contracts import Activation
 
 
 class ReLU(Activation):

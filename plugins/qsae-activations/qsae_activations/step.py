@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from qsae_core.parts import Activation
-from qsae_core.steps import step, step_candidates
+from qsae_core.coders import step, step_candidates
+from qsae_core.contracts import Activation
 
 
 class Step(Activation):
@@ -20,7 +20,7 @@ class Step(Activation):
         return step(pre_acts)
 
     def candidates(self, pre_BF: Tensor) -> Tensor:
-        """Ranks of bits, which would tie (``qsae_core.steps``)."""
+        """Ranks of bits, which would tie (``qsae_core.coders.steps``)."""
         return step_candidates(pre_BF, self.training)
 
     def gates(self, pre_N: Tensor, latent_N: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from qsae_core.quantizer import CodeQuantizer
+from qsae_core.contracts import CodeQuantizer
 
 
 class NoCodeQuantizer(CodeQuantizer):

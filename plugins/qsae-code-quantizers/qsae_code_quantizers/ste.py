@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from qsae_code_quantizers import SteConfig
+from qsae_core.contracts import CodeQuantizer
 from qsae_core.errors import ConfigError
-from qsae_core.quantizer import CodeQuantizer
 
 DECAY = 0.999
 """Each time a latent fires, its range shrinks to this share before the new values widen it again: weights

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qsae_core.data import Batch
+from qsae_core.contracts import Batch
 from qsae_core.errors import DataError
 from qsae_data_lm.hooks import Site
 from qsae_data_lm.language_model import HfLanguageModel

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from qsae_core.data import Edit
+from qsae_core.contracts import Edit
 from qsae_data_lm.families import Family, Tap
 
 Site = tuple[int, str]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qsae_core.data import Edit, LanguageModel, TokenBatch
+from qsae_core.contracts import Edit, LanguageModel, TokenBatch
 from qsae_data_lm.families import Layout
 from qsae_data_lm.hooks import Site, find_layers, read_sites, spliced
 

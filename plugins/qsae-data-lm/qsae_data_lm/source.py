@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from qsae_core.data import Batch, DataSource, TokenBatch
+from qsae_core.contracts import Batch, DataSource, TokenBatch
 from qsae_core.errors import DataError
 from qsae_data_lm import LmConfig
 from qsae_data_lm.chosen_sites import chosen_sites, path_name

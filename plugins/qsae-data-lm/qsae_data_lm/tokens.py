@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from qsae_core.data import TokenBatch
+from qsae_core.contracts import TokenBatch
 from qsae_core.errors import DataError
 from qsae_data_lm.corpus import Document
 from qsae_data_lm.packing import Frame, Tokens

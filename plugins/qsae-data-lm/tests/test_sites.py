@@ -16,7 +16,7 @@ from qsae_data_lm.families import SITES, layout_of
 from qsae_data_lm.language_model import HfLanguageModel
 from torch import Tensor
 
-from qsae_core.data import TokenBatch
+from qsae_core.contracts.language_model import TokenBatch
 from qsae_core.errors import DataError
 
 BATCH, POSITIONS, LAYER = 2, 7, 1

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from qsae_core.codes import SparseCodes
+from qsae_core.contracts import SparseCodes
 from qsae_core.kernels import decode
 from qsae_data_synthetic.world import World
 

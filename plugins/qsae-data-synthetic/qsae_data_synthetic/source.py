@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from qsae_core.codes import SparseCodes, concatenate
-from qsae_core.component import ComponentConfig
-from qsae_core.data import Batch, DataSource
+from qsae_core import ComponentConfig
+from qsae_core.contracts import Batch, DataSource, SparseCodes, concatenate
 from qsae_data_synthetic import SyntheticConfig
 from qsae_data_synthetic.sampling import Sample, draw
 from qsae_data_synthetic.world import build_world, seeded_generator

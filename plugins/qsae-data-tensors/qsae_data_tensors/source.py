@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from qsae_core.component import ComponentConfig
-from qsae_core.data import Batch, DataSource
+from qsae_core import ComponentConfig
+from qsae_core.contracts import Batch, DataSource
 from qsae_core.errors import DataError
 from qsae_data_tensors import TensorsConfig
 from qsae_data_tensors.blocks import cut_blocks

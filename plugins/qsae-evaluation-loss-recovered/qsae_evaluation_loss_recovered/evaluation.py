@@ -8,9 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from qsae_core.data import Edit, LanguageModel, TokenBatch
+from qsae_core.contracts import Edit, Evaluation, EvaluationContext, LanguageModel, TokenBatch
 from qsae_core.errors import DataError
-from qsae_core.measures import Evaluation, EvaluationContext
 from qsae_evaluation_loss_recovered import LossRecoveredConfig
 from qsae_evaluation_loss_recovered.scoring import Totals, recovered, scored_positions
 from qsae_evaluation_loss_recovered.splice import coder_edit, constant_edit, mean_vector

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qsae_core.data import TokenBatch
+from qsae_core.contracts import TokenBatch
 
 ROWS = 256
 """Predictions whose log-probabilities ``[ROWS, V]`` exist at once."""

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from qsae_core.coder import SparseCoder
-from qsae_core.data import Edit, LanguageModel, TokenBatch
+from qsae_core.contracts import Edit, LanguageModel, SparseCoder, TokenBatch
 
 
 def coder_edit(coder: SparseCoder, counted_BT: Tensor, rows: int) -> Edit:

@@ -14,12 +14,13 @@ from qsae_evaluation_loss_recovered.scoring import Totals, recovered, scored_pos
 from qsae_evaluation_loss_recovered.splice import coder_edit, mean_vector
 from torch import Tensor
 
-from qsae_core.coder import CoderShape, LossOutput, Parts, SparseCoder
-from qsae_core.codes import SparseCodes
 from qsae_core.component import CoderConfig, ComponentConfig
-from qsae_core.data import Batch, DataSource, Edit, LanguageModel, TokenBatch
+from qsae_core.contracts.coder import CoderShape, LossOutput, Parts, SparseCoder
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.data import Batch, DataSource
+from qsae_core.contracts.evaluation import EvaluationContext
+from qsae_core.contracts.language_model import Edit, LanguageModel, TokenBatch
 from qsae_core.errors import DataError
-from qsae_core.measures import EvaluationContext
 from qsae_core.plugins.records import load_plugins
 
 SITE = (0, "resid_post")

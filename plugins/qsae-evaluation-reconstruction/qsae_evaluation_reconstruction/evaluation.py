@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from qsae_core.contracts import Evaluation, EvaluationContext, measure
 from qsae_core.errors import ConfigError
-from qsae_core.measures import Evaluation, EvaluationContext, measure
 
 
 class ReconstructionEvaluation(Evaluation):

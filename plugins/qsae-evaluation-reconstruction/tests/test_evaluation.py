@@ -12,11 +12,12 @@ from qsae_evaluation_reconstruction import ReconstructionEvaluationConfig
 from qsae_evaluation_reconstruction.evaluation import ReconstructionEvaluation
 from torch import Tensor
 
-from qsae_core.codes import SparseCodes
 from qsae_core.component import ComponentConfig
-from qsae_core.data import Batch
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.data import Batch
+from qsae_core.contracts.evaluation import EvaluationContext
+from qsae_core.contracts.metric import Metric, Observation
 from qsae_core.errors import ConfigError
-from qsae_core.measures import EvaluationContext, Metric, Observation
 
 
 class SumOfErrors(Metric):

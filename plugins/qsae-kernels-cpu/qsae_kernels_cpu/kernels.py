@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from qsae_core.parts import KernelSet
+from qsae_core.contracts import KernelSet
 from qsae_kernels_cpu import lookup, selection, sparse, updates
 from qsae_kernels_cpu.library import LEVELS, library, load
 

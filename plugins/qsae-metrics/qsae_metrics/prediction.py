@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qsae_core.component import ComponentConfig
-from qsae_core.measures import Metric, Observation
+from qsae_core import ComponentConfig
+from qsae_core.contracts import Metric, Observation
 from qsae_metrics.moments import Spread, float64, ratio
 
 

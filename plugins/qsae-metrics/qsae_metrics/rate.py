@@ -9,10 +9,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from qsae_core.codes import SparseCodes
-from qsae_core.component import ComponentConfig
-from qsae_core.conformance.cases import Case
-from qsae_core.measures import Metric, Observation
+from qsae_core import ComponentConfig
+from qsae_core.conformance import Case
+from qsae_core.contracts import Metric, Observation, SparseCodes
 from qsae_metrics import RateConfig
 from qsae_metrics.moments import ratio
 

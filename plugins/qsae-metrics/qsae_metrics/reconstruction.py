@@ -7,8 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from qsae_core.component import ComponentConfig
-from qsae_core.measures import Metric, Observation
+from qsae_core import ComponentConfig
+from qsae_core.contracts import Metric, Observation
 from qsae_metrics import ReconstructionConfig
 from qsae_metrics.moments import ROUNDING, MeanOfRatios, Spread, float64, ratio
 

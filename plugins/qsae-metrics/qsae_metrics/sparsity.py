@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qsae_core.component import ComponentConfig
-from qsae_core.measures import Metric, Observation
+from qsae_core import ComponentConfig
+from qsae_core.contracts import Metric, Observation
 from qsae_metrics.moments import float64, ratio
 
 QUANTILES = {"p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}

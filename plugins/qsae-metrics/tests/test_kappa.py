@@ -8,14 +8,14 @@ from qsae_metrics import KappaConfig
 from qsae_metrics.prediction import Kappa
 from torch import Tensor
 
-from qsae_core.coder_records import AtomErrors, CoderShape
-from qsae_core.codes import SparseCodes
-from qsae_core.compose import compose_coder
+from qsae_core.coders.serving import squared_sines
+from qsae_core.compose.compose import compose_coder
 from qsae_core.config.layers import Layer
 from qsae_core.config.run import resolve
-from qsae_core.measures import Observation
+from qsae_core.contracts.coder import AtomErrors, CoderShape
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.metric import Observation
 from qsae_core.plugins.records import load_plugins
-from qsae_core.serving import squared_sines
 
 
 def observation(x: Tensor, dense: Tensor, norms: Tensor, errors: Tensor | None = None) -> Observation:

@@ -10,8 +10,8 @@ from qsae_metrics import RateConfig
 from qsae_metrics.rate import Rate
 from torch import Tensor
 
-from qsae_core.codes import SparseCodes
-from qsae_core.measures import Observation
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.metric import Observation
 
 
 def observation(dense: Tensor, levels: bool = False) -> Observation:

@@ -13,8 +13,8 @@ from qsae_metrics import ReconstructionConfig
 from qsae_metrics.reconstruction import Reconstruction
 from torch import Tensor
 
-from qsae_core.codes import SparseCodes
-from qsae_core.measures import Observation
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.metric import Observation
 
 
 def observation(target: Tensor, reconstruction: Tensor) -> Observation:

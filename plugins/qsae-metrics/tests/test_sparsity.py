@@ -10,8 +10,8 @@ from qsae_metrics import SparsityConfig
 from qsae_metrics.sparsity import Sparsity
 from torch import Tensor
 
-from qsae_core.codes import SparseCodes
-from qsae_core.measures import Observation
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.metric import Observation
 
 
 def observation(codes: SparseCodes, norms: Tensor | None = None) -> Observation:

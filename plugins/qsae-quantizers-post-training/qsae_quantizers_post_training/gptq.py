@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from qsae_core import kernels
-from qsae_core.codes import SparseCodes
-from qsae_core.quantizer import Calibration
+from qsae_core.contracts import Calibration, SparseCodes
 from qsae_quantizers_post_training import GptqConfig, MixedConfig, VectorConfig
 from qsae_quantizers_post_training.rtn import Rtn
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from qsae_core.packing import pack_planes, unpack_planes
-from qsae_core.quantizer import Packed, Quantizer, straight_through
+from qsae_core.contracts import Packed, Quantizer, straight_through
+from qsae_core.kernels import pack_planes, unpack_planes
 from qsae_quantizers_post_training import HqqConfig
 from qsae_quantizers_post_training.uniform import finite, rounded
 

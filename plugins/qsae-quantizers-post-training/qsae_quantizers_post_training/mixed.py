@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from qsae_core.component import ComponentConfig
-from qsae_core.packing import pack_planes, unpack_planes
-from qsae_core.quantizer import Calibration, Lookup, Packed, Quantizer, straight_through
+from qsae_core import ComponentConfig
+from qsae_core.contracts import Calibration, Lookup, Packed, Quantizer, straight_through
+from qsae_core.kernels import pack_planes, unpack_planes
 from qsae_quantizers_post_training import MixedConfig
 from qsae_quantizers_post_training.gptq import calibrated
 from qsae_quantizers_post_training.uniform import Uniform, finite

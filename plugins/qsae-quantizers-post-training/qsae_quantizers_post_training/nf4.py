@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from qsae_core.component import ComponentConfig
+from qsae_core import ComponentConfig
+from qsae_core.contracts import Lookup, Packed, Quantizer, straight_through
 from qsae_core.errors import ConfigError
-from qsae_core.packing import pack_planes, unpack_planes
-from qsae_core.quantizer import Lookup, Packed, Quantizer, straight_through
+from qsae_core.kernels import pack_planes, unpack_planes
 from qsae_quantizers_post_training import Nf4Config
 from qsae_quantizers_post_training.uniform import finite, rounded
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from qsae_core.component import ComponentConfig
+from qsae_core import ComponentConfig
+from qsae_core.contracts import Calibration, Packed, Quantizer, straight_through
 from qsae_core.errors import ConfigError
-from qsae_core.packing import pack_planes, unpack_planes
-from qsae_core.quantizer import Calibration, Packed, Quantizer, straight_through
+from qsae_core.kernels import pack_planes, unpack_planes
 from qsae_quantizers_post_training import VectorConfig
 from qsae_quantizers_post_training.gptq import calibrated
 from qsae_quantizers_post_training.kmeans import kmeans, nearest_centres

@@ -6,8 +6,8 @@ from qsae_quantizers_post_training import GptqConfig, RtnConfig
 from qsae_quantizers_post_training.gptq import Gptq, clusters, error
 from qsae_quantizers_post_training.rtn import Rtn
 
-from qsae_core.codes import SparseCodes
-from qsae_core.quantizer import Calibration
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.quantizer import Calibration
 
 
 def test_one_bit_is_the_mean_magnitude():

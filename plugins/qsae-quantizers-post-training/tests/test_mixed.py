@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 import qsae_core
 from qsae_cli.main import cli
-from qsae_core import artifact
-from qsae_core.codes import SparseCodes
-from qsae_core.quantizer import Calibration, Packed
+from qsae_core.artifact import artifact
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.quantizer import Calibration, Packed
 
 
 def left_over(weight, n_bits):

@@ -12,9 +12,9 @@ from qsae_quantizers_post_training.on_codebook import present
 from qsae_quantizers_post_training.rtn import Rtn
 from qsae_quantizers_post_training.vector import Vector, pack_codes, unpack_codes
 
-from qsae_core.codes import SparseCodes
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.quantizer import Calibration
 from qsae_core.errors import ConfigError
-from qsae_core.quantizer import Calibration
 
 
 def learned(weight, **options):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from qsae_core.quantizer import Lookup, Packed, Quantizer
+from qsae_core.contracts import Lookup, Packed, Quantizer
 from qsae_quantizers import levels
 from qsae_quantizers.blocks import check_groups, chunks, in_blocks, in_rows, shaped, times_scales
 from qsae_quantizers.configs import ScaledConfig

@@ -10,8 +10,7 @@ import abc
 import torch
 from torch import Tensor
 
-from qsae_core.kernels import ternary_scales
-from qsae_core.packing import pack_planes, pack_trits, unpack_planes, unpack_trits
+from qsae_core.kernels import pack_planes, pack_trits, ternary_scales, unpack_planes, unpack_trits
 from qsae_quantizers import scales
 
 

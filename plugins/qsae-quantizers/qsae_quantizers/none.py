@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from qsae_core.quantizer import Packed, Quantizer
+from qsae_core.contracts import Packed, Quantizer
 
 
 class NoQuantizer(Quantizer):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from qsae_core.packing import pack_planes, unpack_planes
-from qsae_core.quantizer import Packed, Quantizer, straight_through
+from qsae_core.contracts import Packed, Quantizer, straight_through
+from qsae_core.kernels import pack_planes, unpack_planes
 from qsae_quantizers.blocks import check_groups, in_blocks, in_rows, times_scales
 from qsae_quantizers.configs import ResidualBinaryConfig
 from qsae_quantizers.float16_scales import from_float16, powers_of_two, to_float16

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from qsae_core.kernels.ternary_scales import two_level_scale
+from qsae_core.kernels import two_level_scale
 
 LEAST_STEP = {1: 0.1, 2: 0.2, 3: 0.25, 4: 0.45, 5: 0.7, 6: 0.85, 7: 0.93, 8: 0.96}
 """n_bits -> the smallest step worth trying, as a share of the absmax step: heavy tails want it."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from qsae_core.contracts import Packed
 from qsae_core.errors import ArtifactError
-from qsae_core.quantizer import Packed
 from qsae_quantizers.float16_scales import from_float16
 from qsae_quantizers.grids import Grid, grid_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qsae_core.quantizer import Packed
+from qsae_core.contracts import Packed
 from qsae_quantizers.blocks import times_scales
 from qsae_quantizers.configs import TwosComplementConfig
 from qsae_quantizers.float16_scales import from_float16

@@ -25,8 +25,8 @@ from qsae_quantizers.residual_binary import ResidualBinary
 from qsae_quantizers.stochastic import Stochastic
 from qsae_quantizers.twos_complement import TwosComplement
 
+from qsae_core.contracts.quantizer import Packed
 from qsae_core.errors import ArtifactError, ConfigError
-from qsae_core.quantizer import Packed
 
 unhurried = settings(deadline=None, max_examples=30)
 KINDS = {

@@ -10,7 +10,7 @@ import torch
 from qsae_quantizers import SteConfig
 from qsae_quantizers.ste import Ste
 
-from qsae_core.quantizer import Packed
+from qsae_core.contracts.quantizer import Packed
 
 QUANTIZERS = {
     f"{n_bits} bits{' in groups' if group else ''}": lambda shape, n_bits=n_bits, group=group: Ste(

@@ -8,7 +8,7 @@ from qsae_quantizers import ResidualBinaryConfig
 from qsae_quantizers.residual_binary import ResidualBinary
 from qsae_quantizers.sign_sums import best_scales, known_scales, sign_sums, spare_scales
 
-from qsae_core.packing import unpack_planes
+from qsae_core.kernels.packing import unpack_planes
 
 
 def made(shape, **options):

@@ -13,8 +13,8 @@ from qsae_quantizers.float16_scales import from_float16, powers_of_two, to_float
 from qsae_quantizers.none import NoQuantizer
 from qsae_quantizers.ste import Ste
 
+from qsae_core.contracts.quantizer import Packed
 from qsae_core.errors import ArtifactError
-from qsae_core.quantizer import Packed
 
 unhurried = settings(deadline=None, max_examples=60)
 OPTIONS = [

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from qsae_core.coder import LossOutput
-from qsae_core.data import Batch
+from qsae_core.coders import LinearCoder
+from qsae_core.contracts import Batch, LossOutput
 from qsae_core.kernels import squared_error
-from qsae_core.linear_coder import LinearCoder
 
 
 class BaselineSAE(LinearCoder):

@@ -5,9 +5,9 @@ import torch
 from qsae_sae_baseline import BaselineConfig
 from qsae_sae_baseline.model import BaselineSAE
 
-from qsae_core.coder import CoderShape
 from qsae_core.conformance.reference_parts import plain_parts
-from qsae_core.data import Batch
+from qsae_core.contracts.coder import CoderShape
+from qsae_core.contracts.data import Batch
 
 
 def test_the_input_keeps_its_b_dec_and_the_loss_is_the_squared_error():

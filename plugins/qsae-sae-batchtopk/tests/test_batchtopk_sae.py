@@ -5,12 +5,12 @@ import torch
 from qsae_sae_batchtopk import BatchTopKConfig
 from qsae_sae_batchtopk.model import BatchTopKSAE
 
-from qsae_core.coder import CoderShape
-from qsae_core.codes import SparseCodes
 from qsae_core.component import ComponentConfig
 from qsae_core.conformance.reference_parts import plain_parts
-from qsae_core.data import Batch
-from qsae_core.parts import SparsityRule
+from qsae_core.contracts.coder import CoderShape
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.data import Batch
+from qsae_core.contracts.sparsity import SparsityRule
 
 
 class TwoOfAll(SparsityRule):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from qsae_core.binary_latents import BinaryLatentCoder
-from qsae_core.coder import LossOutput
-from qsae_core.data import Batch
+from qsae_core.coders import BinaryLatentCoder
+from qsae_core.contracts import Batch, LossOutput
 from qsae_core.kernels import squared_error
 
 

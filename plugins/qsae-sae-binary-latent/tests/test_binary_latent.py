@@ -5,10 +5,10 @@ import torch
 from qsae_sae_binary_latent import BinaryLatentConfig
 from qsae_sae_binary_latent.model import BinaryLatentSAE
 
-from qsae_core.binary_latents import SPEED
-from qsae_core.coder import Budget, CoderShape
+from qsae_core.coders.binary_latents import SPEED
 from qsae_core.conformance.reference_parts import plain_parts
-from qsae_core.data import Batch
+from qsae_core.contracts.coder import Budget, CoderShape
+from qsae_core.contracts.data import Batch
 
 
 def make(n_latents=2, width=2, k=2, **options):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from qsae_core import ComponentConfig
-from qsae_core.packing import pack_planes, unpack_planes
-from qsae_core.quantizer import Lookup, Packed, Quantizer
+from qsae_core.contracts import Lookup, Packed, Quantizer
+from qsae_core.kernels import pack_planes, unpack_planes
 
 SATURATION = 0.02
 """A re-coded bit that is settled has p so far from 0 or 1, so that its logit still gets a gradient."""

@@ -7,12 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from qsae_core.coder import Budget, CoderShape, LossOutput, Parts
-from qsae_core.codes import SparseCodes
-from qsae_core.data import Batch
+from qsae_core.coders import LinearCoder, QuantizedMatrix
+from qsae_core.contracts import Batch, Budget, CoderShape, LossOutput, Parts, SparseCodes
 from qsae_core.kernels import decode, squared_error
-from qsae_core.linear_coder import LinearCoder
-from qsae_core.quantized_matrix import QuantizedMatrix
 from qsae_sae_binary import BinaryConfig
 from qsae_sae_binary.bits import Bits, least_error_step
 

@@ -9,16 +9,16 @@ from qsae_sae_binary import BinaryConfig
 from qsae_sae_binary.model import BinarySAE
 
 import qsae_core
-from qsae_core import training_run
-from qsae_core.coder import Budget, CoderShape
 from qsae_core.config.layers import checked_layer
 from qsae_core.config.run import resolve
 from qsae_core.config.settings import TrainConfig
 from qsae_core.conformance.reference_parts import plain_parts
-from qsae_core.data import Batch
+from qsae_core.contracts.coder import Budget, CoderShape
+from qsae_core.contracts.data import Batch
 from qsae_core.plugins.records import load_plugins
-from qsae_core.trainer import Trainer
-from qsae_core.watcher import Watcher
+from qsae_core.training import run as training_run
+from qsae_core.training.trainer import Trainer
+from qsae_core.training.watcher import Watcher
 
 
 def make(n_latents=2, width=2, k=1, **options):

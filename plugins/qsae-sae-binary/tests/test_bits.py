@@ -6,7 +6,7 @@ import pytest
 import torch
 from qsae_sae_binary.bits import SATURATION, Bits, bits_of, least_error_step
 
-from qsae_core.packing import unpack_planes
+from qsae_core.kernels.packing import unpack_planes
 
 PLACES = torch.tensor([1.0, 2.0, 4.0, 8.0])
 """T = 1 of the lowest bit is 2, 4 and 8 of the others."""

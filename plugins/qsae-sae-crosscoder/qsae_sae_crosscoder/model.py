@@ -10,11 +10,10 @@ import pathlib
 
 from torch import Tensor
 
-from qsae_core.coder import LossOutput
-from qsae_core.conformance.cases import Case
-from qsae_core.data import Batch
+from qsae_core.coders import LinearCoder
+from qsae_core.conformance import Case
+from qsae_core.contracts import Batch, LossOutput
 from qsae_core.kernels import Matrix, as_rows, squared_error
-from qsae_core.linear_coder import LinearCoder
 
 
 class Crosscoder(LinearCoder):
@@ -39,8 +38,8 @@ class Crosscoder(LinearCoder):
         x, codes, x_hat, W_enc, W_dec = self.training_pass(batch)
         terms = {"mse": squared_error(x, x_hat)}
         terms |= self.penalty(codes, W_dec) | self.auxk(x, x_hat, W_enc, W_dec)
-        return LossOutput(terms, codes, self.by_layer(x), self.by_layer(x_hat))
+        return LossOutput(terms, codes, self.norm_out.by_layer(x), self.norm_out.by_layer(x_hat))
 
     def priced_norms(self, W_dec_FE: Matrix) -> Tensor:
         """``[F]``: ``sum_l ||w_j^l||``."""
-        return self.by_layer(as_rows(W_dec_FE).dense()).norm(dim=2).sum(1)
+        return self.norm_out.by_layer(as_rows(W_dec_FE).dense()).norm(dim=2).sum(1)

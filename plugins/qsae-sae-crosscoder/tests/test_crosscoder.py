@@ -5,9 +5,9 @@ import torch
 from qsae_sae_crosscoder import CrosscoderConfig
 from qsae_sae_crosscoder.model import Crosscoder
 
-from qsae_core.coder import CoderShape
 from qsae_core.conformance.reference_parts import L1, PlainConfig, plain_parts
-from qsae_core.data import Batch
+from qsae_core.contracts.coder import CoderShape
+from qsae_core.contracts.data import Batch
 
 
 def worked_example(normalize="none", **parts):

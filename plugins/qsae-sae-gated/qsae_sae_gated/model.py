@@ -7,13 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from qsae_core import kernels
-from qsae_core.coder import CoderShape, LossOutput, Parts
-from qsae_core.component import CoderConfig, ComponentConfig
-from qsae_core.data import Batch
+from qsae_core import CoderConfig, ComponentConfig, kernels
+from qsae_core.coders import LinearCoder
+from qsae_core.contracts import Activation, Batch, CoderShape, LossOutput, Parts
 from qsae_core.kernels import as_rows, squared_error
-from qsae_core.linear_coder import LinearCoder
-from qsae_core.parts import Activation
 
 FAINT = 1e-20
 

@@ -7,10 +7,10 @@ import torch
 from qsae_sae_gated import GatedConfig
 from qsae_sae_gated.model import GatedSAE
 
-from qsae_core.coder import CoderShape
-from qsae_core.codes import SparseCodes
 from qsae_core.conformance.reference_parts import L1, PlainConfig, plain_parts
-from qsae_core.data import Batch
+from qsae_core.contracts.coder import CoderShape
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.data import Batch
 
 
 def worked_example():

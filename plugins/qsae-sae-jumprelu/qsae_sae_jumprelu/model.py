@@ -5,12 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qsae_core.coder import CoderShape, LossOutput, Parts
-from qsae_core.component import CoderConfig, name_of
-from qsae_core.data import Batch
+from qsae_core import CoderConfig, name_of
+from qsae_core.coders import LinearCoder
+from qsae_core.contracts import Batch, CoderShape, LossOutput, Parts
 from qsae_core.errors import ConfigError
 from qsae_core.kernels import Matrix, as_rows, squared_error
-from qsae_core.linear_coder import LinearCoder
 from qsae_sae_jumprelu import JumpReLUConfig
 
 

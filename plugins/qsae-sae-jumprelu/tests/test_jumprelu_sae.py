@@ -5,10 +5,10 @@ import torch
 from qsae_sae_jumprelu import JumpReLUConfig
 from qsae_sae_jumprelu.model import JumpReLUSAE
 
-from qsae_core.coder import CoderShape
 from qsae_core.component import ComponentConfig
 from qsae_core.conformance.reference_parts import L1, PlainConfig, ReLU, plain_parts
-from qsae_core.data import Batch
+from qsae_core.contracts.coder import CoderShape
+from qsae_core.contracts.data import Batch
 from qsae_core.errors import ConfigError
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pathlib
 
-from qsae_core.coder import LossOutput
-from qsae_core.conformance.cases import Case
-from qsae_core.data import Batch
-from qsae_core.nested_coder import NestedCoder, fvu_by_level
+from qsae_core.coders import NestedCoder, fvu_by_level
+from qsae_core.conformance import Case
+from qsae_core.contracts import Batch, LossOutput
 
 
 class MatryoshkaSAE(NestedCoder):

@@ -6,9 +6,9 @@ from pydantic import ValidationError
 from qsae_sae_matryoshka import MatryoshkaConfig
 from qsae_sae_matryoshka.model import MatryoshkaSAE
 
-from qsae_core.coder import CoderShape
 from qsae_core.conformance.reference_parts import plain_parts
-from qsae_core.data import Batch
+from qsae_core.contracts.coder import CoderShape
+from qsae_core.contracts.data import Batch
 from qsae_core.errors import ConfigError
 
 

@@ -8,14 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qsae_core.binary_latents import BinaryLatentCoder, usual_l0
-from qsae_core.coder import CoderShape, LossOutput, Parts
-from qsae_core.codes import SparseCodes
-from qsae_core.conformance.cases import Case
-from qsae_core.data import Batch
+from qsae_core.coders import BinaryLatentCoder, LevelRules, fvu_by_level, usual_l0
+from qsae_core.conformance import Case
+from qsae_core.contracts import Batch, CoderShape, LossOutput, Parts, SparseCodes
 from qsae_core.kernels import decode_groups, prefix_errors
-from qsae_core.level_rules import LevelRules
-from qsae_core.nested_coder import fvu_by_level
 from qsae_sae_quantized_matryoshka import QuantizedMatryoshkaConfig
 
 

@@ -7,10 +7,10 @@ from pydantic import ValidationError
 from qsae_sae_quantized_matryoshka import QuantizedMatryoshkaConfig
 from qsae_sae_quantized_matryoshka.model import QuantizedMatryoshkaSAE
 
-from qsae_core.binary_latents import SPEED
-from qsae_core.coder import CoderShape
+from qsae_core.coders.binary_latents import SPEED
 from qsae_core.conformance.reference_parts import plain_parts
-from qsae_core.data import Batch
+from qsae_core.contracts.coder import CoderShape
+from qsae_core.contracts.data import Batch
 
 
 def make(n_latents=4, n_levels=3, width=3, k=1, **options):

@@ -10,13 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from qsae_core.binary_latents import BinaryLatentCoder, usual_l0
-from qsae_core.coder import CoderShape, LossOutput, Parts
-from qsae_core.codes import SparseCodes, join_latents
-from qsae_core.conformance.cases import Case
-from qsae_core.data import Batch
+from qsae_core.coders import BinaryLatentCoder, LevelRules, usual_l0
+from qsae_core.conformance import Case
+from qsae_core.contracts import Batch, CoderShape, LossOutput, Parts, SparseCodes, join_latents
 from qsae_core.kernels import Matrix, as_rows, decode, encode, squared_error
-from qsae_core.level_rules import LevelRules
 from qsae_sae_residual_quantized import ResidualQuantizedConfig
 
 

@@ -6,10 +6,10 @@ from pydantic import ValidationError
 from qsae_sae_residual_quantized import ResidualQuantizedConfig
 from qsae_sae_residual_quantized.model import ResidualQuantizedSAE, penalty_weights
 
-from qsae_core.binary_latents import SPEED
-from qsae_core.coder import CoderShape
+from qsae_core.coders.binary_latents import SPEED
 from qsae_core.conformance.reference_parts import L1, PlainConfig, TopK, TopKConfig, plain_parts
-from qsae_core.data import Batch
+from qsae_core.contracts.coder import CoderShape
+from qsae_core.contracts.data import Batch
 
 PLAIN = PlainConfig()
 

@@ -7,11 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from qsae_core.codes import SparseCodes
-from qsae_core.conformance.cases import Case
+from qsae_core.coders import NestedCoder, RoutedCoder
+from qsae_core.conformance import Case
+from qsae_core.contracts import SparseCodes
 from qsae_core.kernels import Matrix
-from qsae_core.nested_coder import NestedCoder
-from qsae_core.routed_coder import RoutedCoder
 
 
 class RouteMatryoshkaSAE(RoutedCoder, NestedCoder):

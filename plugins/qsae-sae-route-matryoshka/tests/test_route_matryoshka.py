@@ -5,9 +5,9 @@ import torch
 from qsae_sae_route_matryoshka import RouteMatryoshkaConfig
 from qsae_sae_route_matryoshka.model import RouteMatryoshkaSAE
 
-from qsae_core.coder import CoderShape
 from qsae_core.conformance.reference_parts import plain_parts
-from qsae_core.data import Batch
+from qsae_core.contracts.coder import CoderShape
+from qsae_core.contracts.data import Batch
 
 
 def worked_example():

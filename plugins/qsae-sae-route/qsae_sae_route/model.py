@@ -1,11 +1,11 @@
-"""RouteSAE (Shi et al., 2025); the router is in ``qsae_core.routed_coder``."""
+"""RouteSAE (Shi et al., 2025); the router is in ``qsae_core.coders.routed``."""
 
 from __future__ import annotations
 
 import pathlib
 
-from qsae_core.conformance.cases import Case
-from qsae_core.routed_coder import RoutedCoder
+from qsae_core.coders import RoutedCoder
+from qsae_core.conformance import Case
 
 
 class RouteSAE(RoutedCoder):

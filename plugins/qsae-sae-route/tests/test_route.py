@@ -7,9 +7,9 @@ import torch
 from qsae_sae_route import RouteConfig
 from qsae_sae_route.model import RouteSAE
 
-from qsae_core.coder import CoderShape
 from qsae_core.conformance.reference_parts import plain_parts
-from qsae_core.data import Batch
+from qsae_core.contracts.coder import CoderShape
+from qsae_core.contracts.data import Batch
 
 X = torch.tensor([[[3.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 5.0]]])
 """Mean over layers: (1.5, 0.5) and (0.5, 2.5)."""

@@ -7,14 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from qsae_core.coder import Budget, CoderShape, LossOutput, Parts
-from qsae_core.data import Batch
+from qsae_core.coders import LinearCoder, Normalization, normalize_rows_
+from qsae_core.contracts import Batch, Budget, CoderShape, LossOutput, Parts, Quantizer
 from qsae_core.errors import ConfigError
 from qsae_core.kernels import squared_error
-from qsae_core.linear_coder import LinearCoder
-from qsae_core.normalization import Normalization
-from qsae_core.quantized_matrix import normalize_rows_
-from qsae_core.quantizer import Quantizer
 from qsae_sae_ternary import TernaryConfig
 from qsae_sae_ternary.mask import ENDS_AFTER, LearnedMask
 

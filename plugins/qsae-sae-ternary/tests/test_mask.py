@@ -6,12 +6,12 @@ from qsae_sae_ternary import TernaryConfig
 from qsae_sae_ternary.mask import LearnedMask
 from qsae_sae_ternary.model import TernarySAE
 
-from qsae_core.coder import CoderShape
 from qsae_core.config.settings import TrainConfig
 from qsae_core.conformance.reference_parts import IdentityQuantizer, PlainConfig, SignQuantizer, plain_parts
-from qsae_core.data import Batch
+from qsae_core.contracts.coder import CoderShape
+from qsae_core.contracts.data import Batch
 from qsae_core.errors import ConfigError
-from qsae_core.trainer import Trainer
+from qsae_core.training.trainer import Trainer
 
 PLAIN = PlainConfig()
 

@@ -5,11 +5,11 @@ import torch
 from qsae_sae_ternary import TernaryConfig
 from qsae_sae_ternary.model import TernarySAE
 
-from qsae_core.coder import CoderShape
 from qsae_core.component import ComponentConfig
 from qsae_core.conformance.reference_parts import plain_parts
-from qsae_core.data import Batch
-from qsae_core.quantizer import Packed, Quantizer
+from qsae_core.contracts.coder import CoderShape
+from qsae_core.contracts.data import Batch
+from qsae_core.contracts.quantizer import Packed, Quantizer
 
 
 class Ternary(Quantizer):

@@ -5,11 +5,11 @@ import torch
 from qsae_sae_topk import TopKConfig
 from qsae_sae_topk.model import TopKSAE
 
-from qsae_core.coder import Budget, CoderShape
 from qsae_core.config.settings import TrainConfig
 from qsae_core.conformance.reference_parts import plain_parts
-from qsae_core.data import Batch
-from qsae_core.trainer import Trainer
+from qsae_core.contracts.coder import Budget, CoderShape
+from qsae_core.contracts.data import Batch
+from qsae_core.training.trainer import Trainer
 
 
 def make(k=1, n_latents=3, **options):

@@ -5,9 +5,9 @@ import torch
 from qsae_sae_vanilla import VanillaConfig
 from qsae_sae_vanilla.model import VanillaSAE
 
-from qsae_core.coder import CoderShape
 from qsae_core.conformance.reference_parts import L1, PlainConfig, plain_parts
-from qsae_core.data import Batch
+from qsae_core.contracts.coder import CoderShape
+from qsae_core.contracts.data import Batch
 
 PLAIN = PlainConfig()
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qsae_core.codes import SparseCodes
+from qsae_core.contracts import SparseCodes, SparsityRule
 from qsae_core.kernels import BatchSelection, collect_rows, compress
-from qsae_core.parts import SparsityRule
 from qsae_sparsity import BatchTopKConfig
 
 MOST_DECAY = 0.999

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qsae_core.codes import SparseCodes
+from qsae_core.contracts import SparseCodes, SparsityRule
 from qsae_core.errors import ConfigError
-from qsae_core.parts import SparsityRule
 from qsae_sparsity import GroupMaxConfig
 
 

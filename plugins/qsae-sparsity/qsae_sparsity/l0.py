@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from qsae_core.codes import SparseCodes
+from qsae_core.contracts import SparseCodes, SparsityRule
 from qsae_core.kernels import nonzero_codes
-from qsae_core.parts import SparsityRule
 from qsae_sparsity import L0Config
 
 AUTO_OF_TARGET = 10.0

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from qsae_core.codes import SparseCodes
+from qsae_core.contracts import SparseCodes, SparsityRule
 from qsae_core.errors import ConfigError
 from qsae_core.kernels import top_k
-from qsae_core.parts import SparsityRule
 from qsae_sparsity import TopKConfig
 
 

@@ -7,7 +7,7 @@ import torch
 from qsae_sparsity import BatchTopKConfig
 from qsae_sparsity.batchtopk import BatchTopK
 
-from qsae_core.codes import concatenate
+from qsae_core.contracts.codes import concatenate
 
 LATENTS = torch.tensor([[9.0, 0.0, 8.0, 7.0], [1.0, 6.0, 0.0, 2.0]])
 

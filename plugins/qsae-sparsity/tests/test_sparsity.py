@@ -14,7 +14,7 @@ from qsae_sparsity.l1 import L1
 from qsae_sparsity.none import NoRule
 from qsae_sparsity.topk import TopK
 
-from qsae_core.codes import SparseCodes
+from qsae_core.contracts.codes import SparseCodes
 from qsae_core.errors import ConfigError
 
 

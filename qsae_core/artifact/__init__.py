@@ -1,0 +1,1 @@
+"""A coder on disk: what is written, how it is described and checked, and how it is read back."""

@@ -1,0 +1,265 @@
+"""Trained coders on disk: ``coder.safetensors`` (packed weights) and ``coder.json`` (how to read them).
+
+The JSON holds the run's whole configuration, and for each component the distribution and version that it
+came from; the header of the safetensors file holds a sha256 over the tensors and that JSON, so that neither
+can be changed alone. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from qsae_core.artifact.description import (
+    DESCRIPTION,
+    FORMAT,
+    FORMAT_VERSION,
+    components,
+    description_text,
+    distributions,
+    read_description,
+    usable_description,
+)
+from qsae_core.artifact.tensor_files import load_part, load_tensors, part_bytes, save_tensors, tensor_reader
+from qsae_core.coders.export import Cut, Export, layout_at_level
+from qsae_core.coders.matrix_coder import MatrixCoder
+from qsae_core.coders.nesting import check_level
+from qsae_core.coders.serving import StoredMasters, check_choices
+from qsae_core.compose.compose import compose_coder
+from qsae_core.compose.kernels import activate_kernels
+from qsae_core.compose.setup import usable_device
+from qsae_core.contracts.coder import CoderShape
+from qsae_core.errors import ArtifactError, ConfigError
+from qsae_core.kernels import Kind
+from qsae_core.kernels.packed_rows import Arithmetic
+from qsae_core.plugins.records import load_plugins
+from qsae_core.results.files import COPY, atomic_folder
+
+if TYPE_CHECKING:
+    from qsae_core.config.run import RunConfig
+    from qsae_core.registry import Registry
+
+TENSORS, MASTERS = "coder.safetensors", "masters.safetensors"
+
+
+def save(
+    coder: MatrixCoder,
+    folder: pathlib.Path,
+    config: RunConfig,
+    registry: Registry,
+    source: dict[str, Any],
+    *,
+    masters: bool = False,
+) -> None:
+    """Write a coder's packed artifact as a folder, all or nothing.
+
+    Args:
+        config: the run whose coder this is: ``load`` builds its components again, ``qsae evaluate`` its data.
+        registry: knows which distribution provides each of them.
+        source: JSON values about the training data (model, site, tokens), for whoever loads it.
+        masters: also write ``masters.safetensors``: every float32 master and buffer, as trained.
+    """
+    export = coder.export()
+    description = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "config": config.to_dict(),
+        "distributions": distributions(config, registry),
+        "shape": coder.shape._asdict(),
+        "layout": export.layout,
+        "levels": {"count": coder.levels, "cuts": {name: list(cut) for name, cut in export.cuts.items()}},
+        "source": source,
+    }
+    text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+    parts = {_part(i): export.at_level(i).tensors for i in range(1, coder.levels)}
+    with atomic_folder(folder) as temporary:
+        save_tensors(temporary / TENSORS, export.tensors, text, parts)
+        (temporary / DESCRIPTION).write_text(text, encoding="utf-8")
+        if masters:
+            save_tensors(temporary / MASTERS, coder.state_dict(), text)
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    level: int | None = None,
+    device: str = "cpu",
+    screen: Kind = "none",
+    arithmetic: Arithmetic = "exact",
+    kernels: str = "auto",
+    registry: Registry | None = None,
+) -> MatrixCoder:
+    """A trained coder in evaluation mode, ready for ``encode``, ``decode`` and ``forward``.
+
+    A quantized decoder is read from its packed codes, a few rows at a time, and never becomes a float matrix.
+    As loaded by default, reconstructions equal those of the trained model in evaluation mode bit for bit (on
+    the same machine and device).
+
+    Args:
+        path: a run's folder, its ``checkpoints/final``, or any folder with ``coder.json``.
+        level: 1 to the coder's ``levels``: its first groups of latents, or the first bit planes of its
+            decoder; only the bytes of that level are read. None: the whole coder.
+        screen: ``int8`` or ``bf16``: encode through a low-precision product that names twice as many
+            candidates as the code keeps, and compute these again exactly; less than one entry of the codes
+            in a thousand differs, and no float encoder is kept. ``none``: the exact product.
+        arithmetic: ``exact``, or ``fast``: where no compiled kernel reads the packed codes, decode from one
+            byte a weight with float32 sums whose rounding differs (relative error below 1e-6).
+        kernels: compiled operations: ``auto``, ``none`` or a set's name; they hold for the whole process.
+
+    Raises:
+        ArtifactError: if nothing is there, a file is truncated or altered, or was made by a later format.
+        PluginError: if a component's plugin is not installed; the message names the distribution.
+        ConfigError: if there is no such level, device, screen, arithmetic, or kernel set for it.
+    """
+    folder = artifact_folder(pathlib.Path(path))
+    place = usable_device(device)
+    registry = registry or load_plugins().registry
+    activate_kernels(kernels, registry)
+    coder = _restored(folder, usable_description(folder, registry), level, registry)
+    serve_with(coder, screen, arithmetic, where=str(folder))
+    return coder.to(place).eval()
+
+
+def _restored(
+    folder: pathlib.Path, description: dict[str, Any], level: int | None, registry: Registry
+) -> MatrixCoder:
+    """The coder that a description composes, with the tensors of the file beside it."""
+    export = _read_export(folder, description, level)
+    coder = _composed(folder / DESCRIPTION, description, export.level, registry)
+    try:
+        coder.restore(export)
+    except (ConfigError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ArtifactError(
+            f"does not fit the coder that it describes ({reason})",
+            where=str(folder),
+            allowed=f"{TENSORS} with the tensors that {DESCRIPTION} lists; {MASTERS} is another file",
+            next=COPY,
+        ) from error
+    coder.masters = _masters(folder)
+    return coder
+
+
+def _masters(folder: pathlib.Path) -> StoredMasters:
+    """The file of float masters beside an artifact; it is read, and checked, when a master is asked for."""
+    kept = (folder / MASTERS).exists()
+    return StoredMasters(str(folder), functools.partial(_read_master, folder) if kept else None)
+
+
+def _read_master(folder: pathlib.Path, name: str) -> Tensor:
+    return tensor_reader(folder / MASTERS, description_text(folder))(name)
+
+
+def _composed(
+    file: pathlib.Path, description: dict[str, Any], level: int | None, registry: Registry
+) -> MatrixCoder:
+    """The coder as described, with initial weights; what does not go together is a fault of the file."""
+    shape, place = CoderShape(**description["shape"]), str(file)
+    try:
+        return compose_coder(components(description), registry, shape, place=place, level=level)
+    except ConfigError as error:
+        where = error.where if error.where and error.where.startswith(place) else place
+        raise ArtifactError(error.what, where=where, allowed=error.allowed, next=COPY) from error
+
+
+def _part(level: int) -> str:
+    """What a level is called in the header of the file of tensors."""
+    return f"level {level}"
+
+
+def _read_export(folder: pathlib.Path, description: dict[str, Any], level: int | None) -> Export:
+    """The tensors and their layout; those of a level alone where one is asked for."""
+    text = (folder / DESCRIPTION).read_text(encoding="utf-8")
+    layout, count = description["layout"], description["levels"]["count"]
+    if level is not None:
+        check_level(level, count, str(folder))
+    if level is None or level == count:
+        return Export(load_tensors(folder / TENSORS, text), layout, _cuts(description))
+    tensors = load_part(folder / TENSORS, _part(level), _ends(description, level), text)
+    return Export(tensors, layout_at_level(layout, level), {}, level)
+
+
+def _cuts(description: dict[str, Any]) -> dict[str, Cut]:
+    return {name: Cut(dim, tuple(ends)) for name, (dim, ends) in description["levels"]["cuts"].items()}
+
+
+def _ends(description: dict[str, Any], level: int) -> dict[str, tuple[int, int]]:
+    """Tensor -> dimension and entries of it that a level reads."""
+    return {name: (cut.dim, cut.ends[level - 1]) for name, cut in _cuts(description).items()}
+
+
+def level_bytes(folder: pathlib.Path) -> list[int]:
+    """Bytes of tensors that each level reads, the whole coder last; none of them is read for it."""
+    description = read_description(folder)
+    levels = range(1, description["levels"]["count"] + 1)
+    return [part_bytes(folder / TENSORS, _ends(description, level)) for level in levels]
+
+
+def serve_with(coder: MatrixCoder, screen: Kind, arithmetic: Arithmetic, *, where: str) -> None:
+    """Set how a restored coder searches and decodes; see ``load``.
+
+    Raises:
+        ConfigError: for a choice that there is not, or not for this coder; ``where`` says which one it is.
+    """
+    check_choices(screen, arithmetic, where=where)
+    refusal = coder.refusal_to_screen() if screen != "none" else None
+    if refusal:
+        raise ConfigError(f"cannot be screened: {refusal}", where=where, allowed="screen: none")
+    coder.screen = screen
+    for matrix in coder.matrices().values():
+        matrix.arithmetic = arithmetic
+
+
+def artifact_folder(path: pathlib.Path) -> pathlib.Path:
+    """The folder with ``coder.json`` that a user means by a run, a checkpoint or a file.
+
+    Raises:
+        ArtifactError: if there is none.
+    """
+    asked = "a run's folder, its checkpoints/final, or a folder that qsae wrote"
+    if not path.exists():
+        raise ArtifactError(
+            "there is no such file or folder", where=str(path), allowed=asked, next="qsae runs"
+        )
+    if path.name == MASTERS:
+        raise ArtifactError(
+            "holds the float weights that were trained, not the packed coder that is served",
+            where=str(path),
+            allowed=f"{path.parent}, and dictionary(quantized=False) for float atoms",
+            next=f"qsae evaluate {path.parent}",
+        )
+    candidates = [path.parent] if path.is_file() else [path, path / "checkpoints" / "final", path / "final"]
+    for candidate in candidates:
+        if (candidate / DESCRIPTION).is_file():
+            return candidate
+    below = sorted(path.glob(f"*/*/checkpoints/final/{DESCRIPTION}"))  # NAME/LAYER/STEPS, and NAME was given
+    runs = [str(description.parents[2]) for description in below]
+    raise ArtifactError(
+        f"holds no trained coder (no {DESCRIPTION})",
+        where=str(path),
+        allowed=asked,
+        next=f"give {' or '.join(runs[:3])}" if runs else "qsae runs",
+    )
+
+
+def measurements(coder: MatrixCoder, folder: pathlib.Path) -> dict[str, Any]:
+    """What an artifact costs: bytes of its two files, bytes of the same coder in float32, bits per weight.
+
+    ``float_bytes`` counts every matrix at 4 bytes a weight and every other tensor as it is stored.
+    """
+    export = coder.export()
+    packed = {f"{name}.{part}" for name, entry in export.layout.items() for part in entry["parts"]}
+    matrices = sum(4 * entry["shape"][0] * entry["shape"][1] for entry in export.layout.values())
+    rest = sum(t.numel() * t.element_size() for n, t in export.tensors.items() if n not in packed)
+    n_bytes = sum((folder / name).stat().st_size for name in (TENSORS, DESCRIPTION))
+    return {
+        "bytes": n_bytes,
+        "float_bytes": matrices + rest,
+        "times_smaller": (matrices + rest) / n_bytes,
+        "bits_per_weight": {name: matrix.pack().bits_per_weight for name, matrix in coder.matrices().items()},
+    }

@@ -1,0 +1,118 @@
+"""Dead latents: counting them in tokens, and the auxiliary loss that revives them.
+
+Shapes: B tokens, D width, F latents, K entries per token.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from qsae_core import kernels
+from qsae_core.component import ComponentConfig
+from qsae_core.contracts.activation import Activation
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.sparsity import SparsityRule
+from qsae_core.kernels import Matrix, as_rows
+
+DEAD_AFTER_TOKENS = 10_000_000
+
+
+class DeadLatents(nn.Module):
+    """Counts, for each latent, the tokens since it last fired. Saved with checkpoints, not with artifacts."""
+
+    training_only = True
+    tokens_since_fired: Tensor
+
+    def __init__(self, n_latents: int) -> None:
+        super().__init__()
+        self.register_buffer("tokens_since_fired", torch.zeros(n_latents, dtype=torch.int64))
+        self.threshold = DEAD_AFTER_TOKENS
+
+    def set_threshold(self, tokens: int | str, budget_tokens: int) -> None:
+        """Dead after so many tokens; ``"auto"``: 10M, or an eighth of a run that is shorter than 80M."""
+        self.threshold = min(DEAD_AFTER_TOKENS, budget_tokens // 8) if tokens == "auto" else int(tokens)
+
+    @torch.no_grad()
+    def update(self, codes: SparseCodes) -> None:
+        """Take a training batch into account."""
+        fired = torch.zeros(codes.n_latents, device=codes.indices.device)
+        fired.index_add_(0, codes.indices, codes.active.to(fired.dtype))
+        self.tokens_since_fired += codes.batch_size
+        self.tokens_since_fired.masked_fill_(fired > 0, 0)
+
+    def mask(self) -> Tensor:
+        """Bool ``[F]``: latents that count as dead."""
+        return self.tokens_since_fired >= self.threshold
+
+    def share(self) -> float:
+        """Dead latents as a share of all."""
+        return self.mask().double().mean().item()
+
+
+def auxk_loss(
+    x_BD: Tensor,
+    x_hat_BD: Tensor,
+    W_enc_FD: Matrix,
+    bias_F: Tensor,
+    W_dec_FD: Matrix,
+    dead_F: Tensor,
+    activation: Activation,
+    k_aux: int,
+    offset_D: Tensor | None = None,
+) -> Tensor:
+    """The auxiliary loss of Gao et al. (2024): the top ``k_aux`` dead latents model what the live ones left.
+
+    ``||sg(e) - e_hat||^2 / ||e - mean(e)||^2`` with ``e_hat`` decoded without bias; 0 where nothing is dead
+    or the denominator vanishes.
+
+    Args:
+        x_BD: what the encoder multiplies, ``offset_D`` subtracted from it first.
+        x_hat_BD: their reconstruction; ``e = x - x_hat``, whose gradient is stopped here.
+        dead_F: bool, which latents are dead.
+        k_aux: dead latents per token, at most as many as there are.
+    """
+    dead = torch.nonzero(dead_F).squeeze(1)
+    if dead.numel() == 0:
+        return x_BD.new_zeros(())
+    codes = kernels.encode(
+        x_BD,
+        as_rows(W_enc_FD).take(dead),
+        bias_F[dead],
+        _Subset(activation, dead),
+        _Largest(min(k_aux, dead.numel()), dead.numel()),
+        offset_D=offset_D,
+    )
+    error = (x_BD - x_hat_BD).detach()
+    modelled = kernels.decode(codes, as_rows(W_dec_FD).take(dead))
+    spread = (error - error.mean(0)).square().sum()
+    return ((error - modelled).square().sum() / spread).nan_to_num(nan=0.0, posinf=0.0)
+
+
+class _Subset(Activation):
+    """An activation applied to a subset of its latents."""
+
+    def __init__(self, whole: Activation, subset: Tensor) -> None:
+        super().__init__(whole.config, subset.numel())
+        self.whole, self.subset, self.keeps_order = whole, subset, whole.keeps_order  # type: ignore[misc]
+
+    def forward(self, pre_acts: Tensor, latent_index: Tensor | None = None) -> Tensor:
+        """Look each entry's latent up in the whole dictionary."""
+        if latent_index is not None:
+            return self.whole(pre_acts, self.subset[latent_index.long()])
+        index = self.subset.expand(pre_acts.shape).reshape(-1)
+        return self.whole(pre_acts.reshape(-1), index).view_as(pre_acts)
+
+
+class _Largest(SparsityRule):
+    """The k largest latents of each token."""
+
+    def __init__(self, k: int, n_latents: int) -> None:
+        super().__init__(ComponentConfig(), n_latents)
+        self.fixed_k = k
+
+    def select(self, latents_BF: Tensor, importance_F: Tensor | None = None) -> SparseCodes:
+        """Importance plays no part among dead latents."""
+        assert self.fixed_k is not None
+        values, indices = kernels.top_k(latents_BF, self.fixed_k)
+        return SparseCodes.from_top_k(indices, values, self.n_latents)

@@ -1,0 +1,232 @@
+"""LinearCoder: one encoder matrix, one decoder matrix; what most variants are built on.
+
+Shapes: B tokens, D width of the input, E width of the output (D for an SAE), F latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from qsae_core import kernels
+from qsae_core.coders import inputs
+from qsae_core.coders.dead_latents import DeadLatents, auxk_loss
+from qsae_core.coders.matrix_coder import MatrixCoder
+from qsae_core.coders.normalization import Normalization
+from qsae_core.coders.quantized_matrix import QuantizedMatrix, normalize_rows_
+from qsae_core.coders.quantized_values import QuantizedValues
+from qsae_core.component import AuxKConfig, CoderConfig, name_of
+from qsae_core.contracts.activation import Activation
+from qsae_core.contracts.coder import Budget, CoderShape, Parts
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.data import Batch
+from qsae_core.contracts.sparsity import SparsityRule
+from qsae_core.errors import ConfigError
+from qsae_core.kernels import Matrix, Rows, as_rows
+from qsae_core.kernels.precision import full_precision
+
+OFF = -1e9
+"""Encoder bias of a latent that is switched off: no input makes up for it, and times a gate of 0 it is 0."""
+
+
+class Pass(NamedTuple):
+    """What a loss is made of: a batch through a LinearCoder, in the normalised space."""
+
+    x: Tensor
+    """``[B, D]``: what was encoded."""
+    codes: SparseCodes
+    x_hat: Tensor
+    """``[B, E]``: what was decoded from the codes."""
+    W_enc: Rows
+    W_dec: Rows
+
+
+class LinearCoder(MatrixCoder):
+    """``f = rule(activation(W_enc (x - b_dec) + b_enc))``, ``x_hat = f W_dec + b_dec``.
+
+    Both are in the normalised space. A variant defines ``loss``, sets the class attributes, and overrides
+    what else it does differently.
+    """
+
+    unit_norm_rows: bool = True
+    """Keep decoder rows at unit norm: project the gradient before the step, renormalise after it."""
+    subtract_b_dec: bool = True
+    """Subtract ``b_dec`` from the input before encoding; transcoders do not."""
+    encoder_scale: float = 0.1
+    """Norm of the encoder's rows at the start, ``encoder_scale * W_dec``. At norm 1 a token's k latents, far
+    from orthogonal, add up to more than the token, and the first steps do no more than undo that."""
+
+    def __init__(self, config: CoderConfig, shape: CoderShape, parts: Parts) -> None:
+        super().__init__(config, shape, parts)
+        n = config.n_latents
+        # layers that are normalised one by one are one long vector to the matrices
+        d_in, d_out = shape.d_in * self.norm_in.layers, shape.d_out * self.norm_out.layers
+        atoms = torch.randn(n, d_out)
+        normalize_rows_(atoms)
+        directions = atoms.clone() if d_in == d_out else _unit_rows(n, d_in)
+        self.W_enc = QuantizedMatrix(directions.mul_(self.encoder_scale), parts.encoder_quantizer((n, d_in)))
+        self.W_dec = QuantizedMatrix(atoms, parts.quantizer((n, d_out)))
+        self.b_enc = nn.Parameter(torch.zeros(n))
+        self.b_dec = nn.Parameter(torch.zeros(d_out))
+        self.activation = parts.activation(n)
+        self.sparsity = parts.sparsity(n)
+        check_gates(self.sparsity, self.activation)
+        self.code_quantizer = QuantizedValues(parts.code_quantizer(n))
+        self.dead = DeadLatents(n)
+
+    # --- the maths, in the normalised space; matrices are read once a step and passed on
+
+    def normalized(self, x: Tensor) -> Tensor:
+        """``[B, D]`` (or ``[B, L, D]``) in the data's space -> what the encoder reads, one vector a token."""
+        return self.norm_in(self.read(x)).flatten(1)
+
+    def training_pass(self, batch: Batch) -> Pass:
+        """A batch through the coder; takes it into the dead counters in training."""
+        W_enc, W_dec = self.W_enc.rows(), self.W_dec.rows()
+        x = self.normalized(batch.x)
+        codes = self.encode_normalized(x, W_enc, W_dec)
+        x_hat = self.decode_normalized(codes, W_dec)
+        self.count_firing(codes)
+        return Pass(x, codes, x_hat, W_enc, W_dec)
+
+    def encode_normalized(self, x_BD: Tensor, W_enc_FD: Matrix, W_dec_FE: Matrix) -> SparseCodes:
+        """Codes of normalised inputs; ranked by ``f_j ||w_j||`` where rows are not of unit norm."""
+        codes = kernels.encode(
+            x_BD,
+            W_enc_FD,
+            self.b_enc,
+            self.activation,
+            self.sparsity,
+            importance_F=None if self.unit_norm_rows else as_rows(W_dec_FE).norms().detach(),
+            offset_D=self.encoder_offset,
+            screen=self.screen,
+        )
+        quantized: SparseCodes = self.code_quantizer(codes)
+        return quantized
+
+    def decode_normalized(self, codes: SparseCodes, W_dec_FE: Matrix) -> Tensor:
+        """``f W_dec + b_dec``: the normalised reconstruction ``[B, E]``."""
+        return kernels.decode(codes, W_dec_FE) + self.b_dec
+
+    @property
+    def encoder_offset(self) -> Tensor | None:
+        """``[D]``: what is subtracted from inputs before the encoder, ``b_dec``; None where nothing is."""
+        return self.b_dec if self.subtract_b_dec else None
+
+    @full_precision
+    def encoder_bias(self, W_enc_FD: Tensor) -> Tensor:
+        """``[F]``: ``b_enc - W_enc b_dec``, or ``b_enc``: the bias of an encoder without offset."""
+        return self.b_enc - W_enc_FD @ self.b_dec if self.subtract_b_dec else self.b_enc
+
+    def penalty(self, codes: SparseCodes, W_dec_FE: Matrix) -> dict[str, Tensor]:
+        """The sparsity rule's term of the loss, or nothing."""
+        if type(self.sparsity).penalty is SparsityRule.penalty:
+            return {}  # the norms of all rows are not read for nothing
+        term = self.sparsity.penalty(codes, self.priced_norms(W_dec_FE))
+        return {} if term is None else {"sparsity": term}
+
+    def priced_norms(self, W_dec_FE: Matrix) -> Tensor:
+        """``[F]``: the norm of each atom as a penalty counts it."""
+        return as_rows(W_dec_FE).norms()
+
+    def auxk(self, x_BD: Tensor, x_hat_BD: Tensor, W_enc_FD: Matrix, W_dec_FE: Matrix) -> dict[str, Tensor]:
+        """AuxK (Gao et al., 2024) in units of the residual's variance, while training; or nothing.
+
+        For SAEs whose config is an ``AuxKConfig``.
+
+        Args:
+            x_BD: normalised inputs, which are the targets as well.
+            x_hat_BD: their reconstructions.
+        """
+        config = cast(AuxKConfig, self.config)
+        if not self.training or config.auxk_coefficient == 0:
+            return {}
+        loss = auxk_loss(
+            x_BD,
+            x_hat_BD,
+            W_enc_FD,
+            self.b_enc,
+            W_dec_FE,
+            self.dead.mask(),
+            self.activation,
+            config.k_aux or self.shape.d_in // 2,
+            self.encoder_offset,
+        )
+        return {"auxk": config.auxk_coefficient * loss}
+
+    def count_firing(self, codes: SparseCodes) -> None:
+        """Take a batch into the dead counters; evaluation mode counts nothing."""
+        if self.training:
+            self.dead.update(codes)
+
+    # --- the contract of MatrixCoder
+
+    def encode(self, x: Tensor) -> SparseCodes:
+        """``[B, D]`` in the data's space -> codes."""
+        return self.encode_normalized(self.normalized(x), self.W_enc.rows(), self.W_dec.rows())
+
+    def decode(self, codes: SparseCodes) -> Tensor:
+        """Codes -> ``[B, E]`` in the data's space; codes of another coder or level are refused."""
+        inputs.check_codes(codes, self.n_latents)
+        return self.norm_out.inverse(self.norm_out.by_layer(self.decode_normalized(codes, self.W_dec.rows())))
+
+    @torch.no_grad()
+    def initialize(self, sample: Batch) -> None:
+        """Normalisation from the sample, ``b_dec`` at the normalised mean, learned scales from the rows."""
+        super().initialize(sample)
+        self.b_dec.copy_(self.norm_out(sample.y).flatten(1).mean(0))
+        for matrix in self.matrices().values():
+            matrix.quantizer.initialize(matrix.master.detach())
+
+    def refusal_to_screen(self) -> str | None:
+        """Why ``screen`` cannot be used, from the sparsity rule and the activation; None where it can."""
+        return kernels.refusal_to_screen(self.activation, self.sparsity)
+
+    @torch.no_grad()
+    def switch_off(self, latents_F: Tensor) -> None:
+        """Latents (bool ``[F]``) that shall never be active again: their atoms add nothing any more, and
+        would take places among the largest and count in L0."""
+        self.b_enc[latents_F] = OFF
+
+    def begin_training(self, budget: Budget) -> None:
+        """Scale the dead threshold to the run's length."""
+        self.dead.set_threshold(self.config.dead_after_tokens, budget.tokens)
+
+    def dead_share(self) -> float:
+        """Latents that have not fired for ``dead_after_tokens``, as a share of all."""
+        return self.dead.share()
+
+    def rotated_parameters(self) -> Mapping[str, Normalization]:
+        """Both matrices, where their masters are the matrices themselves, and ``b_dec``."""
+        norms = {"W_enc": self.norm_in, "W_dec": self.norm_out}
+        found = {f"{name}.weight": norm for name, norm in norms.items() if getattr(self, name).is_plain}
+        return {**found, "b_dec": self.norm_out}
+
+    def unit_norm_matrices(self) -> list[QuantizedMatrix]:
+        """The decoder, where its rows have unit norm."""
+        return [self.W_dec] if self.unit_norm_rows else []
+
+
+def check_gates(rule: SparsityRule, activation: Activation) -> None:
+    """A rule that prices the number of active latents needs an activation that says how it changes.
+
+    Raises:
+        ConfigError: where it does not.
+    """
+    if rule.needs_gates and not activation.has_gates:
+        raise ConfigError(
+            f"'{name_of(rule)}' prices the number of active latents, and activation "
+            f"'{name_of(activation)}' has no gradient for it",
+            where="sparsity",
+            allowed="an activation with a learned or fixed jump: jumprelu, step",
+            next="--activation jumprelu, or another --sparsity",
+        )
+
+
+def _unit_rows(rows: int, columns: int) -> Tensor:
+    matrix = torch.randn(rows, columns)
+    normalize_rows_(matrix)
+    return matrix

@@ -1,0 +1,130 @@
+"""CoderMatrices: what quantizers and files have to do with a coder's matrices."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from qsae_core.coders import nesting
+from qsae_core.coders.export import Cut, Export
+from qsae_core.coders.quantized_matrix import QuantizedMatrix
+from qsae_core.coders.quantized_values import QuantizedValues
+from qsae_core.contracts.coder import SparseCoder
+from qsae_core.contracts.quantizer import Packed
+from qsae_core.errors import ConfigError
+
+Coder = TypeVar("Coder", bound="CoderMatrices")
+
+
+class CoderMatrices(SparseCoder):
+    """A coder whose matrices quantizers serve, and which is stored packed, level inside level.
+
+    Matrices that a quantizer may serve are ``QuantizedMatrix`` modules; modules with ``training_only = True``
+    are saved in checkpoints and left out of what is exported.
+    """
+
+    def matrices(self) -> dict[str, QuantizedMatrix]:
+        """Module name -> every matrix that a quantizer may serve."""
+        return {name: m for name, m in self.named_modules() if isinstance(m, QuantizedMatrix)}
+
+    def decoder_matrix(self) -> QuantizedMatrix:
+        """The matrix whose rows are the atoms; coders with several decoders override atoms and norms."""
+        matrix = self.matrices().get("W_dec")
+        if matrix is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} has no single W_dec; override atoms and atom_norms"
+            )
+        return matrix
+
+    def quantize_weights(self, enabled: bool) -> None:
+        """Whether training passes through the quantizers, of codes too (evaluation mode always does)."""
+        for module in self.modules():
+            if isinstance(module, QuantizedMatrix | QuantizedValues):
+                module.quantizing = enabled
+
+    def begin_quantization(self) -> None:
+        """Called once before the first step that passes through the quantizers after a float start."""
+        for matrix in self.matrices().values():
+            matrix.quantizer.initialize(matrix.master.detach())
+
+    def freeze_decoder(self, frozen: bool) -> None:
+        """Whether training leaves the quantized decoder as it is and goes on with all else.
+
+        ``W_dec``, where it is quantized; coders with several decoders override this.
+        """
+        decoder = self.matrices().get("W_dec")
+        if decoder is not None and not decoder.quantizer.is_identity:
+            decoder.freeze(frozen)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether any of its quantizers, of weights or of codes, changes anything."""
+        parts = (m.quantizer for m in self.modules() if isinstance(m, QuantizedMatrix | QuantizedValues))
+        return any(not quantizer.is_identity for quantizer in parts)
+
+    @property
+    def levels(self) -> int:
+        """How many nested levels there are: groups of latents where ``config.prefixes()`` nests them, bit
+        planes of the decoder elsewhere; 1 where there is neither."""
+        return nesting.level_count(self.config.prefixes(), self.matrices().get("W_dec"))
+
+    def export(self) -> Export:
+        """Packed matrices, every other tensor that inference needs, and what each level needs of them."""
+        packed = {name: matrix.pack() for name, matrix in self.matrices().items()}
+        tensors = {f"{name}.{part}": t for name, form in packed.items() for part, t in form.tensors.items()}
+        rest = self._rest(self.inference_state())
+        cuts, level_rows = self._cuts(packed, rest)
+        layout: dict[str, Any] = {}
+        for name, form in packed.items():
+            entry = {"shape": list(form.shape), "layout": form.layout, "parts": sorted(form.tensors)}
+            layout[name] = entry | ({"level_rows": level_rows[name]} if name in level_rows else {})
+        tensors |= rest
+        return Export({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, layout, cuts)
+
+    def _cuts(
+        self, packed: dict[str, Packed], rest: dict[str, Tensor]
+    ) -> tuple[dict[str, Cut], dict[str, list[int]]]:
+        if self.levels == 1:
+            return {}, {}
+        if self.config.prefixes() is None:
+            return nesting.plane_cuts(self.matrices()["W_dec"], packed["W_dec"]), {}
+        shells = [self.shell_of_level(level) for level in range(1, self.levels)]
+        smaller = [(shell.matrices(), shell.inference_state()) for shell in shells]
+        return nesting.prefix_cuts(self.matrices(), packed, rest, smaller)
+
+    def shell_of_level(self: Coder, level: int) -> Coder:
+        """A coder of the same class, as large as a level is, with initial weights; ``restore`` fills it."""
+        config = self.config if self.config.prefixes() is None else self.config.first_groups(level)
+        with torch.random.fork_rng(devices=[]):
+            return type(self)(config, self.shape, self.parts)
+
+    def restore(self, export: Export) -> None:
+        """Take the tensors of an export; the coder then serves packed weights and can no longer train.
+
+        Of an export that is cut to a level, a coder of that level's size takes the tensors.
+        """
+        rest = dict(export.tensors)
+        planes = export.level if self.config.prefixes() is None else None
+        for name, matrix in self.matrices().items():
+            entry = export.layout[name]
+            tensors = {part: rest.pop(f"{name}.{part}") for part in entry["parts"]}
+            level = planes if name == "W_dec" else None
+            matrix.restore(tensors, tuple(entry["shape"]), entry["layout"], level)
+        expected = set(self._rest(self.inference_state()))
+        if set(rest) != expected:
+            missing, extra = sorted(expected - set(rest)), sorted(set(rest) - expected)
+            raise ConfigError(f"the tensors do not fit the coder: missing {missing}, unexpected {extra}")
+        self.load_state_dict(rest, strict=False)
+        self.eval()
+
+    def inference_state(self) -> dict[str, Tensor]:
+        """state_dict without the tensors of modules that serve training alone."""
+        skip = tuple(f"{n}." for n, m in self.named_modules() if n and getattr(m, "training_only", False))
+        return {n: t for n, t in self.state_dict().items() if not (skip and n.startswith(skip))}
+
+    def _rest(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a state that belong to no matrix."""
+        prefixes = tuple(f"{name}." for name in self.matrices())
+        return {n: t for n, t in state.items() if not (prefixes and n.startswith(prefixes))}

@@ -1,0 +1,191 @@
+"""MatrixCoder: a coder of normalised vectors with packed matrices; what every variant derives from.
+
+Shapes: B tokens, D model width, F latents, N entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from qsae_core.coders import inputs, nesting, serving
+from qsae_core.coders.matrices import CoderMatrices
+from qsae_core.coders.normalization import Normalization
+from qsae_core.coders.quantized_matrix import QuantizedMatrix
+from qsae_core.coders.quantized_values import QuantizedValues
+from qsae_core.component import CoderConfig
+from qsae_core.contracts.coder import AtomErrors, CoderShape, Parts
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.data import Batch
+from qsae_core.contracts.quantizer import Lookup
+from qsae_core.kernels import Kind
+
+
+class MatrixCoder(CoderMatrices):
+    """A ``SparseCoder`` whose parameters live in a normalised space, and whose matrices may be quantized.
+
+    ``encode`` and ``decode`` take and give vectors in the data's own space; ``loss`` works in the normalised
+    one. Parameters are float32 masters; what quantizers and files have to do with them is in
+    ``CoderMatrices``. Here is what a trained coder can be asked: its dictionary before and after
+    quantization, its packed numbers, its levels.
+    """
+
+    def __init__(self, config: CoderConfig, shape: CoderShape, parts: Parts) -> None:
+        super().__init__(config, shape, parts)
+        layers_in, layers_out = (n if self.normalizes_layers else 1 for n in shape[2:])
+        self.norm_in = Normalization(shape.d_in, config.normalize, layers_in)
+        if not self.is_autoencoder:
+            self.norm_target = Normalization(shape.d_out, config.normalize, layers_out)
+
+    normalizes_layers: ClassVar[bool] = False
+    """Whether each of several layers has a mean and a scale of its own; else they share them."""
+    screen: Kind = "none"
+    """How encoding looks for the largest latents: exactly, or among a low-precision product's candidates."""
+    masters: serving.StoredMasters | None = None
+    """Of a loaded coder: its float masters, if they were kept."""
+
+    # --- what a variant may define
+
+    def initialize(self, sample: Batch) -> None:
+        """Set normalisation, biases and learned scales from a sample of training vectors, once.
+
+        Raises:
+            DataError: if all vectors of the sample, or all targets, are the same.
+        """
+        rotate = self.config.rotate
+        if rotate == "auto":
+            rotate = any(not m.quantizer.is_identity for m in self.matrices().values())
+        inputs.check_varies(sample.x, "vectors")
+        self.norm_in.fit(sample.x, rotate=bool(rotate))
+        if not self.is_autoencoder:
+            inputs.check_varies(sample.y, "targets")
+            self.norm_target.fit(sample.y, rotate=bool(rotate))
+
+    def unit_norm_matrices(self) -> list[QuantizedMatrix]:
+        """Matrices whose masters keep rows of unit norm.
+
+        The trainer takes from their gradients what lies along the rows, and renormalises the rows after the
+        optimiser's step, in the same pass over memory.
+        """
+        return []
+
+    def rotated_parameters(self) -> Mapping[str, Normalization]:
+        """Parameter name -> the normalisation whose rotation its last dimension went through.
+
+        Features lean towards the data's own axes, and Adam, which is not invariant under rotations, learns
+        them slower in others. So the optimiser takes the steps of these parameters in the data's axes.
+        """
+        return {}
+
+    def refusal_to_screen(self) -> str | None:
+        """Why ``screen`` cannot be other than ``none`` here; None where it can."""
+        return "it does not encode through a screen"
+
+    # --- what every coder has
+
+    def read(self, x: Tensor) -> Tensor:
+        """The vectors that ``encode`` was given, in the coder's type (float32); what is none is refused.
+
+        Raises:
+            DataError: for another shape, a type without fractions, another device, or no tensor; in
+                evaluation mode on the CPU also for vectors that are not finite.
+        """
+        return inputs.vectors(x, self.shape, self.reads_layers, self.norm_in.mean, not self.training)
+
+    @property
+    def norm_out(self) -> Normalization:
+        """Normalisation of what is reconstructed: for an autoencoder that of its input."""
+        return self.norm_in if self.is_autoencoder else self.norm_target
+
+    @property
+    def device(self) -> torch.device:
+        """Where the normalisation's tensors live, and with them everything."""
+        return self.norm_in.mean.device
+
+    def reconstruct_stream(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """One reconstruction for each batch, on the coder's device; one batch at a time is in memory."""
+        for x in batches:
+            yield self.reconstruct(x.to(self.device) if isinstance(x, Tensor) else x)
+
+    def atoms(self) -> Tensor:
+        """float32 ``[F, d_out]`` (``[F, L, d_out]`` where layers are normalised one by one): decoder rows in
+        the data's space, quantized as ``decode`` uses them."""
+        return self.norm_out.inverse_direction(self.norm_out.by_layer(self.decoder_matrix()()))
+
+    def atom_norms(self) -> Tensor:
+        """float32 ``[F]`` (``[F, L]``): norms of ``atoms()``, without building them."""
+        if self.norm_out.layers == 1:
+            return self.decoder_matrix().rows().norms() * self.norm_out.scale
+        return self.norm_out.by_layer(self.decoder_matrix()()).norm(dim=2) * self.norm_out.scale.view(-1)
+
+    def dictionary(self, *, quantized: bool = True) -> Tensor:
+        """float32, of the shape of ``atoms()``: the atoms in the data's space, as ``decode`` uses them or
+        (``quantized`` False) as they were before quantization.
+
+        Raises:
+            ArtifactError: if the atoms before quantization were not kept.
+        """
+        with torch.no_grad():
+            if quantized:
+                return self.atoms()
+            rows = serving.float_rows(self.decoder_matrix(), self.masters).to(self.device)
+            return self.norm_out.inverse_direction(self.norm_out.by_layer(rows))
+
+    def codes_and_scales(self) -> Lookup:
+        """The decoder's integer codes ``[F, D]``, the points that they stand for, and the scales.
+
+        An entry is ``points[code] * scale`` of its row (or of its group within the row), in the normalised
+        and, where it is so, rotated space in which the coder works.
+
+        Raises:
+            ConfigError: if the decoder is not stored as codes into a table of points.
+        """
+        with torch.no_grad():
+            return serving.stored_codes(self.decoder_matrix())
+
+    def code_levels(self, codes: SparseCodes) -> Tensor | None:
+        """uint8 ``[N]``: the level at which each value of this coder's codes is stored, 0 where it is zero;
+        None where values are float32. Coders with several code quantizers, or whose active latents have one
+        value each, override it."""
+        found = [m.quantizer for m in self.modules() if isinstance(m, QuantizedValues)]
+        quantizers = [quantizer for quantizer in found if not quantizer.is_identity]
+        if not quantizers:
+            return None
+        if len(found) > 1 or quantizers[0].n_latents != codes.n_latents:
+            raise NotImplementedError(
+                f"{type(self).__name__} has several code quantizers; override code_levels"
+            )
+        return quantizers[0].pack(codes.values, codes.indices)
+
+    @torch.no_grad()
+    def atom_errors(self) -> AtomErrors | None:
+        """What quantization does to the rows of ``W_dec``, each over all layers where there are several; None
+        where there is no such matrix, or its masters were not kept."""
+        decoder = self.matrices().get("W_dec")
+        if decoder is None:
+            return None
+        if decoder.quantizer.is_identity:
+            return AtomErrors(torch.zeros(decoder.shape[0], dtype=torch.float64), self.atom_norms())
+        before = serving.rows_before_quantization(decoder, self.masters)
+        return None if before is None else self.errors_of_rows(before.to(self.device))
+
+    def errors_of_rows(self, before_FD: Tensor) -> AtomErrors:
+        """What the decoder's quantizer made of these rows of the normalised space."""
+        return serving.errors_of_rows(before_FD, self.decoder_matrix()(), self.norm_out)
+
+    def at_level(self, level: int) -> MatrixCoder:
+        """The coder as its level ``level`` (1 to ``levels``), for inference; its tensors are packed.
+
+        Raises:
+            ConfigError: if there is no such level.
+        """
+        nesting.check_level(level, self.levels)
+        if level == self.levels:
+            return self
+        shell = self.shell_of_level(level)
+        shell.restore(self.export().at_level(level))
+        shell.screen = self.screen
+        return shell.to(self.device)

@@ -1,0 +1,59 @@
+"""NestedCoder: a dictionary whose first latents are a dictionary of their own. Shapes: B, D, F, G groups."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qsae_core.coders.linear import LinearCoder
+from qsae_core.component import CoderConfig
+from qsae_core.contracts.coder import CoderShape, Parts
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.errors import ConfigError
+from qsae_core.kernels import Matrix, decode_groups, prefix_errors
+
+
+class NestedCoder(LinearCoder):
+    """A LinearCoder whose config has ``prefixes()``, the latents of the first 1, 2, ... groups.
+
+    Raises:
+        ConfigError: if a rule with a fixed k keeps more latents than the first group has.
+    """
+
+    def __init__(self, config: CoderConfig, shape: CoderShape, parts: Parts) -> None:
+        super().__init__(config, shape, parts)
+        prefixes = config.prefixes()
+        assert prefixes is not None
+        self.prefixes = prefixes
+        fixed_k = self.sparsity.fixed_k
+        if fixed_k is not None and fixed_k > prefixes[0]:
+            raise ConfigError(
+                f"k = {fixed_k} latents per token, and the first group has {prefixes[0]}",
+                where="sparsity",
+                allowed=f"at most {prefixes[0]}: every level keeps so many",
+                next="a smaller --k, larger groups, or --sparsity batchtopk",
+            )
+
+    def prefix_errors(
+        self, target_BD: Tensor, codes: SparseCodes, W_dec_FD: Matrix, weight_B: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """``[G]``: ``||target - x_hat_g||^2`` of every prefix, mean over tokens; and ``[B, D]``, the whole
+        reconstruction without gradient.
+
+        Args:
+            weight_B: of each token's squared error; None: 1.
+        """
+        parts_BGD, centred = decode_groups(codes, W_dec_FD, self.prefixes), target_BD - self.b_dec
+        if weight_B is None:
+            errors_G, whole = prefix_errors(parts_BGD, centred)
+            return errors_G, whole + self.b_dec.detach()
+        root_B1 = weight_B.sqrt()[:, None]
+        errors_G, whole = prefix_errors(parts_BGD * root_B1[:, None], centred * root_B1)
+        return errors_G, whole / root_B1.detach() + self.b_dec.detach()
+
+
+def fvu_by_level(errors_G: Tensor, x_BD: Tensor) -> dict[str, Tensor]:
+    """``fvu_1``, ``fvu_2``, ...: squared errors of prefixes as shares of the variance, for the log."""
+    with torch.no_grad():
+        variance = (x_BD - x_BD.mean(0)).square().sum(1).mean()
+        return {f"fvu_{i}": error / variance for i, error in enumerate(errors_G.detach().unbind(), 1)}

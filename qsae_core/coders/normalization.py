@@ -1,0 +1,124 @@
+"""Input normalisation: mean, RMS and a structured rotation. Shapes: B tokens, D width, D = S * T."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from qsae_core.kernels.precision import full_precision
+
+ROTATION_SEED = 0x5AE
+
+
+class Normalization(nn.Module):
+    """``x -> ((x - mean) / scale) R`` and back; statistics are measured once and stored with the coder.
+
+    ``R = diag(signs) (H_S kron Q_T)``: random signs, then the Kronecker product of a normalised Hadamard
+    matrix and a small dense orthogonal factor that holds what of D is no power of two (576 = 16 x 36).
+    Real residual streams have a few enormous dimensions; a rotation spreads them evenly, so that rows of
+    the dictionary look Gaussian to a quantizer's grid (as in QuaRot, Ashkboos et al., 2024). FVU does not
+    change under it, and one application costs ``S + T`` multiply-adds per entry.
+
+    Args:
+        width: D.
+        mode: ``none`` (identity), ``center`` (subtract the mean) or ``scale`` (also divide by the RMS of
+            the centred data per dimension, one number for all dimensions).
+        layers: L, where each of several layers ``[B, L, D]`` has a mean and a scale of its own.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    signs: Tensor
+    left: Tensor
+    right: Tensor
+    rotated: Tensor
+
+    def __init__(self, width: int, mode: str, layers: int = 1) -> None:
+        super().__init__()
+        self.mode, self.layers = mode, layers
+        left, right = _split_width(width)
+        self.register_buffer("mean", torch.zeros(width) if layers == 1 else torch.zeros(layers, width))
+        self.register_buffer("scale", torch.ones(()) if layers == 1 else torch.ones(layers, 1))
+        self.register_buffer("signs", torch.ones(width, dtype=torch.int8))
+        self.register_buffer("left", _hadamard(left), persistent=False)
+        self.register_buffer("right", torch.eye(right))
+        self.register_buffer("rotated", torch.zeros((), dtype=torch.bool))
+
+    @torch.no_grad()
+    def fit(self, sample_BD: Tensor, *, rotate: bool) -> None:
+        """Measure mean and RMS on ``[B, D]`` (or ``[B, L, D]``) vectors and draw the rotation.
+
+        The rotation depends on D alone, so that coders of one width share it.
+        """
+        # one group of vectors for each mean: every layer alone, or all together
+        groups_NLD = sample_BD.double().reshape(-1, self.layers, sample_BD.shape[-1])
+        mean_LD = groups_NLD.mean(0)
+        if self.mode != "none":
+            self.mean.copy_(mean_LD.view_as(self.mean))
+        if self.mode == "scale":
+            rms_L = (groups_NLD - mean_LD).square().mean((0, 2)).sqrt()
+            self.scale.copy_(rms_L.where(rms_L > 0, 1.0).view_as(self.scale))
+        self.rotated.fill_(False)
+        if rotate:
+            self.rotate()
+
+    @torch.no_grad()
+    def rotate(self) -> None:
+        """Draw the rotation, and leave mean and scale as they are."""
+        generator = torch.Generator().manual_seed(ROTATION_SEED)
+        self.signs.copy_(torch.randint(0, 2, self.signs.shape, generator=generator) * 2 - 1)
+        gaussian = torch.randn(self.right.shape, generator=generator, dtype=torch.float64)
+        self.right.copy_(torch.linalg.qr(gaussian).Q)
+        self.rotated.fill_(True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Data space -> normalised space, ``[..., D]``."""
+        return self.direction((x - self.mean).div_(self.scale))
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """Normalised space -> data space, ``[..., D]``."""
+        return self.inverse_direction(z) + self.mean
+
+    @full_precision
+    def direction(self, x: Tensor) -> Tensor:
+        """The rotation alone, ``[..., D]`` (or ``[..., L D]``): for what is already centred and scaled."""
+        if not self.rotated:
+            return x
+        signed = x.reshape(-1, self.signs.numel()) * self.signs.to(x.dtype)
+        blocks = signed.view(-1, self.left.shape[0], self.right.shape[0])
+        return (self.left @ (blocks @ self.right)).reshape(x.shape)
+
+    @full_precision
+    def unrotated(self, z: Tensor) -> Tensor:
+        """What ``direction`` made ``z`` of, ``[..., D]``."""
+        if not self.rotated:
+            return z
+        blocks = z.reshape(-1, self.left.shape[0], self.right.shape[0])
+        signed = ((self.left @ blocks) @ self.right.T).view(-1, self.signs.numel()) * self.signs.to(z.dtype)
+        return signed.reshape(z.shape)
+
+    def by_layer(self, rows: Tensor) -> Tensor:
+        """``[N, L D] -> [N, L, D]`` where layers are normalised one by one; else as they are."""
+        return rows if self.layers == 1 else rows.unflatten(1, (self.layers, self.signs.numel()))
+
+    def inverse_direction(self, z: Tensor) -> Tensor:
+        """Rotate back and scale, without the mean: for rows of a decoder, ``[..., D]``."""
+        return self.unrotated(z) * self.scale
+
+
+def _split_width(width: int) -> tuple[int, int]:
+    """D = S * T, where S is the largest power of two that divides D and is at most sqrt(D)."""
+    left = 1
+    while width % (left * 2) == 0 and (left * 2) ** 2 <= width:
+        left *= 2
+    return left, width // left
+
+
+def _hadamard(size: int) -> Tensor:
+    """Sylvester's Hadamard matrix of a power of two, normalised to be orthogonal (and symmetric)."""
+    matrix = torch.ones(1, 1, dtype=torch.float64)
+    while matrix.shape[0] < size:
+        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
+    return (matrix / math.sqrt(size)).float()

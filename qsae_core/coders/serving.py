@@ -1,0 +1,114 @@
+"""What is asked of a trained coder beside codes: float atoms, packed numbers, what rounding does to atoms.
+
+Shapes: F latents, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from qsae_core.coders.normalization import Normalization
+from qsae_core.coders.quantized_matrix import QuantizedMatrix
+from qsae_core.component import name_of
+from qsae_core.contracts.coder import AtomErrors
+from qsae_core.contracts.quantizer import Lookup
+from qsae_core.errors import ArtifactError, ConfigError
+from qsae_core.kernels import Kind
+from qsae_core.kernels.packed_rows import Arithmetic
+
+ROWS_AT_ONCE = 4096
+
+
+class StoredMasters(NamedTuple):
+    """Where the float masters of a loaded coder are."""
+
+    folder: str
+    """The artifact's folder, for messages."""
+    read: Callable[[str], Tensor] | None
+    """Gives a tensor of the file of masters by its name; None where they were not kept."""
+
+
+def check_choices(screen: Kind, arithmetic: Arithmetic, *, where: str | None = None) -> None:
+    """Refuse a screen or an arithmetic that there is not.
+
+    Raises:
+        ConfigError: which says what there is.
+    """
+    for name, value, kind in (("screen", screen, Kind), ("arithmetic", arithmetic, Arithmetic)):
+        known = get_args(kind)
+        if value not in known:
+            what, usual = f"there is no {name} {value!r}", f'{name}="{known[0]}"'
+            raise ConfigError(what, where=where, allowed=", ".join(known), next=f"{usual}, as by default")
+
+
+def rows_before_quantization(decoder: QuantizedMatrix, masters: StoredMasters | None) -> Tensor | None:
+    """``[F, D]``: the decoder before quantization, in the normalised space; None where it was not kept.
+
+    Raises:
+        ArtifactError: if the file of masters is truncated, altered or another coder's.
+    """
+    if decoder.weight is not None:
+        return decoder.before_quantization(decoder.weight.detach())
+    if decoder.quantizer.is_identity:
+        return decoder()
+    if masters is None or masters.read is None:
+        return None
+    read = masters.read
+    rows = decoder.read_before_quantization(lambda part: read(f"W_dec.{part}"))
+    return rows[: decoder.shape[0]]
+
+
+def float_rows(decoder: QuantizedMatrix, masters: StoredMasters | None) -> Tensor:
+    """``rows_before_quantization``, where they were kept.
+
+    Raises:
+        ArtifactError: if they were not kept, or their file is truncated, altered or another coder's.
+    """
+    rows = rows_before_quantization(decoder, masters)
+    if rows is None:
+        raise ArtifactError(
+            "the atoms before quantization are not in this artifact, only the packed ones",
+            where=None if masters is None else masters.folder,
+            allowed="dictionary(quantized=True)",
+            next="train with --save-float, which keeps them in masters.safetensors",
+        )
+    return rows
+
+
+@torch.no_grad()
+def errors_of_rows(before_FD: Tensor, after_FD: Tensor, norm_out: Normalization) -> AtomErrors:
+    """What a quantizer made of decoder rows of the normalised space. Cosines are those of that space."""
+    norms = norm_out.by_layer(before_FD).norm(dim=-1) * norm_out.scale.flatten()
+    return AtomErrors(squared_sines(before_FD, after_FD), norms)
+
+
+def squared_sines(a_FD: Tensor, b_FD: Tensor) -> Tensor:
+    """float64 ``[F]``, on the CPU: 1 - cos^2 between rows; 1 where one of the two is zero, and 0 where both
+    are."""
+    found = []
+    for a, b in zip(a_FD.split(ROWS_AT_ONCE), b_FD.split(ROWS_AT_ONCE), strict=True):
+        a, b = a.double(), b.double()
+        inner, squares = (a * b).sum(1).square(), a.square().sum(1) * b.square().sum(1)
+        both_zero = (a == 0).all(1) & (b == 0).all(1)
+        found.append(torch.where(squares > 0, 1 - inner / squares, 1.0 - both_zero.double()).clamp_min(0))
+    return torch.cat(found).cpu()
+
+
+def stored_codes(decoder: QuantizedMatrix) -> Lookup:
+    """A matrix's integer codes, points and scales.
+
+    Raises:
+        ConfigError: if it is not stored as codes into a table of points.
+    """
+    found = decoder.quantizer.lookup(decoder.pack())
+    if found is None:
+        raise ConfigError(
+            f"the decoder is not stored as codes and scales (its quantizer is {name_of(decoder.quantizer)})",
+            allowed="a coder with a quantizer of scaled points, such as ste",
+            next="dictionary() gives its atoms as floats",
+        )
+    return found

@@ -1,0 +1,1 @@
+"""Sweeps, and many runs as one table."""

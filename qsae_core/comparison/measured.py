@@ -1,0 +1,242 @@
+"""Trained coders with what was measured on them, as comparisons read them from disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from qsae_core.artifact import artifact
+from qsae_core.artifact import description as coder_json
+from qsae_core.config.layers import RECORD_KEYS
+from qsae_core.errors import ArtifactError
+from qsae_core.evaluation.run import evaluate_artifact, recorded_config
+from qsae_core.kinds import CODER_SLOTS, SLOTS
+from qsae_core.results import words as record_words
+from qsae_core.results.files import COPY, read_json
+from qsae_core.results.run import Run, values_of
+
+if TYPE_CHECKING:
+    from qsae_core.config.layers import Layer
+    from qsae_core.registry import Registry
+
+OF_FLOAT_ATOMS = ("kappa", "weight_error", "weight_error_unweighted", "predicted_delta_fvu")
+"""Values that need the atoms before quantization."""
+DECODER, ENCODER = "W_dec", "W_enc"
+"""How the names of a coder's decoder and encoder matrices begin."""
+METHOD = "quantized"
+"""What an essence calls the way in which a trained coder was quantized."""
+MEASURED: dict[str, Any] = {"bytes": int, "times_smaller": (int, float), "bits_per_weight": dict}
+"""What is known of an artifact in a summary, and as what."""
+SAME_FVU = 1e-4
+"""Relative difference up to which two FVUs of a coder are those of the same vectors, on whatever device."""
+OF_METHOD = ("finetune", "alternate", "finetune_steps", "lr")
+"""What comparisons read of how a coder was quantized."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A coder on disk and its measurements.
+
+    Attributes:
+        folder: where its ``coder.json`` is.
+        run: the folder of its training run; None for an artifact that stands by itself.
+        name: what its run calls it: ``coder``, ``float_twin``.
+        config: the configuration that it was trained with, as in ``coder.json``.
+        sizes: matrix -> how many weights it has.
+        artifact: what ``artifact.measurements`` gave.
+        values: all evaluations' values by name; empty where nothing was measured.
+        method: how a trained coder was quantized; None where training was all.
+        errors_from: what ``weight_error`` compares its atoms with: ``masters`` (its own) or ``float twin``;
+            None where that is not known.
+        measured_on: the data that it was measured on, where that is not what it was trained on.
+    """
+
+    folder: pathlib.Path
+    run: pathlib.Path | None
+    name: str
+    config: Mapping[str, Any]
+    sizes: Mapping[str, int]
+    artifact: Mapping[str, Any]
+    values: Mapping[str, Any]
+    errors_from: str | None = None
+    method: Mapping[str, Any] | None = None
+    measured_on: Mapping[str, Any] | None = None
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """The ``data`` section of its measurements."""
+        return self.measured_on or self.config.get("data", {})
+
+    @property
+    def seed(self) -> int:
+        """The seed of its run."""
+        return int(self.config["run"]["seed"])
+
+    @property
+    def coder(self) -> str:
+        """The SAE's or transcoder's name."""
+        return str(next(self.config[slot]["use"] for slot in CODER_SLOTS if slot in self.config))
+
+    @property
+    def is_float(self) -> bool:
+        """Whether no slot has a quantizer."""
+        used = record_words.quantizers_of(self.config)
+        return all(use == SLOTS[slot].default for slot, use in used.items())
+
+    @property
+    def essence(self) -> dict[str, Any]:
+        """Its configuration without what does not change the coder: places, trackers, measurements, seed."""
+        skip = {*RECORD_KEYS, "run", "trackers", "metrics", "evaluate"}
+        kept = {section: block for section, block in self.config.items() if section not in skip}
+        return kept | ({METHOD: self.method} if self.method else {})
+
+    @property
+    def rounds_atoms(self) -> bool:
+        """Whether its decoder is quantized; where it is not, rounding costs its atoms nothing to predict."""
+        return not self.is_float and record_words.rounds_atoms(self.config)
+
+    def bits(self, prefix: str = "") -> float | None:
+        """Bits per weight of the matrices whose names begin so; None where there is none."""
+        found = {n: size for n, size in self.sizes.items() if n.startswith(prefix)}
+        stored = self.artifact["bits_per_weight"]
+        if not found or not stored.keys() >= found.keys():
+            return None
+        return float(sum(stored[n] * size for n, size in found.items()) / sum(found.values()))
+
+
+def read(paths: Sequence[pathlib.Path], registry: Registry) -> list[Measured]:
+    """The coders of runs (with their float twins) and of single artifacts, each once, in the order given.
+
+    Raises:
+        ArtifactError: if a path is neither a finished run nor an artifact, or a file is not sound.
+    """
+    found: dict[pathlib.Path, Measured] = {}
+    for path in paths:
+        entries = list(_of_run(Run(path)) if Run(path).config_file.exists() else _of_artifact(path, registry))
+        for entry in entries:
+            found.setdefault(entry.folder.resolve(), entry)
+    return list(found.values())
+
+
+def _of_run(run: Run) -> Iterator[Measured]:
+    if not run.metrics_file.exists():
+        raise ArtifactError(
+            "this run is not finished: it has no metrics.json",
+            where=str(run.path),
+            next=f"qsae train --config {run.config_file} --resume"
+            if run.resume_states()
+            else "it has nothing to resume from: make it again with --overwrite, or remove it",
+        )
+    summary = read_json(run.metrics_file)
+    _check_summary(summary, run.metrics_file, run.final, MEASURED | {"path": str})
+    method = summary.get("quantized_from", {}).get("method")
+    for name, entry in summary["coders"].items():
+        found = _measured(run.path / entry["artifact"]["path"], run.path, name, entry)
+        yield dataclasses.replace(found, method=method)
+
+
+def _of_artifact(path: pathlib.Path, registry: Registry) -> Iterator[Measured]:
+    folder = artifact.artifact_folder(path)
+    run = Run(folder.parents[1]) if len(folder.parents) > 1 else None
+    if run is not None and run.metrics_file.exists():
+        for measured in _of_run(run):
+            if measured.folder.resolve() == folder.resolve():
+                yield measured
+                return
+    beside = Run(folder).metrics_file
+    if beside.exists():
+        entry = read_json(beside)
+        whole = isinstance(entry, dict) and "coders" in entry
+        summary = entry if whole else {"coders": {"coder": entry}}
+        _check_summary(summary, beside, folder, MEASURED)
+        yield _measured(folder, None, "coder", summary["coders"]["coder"])
+        return
+    coder = artifact.load(folder, kernels="none", registry=registry)
+    unmeasured = {"artifact": artifact.measurements(coder, folder), "evaluations": {}}
+    yield _measured(folder, None, "coder", unmeasured)
+
+
+def _check_summary(
+    summary: Any, file: pathlib.Path, folder: pathlib.Path, measured: Mapping[str, Any]
+) -> None:
+    """Refuse a ``metrics.json`` that lacks what comparisons read of every run, or has it in another form."""
+    lacking = next(_faults(summary, measured), None)
+    if lacking is not None:
+        raise ArtifactError(
+            f"is no summary of a run: {lacking}",
+            where=str(file),
+            allowed="the file as qsae wrote it",
+            next=f"{COPY}; or remove this file, and qsae compare --evaluate {folder}",
+        )
+
+
+def _faults(summary: Any, measured: Mapping[str, Any]) -> Iterator[str]:
+    coders = summary.get("coders") if isinstance(summary, dict) else None
+    if not isinstance(coders, dict) or not isinstance(coders.get("coder"), dict):
+        yield "it has no coders.coder"
+        return
+    for name, entry in coders.items():
+        parts = entry if isinstance(entry, dict) else {}
+        stored, evaluations = parts.get("artifact"), parts.get("evaluations")
+        for key, kind in measured.items():
+            if not isinstance(stored, dict) or not isinstance(stored.get(key), kind):
+                yield f"it has no coders.{name}.artifact.{key}"
+        if not isinstance(evaluations, dict) or not all(isinstance(v, dict) for v in evaluations.values()):
+            yield f"it has no values in coders.{name}.evaluations"
+    made = summary.get("quantized_from", {"method": dict.fromkeys(OF_METHOD)})
+    method = made.get("method") if isinstance(made, dict) else None
+    if not isinstance(method, dict) or not method.keys() >= set(OF_METHOD):
+        yield "it does not say in quantized_from.method how the coder was quantized"
+
+
+def _measured(
+    folder: pathlib.Path, run: pathlib.Path | None, name: str, entry: Mapping[str, Any]
+) -> Measured:
+    description = coder_json.read_description(folder)
+    sizes = {n: math.prod(matrix["shape"]) for n, matrix in description["layout"].items()}
+    values = values_of(entry)
+    known = "masters" if values.get("weight_error") is not None else None
+    source = entry.get("atom_errors_from", known)
+    return Measured(folder, run, name, description["config"], sizes, entry["artifact"], values, source)
+
+
+def measure_again(
+    measured: Measured,
+    registry: Registry,
+    on: Layer | None = None,
+    *,
+    n_tokens: int | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+) -> Measured:
+    """The same coder, evaluated again.
+
+    Where its float masters are gone, what ``kappa`` says is that of its record if this measurement repeats
+    the recorded one. Otherwise it rests on the float twin's atoms; without a twin nothing is predicted.
+
+    Args:
+        on: the data, metrics and evaluations that it changes; None: those of its run.
+        n_tokens: held-out tokens; None: as many as in training.
+    """
+    config = recorded_config(measured.folder, registry, on)
+    found = evaluate_artifact(
+        measured.folder, config, registry, n_tokens=n_tokens, batch_size=batch_size, device=device
+    )
+    values, source = values_of(found), found["atom_errors_from"]
+    same_size = on is None and n_tokens in (None, config.train.eval_tokens)
+    known = source != "masters" and measured.errors_from == "masters" and same_size
+    if known and values.get("kappa") is not None and _same_vectors(values, measured.values):
+        source = "masters"
+        values |= {n: measured.values[n] for n in OF_FLOAT_ATOMS}
+    known_now = {"artifact": found["artifact"], "values": values, "errors_from": source}
+    return dataclasses.replace(measured, **known_now, measured_on=config.to_dict()["data"])
+
+
+def _same_vectors(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two measurements of a coder saw the same vectors: their FVUs then differ by rounding alone."""
+    before, after = one.get("fvu"), other.get("fvu")
+    return before is not None and after is not None and math.isclose(before, after, rel_tol=SAME_FVU)

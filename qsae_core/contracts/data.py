@@ -1,0 +1,116 @@
+"""DataSource: where the vectors come from. Shapes: B tokens, L layers, D width."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from qsae_core.component import ComponentConfig
+from qsae_core.contracts.language_model import LanguageModel, TokenBatch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Vectors to encode and to reconstruct.
+
+    Attributes:
+        x: float32 ``[B, d_in]`` (``[B, L, d_in]`` from several layers): what the coder reads.
+        y: float32 ``[B, d_out]``: what it should produce; the very tensor ``x`` for an SAE.
+        token_ids: int64 ``[B]``, the token behind each vector, or None.
+    """
+
+    x: Tensor
+    y: Tensor
+    token_ids: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.x.shape[0]
+
+    def to(self, device: str | torch.device) -> Batch:
+        """The same batch on a device; ``y is x`` stays so."""
+        x = self.x.to(device, non_blocking=True)
+        y = x if self.y is self.x else self.y.to(device, non_blocking=True)
+        ids = None if self.token_ids is None else self.token_ids.to(device, non_blocking=True)
+        return Batch(x, y, ids)
+
+
+class DataSource(abc.ABC):
+    """A stream of training vectors and a separate held-out stream.
+
+    Built as ``Class(config, seed=..., device=...)``. The training stream has no end: it starts over, shuffled
+    anew, when it has given all it has. Its order depends on the config and the seed alone.
+    """
+
+    d_in: int
+    d_out: int
+    layers_in: int = 1
+    """Layers read at once; above 1, ``x`` is ``[B, L, d_in]``."""
+    layers_out: int = 1
+    model_name: str
+    """For result paths: the model's or the file's short name."""
+    layer: str
+    """For result paths: the layer (``"9"``), or what stands for it (``"tensors"``)."""
+    for_one_layer: ClassVar[str | None] = None
+    """What a user gives this source for vectors of one layer (``--layer N``), where it can read several."""
+    for_several_layers: ClassVar[str | None] = None
+    """What a user gives it for vectors of several layers; None where it has one layer alone."""
+    prefetch: int = 0
+    """Batches that ``train.prefetch: auto`` reads ahead in another thread while a GPU trains; 0: none.
+
+    From the first step to the last, that thread alone uses the source. What it gives must hang on nothing
+    that the training step uses too, such as the global generators.
+    """
+
+    def __init__(self, config: ComponentConfig, *, seed: int = 0, device: str = "cpu") -> None:
+        self.config, self.seed, self.device = config, seed, device
+
+    @abc.abstractmethod
+    def next_batch(self, size: int) -> Batch:
+        """The next ``size`` vectors of the training stream, on the CPU or on ``device``.
+
+        Raises:
+            DataError: on NaN or infinity, naming the file or text and the row.
+        """
+
+    @abc.abstractmethod
+    def held_out(self, n_tokens: int, batch_size: int) -> Iterator[Batch]:
+        """At most ``n_tokens`` vectors that training never sees, always the same ones in the same order."""
+
+    @abc.abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """JSON values from which ``load_state_dict`` of an equal source goes on with the same next batch."""
+
+    @abc.abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where ``state_dict`` was taken."""
+
+    @property
+    def training_tokens(self) -> int | None:
+        """Vectors of one pass over the training stream; None where that is not known (streaming text)."""
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        """JSON values for the run's record: where from, what is counted and what is left out."""
+        return {}
+
+    def language_model(self) -> LanguageModel | None:
+        """The model behind the vectors, or None (tensor files, synthetic data)."""
+        return None
+
+    def held_out_tokens(self, n_tokens: int) -> Iterator[TokenBatch]:
+        """Held-out contexts for evaluations that run the language model; at least ``n_tokens`` counted
+        positions where there are so many. Only where ``language_model()`` is not None."""
+        raise NotImplementedError("this data source has no tokens")
+
+    @property
+    def site(self) -> tuple[int, str] | None:
+        """``(layer, site)`` that ``y`` comes from, where a coder's output can be spliced in; or None."""
+        return None
+
+    def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
+        """Release files, threads and models."""

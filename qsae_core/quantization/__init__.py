@@ -1,0 +1,1 @@
+"""Quantizing a coder after it was trained."""

@@ -1,0 +1,161 @@
+"""Post-training quantization: a trained coder's float weights on a quantizer's grid, as a run of its own.
+
+Shapes: F latents, D width, N calibration tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from qsae_core.coders.linear import LinearCoder
+from qsae_core.coders.matrix_coder import MatrixCoder
+from qsae_core.component import name_of
+from qsae_core.config.run import RunConfig
+from qsae_core.config.settings import QuantizeConfig
+from qsae_core.contracts.coder import AtomErrors
+from qsae_core.contracts.data import Batch, DataSource
+from qsae_core.contracts.quantizer import Calibration
+from qsae_core.errors import ConfigError, TrainingError
+from qsae_core.training.trainer import Trainer, auto_learning_rate
+
+FINETUNE_RATE = 0.25
+"""Peak rate of encoder fine-tuning, as a share of the automatic one."""
+OF_QUANTIZERS = ("quantizer.", "code_quantizer.")
+"""In the names of tensors that belong to a quantizer."""
+
+
+def linear(coder: MatrixCoder) -> LinearCoder:
+    """The coder, whose decoder can be calibrated.
+
+    Raises:
+        ConfigError: if its reconstruction is something else than ``f W_dec + b_dec``.
+    """
+    if (
+        not isinstance(coder, LinearCoder)
+        or type(coder).decode_normalized is not LinearCoder.decode_normalized
+    ):
+        raise ConfigError(
+            f"{name_of(coder)} does not decode as f W_dec + b_dec, which calibration is made for",
+            allowed="a coder with one encoder and one decoder matrix",
+            next="train it through the quantizer: qsae train --quantizer NAME",
+        )
+    return coder
+
+
+@torch.no_grad()
+def take_floats(coder: MatrixCoder, source: MatrixCoder) -> None:
+    """Give a coder with quantizers the weights and buffers of a stored float one.
+
+    Raises:
+        ConfigError: if the two do not have the same tensors.
+    """
+    state = source.state_dict()
+    state |= {f"{name}.weight": matrix() for name, matrix in source.matrices().items()}
+    result = coder.load_state_dict(state, strict=False)
+    missing = [n for n in result.missing_keys if not any(part in n for part in OF_QUANTIZERS)]
+    if missing or result.unexpected_keys:
+        raise ConfigError(f"the float coder does not fit: {[*missing, *result.unexpected_keys]}")
+    coder.begin_quantization()
+    coder.eval()
+
+
+@torch.no_grad()
+def rotate_coder(coder: LinearCoder) -> None:
+    """Turn a coder's normalised space by a fixed orthogonal matrix; its function stays, to rounding."""
+    coder.norm_in.rotate()
+    for matrix in (coder.W_enc, coder.W_dec):
+        matrix.master.copy_(coder.norm_in.direction(matrix.master))
+    coder.b_dec.copy_(coder.norm_in.direction(coder.b_dec))
+    coder.begin_quantization()
+
+
+def refusal_to_rotate(coder: MatrixCoder) -> str | None:
+    """Why a trained coder cannot be rotated; None where it can."""
+    if not isinstance(coder, LinearCoder) or not coder.is_autoencoder or coder.norm_in.layers > 1:
+        return "only SAEs of one encoder and one decoder matrix are rotated after training"
+    known = {"W_enc.weight", "W_dec.weight", "b_dec", "b_enc"}
+    width = coder.shape.d_in
+    others = [n for n, p in coder.named_parameters() if n not in known and width in p.shape]
+    return f"it has parameters of the data's width besides: {', '.join(others)}" if others else None
+
+
+def rotate(coder: MatrixCoder, wanted: bool | str, message: Callable[[str], None]) -> bool:
+    """Rotate a coder where that is wanted; gives whether it is rotated then.
+
+    Raises:
+        ConfigError: if it cannot be, and ``wanted`` is True.
+    """
+    if bool(coder.norm_in.rotated) or not wanted:
+        return bool(coder.norm_in.rotated)
+    reason = refusal_to_rotate(coder)
+    if reason is None:
+        assert isinstance(coder, LinearCoder)
+        rotate_coder(coder)
+        return True
+    if wanted != "auto":
+        raise ConfigError(f"this coder cannot be rotated: {reason}", where="--rotate", next="--no-rotate")
+    message(f"not rotated: {reason}")
+    return False
+
+
+def fit(
+    coder: LinearCoder,
+    source: MatrixCoder,
+    data: DataSource,
+    config: RunConfig,
+    method: QuantizeConfig,
+    message: Callable[[str], None],
+) -> AtomErrors | None:
+    """Calibrate and fine-tune; returns the errors of the atoms against the float ones.
+
+    Latents whose atoms are rounded to zero are switched off.
+
+    Raises:
+        TrainingError: if the loss of fine-tuning is not finite.
+    """
+    batch = data.next_batch(method.tokens).to(coder.device)
+    decoder = coder.W_dec
+    master = decoder.master.detach().clone()
+    for index in range(method.rounds):
+        message(f"calibrating on {len(batch)} vectors, round {index + 1} of {method.rounds}")
+        with torch.no_grad():
+            codes = (coder if index else source).encode(batch.x).detach()
+            target = coder.norm_out(coder.target(batch)).flatten(1) - coder.b_dec
+            decoder.master.copy_(decoder.quantizer.calibrate(master, Calibration(codes, target)))
+            coder.switch_off((decoder() == 0).all(1))
+        _measure_ranges(coder, batch)
+        if method.steps_of_round:
+            message(f"fine-tuning the encoder for {method.steps_of_round} steps")
+            _finetune(coder, data, config, method)
+    with torch.no_grad():
+        return coder.errors_of_rows(master) if coder.is_quantized else None
+
+
+@torch.no_grad()
+def _measure_ranges(coder: LinearCoder, batch: Batch) -> None:
+    """Let a code quantizer see values in training mode: its ranges are what it measures there."""
+    if not coder.code_quantizer.quantizer.is_identity:
+        coder.code_quantizer.train()
+        coder.encode(batch.x)
+    coder.eval()
+
+
+def _finetune(coder: LinearCoder, data: DataSource, config: RunConfig, method: QuantizeConfig) -> None:
+    rate = method.lr or FINETUNE_RATE * auto_learning_rate(coder.n_latents, method.steps_of_round)
+    values: dict[str, Any] = {"steps": method.steps_of_round, "tokens": None, "lr": rate}
+    values |= {"quantize_after": 0.0, "freeze_decoder_after": 0.0, "screen": "none"}
+    settings = config.train.model_copy(update=values)
+    coder.W_dec.freeze(True)
+    trainer = Trainer(coder, settings, "coder")
+    for step in range(method.steps_of_round):
+        batch = data.next_batch(settings.batch_size).to(coder.device)
+        try:
+            trainer.step(batch, step)
+        except TrainingError as error:
+            error.next = f"fine-tune with an lr below {rate:.3g}"
+            raise
+    coder.W_dec.freeze(False)
+    coder.eval()

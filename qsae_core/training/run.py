@@ -1,0 +1,243 @@
+"""One run from configuration to results: data, coders, loop, checkpoints, artifact, evaluation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from qsae_core.artifact import artifact
+from qsae_core.coders.matrix_coder import MatrixCoder
+from qsae_core.compose.compose import compose_data, compose_evaluations, compose_metrics, compose_trackers
+from qsae_core.compose.kernels import activate_kernels
+from qsae_core.compose.setup import resolve_device, shape_of
+from qsae_core.config.run import RunConfig
+from qsae_core.contracts.data import Batch, DataSource
+from qsae_core.errors import QsaeError, TrainingError
+from qsae_core.evaluation.evaluate import measure_held_out
+from qsae_core.evaluation.run import finished_entry
+from qsae_core.interrupt import Interrupt
+from qsae_core.results.files import write_json
+from qsae_core.results.run import FLOAT_TWIN, MAIN, Run, now, open_run, run_path
+from qsae_core.training import checkpoints, early_end
+from qsae_core.training.prefetch import BatchReader, batches_ahead
+from qsae_core.training.setup import check_targets, compose_pair
+from qsae_core.training.trainer import Trainer
+from qsae_core.training.watcher import Watcher
+
+if TYPE_CHECKING:
+    from qsae_core.plugins.records import Plugins
+
+
+def train(config: RunConfig, plugins: Plugins, watcher: Watcher) -> Run:
+    """Carry out a run; returns it with its artifact and ``metrics.json`` written.
+
+    Raises:
+        QsaeError: for what the user can mend; nothing that was complete is lost.
+        TrainingError: on a non-finite loss or an interrupt; says how to resume.
+    """
+    plugins.hook.qsae_configure.call_historic(kwargs={"run_config": config})
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    device = resolve_device(config.run.device)
+    for active in activate_kernels(config.run.kernels, plugins.registry):
+        watcher.message(str(active))
+    data = compose_data(config, plugins.registry, device=device)
+    try:
+        return _TrainingRun(config, plugins, watcher, data, device).carry_out()
+    finally:
+        watcher.stop()
+        data.close()
+
+
+class _TrainingRun:
+    """The state of one run while it is carried out."""
+
+    def __init__(
+        self, config: RunConfig, plugins: Plugins, watcher: Watcher, data: DataSource, device: str
+    ) -> None:
+        self.config, self.plugins, self.watcher = config, plugins, watcher
+        self.data, self.device = data, device
+        self.steps = config.train.n_steps
+        self.configs: dict[str, RunConfig] = {}
+        self.trainers: dict[str, Trainer] = {}
+        self.held_out: list[Batch] = []
+        self.trackers = list(compose_trackers(config, plugins.registry).values())
+        compose_evaluations(config, plugins.registry)  # a faulty one should stop the run now, not at its end
+
+    def carry_out(self) -> Run:
+        path = run_path(self.config, self.data.model_name, self.data.layer, self.steps)
+        coders = self._compose_coders()
+        self.run = open_run(self.config, path, self.data.describe())
+        active = activate_kernels(self.config.run.kernels, self.plugins.registry)
+        self.run.update_record(status="running", active_kernels=[str(kernel_set) for kernel_set in active])
+        resumes = self.config.run.resume
+        with early_end.noted(self.run):
+            with early_end.removed(self.run, if_fresh=not resumes):
+                first = self._restore(coders) if resumes else self._initialize(coders)
+            self.plugins.hook.qsae_train_start(run=self.run)
+            for tracker in self.trackers:
+                tracker.start(self.run)
+            seconds = self._loop(first)
+            self._finish(seconds)
+        return self.run
+
+    # --- before the first step
+
+    def _compose_coders(self) -> dict[str, MatrixCoder]:
+        pair = compose_pair(self.config, self.plugins, shape_of(self.data))
+        self.configs = {name: config for name, (config, _) in pair.items()}
+        if FLOAT_TWIN in pair:
+            self.watcher.message(
+                "a float twin (the same coder without quantizers) is trained on the same batches, "
+                "so that you see what quantization costs; --no-compare-float leaves it out"
+            )
+        return {name: coder for name, (_, coder) in pair.items()}
+
+    def _initialize(self, coders: Mapping[str, MatrixCoder]) -> int:
+        self.watcher.message(f"measuring statistics on {self.config.train.statistics_tokens} vectors")
+        sample = self.data.next_batch(self.config.train.statistics_tokens).to("cpu")  # where coders begin
+        check_targets(self.config, sample)
+        for coder in coders.values():
+            coder.initialize(sample)
+        self._make_trainers(coders)
+        torch.manual_seed(self.config.run.seed)
+        return 0
+
+    def _restore(self, coders: Mapping[str, MatrixCoder]) -> int:
+        self._make_trainers(coders)
+        latest = self.run.resume_states()[-1]
+        first = checkpoints.load_state(latest, self.trainers, self.data)
+        self.run.truncate_log(first)
+        self.watcher.message(f"resuming after step {first} from {latest}")
+        return first
+
+    def _make_trainers(self, coders: Mapping[str, MatrixCoder]) -> None:
+        for name, coder in coders.items():
+            self.trainers[name] = Trainer(coder.to(self.device), self.config.train, name)
+
+    # --- the loop
+
+    def _loop(self, first: int) -> float:
+        settings = self.config.train
+        log_every = max(1, self.steps // 200) if settings.log_every == "auto" else settings.log_every
+        eval_every = max(1, self.steps // 10) if settings.eval_every == "auto" else settings.eval_every
+        if eval_every:
+            self.watcher.message(f"reading {settings.eval_tokens} held-out vectors")
+            self.held_out = list(self.data.held_out(settings.eval_tokens, settings.batch_size))
+        self.watcher.start(self.run, first, self.steps)
+        started = time.perf_counter()
+        spent, since_log = 0.0, 0
+        with Interrupt() as interrupt, self._open_batches(first) as self.batches:
+            for step in range(first, self.steps):
+                clock = time.perf_counter()
+                batch = self._next_batch(step)
+                self._step(batch, step)
+                spent, since_log = spent + time.perf_counter() - clock, since_log + len(batch)
+                done = step + 1
+                if done % log_every == 0 or done == self.steps:
+                    self._log(done, since_log / spent)
+                    spent, since_log = 0.0, 0
+                if eval_every and done % eval_every == 0 and done < self.steps:
+                    self._measure(done)
+                periodic = settings.checkpoint_every and done % settings.checkpoint_every == 0
+                if interrupt.requested or periodic or done == self.steps:
+                    self._checkpoint(done)  # the last one too: evaluation, all that is left, may be cut off
+                if interrupt.requested:
+                    raise early_end.interrupted(self.run, done, self.steps)
+        return time.perf_counter() - started
+
+    def _open_batches(self, first: int) -> BatchReader:
+        settings = self.config.train
+        return BatchReader(
+            self.data,
+            size=settings.batch_size,
+            count=self.steps - first,
+            ahead=batches_ahead(settings.prefetch, self.data, self.device),
+            device=self.device,
+        )
+
+    def _next_batch(self, done: int) -> Batch:
+        try:
+            return self.batches.next_batch()
+        except QsaeError as error:
+            if done:
+                self._checkpoint(done)
+                early_end.explain_data(error, self.run, done)
+            raise
+
+    def _step(self, batch: Batch, step: int) -> None:
+        try:
+            for trainer in self.trainers.values():
+                trainer.step(batch, step)
+        except TrainingError as error:
+            early_end.explain_loss(error, self.run)
+            raise
+
+    def _log(self, step: int, tokens_per_second: float) -> None:
+        values: dict[str, float | None] = {"tokens_per_second": tokens_per_second}
+        for name, trainer in self.trainers.items():
+            prefix = "" if name == MAIN else f"{name}/"
+            values |= {f"{prefix}{key}": value for key, value in trainer.report().items()}
+        self.run.append_log(step, values)
+        self.watcher.logged(step, values)
+        for tracker in self.trackers:
+            tracker.log(step, values)
+        self.plugins.hook.qsae_step_end(run=self.run, step=step, metrics=values)
+
+    def _measure(self, step: int) -> None:
+        values = {
+            name: measure_held_out(
+                trainer.coder,
+                self.held_out,
+                list(compose_metrics(self.config, self.plugins.registry).values()),
+            )
+            for name, trainer in self.trainers.items()
+        }
+        self.run.write_step_metrics(step, values)
+        self.watcher.measured(step, values)
+
+    def _checkpoint(self, step: int) -> None:
+        path = checkpoints.save_state(self.run, step, self.trainers, self.batches)
+        self.plugins.hook.qsae_checkpoint_saved(run=self.run, path=path)
+
+    # --- after the last step
+
+    def _finish(self, seconds: float) -> None:
+        self.watcher.stop()
+        summary: dict[str, Any] = {
+            "model": self.data.model_name,
+            "layer": self.data.layer,
+            "steps": self.steps,
+            "tokens": self.config.train.n_tokens,
+            "training_seconds": round(seconds, 3),
+            "coders": {},
+        }
+        for name, trainer in self.trainers.items():
+            summary["coders"][name] = self._finish_coder(name, trainer.coder)
+        write_json(self.run.metrics_file, summary)
+        self.run.update_record(status="finished", completed_at=now())
+        checkpoints.remove_state(self.run, self.steps)
+        for tracker in self.trackers:
+            tracker.finish()
+        self.plugins.hook.qsae_train_end(run=self.run)
+
+    def _finish_coder(self, name: str, coder: MatrixCoder) -> dict[str, Any]:
+        folder = self.run.final if name == MAIN else self.run.checkpoints / name
+        source = {"model": self.data.model_name, "layer": self.data.layer, **self.data.describe()}
+        registry = self.plugins.registry
+        masters = self.config.run.save_float and name == MAIN
+        artifact.save(coder, folder, self.configs[name], registry, source, masters=masters)
+        self.plugins.hook.qsae_checkpoint_saved(run=self.run, path=folder)
+        self.watcher.message(f"evaluating {folder}")
+        return finished_entry(
+            folder,
+            self.run,
+            self.data,
+            self.config,
+            registry,
+            atom_errors=coder.atom_errors(),  # the one that was trained has its masters still
+            device=self.device,
+        )

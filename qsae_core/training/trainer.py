@@ -1,0 +1,224 @@
+"""The training step of one coder; knows only the contracts. Shapes: B tokens, D width."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from qsae_core.coders.matrix_coder import MatrixCoder
+from qsae_core.contracts.coder import Budget, LossOutput
+from qsae_core.contracts.data import Batch
+from qsae_core.errors import ConfigError, TrainingError
+from qsae_core.training.optimizer import Adam
+
+if TYPE_CHECKING:
+    from qsae_core.config.settings import TrainConfig
+
+LONG_RUN_STEPS = 20_000
+"""Runs of this many steps or more take the rate of the 1/sqrt(F) rule as it is; shorter ones a higher one."""
+
+
+def auto_learning_rate(n_latents: int, steps: int) -> float:
+    """Adam's peak rate: ``2e-4 / sqrt(F / 2^14)`` (Gao et al., 2024), and more in short runs.
+
+    They get it times ``sqrt(20000 / steps)``, at most times 10: the rate that is best for a long run is too
+    slow for a short one.
+    """
+    return 2e-4 / math.sqrt(n_latents / 2**14) * min(10.0, max(1.0, math.sqrt(LONG_RUN_STEPS / steps)))
+
+
+def schedule(step: int, steps: int, warmup: float, decay: float) -> float:
+    """Share of the peak rate at a step (from 0): linear warm-up, constant, linear decay towards 0."""
+    warm, cool = warmup * steps, decay * steps
+    rise = (step + 1) / warm if step + 1 < warm else 1.0
+    fall = (steps - step) / cool if steps - step < cool else 1.0
+    return min(rise, fall)
+
+
+RECALL_TOKENS = 64
+"""Tokens of a batch on which a screen's recall is measured, at every logged step."""
+
+
+class StepSums(NamedTuple):
+    """Sums over steps, from which the mean of any number of steps is made."""
+
+    steps: int
+    tokens: int
+    terms: dict[str, float]
+    values: dict[str, float]
+    squared_error: float
+    spread: float
+    active: float
+    grad_norm: float
+
+
+class Trainer:
+    """One coder, its optimiser and its schedule.
+
+    Args:
+        coder: initialised, on its device.
+        config: the ``train`` section.
+        name: what messages and checkpoints call it.
+    """
+
+    def __init__(self, coder: MatrixCoder, config: TrainConfig, name: str) -> None:
+        self.coder, self.config, self.name = coder, config, name
+        self.steps = config.n_steps
+        self.peak_rate = (
+            auto_learning_rate(coder.n_latents, self.steps) if config.lr == "auto" else float(config.lr)
+        )
+        self.parameters = {n: p for n, p in coder.named_parameters() if p.requires_grad}
+        self.optimizer = Adam(
+            self.parameters,
+            [matrix.master for matrix in coder.unit_norm_matrices()],
+            coder.rotated_parameters(),
+            beta1=config.beta1,
+            beta2=config.beta2,
+            clip=config.clip,
+        )
+        self.rate = 0.0
+        self.sums: list[StepSums] = []
+        self._use_screen()
+        coder.begin_training(Budget(self.steps, config.n_tokens, config.batch_size))
+
+    def _use_screen(self) -> None:
+        reason = self.coder.refusal_to_screen()
+        if self.config.screen != "none" and reason is not None:
+            raise ConfigError(
+                f"{self.name} cannot be trained with screen {self.config.screen!r}: {reason}",
+                where="train.screen",
+                allowed="none, or a coder with a sparsity rule such as topk",
+                next="leave --train.screen out: encoding is exact then",
+            )
+        self.coder.screen = self.config.screen
+
+    @property
+    def quantize_from(self) -> int:
+        """The first step (from 0) whose forward pass goes through the quantizers."""
+        return math.ceil(self.config.quantize_after * self.steps)
+
+    @property
+    def freeze_from(self) -> int:
+        """The first step (from 0) that leaves a quantized decoder as it is."""
+        return max(self.quantize_from, math.ceil(self.config.freeze_decoder_after * self.steps))
+
+    def step(self, batch: Batch, step: int) -> None:
+        """Train on one batch; ``step`` counts from 0.
+
+        Raises:
+            TrainingError: if the loss is not finite, with the batch's statistics; no weight has changed then.
+        """
+        coder = self.coder.train()
+        if step == self.quantize_from > 0:
+            coder.begin_quantization()
+        coder.quantize_weights(step >= self.quantize_from)
+        coder.freeze_decoder(step >= self.freeze_from)
+        self.rate = self.peak_rate * schedule(step, self.steps, self.config.warmup, self.config.decay)
+        output = coder.loss(batch)
+        total = torch.stack(list(output.terms.values())).sum()
+        if not math.isfinite(total.item()):
+            raise TrainingError(_non_finite(self.name, step, output, batch))
+        total.backward()
+        coder.before_step()
+        norm = self.optimizer.step(self.rate)
+        coder.after_step(step + 1)
+        self.optimizer.forget(coder.restarted())
+        self.sums.append(_sums(output, norm))
+        self.last_inputs = batch.x[:RECALL_TOKENS]
+
+    def report(self) -> dict[str, float | None]:
+        """Means over the steps since the last report; shares and rates as they stand now."""
+        if not self.sums:
+            return {}
+        steps, sums = len(self.sums), self.sums
+        spread = sum(s.spread for s in sums)
+        values: dict[str, float | None] = {"loss": sum(sum(s.terms.values()) for s in sums) / steps}
+        for term in sums[-1].terms:
+            values[f"loss/{term}"] = sum(s.terms.get(term, 0.0) for s in sums) / steps
+        for name in sums[-1].values:
+            values[name] = sum(s.values.get(name, 0.0) for s in sums) / steps
+        values["fvu"] = sum(s.squared_error for s in sums) / spread if spread > 0 else None
+        values["l0"] = sum(s.active for s in sums) / sum(s.tokens for s in sums)
+        values["dead"] = self.coder.dead_share()
+        values["grad_norm"] = sum(s.grad_norm for s in sums) / steps
+        values["lr"] = self.rate
+        if self.coder.screen != "none":
+            values["screen_recall"] = screen_recall(self.coder, self.last_inputs)
+        self.sums = []
+        return values
+
+    # --- state, as tensors, for checkpoints
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything from which ``load_state`` continues bit for bit: weights, buffers, Adam's moments."""
+        tensors = {f"coder.{n}": t for n, t in self.coder.state_dict().items()}
+        tensors |= {f"adam.{n}": t for n, t in self.optimizer.state().items()}
+        return {name: tensor.detach() for name, tensor in tensors.items()}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what ``state`` gave.
+
+        Raises:
+            RuntimeError: if the tensors are not those of this coder.
+        """
+        coder, adam = (
+            {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
+            for prefix in ("coder.", "adam.")
+        )
+        self.coder.load_state_dict(coder)
+        self.optimizer.load_state(adam)
+
+
+@torch.no_grad()
+def screen_recall(coder: MatrixCoder, x: Tensor) -> float | None:
+    """Share of the exact code's active entries that the screened code of ``x`` has; None without any."""
+    screened, kind = coder.encode(x), coder.screen
+    try:
+        coder.screen = "none"
+        exact = coder.encode(x)
+    finally:
+        coder.screen = kind
+    in_screened = torch.zeros(exact.batch_size, exact.n_latents, dtype=torch.bool, device=x.device)
+    in_screened[screened.rows, screened.indices.long()] = True
+    active = exact.active
+    found = in_screened[exact.rows[active], exact.indices[active].long()]
+    return found.double().mean().item() if found.numel() else None
+
+
+@torch.no_grad()
+def _sums(output: LossOutput, grad_norm: float) -> StepSums:
+    target = output.target.detach().flatten(1)
+    error = _sum_of_squares(target - output.reconstruction.detach().flatten(1))
+    spread = _sum_of_squares(target - target.mean(0))
+    return StepSums(
+        steps=1,
+        tokens=target.shape[0],
+        terms={name: term.item() for name, term in output.terms.items()},
+        values={name: value.item() for name, value in output.values.items()},
+        squared_error=error,
+        spread=spread,
+        active=float(output.codes.active.sum()),
+        grad_norm=grad_norm,
+    )
+
+
+def _sum_of_squares(difference: Tensor) -> float:
+    """Row by row in float32, over the rows in float64."""
+    return torch.linalg.vecdot(difference, difference).sum(dtype=torch.float64).item()
+
+
+def _non_finite(name: str, step: int, output: LossOutput, batch: Batch) -> str:
+    terms = ", ".join(f"{n} = {t.item():.4g}" for n, t in output.terms.items())
+    x = batch.x.detach().double()
+    finite = x[torch.isfinite(x)]
+    statistics = (
+        f"{x.shape[0]} vectors, {x.numel() - finite.numel()} values not finite, "
+        f"min {finite.min():.4g}, max {finite.max():.4g}, rms {finite.square().mean().sqrt():.4g}"
+        if finite.numel()
+        else f"{x.shape[0]} vectors, none of their values finite"
+    )
+    return f"the loss of {name} is not finite at step {step + 1} ({terms}); the batch: {statistics}"
