@@ -22,8 +22,6 @@ from benchmarks import (
     fidelity,
     inference,
     install_peers,
-    page,
-    page_quality,
     quality,
     recovery,
     recovery_layers,
@@ -32,6 +30,8 @@ from benchmarks import (
     startup,
     training_step,
 )
+from benchmarks.pages import performance as page
+from benchmarks.pages import quality as page_quality
 from benchmarks.settings import PEERS, ROOT, Settings
 
 BENCHMARKS: dict[str, Callable[[Settings], dict[str, Any]]] = {

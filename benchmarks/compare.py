@@ -6,7 +6,7 @@ import json
 import math
 import pathlib
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,22 +15,12 @@ from benchmarks.contenders import SCRIPTS, Contender
 from benchmarks.peers.training import Spec, arrays_file
 from benchmarks.results import progress
 from benchmarks.scores import score
-from benchmarks.settings import PEERS, Settings
+from benchmarks.settings import PEERS, Settings, Sizes
 from benchmarks.sides import HUGE_PAGES
 from benchmarks.vectors import Vectors
 
 TIMEOUT = 4 * 3600
 """Seconds that all attempts of a contender may take together."""
-
-
-class Sizes(NamedTuple):
-    """Of every run: B, F, k, steps, and the most held-out vectors."""
-
-    batch_size: int
-    n_latents: int
-    k: int
-    steps: int
-    held_out: int
 
 
 def compare(

@@ -7,7 +7,7 @@ import pathlib
 import shutil
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,14 +15,11 @@ from torch import Tensor
 
 from benchmarks import processes
 from benchmarks.peers.training import Spec, Trained, write_arrays
-from benchmarks.settings import Settings
+from benchmarks.settings import Settings, Sizes
 from benchmarks.vectors import Vectors
 from qsae_core.artifact import artifact
 from qsae_core.contracts.coder import SparseCoder
 from qsae_core.contracts.codes import SparseCodes
-
-if TYPE_CHECKING:
-    from benchmarks.compare import Sizes
 
 
 class Outcome(NamedTuple):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
-from benchmarks.compare import Sizes, compare
+from benchmarks.compare import compare
 from benchmarks.contenders import topk_contenders
-from benchmarks.settings import ROOT, Settings
+from benchmarks.settings import ROOT, Settings, Sizes
 from benchmarks.vectors import draw, harvest
 
 NAME, NAME_STATES = "quality", "quality-states"

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.compare import Sizes, compare
+from benchmarks.compare import compare
 from benchmarks.contenders import recovery_contenders, several_layers
 from benchmarks.scores import recovery
-from benchmarks.settings import Settings
+from benchmarks.settings import Settings, Sizes
 from benchmarks.vectors import draw
 
 NAME = "recovery"

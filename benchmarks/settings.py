@@ -30,6 +30,16 @@ TINY = Shape(256, 64, 1024, 8)
 """For ``--quick``."""
 
 
+class Sizes(NamedTuple):
+    """Of every run: B, F, k, steps, and the most held-out vectors."""
+
+    batch_size: int
+    n_latents: int
+    k: int
+    steps: int
+    held_out: int
+
+
 @dataclass(frozen=True)
 class Settings:
     """One call.

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qsae_cli.choice_options import Scope
-from qsae_cli.component_options import ConfiguredCommand
+from qsae_cli.options.choice_options import Scope
+from qsae_cli.options.component_options import ConfiguredCommand
 from qsae_cli.output import json_option, print_json, print_table
 from qsae_core.config.layers import Layer
 from qsae_core.kinds import CODER_SLOTS, PART_SLOTS

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qsae_cli.choice_options import Scope, set_layer
 from qsae_cli.evaluate import SCOPE as MEASURED_BY
+from qsae_cli.options.choice_options import Scope, set_layer
 from qsae_cli.output import json_option, print_json, print_table
 from qsae_core.errors import ConfigError
 from qsae_core.plugins.records import load_plugins

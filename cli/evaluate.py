@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from qsae_cli.choice_options import Scope
-from qsae_cli.component_options import ConfiguredCommand
+from qsae_cli.options.choice_options import Scope
+from qsae_cli.options.component_options import ConfiguredCommand
+from qsae_cli.options.recorded import recorded
 from qsae_cli.output import json_option, print_json
-from qsae_cli.recorded import recorded
 from qsae_core.config.layers import Layer
 from qsae_core.kinds import CODER_SLOTS, PART_SLOTS
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 import yaml
 
-from qsae_cli.component_options import ConfiguredCommand
+from qsae_cli.options.component_options import ConfiguredCommand
 from qsae_cli.output import json_option, print_json
 from qsae_cli.progress import make_watcher
 from qsae_cli.summary import labels, print_coders, unavailable

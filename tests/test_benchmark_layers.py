@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.contenders import is_routed, several_layers
-from benchmarks.page_quality import layers_section
+from benchmarks.pages.quality import layers_section
 from benchmarks.recovery_layers import paired
 from benchmarks.scores import recovery
 from benchmarks.vectors import describe

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from benchmarks import compare, contenders, scores
 from benchmarks.contenders import Contender, recovery_contenders, several_layers
-from benchmarks.page_quality import contender_table, recovery_section, states_section, verdict
+from benchmarks.pages.quality import contender_table, recovery_section, states_section, verdict
 from benchmarks.qsae_training import atoms
 from benchmarks.settings import Settings
 from benchmarks.vectors import Vectors, draw

@@ -15,11 +15,11 @@ import yaml
 from click.testing import CliRunner, Result
 from pydantic import Field
 
-import qsae_cli.component_options
+import qsae_cli.options.component_options
 import qsae_cli.train
-from qsae_cli.choice_options import Scope
-from qsae_cli.component_options import ConfiguredCommand
-from qsae_cli.flag_names import Owner, belonging
+from qsae_cli.options.choice_options import Scope
+from qsae_cli.options.component_options import ConfiguredCommand
+from qsae_cli.options.flag_names import Owner, belonging
 from qsae_core import CoderConfig, ComponentConfig, ComponentSpec, QsaeError, option
 from qsae_core.config.layers import Layer
 from qsae_core.config.run import resolve
@@ -116,7 +116,7 @@ def make_registry() -> Registry:
 @pytest.fixture(autouse=True)
 def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
     registry = make_registry()
-    for module in (qsae_cli.component_options, qsae_cli.train):
+    for module in (qsae_cli.options.component_options, qsae_cli.train):
         monkeypatch.setattr(module, "load_plugins", lambda: types.SimpleNamespace(registry=registry))
     return registry
 

@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from qsae_cli.choice_options import Scope, set_layer
+from qsae_cli.options.choice_options import Scope, set_layer
 from qsae_core.comparison.sweep import read_sweep
 from qsae_core.errors import ConfigError, QsaeError, TrainingError
 from qsae_core.kinds import QUANTIZER_SLOTS

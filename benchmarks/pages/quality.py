@@ -5,12 +5,13 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
-from benchmarks import page_about, quality, recovery, recovery_layers
+from benchmarks import quality, recovery, recovery_layers
 from benchmarks.compare import best, working
-from benchmarks.page_quality_text import ABOUT_LAYERS, ABOUT_RECOVERY, DATA, INTRODUCTION, SETTINGS
+from benchmarks.pages import about as page_about
+from benchmarks.pages.quality_text import ABOUT_LAYERS, ABOUT_RECOVERY, DATA, INTRODUCTION, SETTINGS
+from benchmarks.pages.tables import percent, table
 from benchmarks.results import read
 from benchmarks.settings import Settings
-from benchmarks.tables import percent, table
 
 Result = dict[str, Any]
 Record = dict[str, Any]

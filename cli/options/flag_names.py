@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qsae_cli.field_options import NO_VALUE, FieldOption
+from qsae_cli.options.field_options import NO_VALUE, FieldOption
 from qsae_core.component import ComponentConfig, ComponentSpec
 from qsae_core.config.draft import Draft
 from qsae_core.config.errors import flag_aliases

@@ -5,8 +5,8 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from benchmarks.page_step import KERNELS
-from benchmarks.tables import count, gigabytes, percent, ratio, table
+from benchmarks.pages.step import KERNELS
+from benchmarks.pages.tables import count, gigabytes, percent, ratio, table
 
 Result = dict[str, Any]
 VARIED = {"n_latents": "F", "d": "d", "k": "k", "batch_size": "B"}

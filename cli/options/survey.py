@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 from click.core import ParameterSource
 
-from qsae_cli.flag_names import owners
+from qsae_cli.options.flag_names import owners
 from qsae_core.config.schema import field_schemas
 from qsae_core.config.settings import RunSettings, TrainConfig
 

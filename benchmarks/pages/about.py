@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks import activations
-from benchmarks.tables import gigabytes, table
+from benchmarks.pages.tables import gigabytes, table
 
 Result = dict[str, Any]
 BUSY = 0.3

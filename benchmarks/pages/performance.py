@@ -6,18 +6,13 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import (
-    fidelity,
-    inference,
-    page_about,
-    page_details,
-    page_inference,
-    page_step,
-    plots,
-    scaling,
-    startup,
-)
+from benchmarks import fidelity, inference, scaling, startup
 from benchmarks import training_step as step
+from benchmarks.pages import about as page_about
+from benchmarks.pages import details as page_details
+from benchmarks.pages import inference as page_inference
+from benchmarks.pages import plots
+from benchmarks.pages import step as page_step
 from benchmarks.results import read
 from benchmarks.settings import Settings
 

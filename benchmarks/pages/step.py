@@ -5,8 +5,8 @@ from __future__ import annotations
 from statistics import median
 from typing import Any, NamedTuple
 
+from benchmarks.pages.tables import count, gigabytes, ratio, table
 from benchmarks.sides import COMPILED, QSAE
-from benchmarks.tables import count, gigabytes, ratio, table
 from benchmarks.training_step import (
     best_qsae,
     error,

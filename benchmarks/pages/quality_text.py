@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.contenders import MULTIPLES, SAE_LENS_RATE, SIGNUM_MULTIPLES
-from benchmarks.tables import table
+from benchmarks.pages.tables import table
 
 INTRODUCTION = """\
 # Quality

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qsae_cli.choice_options import Scope, choice_layer, choice_options, field_layer, set_layer
-from qsae_cli.flag_names import FieldFlags, closest, field_flags, implied_data_source, unknown_flag
-from qsae_cli.survey import Survey, is_given, survey, with_dashes
+from qsae_cli.options.choice_options import Scope, choice_layer, choice_options, field_layer, set_layer
+from qsae_cli.options.flag_names import FieldFlags, closest, field_flags, implied_data_source, unknown_flag
+from qsae_cli.options.survey import Survey, is_given, survey, with_dashes
 from qsae_core.config.draft import Draft, DraftConfig
 from qsae_core.config.layers import Layer, flag, read_layer
 from qsae_core.config.merge import merge
@@ -24,7 +24,7 @@ from qsae_core.plugins.records import load_plugins
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
 
-_META = "qsae_cli.component_options"
+_META = "qsae_cli.options.component_options"
 _TITLES = {"train": "Training", "run": "Run"}
 Base = Callable[[Mapping[str, Any]], list[Layer]]
 

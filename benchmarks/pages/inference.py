@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from benchmarks.tables import count, ratio, table
+from benchmarks.pages.tables import count, ratio, table
 
 Result = dict[str, Any]
 WAYS = ("compiled", "torch, fast", "torch, exact")
