@@ -34,8 +34,8 @@ PLUGIN = """
         return [ComponentSpec("sae", "double", DoubleConfig, "qsae_sae_double.model:DoubleSAE", parts)]
 """
 MODEL = """
-    from qsae_core.coder import LossOutput
-    from qsae_core.linear_coder import LinearCoder
+    from qsae_core.contracts.coder import LossOutput
+    from qsae_core.coders.linear import LinearCoder
 
     class DoubleSAE(LinearCoder):
         def loss(self, batch):

@@ -42,7 +42,7 @@ GOOD = """
             click.echo("hello")
 """
 MATHS = """
-    from qsae_core.parts import Activation
+    from qsae_core.contracts.activation import Activation
 
     class Doubler(Activation):
         '''Doubles.'''

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from qsae_core import CoderConfig, ComponentConfig, ComponentSpec, option
+from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.compose.compose import compose_coder, compose_data, compose_metrics
 from qsae_core.config.layers import Layer
 from qsae_core.config.run import RunConfig, resolve
 from qsae_core.conformance.reference_parts import IdentityCodes
 from qsae_core.contracts.activation import Activation
-from qsae_core.contracts.coder import CoderShape, LossOutput, Parts, SparseCoder
+from qsae_core.contracts.coder import CoderShape, LossOutput, Parts
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.contracts.metric import Metric, Observation
@@ -37,7 +38,7 @@ class RuleConfig(ComponentConfig):
     k: int = option(2, "active latents", gt=0)
 
 
-class Coder(SparseCoder):
+class Coder(MatrixCoder):
     """Draws one matrix and takes one of each part; no more is needed here."""
 
     def __init__(self, config: CoderConfig, shape: CoderShape, parts: Parts) -> None:

@@ -89,7 +89,7 @@ def test_an_interrupt_leaves_no_half_written_run_and_says_so(out, monkeypatch):
 def test_sigterm_clears_away_as_ctrl_c_does(out):
     script = f"""
 import os, signal, sys
-from qsae_core import quantization_run
+from qsae_core.quantization import run as quantization_run
 quantization_run.fit = lambda *arguments: os.kill(os.getpid(), {int(signal.SIGTERM)})
 from qsae_cli.main import cli
 cli({[*shlex.split(QUANTIZE), "--name", "new", "--out", str(out), str(out / "float/synthetic/20")]!r})

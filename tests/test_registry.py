@@ -131,7 +131,7 @@ def test_a_contest_ends_when_one_side_is_blocked(plugin_site):
 # --- targets
 
 MATHS = """
-    from qsae_core.parts import Activation
+    from qsae_core.contracts.activation import Activation
 
     class Doubler(Activation):
         def forward(self, pre_acts, latent_index=None):

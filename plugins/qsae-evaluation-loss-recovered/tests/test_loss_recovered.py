@@ -14,8 +14,9 @@ from qsae_evaluation_loss_recovered.scoring import Totals, recovered, scored_pos
 from qsae_evaluation_loss_recovered.splice import coder_edit, mean_vector
 from torch import Tensor
 
+from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.component import CoderConfig, ComponentConfig
-from qsae_core.contracts.coder import CoderShape, LossOutput, Parts, SparseCoder
+from qsae_core.contracts.coder import CoderShape, LossOutput, Parts
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.contracts.evaluation import EvaluationContext
@@ -81,7 +82,7 @@ class Text(DataSource):
         return
 
 
-class Function(SparseCoder):
+class Function(MatrixCoder):
     """A coder that reconstructs x as ``function(x)``, from latents for its positive and negative parts."""
 
     def __init__(self, function: Callable[[Tensor], Tensor], width: int, layers_in: int = 1) -> None:
@@ -295,7 +296,7 @@ def test_tokens_that_cannot_come_cost_nothing() -> None:
     assert totals.kl == 0
 
 
-def unavailable(data: DataSource, coder: SparseCoder) -> str | None:
+def unavailable(data: DataSource, coder: MatrixCoder) -> str | None:
     context = EvaluationContext(coder, data, [], 10, 10, "cpu")
     evaluation = LossRecovered(LossRecoveredConfig())
     reason = evaluation.unavailable(context)
