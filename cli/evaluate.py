@@ -43,6 +43,12 @@ def _recorded(values: Mapping[str, Any]) -> list[Layer]:
 )
 @click.option("--level", type=int, help="Of a coder with levels: this one, and only its bytes are read.")
 @click.option("--all-levels", is_flag=True, help="A table of all levels.")
+@click.option(
+    "--store",
+    type=click.Path(path_type=pathlib.Path),
+    help="Where to keep all that was found, a folder an evaluation.  [default: RUN/evaluations, where they "
+    "are those of the run on its own data]",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @json_option
 def evaluate(
@@ -52,6 +58,7 @@ def evaluate(
     batch_size: int | None,
     level: int | None,
     all_levels: bool,
+    store: pathlib.Path | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -59,6 +66,8 @@ def evaluate(
 
     Without more, the evaluations of its training run are repeated on the same held-out data. --eval chooses
     others; --model, --text, --data-path and the data source's other flags choose other data.
+
+    Scalars are printed and, with columns per latent and tables, stored.
 
     --level reads the first groups of latents of a nested coder, or the first bit planes of its decoder.
     """
@@ -72,11 +81,21 @@ def evaluate(
     config = resolve(layers, plugins.registry)
     sizes: dict[str, Any] = {"n_tokens": tokens, "batch_size": batch_size, "device": device}
     if all_levels:
-        results = list(evaluation_run.evaluate_levels(path, config, plugins.registry, **sizes))
-        _print_levels(path, results, as_json)
-    else:
-        result = evaluation_run.evaluate_artifact(path, config, plugins.registry, level=level, **sizes)
-        _print_coder(path, result, config.to_dict(), as_json)
+        levels = evaluation_run.evaluate_levels(path, config, plugins.registry, **sizes)
+        _print_levels(path, [found.entry for found in levels], as_json)
+        return
+    found = evaluation_run.evaluate_artifact(path, config, plugins.registry, level=level, **sizes)
+    folder = store or (None if level is not None else evaluation_run.own_folder(path, config, tokens))
+    if folder is not None:
+        about = {"coder": found.entry["path"], "model": found.entry["model"], "layer": found.entry["layer"]}
+        about |= {"n_tokens": tokens or config.train.eval_tokens}
+        evaluation_run.store_outcomes(found.outcomes, folder, plugins.registry, about)
+    _print_coder(path, found.entry, config.to_dict(), as_json)
+    if not as_json:
+        from qsae_cli.findings import print_results
+
+        results = {name: o.result for name, o in found.outcomes.items() if o.result is not None}
+        print_results(results, folder)
 
 
 def _print_coder(path: pathlib.Path, result: dict[str, Any], config: dict[str, Any], as_json: bool) -> None:

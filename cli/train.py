@@ -62,4 +62,8 @@ def _show(run: Run, as_json: bool) -> None:
     print_coders([(names.get(name, name), entry) for name, entry in coders.items()], title)
     for sentence in unavailable(coders["coder"]):
         click.echo(sentence)
+    from qsae_cli.findings import print_results
+    from qsae_core.evaluation.stored import load_results
+
+    print_results(load_results(run.evaluations), run.evaluations)
     click.echo(f"artifact: {run.final}")

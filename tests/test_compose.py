@@ -130,6 +130,9 @@ class Count(Metric):
     def update(self, observation: Observation) -> None:
         pass
 
+    def merge(self, other: Count) -> None:
+        pass
+
     def compute(self) -> dict[str, float | None]:
         return {}
 

@@ -225,7 +225,7 @@ def measure_again(
     config = recorded_config(measured.folder, registry, on)
     found = evaluate_artifact(
         measured.folder, config, registry, n_tokens=n_tokens, batch_size=batch_size, device=device
-    )
+    ).entry
     values, source = values_of(found), found["atom_errors_from"]
     same_size = on is None and n_tokens in (None, config.train.eval_tokens)
     known = source != "masters" and measured.errors_from == "masters" and same_size

@@ -9,7 +9,7 @@ from qsae_core.conformance.check import Rules
 from qsae_core.conformance.data_source import HELD_OUT, expect_close, opened
 from qsae_core.conformance.subject import Subject
 from qsae_core.conformance.verdicts import NotApplicable, expect, expect_finite
-from qsae_core.contracts.data import DataSource
+from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.contracts.language_model import LanguageModel, TokenBatch
 
 RULES = Rules()
@@ -23,16 +23,31 @@ def _model(source: DataSource) -> LanguageModel:
     return model
 
 
-@RULES.each_case("held-out-tokens", "held_out_tokens gives contexts with as many counted positions as asked.")
-def _held_out_tokens(subject: Subject, case: Case) -> None:
+def _contexts(source: DataSource, n_tokens: int, batch_size: int = 64) -> list[tuple[TokenBatch, Batch]]:
+    return list(source.held_out_contexts(n_tokens, batch_size))
+
+
+@RULES.each_case(
+    "held-out-contexts",
+    "held_out_contexts gives the fewest contexts that hold the tokens asked for, and a vector at each of "
+    "their counted positions, however many are read at once.",
+)
+def _held_out_contexts(subject: Subject, case: Case) -> None:
     with opened(subject, case) as source:
         _model(source)
-        counted = 0
-        for batch in source.held_out_tokens(FEW):
-            _expect_tokens(batch)
-            counted += int(batch.counted.sum())
+        found, singly = _contexts(source, FEW), _contexts(source, FEW, 1)
+        for tokens, batch in [*found, *singly]:
+            _expect_tokens(tokens)
+            counted = int(tokens.counted.sum())
+            expect(len(batch) == counted, f"{len(batch)} vectors at {counted} counted positions.")
+        expect(all(len(t.ids) == 1 for t, _ in singly), "a batch size of 1 reads several contexts at once.")
+        counted = sum(len(batch) for _, batch in found)
         available = sum(len(b) for b in source.held_out(FEW, FEW))
         expect(counted >= available, f"{counted} counted positions, but {available} held-out vectors.")
+        least = counted - len(singly[-1][1])
+        expect(least < FEW, f"{len(singly)} contexts, where one less holds {least} of {FEW} tokens.")
+        ids = [torch.cat([t.ids for t, _ in some]) for some in (found, singly)]
+        expect(torch.equal(*ids), "the contexts depend on how many are read at once.")
 
 
 def _expect_tokens(batch: TokenBatch) -> None:
@@ -44,27 +59,35 @@ def _expect_tokens(batch: TokenBatch) -> None:
             mask.shape == batch.ids.shape, f"{name} is {list(mask.shape)}, ids are {list(batch.ids.shape)}."
         )
     expect(not (batch.counted & ~batch.attention).any(), "a position that is no input is counted.")
+    if batch.documents is not None:
+        numbered = batch.documents[batch.counted]
+        expect(batch.documents.shape == batch.ids.shape, f"documents are {list(batch.documents.shape)}.")
+        expect(bool((numbered >= 0).all()), "a counted position is of no document.")
 
 
-@RULES.each_case("held-out-site", "held-out y are the model's vectors at `site`, at the counted positions.")
+@RULES.each_case(
+    "held-out-site",
+    "held-out y, alone and with their contexts, are the model's vectors at `site`, at the counted positions.",
+)
 def _held_out_site(subject: Subject, case: Case) -> None:
     with opened(subject, case) as source:
         model = _model(source)
         if source.site is None:
             raise NotApplicable("the vectors come from no one site")
-        read = [model.read(b, [source.site])[source.site][b.counted] for b in source.held_out_tokens(FEW)]
-        given = torch.cat([b.y for b in source.held_out(HELD_OUT, 64)])
-        n = min(len(given), sum(len(r) for r in read))
-        expect_close(
-            given[:n].cpu(), torch.cat(read)[:n].float().cpu(), "held_out against the model's own vectors"
-        )
+        found = _contexts(source, FEW)
+        read = torch.cat([model.read(t, [source.site])[source.site][t.counted] for t, _ in found]).float()
+        with_contexts = torch.cat([b.y for _, b in found])
+        alone = torch.cat([b.y for b in source.held_out(HELD_OUT, 64)])
+        for given, what in ((with_contexts, "held_out_contexts"), (alone, "held_out")):
+            n = min(len(given), len(read))
+            expect_close(given[:n].cpu(), read[:n].cpu(), f"{what} against the model's own vectors")
 
 
 @RULES.each_case("edits", "an edit that keeps the vectors keeps the logits, and another changes them.")
 def _edits(subject: Subject, case: Case) -> None:
     with opened(subject, case) as source:
         model = _model(source)
-        batch = next(iter(source.held_out_tokens(FEW)))
+        batch, _ = next(iter(source.held_out_contexts(FEW, 64)))
         clean = model.logits(batch)
         expect(
             clean.shape[:2] == batch.ids.shape, f"logits are {list(clean.shape)} for {list(batch.ids.shape)}."

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import pathlib
+import tempfile
+from collections.abc import Iterator, Mapping
 
 import torch
 
@@ -26,14 +28,17 @@ from qsae_core.conformance.verdicts import (
 )
 from qsae_core.contracts.coder import CoderShape, LossOutput
 from qsae_core.contracts.data import Batch
-from qsae_core.contracts.evaluation import Evaluation, EvaluationContext
+from qsae_core.contracts.evaluation import Evaluation, EvaluationContext, Result
 from qsae_core.contracts.metric import Metric, Observation
 from qsae_core.errors import QsaeError
+from qsae_core.evaluation.evaluate import refusal
+from qsae_core.evaluation.passes import observations, run_passes
+from qsae_core.evaluation.stored import check_result, load_result, save_result
 
 RULES = Rules()
 SHAPE = CoderShape(16, 16)
 N_TOKENS = 96
-Values = dict[str, float | None]
+Values = Mapping[str, float | None]
 
 
 class ReferenceCoder(LinearCoder):
@@ -61,7 +66,12 @@ class ReferenceMetric(Metric):
         self.error += error.square().sum().item()
         self.tokens += len(error)
 
-    def compute(self) -> Values:
+    def merge(self, other: ReferenceMetric) -> None:
+        """Add the sums of another one."""
+        self.error += other.error
+        self.tokens += other.tokens
+
+    def compute(self) -> dict[str, float | None]:
         """``mse``."""
         return {"mse": self.error / self.tokens if self.tokens else None}
 
@@ -71,14 +81,18 @@ class ReferenceMetric(Metric):
 
 
 def contexts(batch_size: int = 32) -> Iterator[tuple[str, EvaluationContext]]:
-    """(description, context): data with a language model, and without one."""
+    """(description, context): data with a language model, and without one; both with a twin."""
     for what, model in (
         ("data with a language model", ToyLanguageModel(SHAPE.d_in)),
         ("data without one", None),
     ):
         data = ToyData(SHAPE, model=model)
-        metrics: list[Metric] = [ReferenceMetric(PlainConfig())]
-        yield what, EvaluationContext(_coder(data), data, metrics, N_TOKENS, batch_size, "cpu")
+        coder, twin = _coder(data), _coder(data)
+
+        def make_metrics() -> list[Metric]:
+            return [ReferenceMetric(PlainConfig())]
+
+        yield what, EvaluationContext(coder, data, make_metrics, N_TOKENS, batch_size, "cpu", twin=twin)
 
 
 def _coder(data: ToyData) -> ReferenceCoder:
@@ -90,28 +104,33 @@ def _coder(data: ToyData) -> ReferenceCoder:
     return coder.eval()
 
 
-def ran(subject: Subject, case: Case, context: EvaluationContext) -> Values | None:
-    """The values, or None where the evaluation is not available or refuses ('available' asks which)."""
+def outcome(evaluation: Evaluation, context: EvaluationContext) -> Result:
+    """What it finds, as core runs it."""
+    return run_passes(context, {"it": evaluation.start(context)})["it"].result()
+
+
+def ran(subject: Subject, case: Case, context: EvaluationContext) -> Result | None:
+    """The result, or None where the evaluation is not available or refuses ('available' asks which)."""
     evaluation: Evaluation = subject.build(case)
-    if evaluation.unavailable(context) is not None:
+    if refusal(evaluation, context) is not None:
         return None
     try:
-        return evaluation.run(context)
+        return outcome(evaluation, context)
     except QsaeError:
         return None
 
 
-def results(subject: Subject, case: Case, batch_size: int = 32) -> list[tuple[str, Values]]:
-    """Values on every data that supports the evaluation.
+def results(subject: Subject, case: Case, batch_size: int = 32) -> list[tuple[str, Result]]:
+    """Results on every data that supports the evaluation.
 
     Raises:
         NotApplicable: if none does.
     """
     found = []
     for what, context in contexts(batch_size):
-        values = ran(subject, case, context)
-        if values is not None:
-            found.append((what, values))
+        result = ran(subject, case, context)
+        if result is not None:
+            found.append((what, result))
     if not found:
         raise NotApplicable("the evaluation is not available on the kit's small data")
     return found
@@ -126,24 +145,65 @@ def _constructs(subject: Subject) -> None:
 def _available(subject: Subject, case: Case) -> None:
     for what, context in contexts():
         evaluation: Evaluation = subject.build(case)
-        reason = evaluation.unavailable(context)
+        reason = refusal(evaluation, context)
         if reason is not None:
             expect(isinstance(reason, str) and reason.strip() != "", f"unavailable gives {reason!r}.")
             continue
         try:
-            evaluation.run(context)
+            outcome(evaluation, context)
         except QsaeError as error:
             raise CheckFailure(f"on {what} it calls itself available, and then refuses: {error}.") from error
 
 
-@RULES.each_case("values", "run gives finite Python floats or None by name; what is not defined is None.")
+@RULES.each_case("values", "values are finite Python floats or None by name; what is not defined is None.")
 def _values(subject: Subject, case: Case) -> None:
-    for what, values in results(subject, case):
-        expect(len(values) > 0, f"on {what} it returned nothing.")
-        for name, value in values.items():
+    for what, result in results(subject, case):
+        found = len(result.values) + len(result.per_latent) + len(result.tables)
+        expect(found > 0, f"on {what} it found nothing.")
+        for name, value in _scalars(result):
             plain = value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
             expect(plain, f"on {what}, {name} is a {type(value).__name__}, neither a float nor None.")
             expect(value is None or math.isfinite(value), f"on {what}, {name} is {value}.")
+
+
+@RULES.each_case(
+    "stored", "columns have a value per latent, tables fit their columns, and both can be stored."
+)
+def _stored(subject: Subject, case: Case) -> None:
+    for what, result in results(subject, case):
+        try:
+            check_result(result, what)
+        except QsaeError as error:
+            raise CheckFailure(f"{error}.") from error
+        for name, column in result.per_latent.items():
+            expect(len(column) == 32, f"on {what}, {name} has {len(column)} values for 32 latents.")
+        if any(value is not None and not math.isfinite(value) for _, value in _scalars(result)):
+            continue  # 'values' reports it
+        with tempfile.TemporaryDirectory() as folder:
+            save_result(pathlib.Path(folder) / "it", result, {})
+            read, _ = load_result(pathlib.Path(folder) / "it")
+        _expect_close([(what, read)], [(what, result)], 1e-6, "stored and read")
+
+
+@RULES.each_case(
+    "merge", "two accumulators that saw a part of the data each merge into what one of both finds."
+)
+def _merge(subject: Subject, case: Case) -> None:
+    for what, context in contexts():
+        evaluation: Evaluation = subject.build(case)
+        if ran(subject, case, context) is None:
+            continue
+        whole, halves = evaluation.start(context), [evaluation.start(context) for _ in range(2)]
+        while True:
+            for number, seen in enumerate(observations(context, [1], with_twin=True)):
+                whole.update(seen)
+                halves[number > 0].update(seen)  # one batch, and all others
+            halves[0].merge(halves[1])
+            following = [accumulator.next_pass() for accumulator in (whole, halves[0], halves[0])]
+            if following[0] is None:
+                break
+            whole, *halves = [accumulator for accumulator in following if accumulator is not None]
+        _expect_close([(what, halves[0].result())], [(what, whole.result())], 1e-6, "merged")
 
 
 @RULES.each_case("keeps-coder", "an evaluation leaves the coder as it was: state, mode, gradients.")
@@ -170,10 +230,23 @@ def _batch_size(subject: Subject, case: Case) -> None:
     _expect_close(results(subject, case, 7), results(subject, case), 1e-4, "in batches of 7 against 32")
 
 
+def _scalars(result: Result) -> Iterator[tuple[str, float | None]]:
+    """Every number of a result, under a name of its own."""
+    yield from result.values.items()
+    for key in ("chance", "baseline", "uncertainty"):
+        yield from ((f"{key} of {name}", value) for name, value in getattr(result, key).items())
+    for name, table in result.tables.items():
+        for number, row in enumerate(table.rows):
+            for column, cell in zip(table.columns, row, strict=False):  # 'stored' compares their lengths
+                if not isinstance(cell, str):
+                    yield f"{column} in row {number} of table {name}", cell
+
+
 def _expect_close(
-    actual: list[tuple[str, Values]], expected: list[tuple[str, Values]], tolerance: float, how: str
+    actual: list[tuple[str, Result]], expected: list[tuple[str, Result]], tolerance: float, how: str
 ) -> None:
-    for (what, values), (_, wanted) in zip(actual, expected, strict=True):
+    for (what, result), (_, reference) in zip(actual, expected, strict=True):
+        values, wanted = dict(_scalars(result)), dict(_scalars(reference))
         expect(values.keys() == wanted.keys(), f"{how} on {what}, the names differ.")
         for name, value in wanted.items():
             other = values[name]
@@ -182,3 +255,8 @@ def _expect_close(
             else:
                 close = abs(other - value) <= tolerance * max(abs(value), 1.0)
                 expect(close, f"{how} on {what}, {name} is {other!r} against {value!r}.")
+        for name, column in reference.per_latent.items():
+            same = torch.allclose(
+                result.per_latent[name].double(), column.double(), tolerance, tolerance, equal_nan=True
+            )
+            expect(same, f"{how} on {what}, the column {name} differs.")

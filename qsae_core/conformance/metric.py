@@ -182,6 +182,20 @@ def _batch_size(subject: Subject, case: Case) -> None:
         _expect_close({n: v for n, v in values.items() if n not in left_out}, reference, 1e-12, batches)
 
 
+@RULES.each_case("merge", "metrics that saw a part of the stream each merge into one of the whole.")
+def _merge(subject: Subject, case: Case) -> None:
+    left_out = set(subject.declares("batch_dependent", ()))
+    expected = measured(built(subject, case), split(stream(), (50, 47)))
+    merged, other = built(subject, case), built(subject, case)
+    merged.merge(other)  # of nothing
+    for metric, batch, first in zip((merged, other), split(stream(), (50, 47)), (0, 50), strict=True):
+        metric.update(batch._replace(first=first))
+    merged.merge(other)
+    values = {n: v for n, v in merged.compute().items() if n not in left_out}
+    wanted = {n: v for n, v in expected.items() if n not in left_out}
+    _expect_close(values, wanted, 1e-6, "two merged")  # digits are 'batch-size's business
+
+
 @RULES.each_case("padding", "entries of value 0 are not active, and the order of a token's entries is free.")
 def _padding(subject: Subject, case: Case) -> None:
     left_out = set(subject.declares("batch_dependent", ()))

@@ -62,16 +62,18 @@ class ToyData(DataSource):
         """The toy model, if there is one."""
         return self.model
 
-    def held_out_tokens(self, n_tokens: int) -> Iterator[TokenBatch]:
-        """Contexts that hold at least ``n_tokens`` counted positions, four at a time."""
+    def held_out_contexts(self, n_tokens: int, batch_size: int) -> Iterator[tuple[TokenBatch, Batch]]:
+        """Contexts of two documents each, and the model's vectors at their counted positions."""
         if self.model is None:
-            yield from super().held_out_tokens(n_tokens)
+            yield from super().held_out_contexts(n_tokens, batch_size)
             return
+        at_once = max(1, batch_size // self.model.context)
         contexts = -(-n_tokens // (self.model.context - 1))
         whole = self.model.contexts(contexts, seed=-1)
-        for start in range(0, contexts, 4):
-            rows = slice(start, start + 4)
-            yield TokenBatch(whole.ids[rows], whole.counted[rows], whole.attention[rows])
+        for start in range(0, contexts, at_once):
+            tokens = whole.rows(slice(start, start + at_once))
+            x = self.model.read(tokens, [self.model.SITE])[self.model.SITE][tokens.counted]
+            yield tokens, Batch(x, x, tokens.ids[tokens.counted])
 
     @property
     def site(self) -> tuple[int, str] | None:

@@ -44,7 +44,8 @@ class ToyLanguageModel(LanguageModel):
         ids[:, 0] = 0
         counted = torch.ones_like(ids, dtype=torch.bool)
         counted[:, 0] = False
-        return TokenBatch(ids, counted, torch.ones_like(counted))
+        documents = 2 * torch.arange(n)[:, None] + (torch.arange(self.context) > self.context // 2)
+        return TokenBatch(ids, counted, torch.ones_like(counted), documents.where(counted, -1))
 
     def read(self, batch: TokenBatch, sites: Sequence[tuple[int, str]]) -> dict[tuple[int, str], Tensor]:
         """Embedding of the token, and a fifth of the one before."""

@@ -5,16 +5,17 @@ from qsae_core.contracts.code_quantizer import CodeQuantizer
 from qsae_core.contracts.coder import AtomErrors, Budget, CoderShape, LossOutput, Parts, SparseCoder
 from qsae_core.contracts.codes import SparseCodes, concatenate, join_latents, split_latents
 from qsae_core.contracts.data import Batch, DataSource
-from qsae_core.contracts.evaluation import Evaluation, EvaluationContext
+from qsae_core.contracts.evaluation import Accumulator, Evaluation, EvaluationContext, Result, Table
 from qsae_core.contracts.format import CheckpointFormat
 from qsae_core.contracts.kernel_set import KernelSet
 from qsae_core.contracts.language_model import Edit, LanguageModel, TokenBatch
-from qsae_core.contracts.metric import Metric, Observation, measure, observe
+from qsae_core.contracts.metric import Metric, Observation, Origin, computed, measure, observe
 from qsae_core.contracts.quantizer import Calibration, Lookup, Packed, Quantizer, straight_through
 from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.contracts.tracker import Tracker
 
 __all__ = [
+    "Accumulator",
     "Activation",
     "AtomErrors",
     "Batch",
@@ -33,14 +34,18 @@ __all__ = [
     "LossOutput",
     "Metric",
     "Observation",
+    "Origin",
     "Packed",
     "Parts",
     "Quantizer",
+    "Result",
     "SparseCoder",
     "SparseCodes",
     "SparsityRule",
+    "Table",
     "TokenBatch",
     "Tracker",
+    "computed",
     "concatenate",
     "join_latents",
     "measure",

@@ -125,15 +125,14 @@ class SparseCoder(nn.Module, abc.ABC):
     def atom_norms(self) -> Tensor:
         """float32 ``[F]`` (``[F, L]``): norms of ``atoms()``, without building them."""
 
-    @abc.abstractmethod
+    # --- what it may
+
     def initialize(self, sample: Batch) -> None:
         """Set normalisation, biases and learned scales from a sample of training vectors, once.
 
         Raises:
             DataError: if all vectors of the sample, or all targets, are the same.
         """
-
-    # --- what it may
 
     def begin_training(self, budget: Budget) -> None:
         """Called before the first step, and again on resume, with the length of the run."""

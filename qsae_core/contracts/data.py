@@ -102,10 +102,15 @@ class DataSource(abc.ABC):
         """The model behind the vectors, or None (tensor files, synthetic data)."""
         return None
 
-    def held_out_tokens(self, n_tokens: int) -> Iterator[TokenBatch]:
-        """Held-out contexts for evaluations that run the language model; at least ``n_tokens`` counted
-        positions where there are so many. Only where ``language_model()`` is not None."""
-        raise NotImplementedError("this data source has no tokens")
+    def held_out_contexts(self, n_tokens: int, batch_size: int) -> Iterator[tuple[TokenBatch, Batch]]:
+        """Held-out contexts and the vectors at their counted positions, in order, from one forward pass: the
+        fewest contexts that hold ``n_tokens`` counted positions, or all there are; always the same ones in
+        the same order. Only where ``language_model()`` is not None.
+
+        Args:
+            batch_size: positions that are read at once, in whole contexts; one context at least.
+        """
+        raise NotImplementedError("this data source has no language model")
 
     @property
     def site(self) -> tuple[int, str] | None:

@@ -20,11 +20,19 @@ class TokenBatch:
         ids: int64 ``[B, T]``.
         counted: bool ``[B, T]``: positions that training and metrics use (no BOS, padding, other specials).
         attention: bool ``[B, T]``: positions that are real input; all true for packed text.
+        documents: int64 ``[B, T]``: the number of the document that each token is from, -1 for a token of
+            none; None where that is not known.
     """
 
     ids: Tensor
     counted: Tensor
     attention: Tensor
+    documents: Tensor | None = None
+
+    def rows(self, which: slice | Tensor) -> TokenBatch:
+        """Some of the contexts."""
+        documents = None if self.documents is None else self.documents[which]
+        return TokenBatch(self.ids[which], self.counted[which], self.attention[which], documents)
 
 
 Edit = Callable[[Tensor], Tensor]

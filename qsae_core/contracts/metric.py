@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,11 +13,23 @@ from qsae_core.component import ComponentConfig
 from qsae_core.contracts.coder import AtomErrors, SparseCoder
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.data import Batch
+from qsae_core.contracts.language_model import TokenBatch
 from qsae_core.errors import ConfigError
 
 
+class Origin(NamedTuple):
+    """Where each vector of a batch comes from, counted from 0 within the held-out data; int64 ``[B]``."""
+
+    document: Tensor
+    """The text that it was read from; -1 where that is not known."""
+    context: Tensor
+    """The context that went through the language model."""
+    position: Tensor
+    """The place in the context."""
+
+
 class Observation(NamedTuple):
-    """What a metric sees of one batch, all in the data's own space."""
+    """What metrics and evaluations see of one batch, all in the data's own space."""
 
     target: Tensor
     """float ``[B, d_out]``, or ``[B, L, d_out]`` of several layers: what should be reconstructed."""
@@ -33,14 +45,37 @@ class Observation(NamedTuple):
     are stored as float32."""
     atom_errors: AtomErrors | None = None
     """None where the decoder's rows before quantization are not known."""
+    inputs: Tensor | None = None
+    """float, what was encoded; the target itself for an SAE."""
+    tokens: TokenBatch | None = None
+    """The contexts behind the vectors, where a language model is. ``counted`` is true at the positions of the
+    batch's vectors, in their order."""
+    origin: Origin | None = None
+    """Where each vector comes from, where that is known."""
+    twin_codes: SparseCodes | None = None
+    """What the full-precision twin makes of the same inputs, where an evaluation observes it."""
+    first: int | None = None
+    """How many tokens of the held-out data come before this batch; None: as many as were seen before."""
 
 
 @torch.no_grad()
-def observe(coder: SparseCoder, batch: Batch, atom_errors: AtomErrors | None = None) -> Observation:
-    """One batch through the coder as a metric sees it; the coder should be in evaluation mode.
+def observe(
+    coder: SparseCoder,
+    batch: Batch,
+    atom_errors: AtomErrors | None = None,
+    *,
+    tokens: TokenBatch | None = None,
+    origin: Origin | None = None,
+    twin: SparseCoder | None = None,
+    first: int | None = None,
+) -> Observation:
+    """One batch through the coder as it is seen; the coder should be in evaluation mode.
 
     Args:
         atom_errors: ``coder.atom_errors()``, computed once for all batches.
+        tokens, origin: of the batch.
+        twin: the full-precision twin, where its codes are wanted.
+        first: how many tokens come before the batch.
     """
     codes = coder.encode(batch.x)
     return Observation(
@@ -51,7 +86,15 @@ def observe(coder: SparseCoder, batch: Batch, atom_errors: AtomErrors | None = N
         batch.token_ids,
         coder.code_levels(codes),
         atom_errors,
+        batch.x,
+        tokens,
+        origin,
+        None if twin is None else twin.encode(batch.x),
+        first,
     )
+
+
+SameMetric = TypeVar("SameMetric", bound="Metric")
 
 
 class Metric(abc.ABC):
@@ -68,6 +111,10 @@ class Metric(abc.ABC):
         """Take one batch into account."""
 
     @abc.abstractmethod
+    def merge(self: SameMetric, other: SameMetric) -> None:
+        """Take into account what another metric of the same class and options has seen."""
+
+    @abc.abstractmethod
     def compute(self) -> dict[str, float | None]:
         """Name -> value over everything since ``reset``; None where the value is not defined."""
 
@@ -77,7 +124,7 @@ class Metric(abc.ABC):
 
 
 def measure(metrics: Sequence[Metric], observations: Iterable[Observation]) -> dict[str, float | None]:
-    """Reset the metrics, show them every observation, and merge their values; ``n_tokens`` is among them.
+    """Reset the metrics, show them every observation, and give their values; ``n_tokens`` is among them.
 
     Raises:
         ConfigError: if two metrics give a value of one name.
@@ -89,11 +136,20 @@ def measure(metrics: Sequence[Metric], observations: Iterable[Observation]) -> d
         n_tokens += len(observation.target)
         for metric in metrics:
             metric.update(observation)
+    return computed(metrics, n_tokens)
+
+
+def computed(metrics: Sequence[Metric], n_tokens: int) -> dict[str, float | None]:
+    """The values of all metrics after so many tokens, and ``n_tokens`` itself.
+
+    Raises:
+        ConfigError: if two metrics give a value of one name.
+    """
     values: dict[str, float | None] = {"n_tokens": float(n_tokens)}
     for metric in metrics:
-        computed = metric.compute()
-        taken = sorted(values.keys() & computed.keys())
+        found = metric.compute()
+        taken = sorted(values.keys() & found.keys())
         if taken:
             raise ConfigError(f"two metrics give a value named {', '.join(taken)}", next="leave one out")
-        values |= computed
+        values |= found
     return values

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.contracts.coder import AtomErrors
 from qsae_core.contracts.data import Batch, DataSource
-from qsae_core.contracts.evaluation import Evaluation, EvaluationContext
+from qsae_core.contracts.evaluation import Accumulator, Evaluation, EvaluationContext, Result
 from qsae_core.contracts.metric import Metric, measure, observe
+from qsae_core.evaluation.passes import run_passes
+
+
+class Outcome(NamedTuple):
+    """What came of one evaluation."""
+
+    evaluation: Evaluation
+    result: Result | None
+    """None where the data could not support it."""
+    unavailable: str | None = None
+    """Why it could not."""
+
+    def entry(self) -> dict[str, Any]:
+        """Its scalars by name, or ``{"unavailable": reason}``: what ``metrics.json`` holds."""
+        return dict(self.result.values) if self.result is not None else {"unavailable": self.unavailable}
 
 
 @torch.no_grad()
@@ -24,28 +39,57 @@ def evaluate(
     n_tokens: int,
     batch_size: int,
     atom_errors: AtomErrors | None = None,
-) -> dict[str, dict[str, Any]]:
-    """Evaluation name -> its values, or ``{"unavailable": reason}`` where the data cannot support it.
+    twin: MatrixCoder | None = None,
+) -> dict[str, Outcome]:
+    """Evaluation name -> what came of it, from one pass over the held-out data for all of them.
 
-    The coder is put into evaluation mode and left as it was in every other respect.
+    Coders are put into evaluation mode and left as they were in every other respect.
 
     Args:
         atom_errors: what quantization does to its atoms, where the caller knows it of a coder that holds no
             float masters; None: what the coder itself says.
+        twin: its full-precision twin, for evaluations that observe it.
     """
-    was_training = coder.training
-    coder.eval()
+    coders = [c for c in (coder, twin) if c is not None]
+    modes = [c.training for c in coders]
+    for c in coders:
+        c.eval()
     errors = coder.atom_errors() if atom_errors is None else atom_errors
-    results: dict[str, dict[str, Any]] = {}
+    observed = {what for evaluation in evaluations.values() for what in evaluation.observes}
+    context = EvaluationContext(
+        coder,
+        data,
+        make_metrics,
+        n_tokens,
+        batch_size,
+        str(coder.device),
+        errors,
+        twin if "twin" in observed else None,
+    )
     try:
-        for name, evaluation in evaluations.items():
-            device = str(coder.device)
-            context = EvaluationContext(coder, data, make_metrics(), n_tokens, batch_size, device, errors)
-            reason = evaluation.unavailable(context)
-            results[name] = {"unavailable": reason} if reason else dict(evaluation.run(context))
+        reasons = {name: refusal(evaluation, context) for name, evaluation in evaluations.items()}
+        started: dict[str, Accumulator] = {
+            name: evaluations[name].start(context) for name, reason in reasons.items() if reason is None
+        }
+        finished = run_passes(context, started)
+        return {
+            name: Outcome(evaluation, finished[name].result())
+            if name in finished
+            else Outcome(evaluation, None, reasons[name])
+            for name, evaluation in evaluations.items()
+        }
     finally:
-        coder.train(was_training)
-    return results
+        for c, mode in zip(coders, modes, strict=True):
+            c.train(mode)
+
+
+def refusal(evaluation: Evaluation, context: EvaluationContext) -> str | None:
+    """Why an evaluation cannot run there: something that it observes is missing, or its own reason."""
+    if "tokens" in evaluation.observes and context.data.language_model() is None:
+        return "the data source has no language model behind its vectors"
+    if "twin" in evaluation.observes and context.twin is None:
+        return "there is no full-precision twin beside the coder"
+    return evaluation.unavailable(context)
 
 
 @torch.no_grad()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,15 +22,27 @@ from qsae_core.config.run import RunConfig, resolve
 from qsae_core.contracts.coder import AtomErrors
 from qsae_core.contracts.data import DataSource
 from qsae_core.errors import DataError
-from qsae_core.evaluation.evaluate import evaluate
+from qsae_core.evaluation.evaluate import Outcome, evaluate
+from qsae_core.evaluation.stored import save_result
 from qsae_core.kinds import LIST_DEFAULTS
-from qsae_core.results.run import FLOAT_TWIN
+from qsae_core.results.files import read_json
+from qsae_core.results.run import FLOAT_TWIN, Run
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
-    from qsae_core.results.run import Run
 
 DECODER = "W_dec"
+
+
+class Evaluated(NamedTuple):
+    """A stored coder as it was evaluated."""
+
+    entry: dict[str, Any]
+    """JSON values: ``path``; ``model`` and ``layer`` of the data; ``artifact``, its measurements;
+    ``evaluations``, name -> scalars; ``atom_errors_from``: ``masters``, ``float twin`` or None; of a level
+    also ``level`` and ``n_latents``."""
+    outcomes: dict[str, Outcome]
+    """Evaluation -> all that it found."""
 
 
 def evaluate_artifact(
@@ -41,7 +54,7 @@ def evaluate_artifact(
     batch_size: int | None = None,
     device: str = "auto",
     level: int | None = None,
-) -> dict[str, Any]:
+) -> Evaluated:
     """Load the coder at ``path`` and run the config's evaluations on the config's data.
 
     Metrics learn what quantization does to the atoms from its float masters, or, where these were not kept,
@@ -49,10 +62,6 @@ def evaluate_artifact(
 
     Args:
         level: as ``artifact.load`` takes it; ``bytes`` of the measurements are then those that it reads.
-
-    Returns:
-        ``model`` and ``layer`` of the data, the artifact's measurements, evaluation name -> values, and
-        ``atom_errors_from``: ``masters``, ``float twin`` or None.
 
     Raises:
         DataError: if the data's width is not the coder's.
@@ -73,14 +82,11 @@ def evaluate_levels(
     n_tokens: int | None = None,
     batch_size: int | None = None,
     device: str = "auto",
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Evaluated]:
     """``evaluate_artifact`` of several levels; one is in memory at a time, and the data is opened once.
 
     Args:
         levels: which; in it, None is the whole coder. None: all, the first one first.
-
-    Yields:
-        The same as ``evaluate_artifact``, and for a level ``level`` and ``n_latents``.
     """
     device = resolve_device(device)
     folder = artifact.artifact_folder(path)
@@ -95,11 +101,12 @@ def evaluate_levels(
                 coder = artifact.load(folder, level=level, device=device, registry=registry)
             errors, errors_from = _atom_errors(coder, folder, registry)
             sizes = {"n_tokens": n_tokens, "batch_size": batch_size}
-            values = evaluate_coder(coder, data, config, registry, errors, **sizes)
-            yield _entry(coder, data, folder, level) | {
-                "evaluations": values,
-                "atom_errors_from": errors_from,
-            }
+            outcomes = evaluate_coder(
+                coder, data, config, registry, errors, twin=_twin(folder, config, registry, device), **sizes
+            )
+            entry = _entry(coder, data, folder, level)
+            entry |= {"evaluations": entries(outcomes), "atom_errors_from": errors_from}
+            yield Evaluated(entry, outcomes)
     finally:
         data.close()
 
@@ -133,12 +140,14 @@ def evaluate_coder(
     *,
     n_tokens: int | None = None,
     batch_size: int | None = None,
-) -> dict[str, dict[str, Any]]:
-    """Evaluation name -> values: the config's evaluations, with its metrics, on the data's held-out part.
+    twin: MatrixCoder | None = None,
+) -> dict[str, Outcome]:
+    """The config's evaluations, with its metrics, on the data's held-out part.
 
     Args:
         atom_errors: ``SparseCoder.atom_errors``.
         n_tokens, batch_size: None: as in training.
+        twin: the full-precision twin, for evaluations that observe it.
     """
     return evaluate(
         coder,
@@ -148,7 +157,48 @@ def evaluate_coder(
         n_tokens=n_tokens or config.train.eval_tokens,
         batch_size=batch_size or config.train.batch_size,
         atom_errors=atom_errors,
+        twin=twin,
     )
+
+
+def entries(outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, Any]]:
+    """Evaluation name -> its scalars, or why it could not run."""
+    return {name: outcome.entry() for name, outcome in outcomes.items()}
+
+
+def store_outcomes(
+    outcomes: Mapping[str, Outcome], folder: pathlib.Path, registry: Registry, about: Mapping[str, Any]
+) -> list[pathlib.Path]:
+    """Write what was found into one folder an evaluation, below ``folder``; gives these folders.
+
+    Args:
+        about: JSON values that say what was evaluated on what.
+    """
+    written = []
+    for name, outcome in outcomes.items():
+        if outcome.result is None:
+            continue
+        provider = registry.provider("evaluation", name)
+        definition = {
+            "evaluation": name,
+            "version": outcome.evaluation.version,
+            "options": outcome.evaluation.config.model_dump(mode="json"),
+            "plugin": {"name": provider.name, "version": provider.version},
+        }
+        save_result(folder / name, outcome.result, {**definition, **about})
+        written.append(folder / name)
+    return written
+
+
+def own_folder(path: pathlib.Path, config: RunConfig, n_tokens: int | None) -> pathlib.Path | None:
+    """Where a run keeps what its evaluations find, if ``path`` is a run's folder and the data are the run's
+    own, as many of them; None elsewhere: what is found on other data does not replace it."""
+    run = Run(path)
+    if not run.config_file.is_file() or not (run.final / coder_json.DESCRIPTION).is_file():
+        return None
+    recorded = read_json(run.final / coder_json.DESCRIPTION)["config"]
+    same = json.loads(json.dumps(config.to_dict()["data"])) == recorded["data"]
+    return run.evaluations if same and n_tokens in (None, recorded["train"]["eval_tokens"]) else None
 
 
 def finished_entry(
@@ -160,11 +210,28 @@ def finished_entry(
     *,
     atom_errors: AtomErrors | None,
     device: str,
+    twin: MatrixCoder | None = None,
 ) -> dict[str, Any]:
-    """A coder's entry of ``metrics.json``: the artifact in a run's folder, loaded, measured and evaluated."""
+    """A coder's entry of ``metrics.json``: the artifact in a run's folder, loaded, measured and evaluated.
+
+    All that the evaluations found is stored below ``evaluations/`` of the run.
+    """
     loaded = artifact.load(folder, device=device, registry=registry)
     measured = artifact.measurements(loaded, folder) | {"path": str(folder.relative_to(run.path))}
-    return {"artifact": measured, "evaluations": evaluate_coder(loaded, data, config, registry, atom_errors)}
+    outcomes = evaluate_coder(loaded, data, config, registry, atom_errors, twin=twin)
+    place = run.evaluations if folder == run.final else run.evaluations / folder.name
+    about = {"coder": measured["path"], "model": data.model_name, "layer": data.layer}
+    store_outcomes(outcomes, place, registry, {**about, "n_tokens": config.train.eval_tokens})
+    return {"artifact": measured, "evaluations": entries(outcomes)}
+
+
+def _twin(folder: pathlib.Path, config: RunConfig, registry: Registry, device: str) -> MatrixCoder | None:
+    """The float twin beside an artifact, where an evaluation observes it."""
+    twin = folder.parent / FLOAT_TWIN
+    wanted = any("twin" in e.observes for e in compose_evaluations(config, registry).values())
+    if not wanted or folder == twin or not (twin / coder_json.DESCRIPTION).is_file():
+        return None
+    return artifact.load(twin, device=device, registry=registry)
 
 
 def recorded_config(folder: pathlib.Path, registry: Registry, changes: Layer | None = None) -> RunConfig:

@@ -20,7 +20,7 @@ from qsae_core.config.settings import QuantizeConfig
 from qsae_core.contracts.coder import CoderShape
 from qsae_core.contracts.data import DataSource
 from qsae_core.errors import ArtifactError, ConfigError, TrainingError
-from qsae_core.evaluation.run import check_widths, evaluate_coder, finished_entry
+from qsae_core.evaluation.run import check_widths, entries, evaluate_coder, finished_entry
 from qsae_core.interrupt import sigterm_interrupts
 from qsae_core.kinds import QUANTIZER_SLOTS
 from qsae_core.quantization.calibrated import OF_QUANTIZERS, fit, linear, rotate, take_floats
@@ -84,7 +84,7 @@ def _quantize(
             record: dict[str, Any] = {"model": data.model_name, "layer": data.layer}
             artifact.save(coder, run.final, config, registry, record | data.describe())
             entry = finished_entry(run.final, run, data, config, registry, atom_errors=errors, device=device)
-            evaluations = evaluate_coder(source, data, config, registry)
+            evaluations = entries(evaluate_coder(source, data, config, registry))
             before = made | {"of_masters": of_masters, "evaluations": evaluations}
             tokens = method.tokens + method.n_steps * config.train.batch_size
             record |= {"steps": method.n_steps, "tokens": tokens, "training_seconds": seconds}

@@ -37,6 +37,11 @@ class Run:
         return self.path / "config.json"
 
     @property
+    def evaluations(self) -> pathlib.Path:
+        """What the evaluations found: a folder each; of the float twin below ``float_twin``."""
+        return self.path / "evaluations"
+
+    @property
     def metrics_file(self) -> pathlib.Path:
         """The final summary."""
         return self.path / "metrics.json"

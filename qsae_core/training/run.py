@@ -240,4 +240,5 @@ class _TrainingRun:
             registry,
             atom_errors=coder.atom_errors(),  # the one that was trained has its masters still
             device=self.device,
+            twin=self.trainers[FLOAT_TWIN].coder if name == MAIN and FLOAT_TWIN in self.trainers else None,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from qsae_core import ComponentConfig, ComponentSpec
@@ -37,11 +38,26 @@ class OtherVectors(RightTexts):
 class CountsPadding(RightTexts):
     """Counts positions that are no input."""
 
-    def held_out_tokens(self, n_tokens: int) -> Iterator[TokenBatch]:
-        for batch in super().held_out_tokens(n_tokens):
-            attention = batch.attention.clone()
+    def held_out_contexts(self, n_tokens: int, batch_size: int) -> Iterator[tuple[TokenBatch, Batch]]:
+        for tokens, batch in super().held_out_contexts(n_tokens, batch_size):
+            attention = tokens.attention.clone()
             attention[:, -1] = False
-            yield replace(batch, attention=attention)
+            yield replace(tokens, attention=attention), batch
+
+
+class ReadsTooMuch(RightTexts):
+    """Goes on after enough contexts."""
+
+    def held_out_contexts(self, n_tokens: int, batch_size: int) -> Iterator[tuple[TokenBatch, Batch]]:
+        yield from super().held_out_contexts(3 * n_tokens, batch_size)
+
+
+class NumbersNoDocuments(RightTexts):
+    """Says of a counted token that it is of no document."""
+
+    def held_out_contexts(self, n_tokens: int, batch_size: int) -> Iterator[tuple[TokenBatch, Batch]]:
+        for tokens, batch in super().held_out_contexts(n_tokens, batch_size):
+            yield replace(tokens, documents=torch.full_like(tokens.ids, -1)), batch
 
 
 class IgnoresEdits(RightTexts):
@@ -59,6 +75,8 @@ def source(cls: type[ToyData]) -> ComponentSpec:
 RIGHT = [source(RightTexts)]
 WRONG = [
     (source(OtherVectors), "held-out-site"),
-    (source(CountsPadding), "held-out-tokens"),
+    (source(CountsPadding), "held-out-contexts"),
+    (source(ReadsTooMuch), "held-out-contexts"),
+    (source(NumbersNoDocuments), "held-out-contexts"),
     (source(IgnoresEdits), "edits"),
 ]

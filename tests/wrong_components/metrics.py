@@ -103,6 +103,13 @@ class Undetermined(RightMetric):
         return {n: v if v is None else v + torch.initial_seed() for n, v in values.items()}
 
 
+class ForgetsTokensOfOthers(RightMetric):
+    """Merges errors, and not how many tokens they are of."""
+
+    def merge(self, other: RightMetric) -> None:
+        self.error += other.error
+
+
 def metric(cls: type[RightMetric]) -> ComponentSpec:
     return ComponentSpec("metric", cls.__name__.lower(), PlainConfig, f"{__name__}:{cls.__name__}")
 
@@ -111,6 +118,7 @@ RIGHT = [metric(DeclaredPerBatch)]
 WRONG = [
     (metric(MeanOfBatchMeans), "batch-size"),
     (metric(Float32Sums), "batch-size"),
+    (metric(ForgetsTokensOfOthers), "merge"),
     (metric(CountsPadding), "padding"),
     (metric(WrongOptimum), "optimum"),
     (metric(NaNWithoutTokens), "undefined"),

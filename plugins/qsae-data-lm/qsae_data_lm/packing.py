@@ -35,6 +35,13 @@ class Frame:
         """Positions of a context that are left for the documents."""
         return self.context - len(_one(self.first)) - len(_one(self.last))
 
+    def labelled(self, label: int) -> Frame:
+        """A frame of the same form with one label for every special token: it packs what goes with tokens."""
+        first, last, separator = (
+            None if token is None else label for token in (self.first, self.last, self.separator)
+        )
+        return Frame(self.context, first, last, separator)
+
 
 def _one(token: int | None) -> Tokens:
     return np.array([] if token is None else [token], dtype=np.int32)

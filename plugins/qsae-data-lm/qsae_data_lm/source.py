@@ -8,8 +8,14 @@ block again and goes on with the very same vectors.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from qsae_core.contracts import Batch, DataSource, TokenBatch
 from qsae_core.errors import DataError
@@ -171,22 +177,43 @@ class LmSource(DataSource):
         if have and left:
             yield select(join(kept), slice(min(have, left)))
 
-    def held_out_tokens(self, n_tokens: int) -> Iterator[TokenBatch]:
-        """Held-out contexts, as many in a batch as one forward pass takes."""
-        for contexts in self._held_out_contexts(n_tokens):
-            yield self._tokens.batch(contexts)
+    def held_out_contexts(self, n_tokens: int, batch_size: int) -> Iterator[tuple[TokenBatch, Batch]]:
+        """Held-out contexts, whose documents are numbered in the order of the held-out text, and the vectors
+        at their counted positions."""
+        at_once = max(1, batch_size // self.config.context)
+        left = n_tokens
+        for contexts, documents in self._held_out_labelled(n_tokens):
+            counts = self._tokens.batch(contexts).counted.sum(1).numpy()
+            needed = int((counts.cumsum() - counts < left).sum())
+            left -= int(counts.sum())
+            for start in range(0, needed, at_once):
+                rows = slice(start, min(start + at_once, needed))
+                tokens = replace(
+                    self._tokens.batch(contexts[rows]), documents=torch.from_numpy(documents[rows])
+                )
+                parts = self._harvester.read(contexts[rows], f"{self._text}, held-out part")
+                yield tokens, join(list(parts))
 
     def _held_out_contexts(self, n_tokens: int) -> Iterator[Tokens]:
         """Contexts, one forward pass at a time, until `n_tokens` positions of them are counted."""
-        documents = enumerate(self._documents.held_out())
-        packer = Packer(self._tokens.stream(documents), self._tokens.frame)
+        for contexts, _ in self._held_out_labelled(n_tokens):
+            yield contexts
+
+    def _held_out_labelled(self, n_tokens: int) -> Iterator[tuple[Tokens, NDArray[np.int64]]]:
+        """The same, and int64 [C, T]: the number of each token's document, -1 of special ones."""
+        documents, again = itertools.tee(self._tokens.stream(enumerate(self._documents.held_out())))
+        packer = Packer(documents, self._tokens.frame)
+        labels = Packer(
+            ((place, np.full(len(tokens), place, dtype=np.int32)) for place, tokens in again),
+            self._tokens.frame.labelled(-1),
+        )
         counted = 0
         while counted < n_tokens:
             contexts = packer.take(self._harvester.forward_contexts)
             if not len(contexts):
                 break
             counted += int(self._tokens.batch(contexts).counted.sum())
-            yield contexts
+            yield contexts, labels.take(len(contexts)).astype(np.int64)
         if not counted and n_tokens:
             raise self._too_little("held-out")
 

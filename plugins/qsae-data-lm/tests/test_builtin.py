@@ -29,7 +29,7 @@ def test_it_is_small() -> None:
 @torch.no_grad()
 def test_it_predicts_held_out_text_as_its_card_says_and_far_better_than_the_bigram(source: LmSource) -> None:
     total = count = 0.0
-    for batch in source.held_out_tokens(20_000):
+    for batch, _ in source.held_out_contexts(20_000, 4096):
         logits = source.language_model().logits(batch)[:, :-1]
         counted = batch.counted[:, 1:]
         total += float(cross_entropy(logits[counted], batch.ids[:, 1:][counted], reduction="sum"))
@@ -44,7 +44,7 @@ def test_the_defaults_read_its_middle_layer_on_the_standard_library(source: LmSo
     batch = source.next_batch(1000)
     assert batch.x.shape == (1000, 256)
     assert source.describe()["held_out_documents"] > 10
-    assert {t.ids.shape[1] for t in source.held_out_tokens(300)} == {256}
+    assert {t.ids.shape[1] for t, _ in source.held_out_contexts(300, 512)} == {256}
 
 
 def test_the_readme_tells_the_measured_numbers() -> None:

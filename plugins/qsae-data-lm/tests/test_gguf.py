@@ -83,7 +83,7 @@ def test_a_gguf_file_gives_the_vectors_of_the_model_that_it_was_made_of(
     original = LmSource(LmConfig(model=str(tiny), **options))
     assert source.model_name == "tiny"
     assert load_tokenizer(str(tmp_path / "tiny.gguf")).bos_token_id == 0
-    batch = next(original.held_out_tokens(100))
+    batch = next(original.held_out_contexts(100, 512))[0]
     ours, theirs = (s.language_model().read(batch, [(1, "resid_post")]) for s in (source, original))
     torch.testing.assert_close(ours[1, "resid_post"], theirs[1, "resid_post"])
     assert len(source.next_batch(300)) == 300

@@ -27,7 +27,7 @@ def source() -> LmSource:
 @torch.no_grad()
 def test_it_predicts_text_and_its_layer_is_the_one_that_transformers_numbers_ten(source: LmSource) -> None:
     model = source.language_model()
-    batch = next(source.held_out_tokens(100))
+    batch = next(source.held_out_contexts(100, 512))[0]
     counted = batch.counted[:, 1:]
     nats = cross_entropy(model.logits(batch)[:, :-1][counted], batch.ids[:, 1:][counted])
     assert nats < 3

@@ -74,7 +74,7 @@ def test_bos_is_read_but_not_counted(make: Make) -> None:
     assert described["left_out"].endswith("<|bos|>")
     assert described["left_out_of_first_block"] == f"{int((contexts_CT[:8] == 0).sum())} of 256 positions"
     assert json.loads(json.dumps(described)) == described
-    for tokens in source.held_out_tokens(100):
+    for tokens, _ in source.held_out_contexts(100, 512):
         assert torch.equal(tokens.counted, tokens.ids != 0)
         assert tokens.attention.all()
 
@@ -126,8 +126,8 @@ def test_held_out_vectors_are_the_same_however_they_are_cut_and_never_trained_on
     kept = {document.key for document in source._documents.held_out()}
     assert kept
     assert not kept & {document.key for _, document in source._documents.training(0, 0, 0)}
-    counted = sum(int(t.counted.sum()) for t in source.held_out_tokens(1000))
-    assert 1000 <= counted < 1000 + 4096
+    counted = sum(int(t.counted.sum()) for t, _ in source.held_out_contexts(1000, 512))
+    assert 1000 <= counted < 1000 + source.config.context
     assert sum(len(b) for b in source.held_out(10**6, 512)) < 10**5  # all there is, and then an end
 
 
@@ -202,7 +202,7 @@ def test_too_little_text_is_an_error(make: Make, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="held-out text is shorter than one context"):
         list(source.held_out(1, 1))
     with pytest.raises(DataError, match="held-out text"):
-        list(source.held_out_tokens(1))
+        list(source.held_out_contexts(1, 1))
 
 
 def test_options_that_exclude_each_other() -> None:

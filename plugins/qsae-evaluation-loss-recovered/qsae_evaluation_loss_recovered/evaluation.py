@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from qsae_core.contracts import Edit, Evaluation, EvaluationContext, LanguageModel, TokenBatch
-from qsae_core.errors import DataError
+from qsae_core.contracts import (
+    Accumulator,
+    Evaluation,
+    EvaluationContext,
+    LanguageModel,
+    Observation,
+    Result,
+    TokenBatch,
+)
 from qsae_evaluation_loss_recovered import LossRecoveredConfig
 from qsae_evaluation_loss_recovered.scoring import Totals, recovered, scored_positions
-from qsae_evaluation_loss_recovered.splice import coder_edit, constant_edit, mean_vector
+from qsae_evaluation_loss_recovered.splice import constant_edit, replacing_edit
 
 
 class LossRecovered(Evaluation):
@@ -29,12 +35,12 @@ class LossRecovered(Evaluation):
     ``n_tokens``: predictions, made at a counted position of a next token that is counted too.
     """
 
+    observes = frozenset({"tokens"})
+
     def unavailable(self, context: EvaluationContext) -> str | None:
-        """The reason, where there is no causal language model or no single site to splice into."""
+        """The reason, where the language model is not causal or there is no single site to splice into."""
         model = context.data.language_model()
-        if model is None:
-            return "the data source has no language model behind its vectors"
-        if not model.predicts_next:
+        if model is not None and not model.predicts_next:
             return f"{model.name} is an encoder: it has no next-token loss"
         if context.data.site is None:
             return "the data source's vectors come from no single site of the language model"
@@ -44,56 +50,91 @@ class LossRecovered(Evaluation):
             return "the coder reads several layers at once, and one site is spliced"
         return None
 
-    @torch.no_grad()
-    def run(self, context: EvaluationContext) -> dict[str, float | None]:
-        """The values named above.
-
-        Raises:
-            DataError: with the reason that ``unavailable`` gives.
-        """
-        reason = self.unavailable(context)
-        if reason is not None:
-            raise DataError(f"loss-recovered cannot run: {reason}")
-        model, site = (
-            cast(LanguageModel, context.data.language_model()),
-            cast(tuple[int, str], context.data.site),
-        )
-        mean = mean_vector(model, site, self._passes(context))
-        totals = {name: Totals() for name in ("clean", "sae", "zero", "mean")}
-        n_tokens = 0
-        for batch in self._passes(context):
-            index, targets = scored_positions(batch)
-            if len(index) == 0:
-                continue
-            n_tokens += len(index)
-            assert mean is not None  # a scored position is a counted one
-            clean = model.logits(batch)
-            index, targets = index.to(clean.device), targets.to(clean.device)
-            totals["clean"].add(clean, clean, index, targets)
-            for name, edit in _edits(context, batch.counted, mean).items():
-                totals[name].add(model.logits(batch, {site: edit}), clean, index, targets)
-        return _values(totals, n_tokens)
-
-    def _passes(self, context: EvaluationContext) -> Iterator[TokenBatch]:
-        """The fewest held-out contexts that hold the wanted number of counted positions, many at once."""
-        config = cast(LossRecoveredConfig, self.config)
-        positions, wanted = config.positions_per_pass, min(context.n_tokens, config.tokens)
-        for batch in context.data.held_out_tokens(wanted):
-            counts = batch.counted.sum(1)
-            needed = int((counts.cumsum(0) - counts < wanted).sum())
-            wanted -= int(counts.sum())
-            at_once = max(1, positions // batch.ids.shape[1])
-            for start in range(0, needed, at_once):
-                rows = slice(start, min(needed, start + at_once))
-                yield TokenBatch(batch.ids[rows], batch.counted[rows], batch.attention[rows])
+    def start(self, context: EvaluationContext) -> SiteMean:
+        """The first pass, which finds the mean of the site's vectors."""
+        return SiteMean(cast(LossRecoveredConfig, self.config), context)
 
 
-def _edits(context: EvaluationContext, counted_BT: Tensor, mean_D: Tensor) -> dict[str, Edit]:
-    return {
-        "sae": coder_edit(context.coder, counted_BT, context.batch_size),
-        "zero": constant_edit(torch.zeros_like(mean_D), counted_BT),
-        "mean": constant_edit(mean_D, counted_BT),
-    }
+class SiteMean(Accumulator):
+    """The mean of the site's vectors at the counted positions, which the second pass needs."""
+
+    def __init__(self, config: LossRecoveredConfig, context: EvaluationContext) -> None:
+        self.config, self.context = config, context
+        self.n_tokens = config.tokens
+        self.count = 0
+        self.total: Tensor | float = 0.0
+
+    def update(self, observation: Observation) -> None:
+        """Add a batch's vectors, in float64."""
+        self.total = self.total + observation.target.to(torch.float64).sum(0)
+        self.count += len(observation.target)
+
+    def merge(self, other: SiteMean) -> None:
+        """Add what another one has seen."""
+        self.total, self.count = self.total + other.total, self.count + other.count
+
+    def next_pass(self) -> Spliced:
+        """The losses."""
+        mean = self.total / self.count if isinstance(self.total, Tensor) else None
+        return Spliced(self.config, self.context, mean)
+
+    def result(self) -> Result:
+        """Nothing yet: the losses are those of the second pass."""
+        return Result()
+
+
+class Spliced(Accumulator):
+    """Sums over predictions of the language model untouched and with its vectors replaced."""
+
+    def __init__(
+        self, config: LossRecoveredConfig, context: EvaluationContext, mean_D: Tensor | None
+    ) -> None:
+        self.config, self.context, self.mean_D = config, context, mean_D
+        self.n_tokens = config.tokens
+        self.totals = {name: Totals() for name in ("clean", "sae", "zero", "mean")}
+        self.n_predictions = 0
+
+    def update(self, observation: Observation) -> None:
+        """Four forward passes over the batch's contexts, ``positions_per_pass`` positions at once."""
+        assert observation.tokens is not None  # as LossRecovered.observes says
+        contexts = observation.tokens
+        at_once = max(1, self.config.positions_per_pass // contexts.ids.shape[1])
+        row = 0
+        for start in range(0, len(contexts.ids), at_once):
+            batch = contexts.rows(slice(start, start + at_once))
+            n_rows = int(batch.counted.sum())
+            self._score(batch, observation.reconstruction[row : row + n_rows])
+            row += n_rows
+
+    def _score(self, batch: TokenBatch, reconstruction_ND: Tensor) -> None:
+        index, targets = scored_positions(batch)
+        if len(index) == 0:
+            return
+        assert self.mean_D is not None  # a scored position is a counted one
+        self.n_predictions += len(index)
+        model = cast(LanguageModel, self.context.data.language_model())
+        site = cast(tuple[int, str], self.context.data.site)
+        clean = model.logits(batch)
+        index, targets = index.to(clean.device), targets.to(clean.device)
+        self.totals["clean"].add(clean, clean, index, targets)
+        edits = {
+            "sae": replacing_edit(reconstruction_ND, batch.counted),
+            "zero": constant_edit(torch.zeros_like(self.mean_D), batch.counted),
+            "mean": constant_edit(self.mean_D, batch.counted),
+        }
+        for name, edit in edits.items():
+            self.totals[name].add(model.logits(batch, {site: edit}), clean, index, targets)
+
+    def merge(self, other: Spliced) -> None:
+        """Add what another one has seen."""
+        self.n_predictions += other.n_predictions
+        for name, totals in self.totals.items():
+            totals.ce += other.totals[name].ce
+            totals.kl += other.totals[name].kl
+
+    def result(self) -> Result:
+        """The values that ``LossRecovered`` names."""
+        return Result(_values(self.totals, self.n_predictions))
 
 
 def _values(totals: dict[str, Totals], n_tokens: int) -> dict[str, float | None]:

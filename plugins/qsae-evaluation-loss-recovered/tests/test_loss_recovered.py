@@ -11,7 +11,7 @@ import torch
 from qsae_evaluation_loss_recovered import LossRecoveredConfig
 from qsae_evaluation_loss_recovered.evaluation import LossRecovered
 from qsae_evaluation_loss_recovered.scoring import Totals, recovered, scored_positions
-from qsae_evaluation_loss_recovered.splice import coder_edit, mean_vector
+from qsae_evaluation_loss_recovered.splice import replacing_edit
 from torch import Tensor
 
 from qsae_core.coders.matrix_coder import MatrixCoder
@@ -19,9 +19,8 @@ from qsae_core.component import CoderConfig, ComponentConfig
 from qsae_core.contracts.coder import CoderShape, LossOutput, Parts
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.data import Batch, DataSource
-from qsae_core.contracts.evaluation import EvaluationContext
 from qsae_core.contracts.language_model import Edit, LanguageModel, TokenBatch
-from qsae_core.errors import DataError
+from qsae_core.evaluation.evaluate import Outcome, evaluate
 from qsae_core.plugins.records import load_plugins
 
 SITE = (0, "resid_post")
@@ -65,9 +64,16 @@ class Text(DataSource):
     def language_model(self) -> LanguageModel | None:
         return self.model
 
-    def held_out_tokens(self, n_tokens: int) -> Iterator[TokenBatch]:
-        if len(self.ids):
-            yield TokenBatch(self.ids, self.ids != 0, torch.ones_like(self.ids, dtype=torch.bool))
+    def held_out_contexts(self, n_tokens: int, batch_size: int) -> Iterator[tuple[TokenBatch, Batch]]:
+        assert self.model is not None
+        whole = TokenBatch(self.ids, self.ids != 0, torch.ones_like(self.ids, dtype=torch.bool))
+        counts = whole.counted.sum(1)
+        needed = int((counts.cumsum(0) - counts < n_tokens).sum())
+        at_once = max(1, batch_size // self.ids.shape[1])
+        for start in range(0, needed, at_once):
+            tokens = whole.rows(slice(start, min(start + at_once, needed)))
+            x = self.model.read(tokens, [SITE])[SITE][tokens.counted]
+            yield tokens, Batch(x, x, tokens.ids[tokens.counted])
 
     def next_batch(self, size: int) -> Batch:
         raise NotImplementedError
@@ -100,8 +106,16 @@ class Function(MatrixCoder):
         positive, negative = codes.to_dense().chunk(2, dim=1)
         return positive - negative
 
+    def atom_norms(self) -> Tensor:
+        return torch.ones(self.n_latents)
+
     def loss(self, batch: Batch) -> LossOutput:
         raise NotImplementedError
+
+
+def evaluated(coder: Function, data: DataSource, n_tokens: int, batch_size: int, **options: int) -> Outcome:
+    evaluations = {"it": LossRecovered(LossRecoveredConfig(**options))}
+    return evaluate(coder, data, evaluations, list, n_tokens=n_tokens, batch_size=batch_size)["it"]
 
 
 TABLE = torch.tensor([[0.0, 0.0, 9.0], [0.0, LN2, 0.0], [0.0, LN6, 0.0]])
@@ -120,8 +134,7 @@ def run(
     **options: int,
 ) -> dict[str, float | None]:
     data = Text(LogitsAreVectors(table), ids)
-    context = EvaluationContext(Function(function, table.shape[1]), data, [], n_tokens, batch_size, "cpu")
-    return LossRecovered(LossRecoveredConfig(**options)).run(context)
+    return evaluated(Function(function, table.shape[1]), data, n_tokens, batch_size, **options).entry()
 
 
 def test_by_hand() -> None:
@@ -213,7 +226,7 @@ def test_which_predictions_count() -> None:
 def test_special_tokens_pass_through() -> None:
     vectors = torch.arange(1.0, 13.0).reshape(2, 3, 2)
     counted = torch.tensor([[False, True, True], [True, False, True]])
-    edited = coder_edit(Function(lambda x: x + 100, 2), counted, 3)(vectors)
+    edited = replacing_edit(vectors[counted] + 100, counted)(vectors)
     assert torch.equal(edited[~counted], vectors[~counted])
     assert torch.equal(edited[counted], vectors[counted] + 100)
     assert vectors[0, 1].tolist() == [3, 4]
@@ -222,23 +235,17 @@ def test_special_tokens_pass_through() -> None:
 def test_half_precision_models_get_their_own_dtype_back() -> None:
     vectors = torch.randn(1, 4, 2, dtype=torch.bfloat16)
     counted = torch.ones(1, 4, dtype=torch.bool)
-
-    def expects_float32(x: Tensor) -> Tensor:
-        assert x.dtype is torch.float32
-        return x
-
-    edited = coder_edit(Function(expects_float32, 2), counted, 2)(vectors)
+    edited = replacing_edit(vectors[counted].float(), counted)(vectors)
     assert edited.dtype is torch.bfloat16
     assert torch.equal(edited, vectors)
 
 
 def test_the_mean_leaves_special_tokens_out() -> None:
-    model = LogitsAreVectors(torch.tensor([[100.0], [1.0], [4.0]]))
-    batches = [*Text(model, [[0, 1, 2]]).held_out_tokens(1), *Text(model, [[2, 2]]).held_out_tokens(1)]
-    mean = mean_vector(model, SITE, batches)
-    assert mean is not None
-    assert mean.tolist() == [(1 + 4 + 4 + 4) / 4]
-    assert mean_vector(model, SITE, Text(model, [[0, 0]]).held_out_tokens(1)) is None
+    """Logits are (0, x), and the mean of x over 1, 4, 4 and 4 is 13 / 4, whatever special tokens have."""
+    table = torch.tensor([[0.0, 100.0], [0.0, 1.0], [0.0, 4.0]])
+    values = run(lambda x: x, ids=[[0, 1, 2], [0, 2, 2]], table=table[:, [0, 1, 1]])
+    mean = torch.tensor([0.0, 13 / 4, 13 / 4]).log_softmax(0)
+    assert values["ce_mean"] == pytest.approx(-mean[2].item(), rel=1e-6)
 
 
 def test_passes_and_chunks_change_nothing() -> None:
@@ -258,15 +265,17 @@ def test_passes_and_chunks_change_nothing() -> None:
 
 
 def test_what_goes_through_at_once() -> None:
-    """12 contexts of 50 at 150 positions: 3 contexts at a time, four ways; the coder sees 64 rows at most."""
+    """12 contexts of 50 at 150 positions: 3 contexts at a time, four ways; the coder takes what is read."""
     model = LogitsAreVectors(torch.randn(7, 7))
     coder = Function(torch.relu, 7)
     data = Text(model, torch.randint(1, 7, (12, 50)).tolist())
-    context = EvaluationContext(coder, data, [], 10**6, 64, "cpu")
-    LossRecovered(LossRecoveredConfig(positions_per_pass=150)).run(context)
+    evaluated(coder, data, 10**6, 10**6, positions_per_pass=150)
     assert model.passes == [150] * 4 * 4
-    assert max(coder.seen) == 64
-    assert sum(coder.seen) == 600
+    assert coder.seen == [600, 600]  # for the mean, and for the losses
+    model.passes.clear(), coder.seen.clear()
+    evaluated(coder, data, 10**6, 64, positions_per_pass=150)
+    assert model.passes == [50] * 12 * 4
+    assert max(coder.seen) == 50
 
 
 def test_no_more_contexts_than_needed() -> None:
@@ -296,14 +305,8 @@ def test_tokens_that_cannot_come_cost_nothing() -> None:
     assert totals.kl == 0
 
 
-def unavailable(data: DataSource, coder: MatrixCoder) -> str | None:
-    context = EvaluationContext(coder, data, [], 10, 10, "cpu")
-    evaluation = LossRecovered(LossRecoveredConfig())
-    reason = evaluation.unavailable(context)
-    if reason is not None:
-        with pytest.raises(DataError, match=reason):
-            evaluation.run(context)
-    return reason
+def unavailable(data: DataSource, coder: Function) -> str | None:
+    return evaluated(coder, data, 10, 10).unavailable
 
 
 def test_where_it_cannot_run() -> None:
@@ -317,6 +320,7 @@ def test_where_it_cannot_run() -> None:
     assert "several layers" in str(unavailable(Text(model, IDS), Function(lambda x: x, 3, layers_in=2)))
     transcoder = Function(lambda x: x, 3)
     transcoder.is_autoencoder = False
+    transcoder.norm_target = transcoder.norm_in
     assert "transcoder" in str(unavailable(Text(model, IDS), transcoder))
 
 
@@ -335,10 +339,9 @@ def language_model_data() -> Iterator[DataSource]:
 def test_on_a_real_language_model(language_model_data: DataSource) -> None:
     """The identity is lossless to the last bit, zeros recover nothing, and noise lies between."""
     data = language_model_data
-    evaluation = LossRecovered(LossRecoveredConfig())
 
     def measure(function: Callable[[Tensor], Tensor]) -> dict[str, float | None]:
-        return evaluation.run(EvaluationContext(Function(function, data.d_out), data, [], 1000, 256, "cpu"))
+        return evaluated(Function(function, data.d_out), data, 1000, 256).entry()
 
     identity, zeros = measure(lambda x: x), measure(torch.zeros_like)
     assert identity["ce_recovered"] == 1

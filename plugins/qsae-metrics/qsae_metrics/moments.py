@@ -26,16 +26,24 @@ class Spread:
 
     def add(self, x_BD: Tensor) -> None:
         """Take float64 ``[B, D]`` into account."""
-        count = x_BD.shape[0]
-        if count == 0:
+        if x_BD.shape[0] == 0:
             return
-        mean = x_BD.mean(0)
-        shift = mean - self._mean
-        self.count += count
-        share = count / self.count
-        self._about_mean += float((x_BD - mean).square().sum())
-        self._about_mean += float(shift.square().sum()) * (self.count - count) * share
-        self._about_zero += float(x_BD.square().sum())
+        batch = Spread()
+        batch.count, batch._mean = x_BD.shape[0], x_BD.mean(0)
+        batch._about_mean = float((x_BD - batch._mean).square().sum())
+        batch._about_zero = float(x_BD.square().sum())
+        self.merge(batch)
+
+    def merge(self, other: Spread) -> None:
+        """Take what another one has seen into account."""
+        if other.count == 0:
+            return
+        shift = torch.as_tensor(other._mean - self._mean)
+        self.count += other.count
+        share = other.count / self.count
+        self._about_mean += other._about_mean
+        self._about_mean += float(shift.square().sum()) * (self.count - other.count) * share
+        self._about_zero += other._about_zero
         self._mean = self._mean + shift * share
 
     @property
@@ -61,6 +69,11 @@ class MeanOfRatios:
         defined = denominator_B != 0
         self._count += int(defined.sum())
         self._sum += float((numerator_B[defined] / denominator_B[defined]).sum())
+
+    def merge(self, other: MeanOfRatios) -> None:
+        """Take what another one has seen into account."""
+        self._count += other._count
+        self._sum += other._sum
 
     @property
     def value(self) -> float | None:

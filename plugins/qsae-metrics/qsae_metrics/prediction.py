@@ -57,6 +57,18 @@ class Kappa(Metric):
         self._energy_FL.index_add_(0, codes.indices.long().cpu(), energy_NL.cpu())
         self._errors_F = None if errors is None else errors.squared_sines
 
+    def merge(self, other: Kappa) -> None:
+        """Add the energies and spreads that another one has seen."""
+        if other._energy_FL is None:
+            return
+        if self._energy_FL is None:
+            self._energy_FL = torch.zeros_like(other._energy_FL)
+            self._targets = [Spread() for _ in other._targets]
+        self._energy_FL += other._energy_FL
+        for target, its in zip(self._targets, other._targets, strict=True):
+            target.merge(its)
+        self._errors_F = other._errors_F
+
     def compute(self) -> dict[str, float | None]:
         """The values named above."""
         names = ("kappa", "weight_error", "weight_error_unweighted", "predicted_delta_fvu")

@@ -80,8 +80,9 @@ class Rate(Metric):
                 if codes.n_latents != n_latents
                 else "values are quantized in some batches and not in others"
             )
-        half_B = (self._position + torch.arange(codes.batch_size)) // self._block % 2
-        self._position += codes.batch_size
+        first = self._position if observation.first is None else observation.first
+        half_B = (first + torch.arange(codes.batch_size)) // self._block % 2
+        self._position = first + codes.batch_size
         self._tokens += torch.bincount(half_B, minlength=2)
         sizes = half_B * (n_latents + 1) + codes.l0().cpu()
         self._sizes += torch.bincount(sizes, minlength=self._sizes.numel()).view_as(self._sizes)
@@ -102,6 +103,26 @@ class Rate(Metric):
         key_N = row_N * self._levels.shape[2] + level_N
         self._levels.view(-1).index_add_(0, key_N, torch.ones_like(key_N, dtype=torch.int32))
 
+    def merge(self, other: Rate) -> None:
+        """Add the counts of another one. Blocks are those of the whole stream, whoever has seen them, where
+        observations say which tokens they are (``Observation.first``).
+
+        Raises:
+            ValueError: where its codes have other latents, or only one of the two has quantized values.
+        """
+        if other._active is None or other._sizes is None:
+            return
+        if self._active is None or self._sizes is None:
+            self._active, self._sizes = torch.zeros_like(other._active), torch.zeros_like(other._sizes)
+            self._quantized = other._quantized
+        if self._active.shape != other._active.shape or self._quantized != other._quantized:
+            raise ValueError("codes of other latents, or quantized values beside others that are not")
+        self._tokens += other._tokens
+        self._active += other._active
+        self._sizes += other._sizes
+        if other._levels is not None:
+            self._levels = other._levels if self._levels is None else _added(self._levels, other._levels)
+
     def compute(self) -> dict[str, float | None]:
         """The values named above."""
         names = ("bits_support", "bits_support_enumerated", "bits_values", "bits_per_value", "bits_per_token")
@@ -120,6 +141,13 @@ class Rate(Metric):
         values["bits_per_value"] = ratio(of_values, n_active)
         values["bits_per_token"] = (support + of_values) / scored
         return values
+
+
+def _added(a_2FL: Tensor, b_2FL: Tensor) -> Tensor:
+    """Counts of levels, of which the two may have different numbers."""
+    width = max(a_2FL.shape[2], b_2FL.shape[2])
+    wide = [torch.nn.functional.pad(counts, (0, width - counts.shape[2])) for counts in (a_2FL, b_2FL)]
+    return wide[0] + wide[1]
 
 
 def _support_bits(active_2F: Tensor, fitted: int, scored: int) -> float:

@@ -63,6 +63,13 @@ class Reconstruction(Metric):
         for layer, x_BD, x_hat_BD in zip(self._layers, x_BLD.unbind(1), x_hat_BLD.unbind(1), strict=True):
             layer.add(x_BD, x_hat_BD, legacy=self._legacy)
 
+    def merge(self, other: Reconstruction) -> None:
+        """Add the sums of another one, layer by layer."""
+        if not self._layers:
+            self._layers = [_Layer() for _ in other._layers]
+        for layer, its in zip(self._layers, other._layers, strict=bool(other._layers)):
+            layer.merge(its)
+
     def compute(self) -> dict[str, float | None]:
         """The values named above."""
         of_layers = [layer.values(legacy=self._legacy) for layer in self._layers or [_Layer()]]
@@ -97,6 +104,17 @@ class _Layer:
         self.cosine.add(inner_product, norm * norm_hat)
         if legacy:
             self.unexplained_legacy.add(squared_error, _squared_deviation(x_BD))
+
+    def merge(self, other: _Layer) -> None:
+        self.width = self.width or other.width
+        self.squared_norm_hat += other.squared_norm_hat
+        self.inner_product += other.inner_product
+        self.target.merge(other.target)
+        self.error.merge(other.error)
+        self.norm_mse.merge(other.norm_mse)
+        self.l2_ratio.merge(other.l2_ratio)
+        self.cosine.merge(other.cosine)
+        self.unexplained_legacy.merge(other.unexplained_legacy)
 
     def values(self, *, legacy: bool) -> dict[str, float | None]:
         fvu = ratio(self.error.about_zero, self.target.about_mean)

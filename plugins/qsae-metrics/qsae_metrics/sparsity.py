@@ -47,6 +47,18 @@ class Sparsity(Metric):
         norms_F = float64(observation.atom_norms).reshape(codes.n_latents, -1).norm(dim=1)
         self._l1 += float((float64(codes.values).abs() * norms_F[codes.indices]).sum())
 
+    def merge(self, other: Sparsity) -> None:
+        """Add the counts of another one; raises ValueError where its codes have other latents."""
+        if other._fired_F is None:
+            return
+        if self._fired_F is None:
+            self._fired_F = torch.zeros_like(other._fired_F)
+        if len(self._fired_F) != len(other._fired_F):
+            raise ValueError(f"codes of {len(other._fired_F)} latents beside codes of {len(self._fired_F)}")
+        self._fired_F += other._fired_F
+        self._tokens += other._tokens
+        self._l1 += other._l1
+
     def compute(self) -> dict[str, float | None]:
         """The values named above."""
         names = ["l0", "l1", "dead_fraction", "density_over_1pct", "density_over_10pct"]

@@ -1,0 +1,115 @@
+"""One pass over held-out data for everything that wants to see it. Shapes: B tokens, T positions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from qsae_core.contracts.data import Batch
+from qsae_core.contracts.evaluation import Accumulator, EvaluationContext
+from qsae_core.contracts.language_model import TokenBatch
+from qsae_core.contracts.metric import Observation, Origin, observe
+
+
+def observations(
+    context: EvaluationContext, limits: Sequence[int] = (), *, with_twin: bool = False
+) -> Iterator[Observation]:
+    """Held-out batches passed through the coder, without gradient, up to ``context.n_tokens`` tokens.
+
+    Where the data has a language model, whole contexts: the fewest that hold so many. A batch ends wherever
+    one of the ``limits`` (numbers of tokens) is reached, so that what wants no more can leave there.
+    """
+    twin = context.twin if with_twin else None
+    seen = 0
+    for tokens, origin, batch in _batches(context, sorted({*limits, context.n_tokens})):
+        yield observe(
+            context.coder,
+            batch.to(context.device),
+            context.atom_errors,
+            tokens=tokens,
+            origin=origin,
+            twin=twin,
+            first=seen,
+        )
+        seen += len(batch)
+
+
+def run_passes(context: EvaluationContext, started: dict[str, Accumulator]) -> dict[str, Accumulator]:
+    """Show the data to every accumulator, and again to those that have a next pass.
+
+    Args:
+        started: name -> accumulator.
+
+    Returns:
+        name -> the accumulator whose result counts.
+    """
+    finished, going = dict(started), dict(started)
+    while going:
+        _one_pass(context, list(going.values()))
+        following = {name: accumulator.next_pass() for name, accumulator in going.items()}
+        going = {name: accumulator for name, accumulator in following.items() if accumulator is not None}
+        finished |= going
+    return finished
+
+
+def _one_pass(context: EvaluationContext, accumulators: Sequence[Accumulator]) -> None:
+    wanted = [min(context.n_tokens, a.n_tokens or context.n_tokens) for a in accumulators]
+    seen = 0
+    narrowed = EvaluationContext(**{**vars(context), "n_tokens": max(wanted)})
+    for observation in observations(narrowed, wanted, with_twin=context.twin is not None):
+        for accumulator, limit in zip(accumulators, wanted, strict=True):
+            if seen < limit:
+                accumulator.update(observation)
+        seen += len(observation.target)
+
+
+Piece = tuple[TokenBatch | None, Origin | None, Batch]
+
+
+def _batches(context: EvaluationContext, limits: list[int]) -> Iterator[Piece]:
+    """Batches and where they come from; one ends at each of the ascending limits."""
+    if context.data.language_model() is None:
+        for batch in _cut(context.data.held_out(limits[-1], context.batch_size), limits):
+            yield None, None, batch
+        return
+    n_contexts = seen = 0
+    for tokens, batch in context.data.held_out_contexts(limits[-1], context.batch_size):
+        counts = tokens.counted.sum(1)
+        before = seen + counts.cumsum(0) - counts
+        # a context starts a piece where the one before it has filled a limit
+        starts = [0, *(i for i in range(1, len(counts)) if _crosses(before[i - 1], before[i], limits))]
+        for start, end in zip(starts, [*starts[1:], len(counts)], strict=True):
+            rows = slice(int(counts[:start].sum()), int(counts[:end].sum()))
+            some = tokens.rows(slice(start, end))
+            yield some, _origin(some, n_contexts + start), _select(batch, rows)
+        n_contexts, seen = n_contexts + len(counts), seen + int(counts.sum())
+
+
+def _crosses(before: Tensor, after: Tensor, limits: list[int]) -> bool:
+    return any(int(before) < limit <= int(after) for limit in limits)
+
+
+def _cut(batches: Iterator[Batch], limits: list[int]) -> Iterator[Batch]:
+    seen = 0
+    for batch in batches:
+        ends = [limit - seen for limit in limits if seen < limit < seen + len(batch)]
+        for start, end in zip([0, *ends], [*ends, len(batch)], strict=True):
+            yield _select(batch, slice(start, end))
+        seen += len(batch)
+
+
+def _select(batch: Batch, rows: slice) -> Batch:
+    x = batch.x[rows]
+    y = x if batch.y is batch.x else batch.y[rows]
+    return Batch(x, y, None if batch.token_ids is None else batch.token_ids[rows])
+
+
+def _origin(tokens: TokenBatch, first_context: int) -> Origin:
+    context, position = tokens.counted.nonzero(as_tuple=True)
+    if tokens.documents is None:
+        document = torch.full_like(context, -1)
+    else:
+        document = tokens.documents[context, position].to(torch.int64)
+    return Origin(document, context + first_context, position)

@@ -1,0 +1,131 @@
+"""What an evaluation found, on disk: one folder an evaluation, readable without knowing it.
+
+result.json            values, chance, baseline, uncertainty; the definition's version and options;
+                       what was evaluated on what; the names of columns and tables
+latents.safetensors    the columns with a value per latent, float32 [F], where there are any
+NAME.csv               each table
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from qsae_core.contracts.evaluation import Cell, Result, Table
+from qsae_core.errors import ArtifactError, PluginError
+from qsae_core.results.files import atomic_folder, read_json, write_json
+
+RESULT, LATENTS = "result.json", "latents.safetensors"
+SCALARS = ("values", "chance", "baseline", "uncertainty")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def save_result(folder: pathlib.Path, result: Result, about: Mapping[str, Any]) -> None:
+    """Write a result; an older one at that place is replaced once the new one is complete.
+
+    Args:
+        about: JSON values: which evaluation in which version with which options, of what, on what.
+
+    Raises:
+        PluginError: if a name cannot be a file's, or a chance level, baseline or uncertainty has no value.
+    """
+    check_result(result, str(about.get("evaluation", folder.name)))
+    with atomic_folder(folder) as made:
+        if result.per_latent:
+            columns = {name: _column(tensor) for name, tensor in result.per_latent.items()}
+            save_file(columns, made / LATENTS)
+        for name, table in result.tables.items():
+            with (made / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(table.columns)
+                writer.writerows(["" if cell is None else cell for cell in row] for row in table.rows)
+        scalars = {key: dict(getattr(result, key)) for key in SCALARS}
+        names = {"per_latent": sorted(result.per_latent), "tables": sorted(result.tables)}
+        write_json(made / RESULT, {**about, **scalars, **names})
+
+
+def _column(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float32).contiguous()
+
+
+def check_result(result: Result, evaluation: str) -> None:
+    """Refuse a result that cannot be stored or read without knowing the evaluation.
+
+    Raises:
+        PluginError: which names the evaluation and what is wrong.
+    """
+    for kind, names in (("table", result.tables), ("column", result.per_latent)):
+        for name in names:
+            if not NAME.fullmatch(name):
+                raise PluginError(
+                    f"evaluation '{evaluation}': a {kind} is named {name!r}",
+                    allowed="letters, digits, dashes, dots and underscores",
+                )
+    for key in SCALARS[1:]:
+        strangers = sorted(getattr(result, key).keys() - result.values.keys())
+        if strangers:
+            raise PluginError(f"evaluation '{evaluation}': {key} of {strangers[0]!r}, which is no value")
+    for name, table in result.tables.items():
+        wrong = next((row for row in table.rows if len(row) != len(table.columns)), None)
+        if wrong is not None or len(set(table.columns)) != len(table.columns):
+            raise PluginError(f"evaluation '{evaluation}': a row of table {name!r} does not fit its columns")
+    sizes = {tuple(tensor.shape) for tensor in result.per_latent.values()}
+    if len(sizes) > 1 or any(len(size) != 1 for size in sizes):
+        raise PluginError(
+            f"evaluation '{evaluation}': columns per latent have the shapes {sorted(sizes)}",
+            allowed="[n_latents] for each",
+        )
+
+
+def load_result(folder: pathlib.Path) -> tuple[Result, dict[str, Any]]:
+    """A stored result, and what is said about it. Cells of tables are numbers where they read as such.
+
+    Raises:
+        ArtifactError: if it is not there, or was damaged.
+    """
+    record = read_json(folder / RESULT)
+    try:
+        columns = load_file(folder / LATENTS) if record["per_latent"] else {}
+        tables = {name: _read_table(folder / f"{name}.csv") for name in record["tables"]}
+        scalars = {key: record[key] for key in SCALARS}
+    except (KeyError, OSError, StopIteration, SafetensorError, TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"does not hold a whole result ({type(error).__name__}: {error})",
+            where=str(folder),
+            next="qsae evaluate writes it again",
+        ) from error
+    about = {key: value for key, value in record.items() if key not in (*SCALARS, "per_latent", "tables")}
+    return Result(**scalars, per_latent=columns, tables=tables), about
+
+
+def load_results(folder: pathlib.Path) -> dict[str, Result]:
+    """Evaluation -> what is stored of it below a folder; empty where nothing is.
+
+    Raises:
+        ArtifactError: if one was damaged.
+    """
+    return {file.parent.name: load_result(file.parent)[0] for file in sorted(folder.glob(f"*/{RESULT}"))}
+
+
+def _read_table(file: pathlib.Path) -> Table:
+    with file.open(encoding="utf-8", newline="") as lines:
+        reader = csv.reader(lines)
+        columns = tuple(next(reader))
+        return Table(columns, [[_cell(text) for text in row] for row in reader])
+
+
+def _cell(text: str) -> Cell:
+    try:
+        value = json.loads(text) if text else None
+    except ValueError:
+        return text
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else (text or None)

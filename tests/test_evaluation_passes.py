@@ -1,0 +1,174 @@
+"""One pass over the data for all evaluations: what each sees, and where it comes from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from qsae_core.coders.linear import LinearCoder
+from qsae_core.component import CoderConfig, ComponentConfig
+from qsae_core.conformance import plain_parts
+from qsae_core.conformance.toy_data import ToyData
+from qsae_core.conformance.toy_model import ToyLanguageModel
+from qsae_core.contracts import (
+    Accumulator,
+    Batch,
+    CoderShape,
+    Evaluation,
+    EvaluationContext,
+    LossOutput,
+    Observation,
+    Result,
+)
+from qsae_core.evaluation.evaluate import evaluate
+from qsae_core.evaluation.passes import observations, run_passes
+
+SHAPE = CoderShape(8, 8)
+
+
+class Coder(LinearCoder):
+    """A TopK SAE that counts what it encodes."""
+
+    encoded = 0
+
+    def encode(self, x: Tensor) -> Any:
+        self.encoded += len(x)
+        return super().encode(x)
+
+    def loss(self, batch: Batch) -> LossOutput:
+        raise NotImplementedError
+
+
+class Sees(Accumulator):
+    """Keeps all observations."""
+
+    def __init__(self, n_tokens: int | None = None, again: Sees | None = None) -> None:
+        self.n_tokens, self.again = n_tokens, again
+        self.seen: list[Observation] = []
+
+    def update(self, observation: Observation) -> None:
+        self.seen.append(observation)
+
+    def merge(self, other: Sees) -> None:
+        self.seen += other.seen
+
+    def result(self) -> Result:
+        return Result({"tokens": float(self.tokens)})
+
+    def next_pass(self) -> Accumulator | None:
+        return self.again
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(observation.target) for observation in self.seen)
+
+
+def context(
+    *, model: bool, n_tokens: int = 40, batch_size: int = 20, twin: bool = False
+) -> EvaluationContext:
+    data = ToyData(SHAPE, model=ToyLanguageModel(8) if model else None)
+    coders = [Coder(CoderConfig(n_latents=16), SHAPE, plain_parts(k=2)).eval() for _ in range(1 + twin)]
+    for coder in coders:
+        coder.initialize(data.next_batch(64))
+    return EvaluationContext(
+        coders[0], data, list, n_tokens, batch_size, "cpu", twin=coders[1] if twin else None
+    )
+
+
+def test_the_coder_runs_once_for_all() -> None:
+    given = context(model=False)
+    accumulators = {"a": Sees(), "b": Sees(), "c": Sees()}
+    run_passes(given, dict(accumulators))
+    assert given.coder.encoded == 40
+    assert {a.tokens for a in accumulators.values()} == {40}
+    for one, other in zip(accumulators["a"].seen, accumulators["b"].seen, strict=True):
+        assert one is other
+
+
+def test_what_wants_fewer_tokens_sees_the_first_ones() -> None:
+    """Without a language model rows are cut at 7 and 25; with one, contexts of 8 positions stay whole."""
+    accumulators = {"few": Sees(7), "more": Sees(25), "all": Sees(), "beyond": Sees(10**6)}
+    run_passes(context(model=False), dict(accumulators))
+    assert [a.tokens for a in accumulators.values()] == [7, 25, 40, 40]
+    accumulators = {"few": Sees(7), "more": Sees(25), "all": Sees(), "beyond": Sees(10**6)}
+    run_passes(context(model=True), dict(accumulators))
+    assert [a.tokens for a in accumulators.values()] == [8, 32, 40, 40]
+
+
+@pytest.mark.parametrize("batch_size", [1, 20, 1000])
+def test_batches_say_where_they_come_from(batch_size: int) -> None:
+    """The toy's contexts have 8 counted positions, 1 to 8; their second document begins at position 5."""
+    given = context(model=True, batch_size=batch_size)
+    seen = list(observations(given))
+    assert [observation.first for observation in seen] == [
+        sum(len(o.target) for o in seen[:i]) for i in range(len(seen))
+    ]
+    origin = [torch.cat(parts) for parts in zip(*(o.origin for o in seen), strict=True)]  # type: ignore[arg-type]
+    document, place, position = origin
+    assert place.tolist() == [i for i in range(5) for _ in range(8)]
+    assert position.tolist() == list(range(1, 9)) * 5
+    first = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+    assert document[:8].tolist() == first.tolist()
+    assert len(document) == 40
+    for observation in seen:
+        tokens = observation.tokens
+        assert tokens is not None
+        assert torch.equal(tokens.ids[tokens.counted], observation.token_ids)
+        assert len(tokens.ids) == max(1, min(5, batch_size // 9)) or observation is seen[-1]
+
+
+def test_the_twin_sees_the_same_inputs_where_it_is_asked_for() -> None:
+    given = context(model=False, twin=True)
+    plain, with_twin = list(observations(given)), list(observations(given, with_twin=True))
+    assert all(observation.twin_codes is None for observation in plain)
+    for observation in with_twin:
+        assert given.twin is not None
+        expected = given.twin.encode(observation.inputs)
+        assert torch.equal(observation.twin_codes.to_dense(), expected.to_dense())  # type: ignore[union-attr]
+
+
+def test_a_second_pass_sees_the_same_data() -> None:
+    again = Sees()
+    first, once = Sees(again=again), Sees()
+    finished = run_passes(context(model=False), {"twice": first, "once": once})
+    assert finished == {"twice": again, "once": once}
+    assert (first.tokens, again.tokens, once.tokens) == (40, 40, 40)
+    for one, other in zip(first.seen, again.seen, strict=True):
+        assert torch.equal(one.target, other.target)
+
+
+class Asks(Evaluation):
+    """Asks for what the data may not have."""
+
+    def __init__(self, *observes: Any) -> None:
+        super().__init__(ComponentConfig())
+        self.observes = frozenset(observes)  # type: ignore[misc]
+
+    def start(self, context: EvaluationContext) -> Accumulator:
+        return Sees()
+
+
+def test_what_is_missing_is_said() -> None:
+    given = context(model=False, twin=True)
+    asked: dict[str, Evaluation] = {"plain": Asks(), "text": Asks("tokens"), "twin": Asks("twin")}
+    found = evaluate(given.coder, given.data, asked, list, n_tokens=8, batch_size=8)  # type: ignore[arg-type]
+    assert found["plain"].entry() == {"tokens": 8.0}
+    assert found["text"].entry() == {
+        "unavailable": "the data source has no language model behind its vectors"
+    }
+    assert found["twin"].entry() == {"unavailable": "there is no full-precision twin beside the coder"}
+    given.coder.train()
+    found = evaluate(
+        given.coder,  # type: ignore[arg-type]
+        given.data,
+        asked,
+        list,
+        n_tokens=8,
+        batch_size=8,
+        twin=given.twin,  # type: ignore[arg-type]
+    )
+    assert found["twin"].entry() == {"tokens": 8.0}
+    assert given.coder.training
