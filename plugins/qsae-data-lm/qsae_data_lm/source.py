@@ -22,7 +22,7 @@ from qsae_data_lm.hooks import Site
 from qsae_data_lm.language_model import HfLanguageModel
 from qsae_data_lm.loading import choose_dtype, load_config, load_model, load_tokenizer
 from qsae_data_lm.packing import Packer, Tokens
-from qsae_data_lm.tokens import TextTokenizer, check_context
+from qsae_data_lm.tokens import TextTokenizer, check_context, check_vocabulary
 
 if TYPE_CHECKING:
     import pathlib
@@ -45,12 +45,13 @@ class LmSource(DataSource):
         for layer, site in [*self._sites, self._target]:
             layout.check(layer, site)
         tokenizer = load_tokenizer(config.model)
-        check_context(config.context, model_config, tokenizer, config.model)
+        check_context(config.context, model_config, tokenizer, layout)
         self._documents = open_documents(config)
         self._text = config.text or config.dataset or "built-in text"
         self._tokens = TextTokenizer(
             tokenizer, config.context, causal=layout.family.causal, keep=self._documents.finite
         )
+        check_vocabulary(self._tokens, model_config, config.model)
         self._model = load_model(
             config.model, layout, dtype=choose_dtype(config.dtype, device), device=device
         )
