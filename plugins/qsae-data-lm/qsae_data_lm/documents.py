@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qsae_core.errors import DataError
 from qsae_data_lm import LmConfig
 from qsae_data_lm.corpus import Document, builtin_documents, hash_of, is_held_out
+from qsae_data_lm.text_column import SAMPLE
 
+Side = Literal["training", "held-out"]
 WINDOW = 1000
 """Documents of a streamed dataset that are in memory and shuffled together."""
 
@@ -51,6 +54,9 @@ class Documents(Protocol):
     def describe(self) -> dict[str, Any]:
         """JSON values for the run's record."""
 
+    def beginning(self) -> Iterator[str]:
+        """Texts by which the source is known again: all that are in memory, or the first of a stream."""
+
     def training(self, seed: int, epoch: int, start: int) -> Iterator[tuple[int, Document]]:
         """Documents of an epoch with the position behind each; `start` is such a position, or 0."""
 
@@ -61,7 +67,8 @@ class Documents(Protocol):
 class LocalDocuments:
     """Documents in memory.
 
-    Where the hashes of so few documents hold out none, the one with the smallest hash is held out.
+    Where the hashes of so few documents hold out none, the one with the smallest hash is held out; where
+    they hold out all, the one with the largest is trained on. Documents of one key are on one side.
 
     Args:
         documents: all of them.
@@ -73,14 +80,21 @@ class LocalDocuments:
 
     def __init__(self, documents: Sequence[Document], share: float, description: dict[str, Any]) -> None:
         self._all, self._description = list(documents), description
-        self._held_out = {d.key for d in self._all if is_held_out(d.key, share)}
+        keys = {d.key for d in self._all}
+        self._held_out = {key for key in keys if is_held_out(key, share)}
         if not self._held_out:
-            self._held_out = {min((d.key for d in self._all), key=hash_of)}
+            self._held_out = {min(keys, key=hash_of)}
+        elif self._held_out == keys and len(keys) > 1:
+            self._held_out = keys - {max(keys, key=hash_of)}
 
     def describe(self) -> dict[str, Any]:
         """Where the text comes from, and how many documents are on each side of the split."""
         held_out = sum(document.key in self._held_out for document in self._all)
         return {**self._description, "documents": len(self._all), "held_out_documents": held_out}
+
+    def beginning(self) -> Iterator[str]:
+        """All texts."""
+        return (document.text for document in self._all)
 
     def training(self, seed: int, epoch: int, start: int) -> Iterator[tuple[int, Document]]:
         """Every training document once, shuffled by seed and epoch."""
@@ -115,6 +129,10 @@ class StreamedDocuments:
         """Where the text comes from."""
         return self._description
 
+    def beginning(self) -> Iterator[str]:
+        """The first texts of the stream."""
+        return islice(self._read(0), SAMPLE)
+
     def training(self, seed: int, epoch: int, start: int) -> Iterator[tuple[int, Document]]:
         """Every training document once; the order within each window is shuffled by seed and epoch."""
         window, offset = divmod(start, WINDOW)
@@ -137,3 +155,22 @@ class StreamedDocuments:
 def shuffled(n: int, *seeds: int) -> NDArray[np.int64]:
     """A permutation of range(n) that is determined by the seeds."""
     return np.random.default_rng(seeds).permutation(n)
+
+
+def too_little(documents: Documents, part: Side, context: int, where: str) -> DataError:
+    """The error for a side of the split that has not one context."""
+    hint = "give more text" if part == "training" else "give more text, or a larger --held-out-share"
+    found = documents.training(0, 0, 0) if part == "training" else enumerate(documents.held_out())
+    if next(found, None) is None:
+        return DataError(
+            f"no document is left for the {part} text: all are on the other side of the split, which keeps "
+            "documents of the same text together",
+            where=where,
+            allowed="text with at least two different documents",
+            next=hint,
+        )
+    return DataError(
+        f"the {part} text is shorter than one context of {context} positions",
+        where=where,
+        next=f"{hint}, or a smaller --context",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
@@ -88,6 +89,12 @@ def test_of_a_few_documents_the_one_with_the_smallest_hash_is_held_out() -> None
     assert {d.key for _, d in few.training(0, 0, 0)} == {"typing.py", "ast.py"}
 
 
+def test_of_documents_that_would_all_be_held_out_one_is_trained_on() -> None:
+    few = LocalDocuments([Document(key, key) for key in ("typing.py", "json/decoder.py")], 0.5, {})
+    assert [d.key for d in few.held_out()] == ["json/decoder.py"]  # hashes 0.141, 0.114
+    assert [d.key for _, d in few.training(0, 0, 0)] == ["typing.py"]
+
+
 @pytest.mark.parametrize("kind", ["local", "streamed"])
 def test_an_epoch_can_be_entered_at_any_position(kind: str) -> None:
     texts = [f"text {n}" for n in range(2 * WINDOW + 300)]
@@ -143,6 +150,10 @@ def test_text_that_cannot_be_read_is_an_error_with_its_place(tmp_path: Path) -> 
         read_text(str(tmp_path / "absent.txt"))
     with pytest.raises(DataError, match="no text in"):
         read_text(str(tmp_path))
+    os.mkfifo(tmp_path / "pipe")
+    for path in (str(tmp_path / "pipe"), os.devnull):
+        with pytest.raises(DataError, match="a pipe or a device"):
+            read_text(path)
     (tmp_path / "empty.txt").write_text(" \n")
     with pytest.raises(DataError, match="no text in"):
         read_text(str(tmp_path / "empty.txt"))
