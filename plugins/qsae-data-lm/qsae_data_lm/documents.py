@@ -67,8 +67,7 @@ class Documents(Protocol):
 class LocalDocuments:
     """Documents in memory.
 
-    Where the hashes of so few documents hold out none, the one with the smallest hash is held out; where
-    they hold out all, the one with the largest is trained on. Documents of one key are on one side.
+    Where the hashes of so few documents hold out none, the one with the smallest hash is held out.
 
     Args:
         documents: all of them.
@@ -80,12 +79,9 @@ class LocalDocuments:
 
     def __init__(self, documents: Sequence[Document], share: float, description: dict[str, Any]) -> None:
         self._all, self._description = list(documents), description
-        keys = {d.key for d in self._all}
-        self._held_out = {key for key in keys if is_held_out(key, share)}
+        self._held_out = {d.key for d in self._all if is_held_out(d.key, share)}
         if not self._held_out:
-            self._held_out = {min(keys, key=hash_of)}
-        elif self._held_out == keys and len(keys) > 1:
-            self._held_out = keys - {max(keys, key=hash_of)}
+            self._held_out = {min((d.key for d in self._all), key=hash_of)}
 
     def describe(self) -> dict[str, Any]:
         """Where the text comes from, and how many documents are on each side of the split."""
@@ -166,7 +162,7 @@ def too_little(documents: Documents, part: Side, context: int, where: str) -> Da
             f"no document is left for the {part} text: all are on the other side of the split, which keeps "
             "documents of the same text together",
             where=where,
-            allowed="text with at least two different documents",
+            allowed="a text of several different documents",
             next=hint,
         )
     return DataError(

@@ -16,7 +16,7 @@ from qsae_data_lm.loading import find_layout, load_config, load_model
 from qsae_data_lm.source import LmSource
 from transformers import PreTrainedTokenizerFast
 
-from qsae_core.data import TokenBatch
+from qsae_core.contracts import TokenBatch
 from qsae_core.errors import DataError
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
@@ -70,7 +70,7 @@ def test_loss_recovered_says_that_there_is_no_head(tmp_path: Path, tiny: Path, t
     from qsae_evaluation_loss_recovered import LossRecoveredConfig
     from qsae_evaluation_loss_recovered.evaluation import LossRecovered
 
-    from qsae_core.measures import EvaluationContext
+    from qsae_core.contracts import EvaluationContext
 
     t.LlamaModel.from_pretrained(tiny).save_pretrained(tmp_path)
     PreTrainedTokenizerFast.from_pretrained(tiny).save_pretrained(tmp_path)

@@ -89,12 +89,6 @@ def test_of_a_few_documents_the_one_with_the_smallest_hash_is_held_out() -> None
     assert {d.key for _, d in few.training(0, 0, 0)} == {"typing.py", "ast.py"}
 
 
-def test_of_documents_that_would_all_be_held_out_one_is_trained_on() -> None:
-    few = LocalDocuments([Document(key, key) for key in ("typing.py", "json/decoder.py")], 0.5, {})
-    assert [d.key for d in few.held_out()] == ["json/decoder.py"]  # hashes 0.141, 0.114
-    assert [d.key for _, d in few.training(0, 0, 0)] == ["typing.py"]
-
-
 @pytest.mark.parametrize("kind", ["local", "streamed"])
 def test_an_epoch_can_be_entered_at_any_position(kind: str) -> None:
     texts = [f"text {n}" for n in range(2 * WINDOW + 300)]

@@ -215,7 +215,7 @@ def test_a_text_of_one_repeated_paragraph_has_no_split_and_says_why(make: Make, 
     assert source.describe()["documents"] == source.describe()["held_out_documents"] == 40
     with pytest.raises(DataError, match="all are on the other side of the split") as caught:
         source.next_batch(1)
-    assert caught.value.allowed == "text with at least two different documents"
+    assert caught.value.allowed == "a text of several different documents"
     assert len(next(source.held_out(50, 50))) == 50  # to be measured on it is fine
     (tmp_path / "again.txt").write_text(paragraph * 40 + paragraph.replace("some", "any") * 40)
     assert len(make(text=str(tmp_path / "again.txt")).next_batch(50)) == 50
