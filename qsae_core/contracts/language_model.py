@@ -57,3 +57,8 @@ class LanguageModel(abc.ABC):
     @abc.abstractmethod
     def predicts_next(self) -> bool:
         """True for causal models (position t predicts token t + 1); False for encoders (no such loss)."""
+
+    @property
+    def has_logits(self) -> bool:
+        """Whether ``logits`` can be had; False for a model that was saved without its head."""
+        return True

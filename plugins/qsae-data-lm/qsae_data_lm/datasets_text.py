@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from qsae_core.errors import DataError
+from qsae_data_lm.text_column import Row, sample_rows, text_column
 
-_BUILDERS = {
-    ".json": "json",
-    ".jsonl": "json",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".parquet": "parquet",
-    ".txt": "text",
-    ".arrow": "arrow",
+_READERS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".json": ("json", {}),
+    ".jsonl": ("json", {}),
+    ".csv": ("csv", {}),
+    ".tsv": ("csv", {"sep": "\t"}),
+    ".parquet": ("parquet", {}),
+    ".txt": ("text", {}),
+    ".arrow": ("arrow", {}),
 }
-_SAMPLE = 50
+"""A file's ending -> the library's reader, and its options."""
+_COMPRESSED = (".gz", ".bz2", ".xz")
+"""Endings that may stand behind one of a text format: .jsonl.gz."""
+_TEXT_FORMATS = (".json", ".jsonl", ".csv", ".tsv", ".txt")
+
+_MAYBE_TEXT = ("string", "large_string", "null")
 
 
 def open_dataset(
@@ -30,13 +35,14 @@ def open_dataset(
         a function that reads texts from the n-th row on, and what is to be said about the dataset.
 
     Raises:
-        DataError: if it cannot be opened, has no such split, or no column that is clearly the text.
+        DataError: if it cannot be opened, has no such split, or no column that is clearly the text; the
+            function raises it if a row cannot be read or holds no text.
     """
     rows = _load(dataset, name, split)
-    sample = list(islice(rows, _SAMPLE))
+    sample = sample_rows(_read_rows(rows, dataset, 0))
     if not sample:
         raise DataError(f"the dataset {dataset!r} has no rows", where="data.dataset")
-    column = column or text_column(sample, dataset)
+    column = column or text_column(sample, dataset, other=_of_another_type(rows.features or {}))
     if column not in sample[0]:
         raise DataError(
             f"the dataset {dataset!r} has no column {column!r}",
@@ -45,37 +51,55 @@ def open_dataset(
         )
 
     def read(start: int) -> Iterator[str]:
-        for row in rows.skip(start) if start else rows:
-            yield row[column] or ""
+        for number, row in enumerate(_read_rows(rows, dataset, start), start):
+            yield _text_of(row, column, f"{dataset}: row {number}")
 
     return read, {"dataset": dataset, "dataset_split": split, "dataset_column": column}
 
 
-def text_column(rows: list[dict[str, Any]], dataset: str) -> str:
-    """The column of strings with the longest values: more than twice as long, on average, as any other's.
+def _of_another_type(features: Mapping[str, Any]) -> set[str]:
+    """Columns whose declared type is not text; one that is null so far is of an unknown type."""
+    return {c for c, feature in features.items() if getattr(feature, "dtype", None) not in _MAYBE_TEXT}
 
-    Raises:
-        DataError: if there is no column of strings, or two are of similar length; it lists the columns.
-    """
-    means: dict[str, float] = {}
-    for column in rows[0]:
-        values = [row[column] for row in rows if row[column] is not None]
-        if values and all(isinstance(value, str) for value in values):
-            means[column] = sum(map(len, values)) / len(values)
-    ranked = sorted(means, key=lambda c: -means[c])
-    if not ranked:
-        fault = "has no column of text"
-    elif len(ranked) > 1 and means[ranked[0]] <= 2 * means[ranked[1]]:
-        fault = f"has two columns of similar length, {ranked[0]!r} and {ranked[1]!r}"
-    else:
-        return ranked[0]
-    columns = ", ".join(f"{c} (text, {means[c]:.0f} characters)" if c in means else c for c in rows[0])
-    raise DataError(
-        f"the dataset {dataset!r} {fault}; its columns: {columns}",
-        where="data.dataset",
-        allowed=", ".join(ranked) or "a dataset with a column of strings",
-        next=f"--data.dataset-column {ranked[0]}" if ranked else None,
-    )
+
+def _text_of(row: Row, column: str, where: str) -> str:
+    if column not in row:
+        raise DataError(f"has no column {column!r}", where=where, allowed=", ".join(row))
+    value = row[column]
+    if value is not None and not isinstance(value, str):
+        raise DataError(
+            f"the column {column!r} holds a value of type {type(value).__name__}, not text",
+            where=where,
+            allowed="a column of strings; rows count from 0",
+            next="choose another with --data.dataset-column, or make the values text",
+        )
+    return value or ""
+
+
+def _read_rows(rows: Any, dataset: str, start: int) -> Iterator[Row]:
+    """The rows from one on; whatever the library raises on the way names the data set and the row."""
+    number = start
+    iterator = iter(rows.skip(start) if start else rows)
+    while True:
+        try:
+            row = next(iterator)
+        except StopIteration:
+            return
+        except Exception as error:  # the library raises its own kinds, pyarrow's, pandas' and network errors
+            raise DataError(
+                f"rows from number {number} on cannot be read: {_reason(error)}",
+                where=f"data.dataset: {dataset}",
+                allowed="files of one format with the same columns; rows count from 0",
+                next="mend or leave out the file or row; files that differ can be read one by one",
+            ) from error
+        yield row
+        number += 1
+
+
+def _reason(error: Exception) -> str:
+    """What the library says, in one line of bounded length."""
+    text = " ".join(str(error).split()) or repr(error)
+    return text if len(text) <= 300 else f"{text[:300]} ..."
 
 
 def _load(dataset: str, name: str | None, split: str) -> Any:
@@ -90,15 +114,9 @@ def _load(dataset: str, name: str | None, split: str) -> Any:
 
     path = Path(dataset).expanduser()
     try:
-        if path.is_file():
-            builder = _BUILDERS.get(path.suffix.lower())
-            if builder is None:
-                raise DataError(
-                    f"{path} is no dataset file that is known by its ending",
-                    where="data.dataset",
-                    allowed=", ".join(_BUILDERS),
-                )
-            return datasets.load_dataset(builder, data_files=str(path), split=split, streaming=True)
+        if path.exists() and not path.is_dir():
+            reader, options = _reader(path)
+            return datasets.load_dataset(reader, data_files=str(path), split=split, streaming=True, **options)
         if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
             stored = datasets.load_from_disk(str(path))
             if isinstance(stored, datasets.DatasetDict):
@@ -108,10 +126,31 @@ def _load(dataset: str, name: str | None, split: str) -> Any:
         return datasets.load_dataset(place, name, split=split, streaming=True)
     except DataError:
         raise
-    except Exception as error:  # the library raises its own kinds, network errors and bare ones
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
+    except Exception as error:  # as above
         raise DataError(
-            f"the dataset {dataset!r} (split {split!r}) cannot be opened: {reason}",
+            f"the dataset {dataset!r} (split {split!r}) cannot be opened: {_reason(error)}",
             where="data.dataset",
             allowed="a Hugging Face dataset id, or a local file or folder",
         ) from error
+
+
+def _reader(path: Path) -> tuple[str, dict[str, Any]]:
+    """The library's reader for a file, by its ending."""
+    if not path.is_file():
+        raise DataError(
+            f"{path} is neither a file nor a folder, but a pipe or a device, which cannot be read twice",
+            where="data.dataset",
+            allowed="a Hugging Face dataset id, or a local file or folder",
+            next="write what it gives into a file first",
+        )
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    ending = suffixes[-1] if suffixes else ""
+    if ending in _COMPRESSED and len(suffixes) > 1 and suffixes[-2] in _TEXT_FORMATS:
+        ending = suffixes[-2]
+    if ending not in _READERS:
+        raise DataError(
+            f"{path} is no dataset file that is known by its ending",
+            where="data.dataset",
+            allowed=f"{', '.join(_READERS)}; behind a text format also {', '.join(_COMPRESSED)}",
+        )
+    return _READERS[ending]

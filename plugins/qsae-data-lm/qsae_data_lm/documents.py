@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qsae_core.errors import DataError
 from qsae_data_lm import LmConfig
 from qsae_data_lm.corpus import Document, builtin_documents, hash_of, is_held_out
+from qsae_data_lm.text_column import SAMPLE
 
+Side = Literal["training", "held-out"]
 WINDOW = 1000
 """Documents of a streamed dataset that are in memory and shuffled together."""
 
@@ -51,6 +54,9 @@ class Documents(Protocol):
     def describe(self) -> dict[str, Any]:
         """JSON values for the run's record."""
 
+    def beginning(self) -> Iterator[str]:
+        """Texts by which the source is known again: all that are in memory, or the first of a stream."""
+
     def training(self, seed: int, epoch: int, start: int) -> Iterator[tuple[int, Document]]:
         """Documents of an epoch with the position behind each; `start` is such a position, or 0."""
 
@@ -81,6 +87,10 @@ class LocalDocuments:
         """Where the text comes from, and how many documents are on each side of the split."""
         held_out = sum(document.key in self._held_out for document in self._all)
         return {**self._description, "documents": len(self._all), "held_out_documents": held_out}
+
+    def beginning(self) -> Iterator[str]:
+        """All texts."""
+        return (document.text for document in self._all)
 
     def training(self, seed: int, epoch: int, start: int) -> Iterator[tuple[int, Document]]:
         """Every training document once, shuffled by seed and epoch."""
@@ -115,6 +125,10 @@ class StreamedDocuments:
         """Where the text comes from."""
         return self._description
 
+    def beginning(self) -> Iterator[str]:
+        """The first texts of the stream."""
+        return islice(self._read(0), SAMPLE)
+
     def training(self, seed: int, epoch: int, start: int) -> Iterator[tuple[int, Document]]:
         """Every training document once; the order within each window is shuffled by seed and epoch."""
         window, offset = divmod(start, WINDOW)
@@ -137,3 +151,22 @@ class StreamedDocuments:
 def shuffled(n: int, *seeds: int) -> NDArray[np.int64]:
     """A permutation of range(n) that is determined by the seeds."""
     return np.random.default_rng(seeds).permutation(n)
+
+
+def too_little(documents: Documents, part: Side, context: int, where: str) -> DataError:
+    """The error for a side of the split that has not one context."""
+    hint = "give more text" if part == "training" else "give more text, or a larger --held-out-share"
+    found = documents.training(0, 0, 0) if part == "training" else enumerate(documents.held_out())
+    if next(found, None) is None:
+        return DataError(
+            f"no document is left for the {part} text: all are on the other side of the split, which keeps "
+            "documents of the same text together",
+            where=where,
+            allowed="a text of several different documents",
+            next=hint,
+        )
+    return DataError(
+        f"the {part} text is shorter than one context of {context} positions",
+        where=where,
+        next=f"{hint}, or a smaller --context",
+    )

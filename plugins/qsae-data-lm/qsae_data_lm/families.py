@@ -5,12 +5,13 @@ A layer (block) of index l maps the residual stream `resid_pre` to `resid_post`:
     pre-norm (GPT-2, Llama, Gemma, ...)        resid_mid = resid_pre + attn_out
                                                resid_post = resid_mid + mlp_out
     parallel (GPT-NeoX)                        resid_post = resid_pre + attn_out + mlp_out; no resid_mid
-    post-norm (BERT)                           resid_mid = LN(resid_pre + attn_out)
+    post-norm (BERT, OPT-350m)                 resid_mid = LN(resid_pre + attn_out)
                                                resid_post = LN(resid_mid + mlp_out)
 
 So `attn_out` and `mlp_out` are always the vectors that are added to the stream: behind the biases, and in
-Gemma behind the post-norms. `mlp_in` is what the MLP multiplies by its first matrix: behind the pre-norm
-and its scale; in BERT, which has no pre-norm, it equals `resid_mid`. Imports no torch.
+Gemma-2, Gemma-3 and OLMo-2 behind the post-norms. `mlp_in` is what the MLP, or a mixture of experts and its
+router, multiplies by its first matrix: behind the pre-norm and its scale; without one (BERT, OLMo-2,
+OPT-350m) it equals `resid_mid`. Imports no torch.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ class Family:
         absent_where: site -> (config flag, reason): in a model whose flag is true the site does not exist.
         causal: position t sees only positions up to t and predicts t + 1.
         attention: the implementation to ask transformers for, where the default would leave something out.
+        positions_behind_padding: position embeddings up to that of the padding's id are never used.
+        unless: (config flag, row): in a model whose flag is false that row holds instead.
     """
 
     layers: tuple[str, ...]
@@ -58,6 +61,8 @@ class Family:
     absent_where: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     causal: bool = True
     attention: str | None = None
+    positions_behind_padding: bool = False
+    unless: tuple[str, Family] | None = None
 
 
 def _taps(attn_out: str, resid_mid: str, mlp_out: str, mlp_in: str = "mlp") -> dict[str, Tap]:
@@ -78,6 +83,11 @@ _BERT_TAPS = {
     **_taps("attention.output.dense", "", "output.dense", mlp_in="intermediate"),
     "resid_mid": Tap("attention", "output"),
 }
+_OPT_LAYERS = ("model.decoder.layers",)
+_OPT_POST_NORM_TAPS = {
+    **_taps("self_attn", "", "fc2", mlp_in="fc1"),
+    "resid_mid": Tap("self_attn_layer_norm", "output"),
+}
 
 FAMILIES: dict[str, Family] = {
     "gpt2": Family(("transformer.h",), _taps("attn", "ln_2", "mlp")),
@@ -96,12 +106,28 @@ FAMILIES: dict[str, Family] = {
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
     "smollm3": _LLAMA,
+    "phi3": _LLAMA,
+    "gemma": _LLAMA,
+    "olmo2": Family(
+        ("model.layers",), _taps("post_attention_layernorm", "mlp", "post_feedforward_layernorm")
+    ),
+    "mixtral": _LLAMA,
+    "qwen2_moe": _LLAMA,
+    "qwen3_moe": _LLAMA,
+    "olmoe": _LLAMA,
+    "deepseek_v3": _LLAMA,
+    "gpt_oss": _LLAMA,
+    "opt": Family(
+        _OPT_LAYERS,
+        _taps("self_attn", "final_layer_norm", "fc2", mlp_in="fc1"),
+        unless=("do_layer_norm_before", Family(_OPT_LAYERS, _OPT_POST_NORM_TAPS)),
+    ),
     # Other implementations of attention leave the soft cap of Gemma-2's scores out.
     "gemma2": Family(("model.layers",), _GEMMA_TAPS, attention="eager"),
     "gemma3_text": Family(("model.layers",), _GEMMA_TAPS),
     "gemma3": Family(("model.language_model.layers",), _GEMMA_TAPS),
     "bert": Family(("bert.encoder.layer",), _BERT_TAPS, causal=False),
-    "roberta": Family(("roberta.encoder.layer",), _BERT_TAPS, causal=False),
+    "roberta": Family(("roberta.encoder.layer",), _BERT_TAPS, causal=False, positions_behind_padding=True),
 }
 """`config.model_type` -> its row."""
 
@@ -118,6 +144,7 @@ class Layout:
         family: the architecture's row.
         taps: the sites that this model has.
         absent: site -> why this model does not have it.
+        quantization: the method that its weights are stored with (gptq, awq, ...), if any.
     """
 
     model: str
@@ -127,6 +154,7 @@ class Layout:
     family: Family
     taps: Mapping[str, Tap]
     absent: Mapping[str, str]
+    quantization: str | None = None
 
     def check(self, layer: int, site: str) -> None:
         """Raises DataError if the model has no such layer or site."""
@@ -162,6 +190,18 @@ def layout_of(config: Any, model: str) -> Layout:
             allowed=", ".join(sorted(FAMILIES)),
         )
     text = config.get_text_config()
+    if family.unless is not None and not getattr(text, family.unless[0]):
+        family = family.unless[1]
     absent = {site: reason for site, (flag, reason) in family.absent_where.items() if getattr(text, flag)}
     taps = {site: tap for site, tap in family.taps.items() if site not in absent}
-    return Layout(model, config.model_type, text.num_hidden_layers, text.hidden_size, family, taps, absent)
+    method = getattr(config, "quantization_config", None) or {}
+    return Layout(
+        model,
+        config.model_type,
+        text.num_hidden_layers,
+        text.hidden_size,
+        family,
+        taps,
+        absent,
+        quantization=method.get("quant_method"),
+    )

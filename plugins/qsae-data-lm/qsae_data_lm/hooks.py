@@ -38,9 +38,14 @@ def find_layers(model: nn.Module, family: Family) -> nn.ModuleList:
 
 
 def read_sites(
-    layers: nn.ModuleList, family: Family, sites: Sequence[Site], forward: Callable[[], Any]
+    layers: nn.ModuleList,
+    family: Family,
+    sites: Sequence[Site],
+    forward: Callable[[], Any],
+    *,
+    n_contexts: int,
 ) -> dict[Site, Tensor]:
-    """Runs `forward` until the last of the sites has been computed, and not further.
+    """Runs `forward`, over B = `n_contexts`, until the last of the sites has been computed, and not further.
 
     Returns:
         site -> the vector [B, T, D] in the model's dtype.
@@ -56,15 +61,17 @@ def read_sites(
 
         return read
 
-    hooks = [_hook(layers[at[0]], family.taps[at[1]], reader(at)) for at in wanted]
+    hooks = [_hook(layers[at[0]], family.taps[at[1]], by_context(reader(at), n_contexts)) for at in wanted]
     with _installed(hooks), suppress(_AllRead):
         forward()
     return {site: found[site] for site in sites}
 
 
 @contextmanager
-def spliced(layers: nn.ModuleList, family: Family, edits: Mapping[Site, Edit]) -> Iterator[None]:
-    """While this is open, a forward pass computes with the edited vectors at the sites.
+def spliced(
+    layers: nn.ModuleList, family: Family, edits: Mapping[Site, Edit], *, n_contexts: int
+) -> Iterator[None]:
+    """While this is open, a forward pass over B = `n_contexts` computes with the edited vectors at the sites.
 
     An edit takes and gives float32 [B, T, D]; the result is cast to the model's dtype. An edit that
     returns its argument changes no bit of the logits.
@@ -72,12 +79,22 @@ def spliced(layers: nn.ModuleList, family: Family, edits: Mapping[Site, Edit]) -
     with _installed([]) as handles:
         for site in sorted(edits, key=lambda s: _INSTALL_ORDER.index(s[1])):
             layer, tap = layers[site[0]], family.taps[site[1]]
-            replace = _in_own_dtype(edits[site])
+            replace = by_context(_in_own_dtype(edits[site]), n_contexts)
             if tap.bypassed:
                 handles.extend(_hook_bypassed(layer, tap, family.taps["mlp_out"], replace))
             else:
                 handles.append(_hook(layer, tap, replace))
         yield
+
+
+def by_context(replace: Callable[[Tensor], Any], n_contexts: int) -> Callable[[Tensor], Any]:
+    """For modules between which a layer keeps its vectors flat, [B * T, D] (OPT's MLP)."""
+
+    def of_any_shape(vector: Tensor) -> Tensor | None:
+        new = replace(vector.unflatten(0, (n_contexts, -1)) if vector.dim() == 2 else vector)
+        return None if new is None else new.reshape(vector.shape)
+
+    return of_any_shape
 
 
 def _in_own_dtype(edit: Edit) -> Callable[[Tensor], Tensor]:
@@ -106,16 +123,18 @@ def _hook_bypassed(layer: nn.Module, tap: Tap, branch: Tap, replace: Callable[[T
         kept["branch"] = vector
 
     def rejoin(vector: Tensor) -> Tensor:
-        return kept.pop("stream") + kept.pop("branch")
+        return (kept.pop("stream") + kept.pop("branch")).reshape(vector.shape)
 
-    return [_hook(layer, tap, enter), _hook(layer, branch, leave), _hook(layer, Tap("", "output"), rejoin)]
+    # first: where no norm lies between, the same module's input may be edited as mlp_in too
+    into = _hook(layer, tap, enter, first=True)
+    return [into, _hook(layer, branch, leave), _hook(layer, Tap("", "output"), rejoin)]
 
 
-def _hook(layer: nn.Module, tap: Tap, replace: Replace) -> Any:
+def _hook(layer: nn.Module, tap: Tap, replace: Replace, *, first: bool = False) -> Any:
     module = layer.get_submodule(tap.module)
     if tap.side == "output":
-        return module.register_forward_hook(_output_hook(replace))
-    return module.register_forward_pre_hook(_input_hook(replace), with_kwargs=True)
+        return module.register_forward_hook(_output_hook(replace), prepend=first)
+    return module.register_forward_pre_hook(_input_hook(replace), with_kwargs=True, prepend=first)
 
 
 def _output_hook(replace: Replace) -> Callable[..., Any]:

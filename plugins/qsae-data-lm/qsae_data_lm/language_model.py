@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.contracts import Edit, LanguageModel, TokenBatch
+from qsae_core.errors import DataError
 from qsae_data_lm.families import Layout
 from qsae_data_lm.hooks import Site, find_layers, read_sites, spliced
 
@@ -23,10 +24,12 @@ class HfLanguageModel(LanguageModel):
         model: a causal LM, or an encoder with its masked-LM head.
         layout: its layers and sites.
         name: short name for paths and tables.
+        has_head: whether the weights of the head are the model's own; else it has sites and no logits.
     """
 
-    def __init__(self, model: Any, layout: Layout, name: str) -> None:
+    def __init__(self, model: Any, layout: Layout, name: str, *, has_head: bool = True) -> None:
         self.model = model.eval().requires_grad_(False)
+        self._has_head = has_head
         self.layout, self.name = layout, name
         self._layers = find_layers(model, layout.family)
 
@@ -34,6 +37,11 @@ class HfLanguageModel(LanguageModel):
     def predicts_next(self) -> bool:
         """Whether position t predicts token t + 1."""
         return self.layout.family.causal
+
+    @property
+    def has_logits(self) -> bool:
+        """Whether the weights of its head were saved with it."""
+        return self._has_head
 
     @torch.no_grad()
     def read(self, batch: TokenBatch, sites: Sequence[Site]) -> dict[Site, Tensor]:
@@ -45,7 +53,10 @@ class HfLanguageModel(LanguageModel):
         for layer, site in sites:
             self.layout.check(layer, site)
         inputs = self._inputs(batch)
-        found = read_sites(self._layers, self.layout.family, sites, lambda: self.model(**inputs))
+        n_contexts = len(batch.ids)
+        found = read_sites(
+            self._layers, self.layout.family, sites, lambda: self.model(**inputs), n_contexts=n_contexts
+        )
         return {site: vector.float() for site, vector in found.items()}
 
     def logits(self, batch: TokenBatch, edits: Mapping[Site, Edit] | None = None) -> Tensor:
@@ -54,12 +65,19 @@ class HfLanguageModel(LanguageModel):
         Gradients flow through the edits (not into the model's weights) where the caller leaves them on.
 
         Raises:
-            DataError: if the model has no such layer or site.
+            DataError: if the model has no such layer or site, or was saved without its head.
         """
+        if not self.has_logits:
+            raise DataError(
+                f"{self.name} was saved without its head, so it gives no logits",
+                where="data.model",
+                allowed="reading its sites, which need no head",
+                next="save it with its head, from AutoModelForCausalLM",
+            )
         edits = edits or {}
         for layer, site in edits:
             self.layout.check(layer, site)
-        with spliced(self._layers, self.layout.family, edits):
+        with spliced(self._layers, self.layout.family, edits, n_contexts=len(batch.ids)):
             return self.model(**self._inputs(batch)).logits.float()
 
     def _inputs(self, batch: TokenBatch) -> dict[str, Any]:

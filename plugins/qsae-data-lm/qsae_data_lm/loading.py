@@ -1,104 +1,50 @@
-"""Finding and loading a language model and its tokenizer, never from pickles, with errors that help."""
+"""Loading a language model and its tokenizer, never from pickles, with errors that help."""
 
 from __future__ import annotations
 
-import importlib.util
-import logging
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
-from transformers.utils import logging as transformers_logging
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from qsae_core.errors import DataError
 from qsae_data_lm.families import Layout, layout_of
 from qsae_data_lm.language_model import HfLanguageModel
+from qsae_data_lm.places import locate, short_name
+from qsae_data_lm.pretrained import check_attention, from_pretrained, own_code
 
-BUILTIN = Path(__file__).with_name("builtin")
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-
-
-class Place(NamedTuple):
-    """What transformers is to load."""
-
-    path: str
-    """A directory, or a Hugging Face id."""
-    gguf_file: str | None = None
-    """A file in that directory that holds model and tokenizer, instead of the usual ones."""
-
-    @property
-    def options(self) -> dict[str, str]:
-        """The arguments for `from_pretrained` besides the path."""
-        return {} if self.gguf_file is None else {"gguf_file": self.gguf_file}
-
-    @property
-    def directory(self) -> Path | None:
-        """The local directory whose files are to be looked at; None for an id or a GGUF file."""
-        path = Path(self.path)
-        return path if path.is_dir() and self.gguf_file is None else None
-
-
-def locate(model: str) -> Place:
-    """Where a model is.
-
-    Raises:
-        DataError: if `model` is no place that could hold one, or a directory without a model's config.
-    """
-    path = BUILTIN if model == "builtin" else Path(model).expanduser()
-    if path.is_file() and path.suffix == ".gguf":
-        _require_gguf()
-        return Place(str(path.parent), path.name)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            held = ", ".join(sorted(p.name for p in path.iterdir())[:6]) or "nothing"
-            raise DataError(
-                f"{path} is no model: it has no config.json (it holds {held})",
-                where="data.model",
-                allowed="what save_pretrained writes: config.json, tokenizer.json, *.safetensors",
-            )
-        return Place(str(path))
-    if path.exists() or not _HUB_ID.fullmatch(model):
-        raise DataError(
-            f"{path} is a file, not a model" if path.exists() else f"there is no directory {path}",
-            where="data.model",
-            allowed="builtin, a model directory, a .gguf file, or a Hugging Face id (EleutherAI/pythia-70m)",
-        )
-    return Place(model)
-
-
-def _require_gguf() -> None:
-    if not all(importlib.util.find_spec(library) for library in ("gguf", "accelerate")):
-        raise DataError(
-            "reading a .gguf file needs the libraries `gguf` and `accelerate`, which are not both installed",
-            where="data.model",
-            next="pip install 'qsae-data-lm[gguf]'",
-        )
-
-
-def short_name(model: str) -> str:
-    """For paths and tables: `HuggingFaceTB/SmolLM2-135M` and `models/smollm2-135m/` are `smollm2-135m`."""
-    name = model if model == "builtin" else Path(model).expanduser().resolve().name.removesuffix(".gguf")
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
 
 
 def load_config(model: str) -> Any:
     """The transformers config of a model.
 
     Raises:
-        DataError: if there is none.
+        DataError: if there is none, or an adapter (LoRA) lies beside it, which would have to be applied.
     """
+    config = from_pretrained(transformers.AutoConfig, model, "configuration")
+    check_attention(config, model)
+    _refuse_adapter(model)
+    return config
+
+
+def _refuse_adapter(model: str) -> None:
     place = locate(model)
-    with _quiet():
-        try:
-            return transformers.AutoConfig.from_pretrained(place.path, **place.options)
-        except (OSError, ValueError, KeyError) as error:
-            raise _not_loaded(model, "configuration", error) from error
+    try:
+        found = None if place.gguf_file else find_adapter_config_file(place.path)
+    except (OSError, ValueError):  # no such file on the hub, or no way to look for it
+        return
+    if found is not None:
+        raise DataError(
+            f"{model!r} holds an adapter ({Path(found).name}) beside the model, which would not be applied",
+            where="data.model",
+            allowed="a model with its adapter merged into its weights, or without one",
+            next="merge it, peft.PeftModel.from_pretrained(...).merge_and_unload().save_pretrained(...); "
+            "for the model without it, give a copy without the files adapter_*",
+        )
 
 
 def find_layout(model: str) -> Layout:
@@ -114,7 +60,8 @@ def load_tokenizer(model: str) -> Any:
     """The model's own tokenizer.
 
     Raises:
-        DataError: if there is none.
+        DataError: if there is none, or it is code that comes with the model: a tokenizer that transformers
+            would take instead need not give the tokens that the model was trained on.
     """
     place = locate(model)
     directory = place.directory
@@ -125,11 +72,16 @@ def load_tokenizer(model: str) -> Any:
             allowed=f"one of {', '.join(_TOKENIZER_FILES)} beside config.json",
             next="save the tokenizer there with AutoTokenizer.from_pretrained(...).save_pretrained(...)",
         )
-    with _quiet():
-        try:
-            return transformers.AutoTokenizer.from_pretrained(place.path, **place.options)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            raise _not_loaded(model, "tokenizer", error) from error
+    if place.gguf_file is None and _has_own_tokenizer(place.path):
+        raise own_code(model, "tokenizer")
+    return from_pretrained(transformers.AutoTokenizer, model, "tokenizer")
+
+
+def _has_own_tokenizer(path: str) -> bool:
+    try:
+        return bool(get_tokenizer_config(path).get("auto_map"))
+    except (OSError, ValueError):  # loading says what is wrong
+        return False
 
 
 def choose_dtype(name: str, device: str) -> torch.dtype:
@@ -149,33 +101,30 @@ def choose_dtype(name: str, device: str) -> torch.dtype:
 def load_model(model: str, layout: Layout, *, dtype: torch.dtype, device: str) -> HfLanguageModel:
     """The model in evaluation mode. Weights come from safetensors or GGUF; pickled ones are refused.
 
+    What was saved without its head (`AutoModel`) has every site, but no logits.
+
     Raises:
         DataError: if the weights are missing, pickled, or do not belong to the config.
     """
-    place = locate(model)
-    if place.directory is not None:
-        _check_weights(place.directory)
-    options: dict[str, Any] = {**place.options, "dtype": dtype, "use_safetensors": True}
+    directory = locate(model).directory
+    if directory is not None:
+        _check_weights(directory)
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     if layout.family.attention is not None:
         options["attn_implementation"] = layout.family.attention
     auto = transformers.AutoModelForCausalLM if layout.family.causal else transformers.AutoModelForMaskedLM
-    with _quiet():
-        try:
-            loaded, info = auto.from_pretrained(  # type: ignore[misc]
-                place.path, output_loading_info=True, **options
-            )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise _not_loaded(model, "weights", error) from error
-    # An encoder is often saved without its masked-LM head, which no site needs.
-    head = () if layout.family.causal else ("cls.", "lm_head.")
-    missing = sorted(name for name in info["missing_keys"] if not name.startswith(head or ("\0",)))
+    part = f"weights ({layout.quantization})" if layout.quantization else "weights"
+    loaded, info = from_pretrained(auto, model, part, output_loading_info=True, **options)
+    body = f"{loaded.base_model_prefix}."
+    missing = sorted(name for name in info["missing_keys"] if name.startswith(body))
     if missing:
         raise DataError(
             f"the weights of {model!r} lack {len(missing)} tensors of the model that its config describes, "
             f"{missing[0]} the first",
             where="data.model",
         )
-    return HfLanguageModel(loaded.to(device), layout, short_name(model))
+    has_head = not info["missing_keys"]
+    return HfLanguageModel(loaded.to(device), layout, short_name(model), has_head=has_head)
 
 
 def _check_weights(directory: Path) -> None:
@@ -191,26 +140,3 @@ def _check_weights(directory: Path) -> None:
             f"t.AutoModelForCausalLM.from_pretrained('{directory}').save_pretrained('{directory}')\"",
         )
     raise DataError(f"{directory} has no weights", where="data.model", allowed="*.safetensors")
-
-
-def _not_loaded(model: str, part: str, error: Exception) -> DataError:
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return DataError(
-        f"the {part} of {model!r} cannot be loaded: {reason}",
-        where="data.model",
-        allowed="builtin, a model directory, or a Hugging Face id that can be downloaded or is in the cache",
-    )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no reports from transformers; what matters is raised as an error."""
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,14 +22,15 @@ from qsae_core.contracts import Batch, DataSource, TokenBatch
 from qsae_core.errors import DataError
 from qsae_data_lm import LmConfig
 from qsae_data_lm.chosen_sites import chosen_sites, path_name
-from qsae_data_lm.documents import open_documents, shuffled
+from qsae_data_lm.documents import Side, open_documents, shuffled, too_little
 from qsae_data_lm.families import layout_of
+from qsae_data_lm.fingerprints import check_same, of_model, of_texts
 from qsae_data_lm.harvest import Harvester, join, select
 from qsae_data_lm.hooks import Site
 from qsae_data_lm.language_model import HfLanguageModel
 from qsae_data_lm.loading import choose_dtype, load_config, load_model, load_tokenizer
 from qsae_data_lm.packing import Packer, Tokens
-from qsae_data_lm.tokens import TextTokenizer, check_context
+from qsae_data_lm.tokens import TextTokenizer, check_context, check_vocabulary
 
 if TYPE_CHECKING:
     import pathlib
@@ -51,12 +53,13 @@ class LmSource(DataSource):
         for layer, site in [*self._sites, self._target]:
             layout.check(layer, site)
         tokenizer = load_tokenizer(config.model)
-        check_context(config.context, model_config, tokenizer, config.model)
+        check_context(config.context, model_config, tokenizer, layout)
         self._documents = open_documents(config)
         self._text = config.text or config.dataset or "built-in text"
         self._tokens = TextTokenizer(
             tokenizer, config.context, causal=layout.family.causal, keep=self._documents.finite
         )
+        check_vocabulary(self._tokens, model_config, config.model)
         self._model = load_model(
             config.model, layout, dtype=choose_dtype(config.dtype, device), device=device
         )
@@ -92,7 +95,7 @@ class LmSource(DataSource):
 
     def next_batch(self, size: int) -> Batch:
         """The next vectors of the stream; x float32 [size, d_in], or [size, L, d_in] from L layers."""
-        before = self.state_dict()
+        before = self._place()
         try:
             return self._take(size)
         except BaseException:  # an interrupt too: what was not given out is not passed over
@@ -142,8 +145,16 @@ class LmSource(DataSource):
         self._rows = join(list(self._harvester.read(contexts, where)))
         self._order = shuffled(len(self._rows), self.seed, self._epoch, self._block)
 
+    @cached_property
+    def _fingerprints(self) -> dict[str, str]:
+        """What is read -> a hash by which it is known again."""
+        return {"text": of_texts(self._documents.beginning()), "model": of_model(self._model.model)}
+
     def state_dict(self) -> dict[str, Any]:
-        """The position of the stream as JSON values."""
+        """The position of the stream as JSON values, and fingerprints of the text and the model."""
+        return {**self._place(), "fingerprints": self._fingerprints}
+
+    def _place(self) -> dict[str, Any]:
         position, remaining = self._block_start
         return {
             "epoch": self._epoch,
@@ -154,8 +165,14 @@ class LmSource(DataSource):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue at a position; its block is computed again when the next batch is taken."""
-        self._begin(**state)
+        """Continue at a position; its block is computed again when the next batch is taken.
+
+        Raises:
+            DataError: if the text or the model is another one now.
+        """
+        places = {"text": self._text, "model": self.config.model}
+        check_same(state.get("fingerprints", {}), self._fingerprints, places)
+        self._begin(**{key: value for key, value in state.items() if key != "fingerprints"})
 
     # -- the held-out stream -------------------------------------------------------------------------
 
@@ -217,13 +234,8 @@ class LmSource(DataSource):
         if not counted and n_tokens:
             raise self._too_little("held-out")
 
-    def _too_little(self, part: str) -> DataError:
-        hint = "give more text" if part == "training" else "give more text, or a larger --held-out-share"
-        return DataError(
-            f"the {part} text is shorter than one context of {self.config.context} positions",
-            where=self._text,
-            next=f"{hint}, or a smaller --context",
-        )
+    def _too_little(self, part: Side) -> DataError:
+        return too_little(self._documents, part, self.config.context, self._text)
 
     # -- what it is ----------------------------------------------------------------------------------
 
@@ -254,6 +266,7 @@ class LmSource(DataSource):
             "left_out": "BOS, EOS, padding and other special positions: "
             + (", ".join(self._tokens.special_names()) or "none"),
             "left_out_of_first_block": f"{int((~first.counted).sum())} of {first.counted.numel()} positions",
+            "fingerprints": self._fingerprints,
         }
 
     def language_model(self) -> HfLanguageModel:

@@ -30,6 +30,13 @@ def read_text(text: str) -> tuple[list[Document], dict[str, Any]]:
             allowed=WANTED,
             next=f"give its place with --text; relative ones begin at {Path.cwd()}",
         )
+    if not root.is_file() and not root.is_dir():
+        raise DataError(
+            f"{root} is neither a file nor a folder, but a pipe or a device, which cannot be read twice",
+            where="data.text",
+            allowed=WANTED,
+            next="write what it gives into a file first",
+        )
     paths = [root] if root.is_file() else sorted(p for p in root.rglob("*") if _is_visible_file(p, root))
     documents: list[Document] = []
     binary = 0

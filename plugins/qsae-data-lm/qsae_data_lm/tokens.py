@@ -15,6 +15,7 @@ import torch
 from qsae_core.contracts import TokenBatch
 from qsae_core.errors import DataError
 from qsae_data_lm.corpus import Document
+from qsae_data_lm.families import Layout
 from qsae_data_lm.packing import Frame, Tokens
 
 _AT_ONCE = 32
@@ -46,8 +47,22 @@ class TextTokenizer:
         special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
         special.update(t for t in (self.frame.first, self.frame.last, self.frame.separator) if t is not None)
         self.special_ids: list[int] = sorted(special)
-        if tokenizer.is_fast:  # the text of a special token in a document is text like any other
+        if tokenizer.is_fast:
+            # the text of a special token in a document is text like any other
             tokenizer.backend_tokenizer.encode_special_tokens = True
+            # tokenizer.json keeps both from the last call before it was saved
+            tokenizer.backend_tokenizer.no_truncation()
+            tokenizer.backend_tokenizer.no_padding()
+
+    def highest_id(self) -> int:
+        """The largest id that a context may hold: of the vocabulary, or a special token of the frame."""
+        if not self._tokenizer.is_fast:
+            return max(self._tokenizer.get_vocab().values(), default=0)
+        backend = self._tokenizer.backend_tokenizer
+        found = set(backend.get_vocab(with_added_tokens=False).values())
+        found |= {i for i, token in backend.get_added_tokens_decoder().items() if not token.special}
+        framing = (self.frame.first, self.frame.last, self.frame.separator)
+        return max(found | {token for token in framing if token is not None}, default=0)
 
     def special_names(self) -> list[str]:
         """The special tokens that are excluded, as the tokenizer writes them."""
@@ -84,13 +99,35 @@ class TextTokenizer:
         return TokenBatch(ids, counted, torch.ones_like(counted))
 
 
-def check_context(context: int, config: Any, tokenizer: Any, model: str) -> None:
+def check_context(context: int, config: Any, tokenizer: Any, layout: Layout) -> None:
     """Raises DataError if the model cannot take contexts of that length."""
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None) or context
-    limit = min(positions, tokenizer.model_max_length or positions)
+    limit = min(
+        _positions(config.get_text_config(), layout) or context, tokenizer.model_max_length or context
+    )
     if context > limit:
         raise DataError(
-            f"{model} takes at most {limit} positions, not {context}",
+            f"{layout.model} takes at most {limit} positions, not {context}",
             where="data.context",
             allowed=f"8 to {limit}",
+        )
+
+
+def _positions(config: Any, layout: Layout) -> int | None:
+    """How many positions a context can have; None where the config does not say."""
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if positions is not None and layout.family.positions_behind_padding:
+        return positions - (config.pad_token_id + 1)
+    return positions
+
+
+def check_vocabulary(tokens: TextTokenizer, config: Any, model: str) -> None:
+    """Raises DataError if text can give tokens that the model has no embedding for."""
+    rows, highest = config.get_text_config().vocab_size, tokens.highest_id()
+    if highest >= rows:
+        raise DataError(
+            f"the tokenizer of {model!r} gives ids up to {highest}, but the model embeds {rows} tokens, "
+            f"ids 0 to {rows - 1}",
+            where="data.model",
+            allowed="the tokenizer that the model was trained with",
+            next="copy its files (tokenizer.json, tokenizer_config.json) beside the model's config.json",
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from qsae_data_lm.loading import BUILTIN
+from qsae_data_lm.places import BUILTIN
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 torch.set_num_threads(1)  # these models are too small to gain from more

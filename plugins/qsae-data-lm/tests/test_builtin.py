@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from qsae_data_lm import LmConfig
-from qsae_data_lm.loading import BUILTIN
+from qsae_data_lm.places import BUILTIN
 from qsae_data_lm.source import LmSource
 from torch.nn.functional import cross_entropy
 

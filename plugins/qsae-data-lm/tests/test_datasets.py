@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import csv
+import gzip
 import json
+import lzma
+import os
 from itertools import islice
 from pathlib import Path
 
@@ -14,13 +19,20 @@ from qsae_data_lm.source import LmSource
 from qsae_core.errors import DataError
 
 datasets = pytest.importorskip("datasets")
-from qsae_data_lm.datasets_text import open_dataset, text_column  # noqa: E402
+from qsae_data_lm.datasets_text import open_dataset  # noqa: E402
+from qsae_data_lm.text_column import MOST, text_column  # noqa: E402
 
 
 @pytest.fixture
 def rows() -> list[dict[str, object]]:
     return [
-        {"id": n, "title": f"About {n}", "body": f"{n} is a number. " * 20, "url": None} for n in range(600)
+        {
+            "id": n,
+            "title": f"About {n}",
+            "body": f"{n} is a number. " * 20,
+            "url": f"x.org/{n}" if n > 100 else None,
+        }
+        for n in range(600)
     ]
 
 
@@ -63,7 +75,7 @@ def test_an_ambiguous_or_missing_text_column_is_an_error_that_lists_the_columns(
         text_column([question], "qa")
     assert "question (text, 19 characters), answer (text, 17 characters), n" in str(caught.value)
     assert "--data.dataset-column question" in str(caught.value)
-    with pytest.raises(DataError, match="no column of text; its columns: n, m"):
+    with pytest.raises(DataError, match=r"no column of text; its columns: n, m \(no value\)"):
         text_column([{"n": 1, "m": None}], "numbers")
 
 
@@ -88,3 +100,100 @@ def test_a_streamed_source_resumes_bit_equal(dataset: str, tiny: Path) -> None:
     assert source.training_tokens is None
     assert source.describe()["dataset_column"] == "body"
     assert len(next(source.held_out(200, 200))) == 200
+
+
+def write_jsonl(path: Path, rows: list[dict[str, object]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def texts(dataset: str, column: str | None = None) -> list[str]:
+    return list(open_dataset(dataset, None, "train", column)[0](0))
+
+
+def test_tabs_separate_columns_as_commas_do(tmp_path: Path) -> None:
+    rows = [("one, two and three " * 5, "yes"), ('with "quotes" in it ' * 5, "no")]
+    for suffix, mark in ((".csv", ","), (".tsv", "\t")):
+        with (tmp_path / f"x{suffix}").open("w", newline="") as file:
+            csv.writer(file, delimiter=mark).writerows([("text", "label"), *rows])
+    assert texts(str(tmp_path / "x.tsv")) == texts(str(tmp_path / "x.csv")) == [text for text, _ in rows]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv", ".txt"])
+@pytest.mark.parametrize("packed", [".gz", ".bz2", ".xz"])
+def test_compressed_text_is_read_as_the_text(tmp_path: Path, suffix: str, packed: str) -> None:
+    lines = [f"number {n}, and more of it" for n in range(300)]
+    written = {
+        ".jsonl": [json.dumps({"text": line}) for line in lines],
+        ".csv": ["text", *(f'"{line}"' for line in lines)],
+        ".tsv": ["text", *lines],
+        ".txt": lines,
+    }[suffix]
+    compress = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[packed]
+    path = tmp_path / f"data{suffix}{packed}"
+    path.write_bytes(compress("\n".join(written).encode()))
+    assert texts(str(path)) == lines
+    read, _ = open_dataset(str(path), None, "train", None)
+    assert list(read(298)) == lines[298:]
+
+
+def test_a_column_without_a_value_may_be_the_text(tmp_path: Path) -> None:
+    late = [{"text": None, "id": f"row {n}"} for n in range(60)]
+    late += [{"text": "now there is some " * 5, "id": f"row {n}"} for n in range(60)]
+    assert (
+        open_dataset(write_jsonl(tmp_path / "late.jsonl", late), None, "train", None)[1]["dataset_column"]
+        == "text"
+    )
+    never = [{"text": None, "id": f"row {n}"} for n in range(MOST + 5)]
+    path = write_jsonl(tmp_path / "never.jsonl", never)
+    with pytest.raises(
+        DataError, match=r"no value in its first 1000 rows of 'text'.*text \(no value\), id"
+    ) as e:
+        texts(path)
+    assert e.value.allowed == "id, text"
+    assert texts(path, "id")[0] == "row 0"
+    typed = datasets.Features({"text": datasets.Value("string"), "n": datasets.Value("int64")})
+    rows = {"text": ["some text"] * 60, "n": [None] * 60}
+    datasets.Dataset.from_dict(rows, features=typed).to_parquet(tmp_path / "typed.parquet")
+    assert texts(str(tmp_path / "typed.parquet")) == rows["text"]  # a number is no text
+
+
+def test_rows_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    good = [{"text": f"text {n}"} for n in range(5)]
+    path = write_jsonl(tmp_path / "broken.jsonl", good)
+    with Path(path).open("a") as file:
+        file.write('{"text": "cut of')
+    with pytest.raises(
+        DataError, match=r"data.dataset: .*broken.jsonl: rows from number 0 on cannot be read: JSON"
+    ):
+        texts(path)
+    folder = tmp_path / "differ"
+    folder.mkdir()
+    write_jsonl(folder / "a.jsonl", good)
+    write_jsonl(folder / "b.jsonl", [{"body": "text"}])
+    with pytest.raises(DataError, match=r"rows from number 5 on .* column names don't match"):
+        texts(str(folder))
+    (tmp_path / "wide.csv").write_text("text,n\na,1\nb,2,3,4\n")
+    with pytest.raises(DataError, match="Expected 2 fields in line 3, saw 4"):
+        texts(str(tmp_path / "wide.csv"))
+
+
+@pytest.mark.parametrize(("value", "kind"), [(3, "int"), (["a", "b"], "list"), ({"a": "b"}, "dict")])
+def test_values_that_are_no_text_are_named_with_their_row_and_type(
+    tmp_path: Path, value: object, kind: str
+) -> None:
+    rows: list[dict[str, object]] = [{"text": f"text {n}", "n": n} for n in range(70)]
+    if kind == "int":  # beyond the rows by which the column is chosen
+        rows[60]["text"] = value
+        path, row = write_jsonl(tmp_path / "x.jsonl", rows), 60
+    else:
+        path, row = write_jsonl(tmp_path / "x.jsonl", [{"text": value, "n": n} for n in range(70)]), 0
+    with pytest.raises(DataError, match=f"'text' holds a value of type {kind}, not text") as caught:
+        texts(path, "text")
+    assert caught.value.where == f"{path}: row {row}"
+
+
+def test_a_pipe_is_no_dataset(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.jsonl")
+    with pytest.raises(DataError, match="a pipe or a device"):
+        texts(str(tmp_path / "x.jsonl"))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from qsae_data_lm import LmConfig
-from qsae_data_lm.loading import load_tokenizer, locate
+from qsae_data_lm.loading import load_tokenizer
+from qsae_data_lm.places import locate
 from qsae_data_lm.source import LmSource
 from transformers import LlamaForCausalLM
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 from qsae_data_lm import LmConfig
-from qsae_data_lm.loading import choose_dtype, find_layout, load_model, locate, short_name
+from qsae_data_lm.loading import choose_dtype, find_layout, load_model
+from qsae_data_lm.places import locate, short_name
 from qsae_data_lm.sites_command import sites
 from qsae_data_lm.source import LmSource
 from transformers import AutoConfig, LlamaForCausalLM

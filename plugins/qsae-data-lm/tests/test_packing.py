@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
@@ -143,6 +144,10 @@ def test_text_that_cannot_be_read_is_an_error_with_its_place(tmp_path: Path) -> 
         read_text(str(tmp_path / "absent.txt"))
     with pytest.raises(DataError, match="no text in"):
         read_text(str(tmp_path))
+    os.mkfifo(tmp_path / "pipe")
+    for path in (str(tmp_path / "pipe"), os.devnull):
+        with pytest.raises(DataError, match="a pipe or a device"):
+            read_text(path)
     (tmp_path / "empty.txt").write_text(" \n")
     with pytest.raises(DataError, match="no text in"):
         read_text(str(tmp_path / "empty.txt"))

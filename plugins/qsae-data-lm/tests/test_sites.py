@@ -33,6 +33,14 @@ SMALL = {
 }
 BERT = {k: v for k, v in SMALL.items() if k not in ("num_key_value_heads", "head_dim")}
 NEOX = BERT
+NO_HEAD_DIM = {k: v for k, v in SMALL.items() if k != "head_dim"}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2}
+OPT = {
+    **{k: v for k, v in BERT.items() if k != "intermediate_size"},
+    "ffn_dim": 24,
+    "word_embed_proj_dim": 16,
+    "activation_function": "gelu",
+}
 MODELS: dict[str, Callable[[], Any]] = {
     "gpt2": lambda: t.GPT2LMHeadModel(
         t.GPT2Config(vocab_size=50, n_embd=16, n_layer=3, n_head=2, n_positions=32)
@@ -45,6 +53,44 @@ MODELS: dict[str, Callable[[], Any]] = {
     "qwen3": lambda: t.Qwen3ForCausalLM(t.Qwen3Config(**SMALL)),
     "gemma2": lambda: t.Gemma2ForCausalLM(t.Gemma2Config(**SMALL, attn_implementation="eager")),
     "gemma3": lambda: t.Gemma3ForCausalLM(t.Gemma3TextConfig(**SMALL)),
+    "gemma": lambda: t.GemmaForCausalLM(t.GemmaConfig(**SMALL)),
+    "phi3": lambda: t.Phi3ForCausalLM(t.Phi3Config(**SMALL)),
+    "olmo2": lambda: t.Olmo2ForCausalLM(t.Olmo2Config(**NO_HEAD_DIM)),
+    "mixtral": lambda: t.MixtralForCausalLM(t.MixtralConfig(**SMALL, num_local_experts=4)),
+    "qwen2_moe": lambda: t.Qwen2MoeForCausalLM(
+        t.Qwen2MoeConfig(
+            **SMALL,
+            **EXPERTS,
+            moe_intermediate_size=12,
+            shared_expert_intermediate_size=12,
+            mlp_only_layers=[0],
+        )
+    ),
+    "qwen3_moe": lambda: t.Qwen3MoeForCausalLM(
+        t.Qwen3MoeConfig(**SMALL, **EXPERTS, moe_intermediate_size=12, mlp_only_layers=[0])
+    ),
+    "olmoe": lambda: t.OlmoeForCausalLM(t.OlmoeConfig(**NO_HEAD_DIM, **EXPERTS)),
+    "deepseek_v3": lambda: t.DeepseekV3ForCausalLM(
+        t.DeepseekV3Config(
+            **{**NO_HEAD_DIM, "num_key_value_heads": 2},
+            n_routed_experts=4,
+            num_experts_per_tok=2,
+            n_group=2,
+            topk_group=1,
+            moe_intermediate_size=12,
+            first_k_dense_replace=1,
+            q_lora_rank=8,
+            kv_lora_rank=8,
+            qk_rope_head_dim=4,
+            qk_nope_head_dim=4,
+            v_head_dim=8,
+        )
+    ),
+    "gpt_oss": lambda: t.GptOssForCausalLM(
+        t.GptOssConfig(**SMALL, num_local_experts=4, num_experts_per_tok=2, attn_implementation="eager")
+    ),
+    "opt": lambda: t.OPTForCausalLM(t.OPTConfig(**OPT)),
+    "opt_post_norm": lambda: t.OPTForCausalLM(t.OPTConfig(**OPT, do_layer_norm_before=False)),
     "bert": lambda: t.BertForMaskedLM(t.BertConfig(**BERT)),
     "roberta": lambda: t.RobertaForMaskedLM(t.RobertaConfig(**BERT)),
 }
@@ -96,7 +142,20 @@ def by_hand(lm: HfLanguageModel, batch: TokenBatch, replaced: Mapping[str, Tenso
         mid = pre if parallel else at("resid_mid", pre + attn)
         mlp = at("mlp_out", layer.mlp(at("mlp_in", layer.post_attention_layernorm(mid))))
         post = at("resid_post", mid + mlp + attn if parallel else mid + mlp)
-    elif kind.startswith("gemma"):
+    elif kind == "opt":
+        before = model.config.do_layer_norm_before
+        normed = layer.self_attn_layer_norm(pre) if before else pre
+        mid = pre + at("attn_out", layer.self_attn(normed, **call(LAYER))[0])
+        mid = at("resid_mid", mid if before else layer.self_attn_layer_norm(mid))
+        inner = at("mlp_in", layer.final_layer_norm(mid) if before else mid)
+        post = mid + at("mlp_out", layer.fc2(layer.activation_fn(layer.fc1(inner))))
+        post = at("resid_post", post if before else layer.final_layer_norm(post))
+    elif kind == "olmo2":
+        attn = layer.self_attn(hidden_states=pre, **call(LAYER))[0]
+        mid = at("resid_mid", pre + at("attn_out", layer.post_attention_layernorm(attn)))
+        mlp = layer.post_feedforward_layernorm(layer.mlp(at("mlp_in", mid)))
+        post = at("resid_post", mid + at("mlp_out", mlp))
+    elif kind in ("gemma2", "gemma3_text"):
         attn = layer.self_attn(hidden_states=layer.input_layernorm(pre), **call(LAYER))[0]
         mid = at("resid_mid", pre + at("attn_out", layer.post_attention_layernorm(attn)))
         norm = layer.pre_feedforward_layernorm
@@ -106,9 +165,8 @@ def by_hand(lm: HfLanguageModel, batch: TokenBatch, replaced: Mapping[str, Tenso
     else:
         attn = layer.self_attn(hidden_states=layer.input_layernorm(pre), **call(LAYER))[0]
         mid = at("resid_mid", pre + at("attn_out", attn))
-        post = at(
-            "resid_post", mid + at("mlp_out", layer.mlp(at("mlp_in", layer.post_attention_layernorm(mid))))
-        )
+        mlp = layer.mlp(at("mlp_in", layer.post_attention_layernorm(mid)))  # GPT-OSS gives scores beside it
+        post = at("resid_post", mid + at("mlp_out", mlp[0] if isinstance(mlp, tuple) else mlp))
     for index in range(LAYER + 1, len(lm._layers)):
         post = lm._layers[index](post, **call(index))
     return {**found, "logits": head(model, kind, post)}
@@ -121,7 +179,7 @@ def arguments(lm: HfLanguageModel, hidden: Tensor) -> Callable[[int], dict[str, 
     above = torch.full((POSITIONS, POSITIONS), torch.finfo(torch.float32).min).triu(1)
     mask = {"attention_mask": above.expand(BATCH, 1, -1, -1)}
     positions = torch.arange(POSITIONS)[None]
-    if lm.layout.model_type == "gpt2":
+    if lm.layout.model_type in ("gpt2", "opt"):
         return lambda layer: mask
     if lm.layout.model_type == "gpt_neox":
         rotary = lm.model.gpt_neox.rotary_emb
@@ -140,6 +198,9 @@ def head(model: Any, kind: str, hidden: Tensor) -> Tensor:
         return model.lm_head(hidden)
     if kind == "gpt2":
         return model.lm_head(model.transformer.ln_f(hidden))
+    if kind == "opt":
+        norm = model.model.decoder.final_layer_norm
+        return model.lm_head(hidden if norm is None else norm(hidden))
     if kind == "gpt_neox":
         return model.get_output_embeddings()(model.gpt_neox.final_layer_norm(hidden))
     logits = model.lm_head(model.model.norm(hidden))
@@ -241,6 +302,6 @@ def test_a_parallel_layer_has_no_resid_mid_and_says_why() -> None:
 
 
 def test_an_unknown_architecture_is_refused_with_those_that_are_known() -> None:
-    with pytest.raises(DataError, match="'opt'") as caught:
-        layout_of(t.OPTConfig(), "some-opt")
+    with pytest.raises(DataError, match="'bloom'") as caught:
+        layout_of(t.BloomConfig(), "some-bloom")
     assert "gpt_neox" in str(caught.value.allowed)

@@ -6,6 +6,7 @@ N vectors, C contexts, T positions.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from pydantic import ValidationError
 from qsae_data_lm import LmConfig
 from qsae_data_lm.source import LmSource
+from safetensors.torch import load_file, save_file
 
 from qsae_core.errors import ConfigError, DataError
 
@@ -205,6 +207,20 @@ def test_too_little_text_is_an_error(make: Make, tmp_path: Path) -> None:
         list(source.held_out_contexts(1, 1))
 
 
+def test_a_text_of_one_repeated_paragraph_has_no_split_and_says_why(make: Make, tmp_path: Path) -> None:
+    """Every piece of it is the same text, and a hash of the text decides: all of them are held out."""
+    paragraph = "A sentence of some length, and another one after it. " * 40 + "\n\n"
+    (tmp_path / "again.txt").write_text(paragraph * 40)
+    source = make(text=str(tmp_path / "again.txt"))
+    assert source.describe()["documents"] == source.describe()["held_out_documents"] == 40
+    with pytest.raises(DataError, match="all are on the other side of the split") as caught:
+        source.next_batch(1)
+    assert caught.value.allowed == "a text of several different documents"
+    assert len(next(source.held_out(50, 50))) == 50  # to be measured on it is fine
+    (tmp_path / "again.txt").write_text(paragraph * 40 + paragraph.replace("some", "any") * 40)
+    assert len(make(text=str(tmp_path / "again.txt")).next_batch(50)) == 50
+
+
 def test_options_that_exclude_each_other() -> None:
     for options in ({"text": "a", "dataset": "b"}, {"layer": 1, "layers": (1, 2)}):
         with pytest.raises(ValidationError, match="cannot be given together"):
@@ -226,11 +242,42 @@ def test_a_run_over_many_blocks_holds_one(make: Make) -> None:
         assert len(source._rows) <= 1024
 
 
-def test_the_state_is_five_numbers(make: Make) -> None:
+def test_a_run_does_not_go_on_with_another_text_or_model(make: Make, tiny: Path, tmp_path: Path) -> None:
+    """Both under the names that they had, and the text with as many documents of as many characters."""
+    text = tmp_path / "text.txt"
+    model = Path(shutil.copytree(tiny, tmp_path / "model"))
+    lines = [f"Line {n} of the text.\n\n" * 100 for n in range(60)]
+    text.write_text("".join(lines))
+    source = make(text=str(text), model=str(model))
+    source.next_batch(300)
+    state = json.loads(json.dumps(source.state_dict()))
+    expected = source.next_batch(50).x
+    text.write_text("".join(reversed(lines)))
+    with pytest.raises(DataError, match=f"{text}: the text is another one than when the run was inter"):
+        make(text=str(text), model=str(model)).load_state_dict(state)
+    text.write_text("".join(lines))
+    weights = load_file(model / "model.safetensors")
+    other = {name: w + 0.1 * (name == "model.norm.weight") for name, w in weights.items()}
+    save_file(other, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match=f"{model}: the model is another one than when the run was inter"):
+        make(text=str(text), model=str(model)).load_state_dict(state)
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    again = make(text=str(text), model=str(model))
+    again.load_state_dict(state)
+    assert torch.equal(again.next_batch(50).x, expected)
+
+
+def test_a_model_is_known_again_in_another_number_format(make: Make) -> None:
+    """`--dtype auto` takes what the processor has, and a run may go on elsewhere."""
+    assert make(dtype="bf16").describe()["fingerprints"] == make(dtype="fp32").describe()["fingerprints"]
+
+
+def test_the_state_is_five_numbers_and_two_fingerprints(make: Make) -> None:
     source = make()
     source.next_batch(1000)
     state = source.state_dict()
-    assert set(state) == {"epoch", "block", "cursor", "position", "remaining"}
+    assert set(state) == {"epoch", "block", "cursor", "position", "remaining", "fingerprints"}
+    assert set(state["fingerprints"]) == {"text", "model"}
     assert (state["epoch"], state["block"]) == (0, 4)
 
 

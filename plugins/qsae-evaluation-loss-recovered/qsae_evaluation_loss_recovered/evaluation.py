@@ -42,6 +42,8 @@ class LossRecovered(Evaluation):
         model = context.data.language_model()
         if model is not None and not model.predicts_next:
             return f"{model.name} is an encoder: it has no next-token loss"
+        if not model.has_logits:
+            return f"{model.name} was saved without its head, so it gives no logits"
         if context.data.site is None:
             return "the data source's vectors come from no single site of the language model"
         if not context.coder.is_autoencoder:

@@ -1,0 +1,76 @@
+"""Where a model is, and what it is called. Imports no torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from qsae_core.errors import DataError
+
+BUILTIN = Path(__file__).with_name("builtin")
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+class Place(NamedTuple):
+    """What transformers is to load."""
+
+    path: str
+    """A directory, or a Hugging Face id."""
+    gguf_file: str | None = None
+    """A file in that directory that holds model and tokenizer, instead of the usual ones."""
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The arguments for `from_pretrained` besides the path."""
+        return {} if self.gguf_file is None else {"gguf_file": self.gguf_file}
+
+    @property
+    def directory(self) -> Path | None:
+        """The local directory whose files are to be looked at; None for an id or a GGUF file."""
+        path = Path(self.path)
+        return path if path.is_dir() and self.gguf_file is None else None
+
+
+def locate(model: str) -> Place:
+    """Where a model is.
+
+    Raises:
+        DataError: if `model` is no place that could hold one, or a directory without a model's config.
+    """
+    path = BUILTIN if model == "builtin" else Path(model).expanduser()
+    if path.is_file() and path.suffix == ".gguf":
+        _require_gguf()
+        return Place(str(path.parent), path.name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            held = ", ".join(sorted(p.name for p in path.iterdir())[:6]) or "nothing"
+            raise DataError(
+                f"{path} is no model: it has no config.json (it holds {held})",
+                where="data.model",
+                allowed="what save_pretrained writes: config.json, tokenizer.json, *.safetensors",
+            )
+        return Place(str(path))
+    if path.exists() or not _HUB_ID.fullmatch(model):
+        raise DataError(
+            f"{path} is a file, not a model" if path.exists() else f"there is no directory {path}",
+            where="data.model",
+            allowed="builtin, a model directory, a .gguf file, or a Hugging Face id (EleutherAI/pythia-70m)",
+        )
+    return Place(model)
+
+
+def _require_gguf() -> None:
+    if not all(importlib.util.find_spec(library) for library in ("gguf", "accelerate")):
+        raise DataError(
+            "reading a .gguf file needs the libraries `gguf` and `accelerate`, which are not both installed",
+            where="data.model",
+            next="pip install 'qsae-data-lm[gguf]'",
+        )
+
+
+def short_name(model: str) -> str:
+    """For paths and tables: `HuggingFaceTB/SmolLM2-135M` and `models/smollm2-135m/` are `smollm2-135m`."""
+    name = model if model == "builtin" else Path(model).expanduser().resolve().name.removesuffix(".gguf")
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
