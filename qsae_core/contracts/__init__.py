@@ -7,6 +7,7 @@ from qsae_core.contracts.codes import SparseCodes, concatenate, join_latents, sp
 from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.contracts.evaluation import Evaluation, EvaluationContext
 from qsae_core.contracts.format import CheckpointFormat
+from qsae_core.contracts.held_out_part import HeldOutPart, Overlap
 from qsae_core.contracts.kernel_set import KernelSet
 from qsae_core.contracts.language_model import Edit, LanguageModel, TokenBatch
 from qsae_core.contracts.metric import Metric, Observation, measure, observe
@@ -27,12 +28,14 @@ __all__ = [
     "Edit",
     "Evaluation",
     "EvaluationContext",
+    "HeldOutPart",
     "KernelSet",
     "LanguageModel",
     "Lookup",
     "LossOutput",
     "Metric",
     "Observation",
+    "Overlap",
     "Packed",
     "Parts",
     "Quantizer",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.component import ComponentConfig
+from qsae_core.contracts.held_out_part import HeldOutPart
 from qsae_core.contracts.language_model import LanguageModel, TokenBatch
 
 
@@ -106,6 +107,11 @@ class DataSource(abc.ABC):
         """Held-out contexts for evaluations that run the language model; at least ``n_tokens`` counted
         positions where there are so many. Only where ``language_model()`` is not None."""
         raise NotImplementedError("this data source has no tokens")
+
+    def held_out_part(self) -> HeldOutPart | None:
+        """What ``held_out`` gives, and how a later evaluation knows this data again; None: the source cannot
+        tell its data from other data, and its held-out vectors are what is measured wherever it is chosen."""
+        return None
 
     @property
     def site(self) -> tuple[int, str] | None:
