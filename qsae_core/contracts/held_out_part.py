@@ -47,8 +47,8 @@ class HeldOutPart(abc.ABC):
 
     @abc.abstractmethod
     def name(self) -> str:
-        """What it is, for tables: ``held-out rows (3,000 of 60,000) of mine.pt``, ``all rows (60,000) of``..."""
+        """What it is, for tables: ``the 3,000 held-out of the 60,000 rows of x.pt``"""
 
     def size(self) -> int | None:
-        """Vectors in it, where that is known without reading them; None elsewhere, and where there is no end."""
+        """Vectors in it; None where that is not known without reading them, and where there is no end."""
         return None

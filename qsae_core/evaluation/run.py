@@ -22,6 +22,7 @@ from qsae_core.contracts.coder import AtomErrors
 from qsae_core.contracts.data import DataSource
 from qsae_core.errors import DataError
 from qsae_core.evaluation.evaluate import evaluate
+from qsae_core.evaluation.measured_part import MeasuredPart, measured_part, origins
 from qsae_core.kinds import LIST_DEFAULTS
 from qsae_core.results.run import FLOAT_TWIN
 
@@ -44,15 +45,17 @@ def evaluate_artifact(
 ) -> dict[str, Any]:
     """Load the coder at ``path`` and run the config's evaluations on the config's data.
 
-    Metrics learn what quantization does to the atoms from its float masters, or, where these were not kept,
-    from the atoms of the float twin beside it.
+    Data that the coder was not trained on is measured whole, up to ``n_tokens``; of its training data what is
+    held out. Metrics learn what quantization does to the atoms from its float masters, or, where these were
+    not kept, from the atoms of the float twin beside it.
 
     Args:
+        n_tokens: None: of other data all, where their number is known; else as in training.
         level: as ``artifact.load`` takes it; ``bytes`` of the measurements are then those that it reads.
 
     Returns:
-        ``model`` and ``layer`` of the data, the artifact's measurements, evaluation name -> values, and
-        ``atom_errors_from``: ``masters``, ``float twin`` or None.
+        ``model`` and ``layer`` of the data, ``measured`` (``MeasuredPart.entry``), the artifact's measurements,
+        evaluation name -> values, and ``atom_errors_from``: ``masters``, ``float twin`` or None.
 
     Raises:
         DataError: if the data's width is not the coder's.
@@ -84,19 +87,22 @@ def evaluate_levels(
     """
     device = resolve_device(device)
     folder = artifact.artifact_folder(path)
+    description = coder_json.read_description(folder)
     if levels is None:
-        levels = range(1, coder_json.read_description(folder)["levels"]["count"] + 1)
+        levels = range(1, description["levels"]["count"] + 1)
     coder = artifact.load(folder, level=levels[0], device=device, registry=registry)
     data = compose_data(config, registry, device=device)
     try:
         check_widths(coder, data, folder)
+        part = measured_part(data, config, origins(description), folder)
+        sizes = {"n_tokens": n_tokens or part.size, "batch_size": batch_size}
         for level in levels:
             if level != levels[0]:
                 coder = artifact.load(folder, level=level, device=device, registry=registry)
             errors, errors_from = _atom_errors(coder, folder, registry)
-            sizes = {"n_tokens": n_tokens, "batch_size": batch_size}
             values = evaluate_coder(coder, data, config, registry, errors, **sizes)
             yield _entry(coder, data, folder, level) | {
+                "measured": part.entry(),
                 "evaluations": values,
                 "atom_errors_from": errors_from,
             }
@@ -158,13 +164,15 @@ def finished_entry(
     config: RunConfig,
     registry: Registry,
     *,
+    part: MeasuredPart,
     atom_errors: AtomErrors | None,
     device: str,
 ) -> dict[str, Any]:
     """A coder's entry of ``metrics.json``: the artifact in a run's folder, loaded, measured and evaluated."""
     loaded = artifact.load(folder, device=device, registry=registry)
     measured = artifact.measurements(loaded, folder) | {"path": str(folder.relative_to(run.path))}
-    return {"artifact": measured, "evaluations": evaluate_coder(loaded, data, config, registry, atom_errors)}
+    values = evaluate_coder(loaded, data, config, registry, atom_errors)
+    return {"artifact": measured, "measured": part.entry(), "evaluations": values}
 
 
 def recorded_config(folder: pathlib.Path, registry: Registry, changes: Layer | None = None) -> RunConfig:

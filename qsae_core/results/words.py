@@ -35,3 +35,16 @@ def coder_label(coder: str, quantizers: Mapping[str, str]) -> str:
     ]
     shown = parts or ["none"] * (decoder is not None)
     return f"{coder} ({', '.join(shown)})" if shown else coder
+
+
+def measured_on(entry: Mapping[str, Any]) -> str | None:
+    """What a coder was measured on, and by how many vectors; from its entry of ``metrics.json``.
+
+    None where that is not recorded. ``all 60,000 rows of x.pt (reconstruction: 60,000 vectors)``
+    """
+    measured = entry.get("measured")
+    if measured is None:
+        return None
+    counts = {name: values.get("n_tokens") for name, values in entry["evaluations"].items()}
+    said = ", ".join(f"{name}: {int(n):,}" for name, n in counts.items() if n is not None)
+    return f"{measured['what']} ({said} vectors)" if said else str(measured["what"])

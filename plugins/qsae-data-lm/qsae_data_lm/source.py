@@ -22,6 +22,7 @@ from qsae_data_lm.hooks import Site
 from qsae_data_lm.language_model import HfLanguageModel
 from qsae_data_lm.loading import choose_dtype, load_config, load_model, load_tokenizer
 from qsae_data_lm.packing import Packer, Tokens
+from qsae_data_lm.split import HeldOutDocuments
 from qsae_data_lm.tokens import TextTokenizer, check_context
 
 if TYPE_CHECKING:
@@ -175,6 +176,10 @@ class LmSource(DataSource):
         """Held-out contexts, as many in a batch as one forward pass takes."""
         for contexts in self._held_out_contexts(n_tokens):
             yield self._tokens.batch(contexts)
+
+    def held_out_part(self) -> HeldOutDocuments:
+        """Documents of a text that is known again by its content, whichever model reads it."""
+        return self._documents.held_out_part(self._text)
 
     def _held_out_contexts(self, n_tokens: int) -> Iterator[Tokens]:
         """Contexts, one forward pass at a time, until `n_tokens` positions of them are counted."""

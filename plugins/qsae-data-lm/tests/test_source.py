@@ -205,6 +205,20 @@ def test_too_little_text_is_an_error(make: Make, tmp_path: Path) -> None:
         list(source.held_out_tokens(1))
 
 
+def test_all_of_a_text_is_read(make: Make, text: Path) -> None:
+    source, whole = make(), make()
+    n_held = sum(len(batch) for batch in source.held_out(10**6, 512))
+    part = whole.held_out_part()
+    assert part.name().endswith(f"documents of {text}")
+    part.take_all()
+    n_whole = sum(len(batch) for batch in whole.held_out(10**6, 512))
+    described = whole.describe()
+    assert described["held_out_documents"] == described["documents"]
+    assert part.name() == f"all {described['documents']} documents of {text}"
+    assert n_whole > 2 * n_held
+    assert sum(int(batch.counted.sum()) for batch in whole.held_out_tokens(10**6)) == n_whole
+
+
 def test_options_that_exclude_each_other() -> None:
     for options in ({"text": "a", "dataset": "b"}, {"layer": 1, "layers": (1, 2)}):
         with pytest.raises(ValidationError, match="cannot be given together"):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from qsae_data_tensors.chunks import Chunks
 
 MARK_BYTES = 6
-"""Of a row's digest: two files of 10,000 rows that agree in one by chance are one in 10^6."""
+"""Of a row's digest; where files are the same all of them agree, so that chance has no part in it."""
 
 
 class HeldOutRows(HeldOutPart):
@@ -59,7 +59,11 @@ class HeldOutRows(HeldOutPart):
         """How many rows of how many, and the file or folder."""
         held, rows = self._count(), self._chunks.rows
         place = self._chunks.path.name or str(self._chunks.path)
-        return f"all {rows:,} rows of {place}" if held == rows else f"the {held:,} of {rows:,} rows of {place}"
+        return (
+            f"all {rows:,} rows of {place}"
+            if held == rows
+            else f"the {held:,} held-out of the {rows:,} rows of {place}"
+        )
 
     def size(self) -> int:
         """Rows that are held out."""
@@ -85,7 +89,7 @@ class HeldOutRows(HeldOutPart):
 
 
 def _marked(rows: int) -> list[int]:
-    """The places of the rows that stand for a file: those of a shorter one are the first of a longer one's."""
+    """Places of the rows that stand for a file: those of a shorter one are the first of a longer one's."""
     powers = (4**exponent for exponent in range(rows.bit_length()))
     return [0, *(row for row in powers if row < rows)]
 

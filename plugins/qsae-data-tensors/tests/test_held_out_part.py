@@ -7,10 +7,10 @@ import pathlib
 
 import numpy as np
 import pytest
-
-from qsae_core.contracts import Overlap
 from qsae_data_tensors import TensorsConfig
 from qsae_data_tensors.source import TensorsSource
+
+from qsae_core.contracts import Overlap
 
 ROWS = np.random.default_rng(0).normal(size=(1200, 3)).astype(np.float32)
 OTHER = np.random.default_rng(1).normal(size=(1200, 3)).astype(np.float32)
@@ -67,7 +67,7 @@ def test_everything_is_held_out(tmp_path: pathlib.Path) -> None:
     whole = source(tmp_path / "x", ROWS[:700], ROWS[700:], target_path=str(tmp_path / "x"))
     part = whole.held_out_part()
     held = sum(len(batch) for batch in whole.held_out(10_000, 64))
-    assert part.name() == f"the {held} of 1,200 rows of x"
+    assert part.name() == f"the {held} held-out of the 1,200 rows of x"
     assert part.size() == held < 120
     part.take_all()
     given = np.concatenate([batch.x.numpy() for batch in whole.held_out(10_000, 64)])

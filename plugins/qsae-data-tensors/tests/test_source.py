@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qsae_data_tensors import TensorsConfig
 from qsae_data_tensors.blocks import cut_blocks
-from qsae_data_tensors.split import held_out_units, split_rows
 from qsae_data_tensors.files import TensorFile
 from qsae_data_tensors.source import TensorsSource
+from qsae_data_tensors.split import held_out_units, split_rows
 from safetensors.torch import save_file
 from torch import Tensor
 
