@@ -73,7 +73,7 @@ def measured_part(
     """
     part = data.held_out_part()
     if part is None:
-        return MeasuredPart(f"held-out vectors of {data.model_name}", None, None)
+        return MeasuredPart(f"what {data.model_name} holds out", None, None)
     if trained_on is None:
         warning = "what this coder was trained on is not recorded, so what is held out here is measured"
         return MeasuredPart(part.name(), warning, None)

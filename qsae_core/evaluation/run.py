@@ -54,7 +54,7 @@ def evaluate_artifact(
         level: as ``artifact.load`` takes it; ``bytes`` of the measurements are then those that it reads.
 
     Returns:
-        ``model`` and ``layer`` of the data, ``measured`` (``MeasuredPart.entry``), the artifact's measurements,
+        ``model`` and ``layer`` of the data, ``measured`` (``MeasuredPart.entry``), the artifact,
         evaluation name -> values, and ``atom_errors_from``: ``masters``, ``float twin`` or None.
 
     Raises:
