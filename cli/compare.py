@@ -59,7 +59,7 @@ PATH = click.Path(path_type=pathlib.Path)
     multiple=True,
     help="With --evaluate: measure on other data, or by other metrics and evaluations; as --set. Repeatable.",
 )
-@click.option("--tokens", type=click.IntRange(min=1), help="With --evaluate: held-out tokens to use.")
+@click.option("--tokens", type=click.IntRange(min=1), help="With --evaluate: vectors to use.")
 @click.option("--device", default="auto", show_default=True, help="With --evaluate: auto, cpu, cuda, cuda:N.")
 @click.option("--csv", "csv_file", metavar="FILE", type=PATH, help="Also write every column to a CSV file.")
 @click.option("--plot", metavar="FILE", type=PATH, help="Also draw FVU against bits and bytes; .png or .svg.")
@@ -217,4 +217,6 @@ def _measure_again(
     for m in measured:
         click.echo(f"evaluating {m.folder}", err=True)
         done.append(measure_again(m, registry, on, n_tokens=tokens, device=device))
+        if done[-1].warning:
+            click.echo(f"qsae: warning: {done[-1].warning}", err=True)
     return done

@@ -56,6 +56,8 @@ def show(rows: Sequence[Row]) -> None:
     note = _of_different_data(rows)
     if note is not None:
         click.echo(note)
+    for sentence in _measured_on(rows):
+        click.echo(sentence)
     if any(row.mean["fvu"] is None for row in rows):
         click.echo("-: not measured; --evaluate measures it where the data has what it takes")
 
@@ -68,6 +70,17 @@ def _marks() -> dict[str, str]:
         FLOAT_VALUES: "values are not quantized, and count 32 bits each",
         FROM_TWIN: "predicted from the float twin's atoms: the coder's own were not kept (--save-float)",
     }
+
+
+def _measured_on(rows: Sequence[Row]) -> list[str]:
+    """A sentence for all vectors that rows were measured on; with the rows, where they are not the same."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for vectors in dict.fromkeys(m.vectors for m in row.members if m.vectors):
+            found.setdefault(vectors, []).append(row.label)
+    if len(found) == 1:
+        return [f"measured on {vectors}" for vectors in found]
+    return [f"measured on {vectors}: {', '.join(labels)}" for vectors, labels in found.items()]
 
 
 def _of_different_data(rows: Sequence[Row]) -> str | None:
@@ -112,6 +125,7 @@ def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "paths": [str(m.folder) for m in row.members],
             "baseline": list(row.baseline),
             "predicted_from": list(row.errors_from),
+            "measured_on": list(dict.fromkeys(m.vectors for m in row.members if m.vectors)),
         }
         for row in rows
     ]

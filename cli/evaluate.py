@@ -36,7 +36,9 @@ def _recorded(values: Mapping[str, Any]) -> list[Layer]:
 @click.command("evaluate", cls=ConfiguredCommand, scope=SCOPE, base=_recorded)
 @click.argument("path", type=click.Path(path_type=pathlib.Path))
 @click.option(
-    "--tokens", type=click.IntRange(min=1), help="Held-out tokens to use.  [default: as in training]"
+    "--tokens",
+    type=click.IntRange(min=1),
+    help="Vectors to use.  [default: as in training; of tensor files that it was not trained on, all]",
 )
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Vectors per batch.  [default: as in training]"
@@ -65,7 +67,8 @@ def evaluate(
     """Evaluate the trained coder at PATH: a run's folder, or any folder with coder.json.
 
     Without more, the evaluations of its training run are repeated on the same held-out data. --eval chooses
-    others; --model, --text, --data-path and the data source's other flags choose other data.
+    others; --model, --text, --data-path and the data source's other flags choose other data. Data that the
+    coder was not trained on is measured whole, up to --tokens; its training data is known again by content.
 
     Scalars are printed and, with columns per latent and tables, stored.
 
@@ -73,6 +76,7 @@ def evaluate(
     """
     if all_levels and level is not None:
         raise click.UsageError("--level and --all-levels cannot be given together")
+    from qsae_cli.summary import warn
     from qsae_core.config.run import resolve
     from qsae_core.evaluation import run as evaluation_run
     from qsae_core.plugins.records import load_plugins
@@ -81,14 +85,16 @@ def evaluate(
     config = resolve(layers, plugins.registry)
     sizes: dict[str, Any] = {"n_tokens": tokens, "batch_size": batch_size, "device": device}
     if all_levels:
-        levels = evaluation_run.evaluate_levels(path, config, plugins.registry, **sizes)
-        _print_levels(path, [found.entry for found in levels], as_json)
+        levels = [e.entry for e in evaluation_run.evaluate_levels(path, config, plugins.registry, **sizes)]
+        warn(levels[0])
+        _print_levels(path, levels, as_json)
         return
     found = evaluation_run.evaluate_artifact(path, config, plugins.registry, level=level, **sizes)
+    warn(found.entry)
     folder = store or (None if level is not None else evaluation_run.own_folder(path, config, tokens))
     if folder is not None:
         about = {"coder": found.entry["path"], "model": found.entry["model"], "layer": found.entry["layer"]}
-        about |= {"n_tokens": tokens or config.train.eval_tokens}
+        about |= {"n_tokens": tokens or config.train.eval_tokens, "measured": found.entry["measured"]}
         evaluation_run.store_outcomes(found.outcomes, folder, plugins.registry, about)
     _print_coder(path, found.entry, config.to_dict(), as_json)
     if not as_json:
@@ -104,7 +110,7 @@ def _print_coder(path: pathlib.Path, result: dict[str, Any], config: dict[str, A
         return
     from qsae_cli.summary import labels, print_coders, unavailable
 
-    title = f"{path}: held-out vectors of {result['model']}, layer {result['layer']}"
+    title = f"{path}: vectors of {result['model']}, layer {result['layer']}"
     of_level = f", level {result['level']}: {result['n_latents']:,} latents" if "level" in result else ""
     print_coders([(labels(config)["coder"] + of_level, result)], title)
     for sentence in unavailable(result):
@@ -119,7 +125,7 @@ def _print_levels(path: pathlib.Path, results: list[dict[str, Any]], as_json: bo
     from qsae_core.results.run import values_of
 
     first = results[0]
-    title = f"{path}: held-out vectors of {first['model']}, layer {first['layer']}, level by level"
+    title = f"{path}: vectors of {first['model']}, layer {first['layer']}, level by level"
     print_coders([(f"level {r['level']}: {r['n_latents']:,} latents", r) for r in results], title)
     fvus = [values_of(result).get("fvu") for result in results]
     for number, (coarse, fine) in enumerate(itertools.pairwise(fvus), 2):

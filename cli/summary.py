@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import click
+
 from qsae_cli.output import print_table
 from qsae_core.results.run import values_of
-from qsae_core.results.words import coder_label, quantizers_of
+from qsae_core.results.words import coder_label, measured_on, quantizers_of
 
 HEADINGS = (
     ("fvu", "FVU>", "{:.4f}"),
@@ -46,6 +48,16 @@ def print_coders(rows: Sequence[tuple[str, Mapping[str, Any]]], title: str) -> N
             ]
         )
     print_table(columns, cells, title=title)
+    for sentence in dict.fromkeys(measured_on(entry) for _, entry in rows):
+        if sentence is not None:
+            click.echo(f"measured on {sentence}")
+
+
+def warn(entry: Mapping[str, Any]) -> None:
+    """Say on stderr what is wrong with a measurement."""
+    warning = entry["measured"]["warning"]
+    if warning is not None:
+        click.echo(f"qsae: warning: {warning}", err=True)
 
 
 def unavailable(entry: Mapping[str, Any]) -> list[str]:

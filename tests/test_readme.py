@@ -116,6 +116,7 @@ def reader(tmp_path: pathlib.Path) -> Reader:
     generator = torch.Generator().manual_seed(0)
     hidden_states = torch.randn(2000, 6, generator=generator) @ torch.randn(6, 24, generator=generator)
     torch.save(hidden_states, tmp_path / "hidden_states.pt")
+    torch.save(hidden_states.flip(1), tmp_path / "other_states.pt")
     for folder, sources in (("my_texts", ("argparse", "ast", "enum")), ("other_texts", ("json", "heapq"))):
         (tmp_path / folder).mkdir()
         for name in sources:

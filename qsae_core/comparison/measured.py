@@ -53,6 +53,8 @@ class Measured:
         errors_from: what ``weight_error`` compares its atoms with: ``masters`` (its own) or ``float twin``;
             None where that is not known.
         measured_on: the data that it was measured on, where that is not what it was trained on.
+        vectors: which vectors, and how many, in words; None where that is not recorded.
+        warning: what is wrong with them as a measurement of this coder.
     """
 
     folder: pathlib.Path
@@ -65,6 +67,8 @@ class Measured:
     errors_from: str | None = None
     method: Mapping[str, Any] | None = None
     measured_on: Mapping[str, Any] | None = None
+    vectors: str | None = None
+    warning: str | None = None
 
     @property
     def data(self) -> Mapping[str, Any]:
@@ -201,7 +205,8 @@ def _measured(
     values = values_of(entry)
     known = "masters" if values.get("weight_error") is not None else None
     source = entry.get("atom_errors_from", known)
-    return Measured(folder, run, name, description["config"], sizes, entry["artifact"], values, source)
+    config, vectors = description["config"], record_words.measured_on(entry)
+    return Measured(folder, run, name, config, sizes, entry["artifact"], values, source, vectors=vectors)
 
 
 def measure_again(
@@ -220,7 +225,7 @@ def measure_again(
 
     Args:
         on: the data, metrics and evaluations that it changes; None: those of its run.
-        n_tokens: held-out tokens; None: as many as in training.
+        n_tokens: None: as ``evaluate_artifact`` takes it.
     """
     config = recorded_config(measured.folder, registry, on)
     found = evaluate_artifact(
@@ -233,6 +238,7 @@ def measure_again(
         source = "masters"
         values |= {n: measured.values[n] for n in OF_FLOAT_ATOMS}
     known_now = {"artifact": found["artifact"], "values": values, "errors_from": source}
+    known_now |= {"vectors": record_words.measured_on(found), "warning": found["measured"]["warning"]}
     return dataclasses.replace(measured, **known_now, measured_on=config.to_dict()["data"])
 
 

@@ -15,6 +15,7 @@ from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.subject import Subject
 from qsae_core.conformance.verdicts import NotApplicable, expect, expect_equal, expect_finite, set_seed
 from qsae_core.contracts.data import Batch, DataSource
+from qsae_core.contracts.held_out_part import Overlap
 
 RULES = Rules()
 HELD_OUT = 200
@@ -174,6 +175,32 @@ def _held_out(subject: Subject, case: Case) -> None:
     with opened(subject, case) as other:
         fresh = torch.cat([b.x for b in other.held_out(HELD_OUT, 32)])
         expect_equal(fresh, first, "the held-out vectors of a fresh equal source")
+
+
+@RULES.each_case(
+    "own-data", "it knows its own data by its record, and gives all of it where that is asked for."
+)
+def _own_data(subject: Subject, case: Case) -> None:
+    with opened(subject, case) as source, opened(subject, case, seed=1) as again:
+        part, other = source.held_out_part(), again.held_out_part()
+        if part is None or other is None:
+            raise NotApplicable("the source does not say what is held out: held_out_part() is None")
+        record = part.record()
+        expect(json.loads(json.dumps(record)) == record, "record() changes when it goes through JSON.")
+        expect(bool(part.name().strip()), "name() is empty.")
+        overlap = other.overlap(json.loads(json.dumps(record)))
+        expect(overlap is not Overlap.HELD_OUT, "an equal source of another seed is held out otherwise.")
+        before = _count_held_out(again)
+        other.take_all()
+        after = _count_held_out(again)
+        if overlap is Overlap.TRAINING:
+            expect(after > before or before == MOST_SEEN, f"take_all() left {after} of {before} vectors.")
+        size = other.size()
+        expect(size is None or min(size, MOST_SEEN) == after, f"size() is {size}, and {after} were given.")
+
+
+def _count_held_out(source: DataSource) -> int:
+    return sum(len(batch) for batch in source.held_out(MOST_SEEN, 64))
 
 
 def expect_close(actual: Tensor, expected: Tensor, what: str) -> None:

@@ -7,6 +7,7 @@ from qsae_core.contracts.codes import SparseCodes, concatenate, join_latents, sp
 from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.contracts.evaluation import Accumulator, Evaluation, EvaluationContext, Result, Table
 from qsae_core.contracts.format import CheckpointFormat
+from qsae_core.contracts.held_out_part import HeldOutPart, Overlap
 from qsae_core.contracts.kernel_set import KernelSet
 from qsae_core.contracts.language_model import Edit, LanguageModel, TokenBatch
 from qsae_core.contracts.metric import Metric, Observation, Origin, computed, measure, observe
@@ -28,6 +29,7 @@ __all__ = [
     "Edit",
     "Evaluation",
     "EvaluationContext",
+    "HeldOutPart",
     "KernelSet",
     "LanguageModel",
     "Lookup",
@@ -35,6 +37,7 @@ __all__ = [
     "Metric",
     "Observation",
     "Origin",
+    "Overlap",
     "Packed",
     "Parts",
     "Quantizer",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.component import ComponentConfig
+from qsae_core.contracts.held_out_part import HeldOutPart
 from qsae_core.contracts.language_model import LanguageModel, TokenBatch
 
 
@@ -111,6 +112,11 @@ class DataSource(abc.ABC):
             batch_size: positions that are read at once, in whole contexts; one context at least.
         """
         raise NotImplementedError("this data source has no language model")
+
+    def held_out_part(self) -> HeldOutPart | None:
+        """What ``held_out`` gives, and how a later evaluation knows this data again; None: the source cannot
+        tell its data from other data, and its held-out vectors are what is measured wherever it is chosen."""
+        return None
 
     @property
     def site(self) -> tuple[int, str] | None:

@@ -23,6 +23,7 @@ from qsae_core.contracts.coder import AtomErrors
 from qsae_core.contracts.data import DataSource
 from qsae_core.errors import DataError
 from qsae_core.evaluation.evaluate import Outcome, evaluate
+from qsae_core.evaluation.measured_part import MeasuredPart, measured_part, origins
 from qsae_core.evaluation.stored import save_result
 from qsae_core.kinds import LIST_DEFAULTS
 from qsae_core.results.files import read_json
@@ -38,7 +39,8 @@ class Evaluated(NamedTuple):
     """A stored coder as it was evaluated."""
 
     entry: dict[str, Any]
-    """JSON values: ``path``; ``model`` and ``layer`` of the data; ``artifact``, its measurements;
+    """JSON values: ``path``; ``model`` and ``layer`` of the data; ``measured``, which part of it
+    (``MeasuredPart.entry``); ``artifact``, its measurements;
     ``evaluations``, name -> scalars; ``atom_errors_from``: ``masters``, ``float twin`` or None; of a level
     also ``level`` and ``n_latents``."""
     outcomes: dict[str, Outcome]
@@ -57,10 +59,12 @@ def evaluate_artifact(
 ) -> Evaluated:
     """Load the coder at ``path`` and run the config's evaluations on the config's data.
 
-    Metrics learn what quantization does to the atoms from its float masters, or, where these were not kept,
-    from the atoms of the float twin beside it.
+    Data that the coder was not trained on is measured whole, up to ``n_tokens``; of its training data what is
+    held out. Metrics learn what quantization does to the atoms from its float masters, or, where these were
+    not kept, from the atoms of the float twin beside it.
 
     Args:
+        n_tokens: None: of other data all, where their number is known; else as in training.
         level: as ``artifact.load`` takes it; ``bytes`` of the measurements are then those that it reads.
 
     Raises:
@@ -90,22 +94,28 @@ def evaluate_levels(
     """
     device = resolve_device(device)
     folder = artifact.artifact_folder(path)
+    description = coder_json.read_description(folder)
     if levels is None:
-        levels = range(1, coder_json.read_description(folder)["levels"]["count"] + 1)
+        levels = range(1, description["levels"]["count"] + 1)
     coder = artifact.load(folder, level=levels[0], device=device, registry=registry)
     data = compose_data(config, registry, device=device)
     try:
         check_widths(coder, data, folder)
+        part = measured_part(data, config, origins(description), folder)
+        sizes = {"n_tokens": n_tokens or part.size, "batch_size": batch_size}
         for level in levels:
             if level != levels[0]:
                 coder = artifact.load(folder, level=level, device=device, registry=registry)
             errors, errors_from = _atom_errors(coder, folder, registry)
-            sizes = {"n_tokens": n_tokens, "batch_size": batch_size}
             outcomes = evaluate_coder(
                 coder, data, config, registry, errors, twin=_twin(folder, config, registry, device), **sizes
             )
             entry = _entry(coder, data, folder, level)
-            entry |= {"evaluations": entries(outcomes), "atom_errors_from": errors_from}
+            entry |= {
+                "measured": part.entry(),
+                "evaluations": entries(outcomes),
+                "atom_errors_from": errors_from,
+            }
             yield Evaluated(entry, outcomes)
     finally:
         data.close()
@@ -208,6 +218,7 @@ def finished_entry(
     config: RunConfig,
     registry: Registry,
     *,
+    part: MeasuredPart,
     atom_errors: AtomErrors | None,
     device: str,
     twin: MatrixCoder | None = None,
@@ -221,8 +232,9 @@ def finished_entry(
     outcomes = evaluate_coder(loaded, data, config, registry, atom_errors, twin=twin)
     place = run.evaluations if folder == run.final else run.evaluations / folder.name
     about = {"coder": measured["path"], "model": data.model_name, "layer": data.layer}
-    store_outcomes(outcomes, place, registry, {**about, "n_tokens": config.train.eval_tokens})
-    return {"artifact": measured, "evaluations": entries(outcomes)}
+    about |= {"n_tokens": config.train.eval_tokens, "measured": part.entry()}
+    store_outcomes(outcomes, place, registry, about)
+    return {"artifact": measured, "measured": part.entry(), "evaluations": entries(outcomes)}
 
 
 def _twin(folder: pathlib.Path, config: RunConfig, registry: Registry, device: str) -> MatrixCoder | None:

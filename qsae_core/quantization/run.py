@@ -20,6 +20,7 @@ from qsae_core.config.settings import QuantizeConfig
 from qsae_core.contracts.coder import CoderShape
 from qsae_core.contracts.data import DataSource
 from qsae_core.errors import ArtifactError, ConfigError, TrainingError
+from qsae_core.evaluation.measured_part import measured_part, origins, source_record
 from qsae_core.evaluation.run import check_widths, entries, evaluate_coder, finished_entry
 from qsae_core.interrupt import sigterm_interrupts
 from qsae_core.kinds import QUANTIZER_SLOTS
@@ -77,18 +78,24 @@ def _quantize(
     data = compose_data(config, registry, device=device)
     try:
         check_widths(source, data, folder)
+        before = origins(coder_json.read_description(folder))
+        part = measured_part(data, config, before, folder, calibrated=True)
+        if part.warning:
+            message(f"warning: {part.warning}")
         with _open(config, data, method, folder, made) as run:
             started = time.perf_counter()
             errors = fit(coder, source, data, config, method, message)
             seconds = time.perf_counter() - started
-            record: dict[str, Any] = {"model": data.model_name, "layer": data.layer}
-            artifact.save(coder, run.final, config, registry, record | data.describe())
-            entry = finished_entry(run.final, run, data, config, registry, atom_errors=errors, device=device)
+            artifact.save(coder, run.final, config, registry, source_record(data, config, before))
+            entry = finished_entry(
+                run.final, run, data, config, registry, part=part, atom_errors=errors, device=device
+            )
             evaluations = entries(evaluate_coder(source, data, config, registry))
-            before = made | {"of_masters": of_masters, "evaluations": evaluations}
+            origin = made | {"of_masters": of_masters, "evaluations": evaluations}
+            record: dict[str, Any] = {"model": data.model_name, "layer": data.layer}
             tokens = method.tokens + method.n_steps * config.train.batch_size
             record |= {"steps": method.n_steps, "tokens": tokens, "training_seconds": seconds}
-            write_json(run.metrics_file, record | {"quantized_from": before, "coders": {"coder": entry}})
+            write_json(run.metrics_file, record | {"quantized_from": origin, "coders": {"coder": entry}})
         return Run(_path(config, data, method))
     except TrainingError as error:
         error.where = error.where or str(folder)

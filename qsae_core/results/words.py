@@ -35,3 +35,22 @@ def coder_label(coder: str, quantizers: Mapping[str, str]) -> str:
     ]
     shown = parts or ["none"] * (decoder is not None)
     return f"{coder} ({', '.join(shown)})" if shown else coder
+
+
+def measured_on(entry: Mapping[str, Any]) -> str | None:
+    """What a coder was measured on, and by how many vectors; from its entry of ``metrics.json``.
+
+    None where that is not recorded. ``32,768 (reconstruction) and 16,330 (loss-recovered) vectors of all 40
+    documents of x.txt``
+    """
+    measured = entry.get("measured")
+    if measured is None:
+        return None
+    counts = {name: values.get("n_tokens") for name, values in entry["evaluations"].items()}
+    counted = {name: int(n) for name, n in counts.items() if n is not None}
+    if not counted:
+        return str(measured["what"])
+    said = list(dict.fromkeys(f"{n:,}" for n in counted.values()))
+    if len(said) > 1:
+        said = [f"{n:,} ({name})" for name, n in counted.items()]
+    return f"{' and '.join(said)} vectors of {measured['what']}"

@@ -17,6 +17,7 @@ from qsae_core.config.run import RunConfig
 from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.errors import QsaeError, TrainingError
 from qsae_core.evaluation.evaluate import measure_held_out
+from qsae_core.evaluation.measured_part import measured_part, origins, source_record
 from qsae_core.evaluation.run import finished_entry
 from qsae_core.interrupt import Interrupt
 from qsae_core.results.files import write_json
@@ -226,18 +227,20 @@ class _TrainingRun:
 
     def _finish_coder(self, name: str, coder: MatrixCoder) -> dict[str, Any]:
         folder = self.run.final if name == MAIN else self.run.checkpoints / name
-        source = {"model": self.data.model_name, "layer": self.data.layer, **self.data.describe()}
+        source = source_record(self.data, self.config)
         registry = self.plugins.registry
         masters = self.config.run.save_float and name == MAIN
         artifact.save(coder, folder, self.configs[name], registry, source, masters=masters)
         self.plugins.hook.qsae_checkpoint_saved(run=self.run, path=folder)
         self.watcher.message(f"evaluating {folder}")
+        part = measured_part(self.data, self.config, origins({"source": source}), folder)
         return finished_entry(
             folder,
             self.run,
             self.data,
             self.config,
             registry,
+            part=part,
             atom_errors=coder.atom_errors(),  # the one that was trained has its masters still
             device=self.device,
             twin=self.trainers[FLOAT_TWIN].coder if name == MAIN and FLOAT_TWIN in self.trainers else None,

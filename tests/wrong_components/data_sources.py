@@ -12,12 +12,35 @@ from torch import Tensor
 from qsae_core import ComponentConfig, ComponentSpec, option
 from qsae_core.conformance import Case
 from qsae_core.contracts.data import Batch, DataSource
+from qsae_core.contracts.held_out_part import HeldOutPart, Overlap
 
 
 class FileConfig(ComponentConfig):
     """A file of vectors."""
 
     path: str = option(description="where the vectors are")
+
+
+class RightPart(HeldOutPart):
+    """The last vectors of the file."""
+
+    def __init__(self, source: RightSource) -> None:
+        self.source = source
+
+    def record(self) -> dict[str, Any]:
+        return {"sum": float(self.source.vectors.sum())}
+
+    def overlap(self, record: Mapping[str, Any]) -> Overlap:
+        return Overlap.TRAINING if record == self.record() else Overlap.NONE
+
+    def take_all(self) -> None:
+        self.source.first_held_out = 0
+
+    def name(self) -> str:
+        return "vectors of a file"
+
+    def size(self) -> int | None:
+        return len(self.source.vectors) - self.source.first_held_out
 
 
 class RightSource(DataSource):
@@ -37,6 +60,7 @@ class RightSource(DataSource):
         super().__init__(config, seed=seed, device=device)
         self.vectors = torch.load(config.path, weights_only=True)
         self.position = 0
+        self.first_held_out = self.TRAINING
 
     def next_batch(self, size: int) -> Batch:
         indices = [self.row(self.position + i) for i in range(size)]
@@ -52,8 +76,11 @@ class RightSource(DataSource):
         return torch.randperm(self.TRAINING, generator=torch.Generator().manual_seed(1000 * self.seed + at))
 
     def held_out(self, n_tokens: int, batch_size: int) -> Iterator[Batch]:
-        for x in self.vectors[self.TRAINING :][:n_tokens].split(batch_size):
+        for x in self.vectors[self.first_held_out :][:n_tokens].split(batch_size):
             yield Batch(x, x)
+
+    def held_out_part(self) -> HeldOutPart | None:
+        return RightPart(self)
 
     def state_dict(self) -> dict[str, Any]:
         return {"position": self.position}
@@ -158,6 +185,34 @@ class TrainsOnHeldOut(RightSource):
         for x in self.vectors[:100][:n_tokens].split(batch_size):
             yield Batch(x, x)
 
+    def held_out_part(self) -> HeldOutPart | None:
+        return None
+
+
+class KeepsPart(RightSource):
+    """Asked for everything, it gives what is held out."""
+
+    def held_out_part(self) -> HeldOutPart | None:
+        class Part(RightPart):
+            def take_all(self) -> None:
+                pass
+
+        return Part(self)
+
+
+class SplitsBySeed(RightSource):
+    """Holds out otherwise under another seed."""
+
+    def held_out_part(self) -> HeldOutPart | None:
+        class Part(RightPart):
+            def record(self) -> dict[str, Any]:
+                return {"seed": self.source.seed}
+
+            def overlap(self, record: Mapping[str, Any]) -> Overlap:
+                return Overlap.TRAINING if record == self.record() else Overlap.HELD_OUT
+
+        return Part(self)
+
 
 def source(cls: type[DataSource]) -> ComponentSpec:
     return ComponentSpec("data", cls.__name__.lower(), FileConfig, f"{__name__}:{cls.__name__}")
@@ -176,4 +231,6 @@ WRONG = [
     (source(OneOrder), "endless"),
     (source(MovesHeldOut), "held-out"),
     (source(TrainsOnHeldOut), "disjoint"),
+    (source(KeepsPart), "own-data"),
+    (source(SplitsBySeed), "own-data"),
 ]

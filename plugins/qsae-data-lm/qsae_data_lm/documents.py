@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from qsae_core.errors import DataError
 from qsae_data_lm import LmConfig
-from qsae_data_lm.corpus import Document, builtin_documents, hash_of, is_held_out
+from qsae_data_lm.corpus import Document, builtin_documents
+from qsae_data_lm.split import MARKS, HeldOutDocuments, Split, mark
 from qsae_data_lm.text_column import SAMPLE
 
 Side = Literal["training", "held-out"]
@@ -35,14 +36,14 @@ def open_documents(config: LmConfig) -> Documents:
         read, description = open_dataset(
             config.dataset, config.dataset_name, config.dataset_split, config.dataset_column
         )
-        return StreamedDocuments(read, share, description)
+        return StreamedDocuments(read, Split(share), description)
     if config.text is not None:
         from qsae_data_lm.text_files import read_text
 
         documents, description = read_text(config.text)
-        return LocalDocuments(documents, share, description)
+        return LocalDocuments(documents, Split(share, (d.key for d in documents)), description)
     description = {"text": "the Python standard library's source and documentation"}
-    return LocalDocuments(list(builtin_documents()), share, description)
+    return LocalDocuments(list(builtin_documents()), Split(share), description)
 
 
 class Documents(Protocol):
@@ -63,30 +64,28 @@ class Documents(Protocol):
     def held_out(self) -> Iterator[Document]:
         """The held-out documents, always in the same order."""
 
+    def held_out_part(self, place: str) -> HeldOutDocuments:
+        """What is held out, of a text that is called ``place``."""
+
 
 class LocalDocuments:
     """Documents in memory.
 
-    Where the hashes of so few documents hold out none, the one with the smallest hash is held out.
-
     Args:
         documents: all of them.
-        share: of documents that are held out.
+        split: which of them are held out.
         description: where they come from, in a few words.
     """
 
     finite = True
 
-    def __init__(self, documents: Sequence[Document], share: float, description: dict[str, Any]) -> None:
-        self._all, self._description = list(documents), description
-        self._held_out = {d.key for d in self._all if is_held_out(d.key, share)}
-        if not self._held_out:
-            self._held_out = {min((d.key for d in self._all), key=hash_of)}
+    def __init__(self, documents: Sequence[Document], split: Split, description: dict[str, Any]) -> None:
+        self._all, self._split, self._description = list(documents), split, description
 
     def describe(self) -> dict[str, Any]:
         """Where the text comes from, and how many documents are on each side of the split."""
-        held_out = sum(document.key in self._held_out for document in self._all)
-        return {**self._description, "documents": len(self._all), "held_out_documents": held_out}
+        held_out, number = self._counts()
+        return {**self._description, "documents": number, "held_out_documents": held_out}
 
     def beginning(self) -> Iterator[str]:
         """All texts."""
@@ -97,12 +96,24 @@ class LocalDocuments:
         order = shuffled(len(self._all), seed, epoch)
         for position in range(start, len(order)):
             document = self._all[order[position]]
-            if document.key not in self._held_out:
+            if not self._split.holds_out(document.key):
                 yield position + 1, document
 
     def held_out(self) -> Iterator[Document]:
         """In the order in which they were given."""
-        return (document for document in self._all if document.key in self._held_out)
+        return (document for document in self._all if self._split.holds_out(document.key))
+
+    def held_out_part(self, place: str) -> HeldOutDocuments:
+        """A text is known again by the documents whose hashes are largest, which are never held out."""
+        return HeldOutDocuments(
+            self._split, lambda: sorted(self._marks())[-MARKS:], self._marks, place, self._counts
+        )
+
+    def _marks(self) -> set[str]:
+        return {mark(document.key) for document in self._all}
+
+    def _counts(self) -> tuple[int, int]:
+        return sum(self._split.holds_out(document.key) for document in self._all), len(self._all)
 
 
 class StreamedDocuments:
@@ -110,16 +121,16 @@ class StreamedDocuments:
 
     Args:
         read: start -> texts from that document on, in the dataset's own order.
-        share: of documents that are held out.
+        split: which documents are held out.
         description: where they come from.
     """
 
     finite = False
 
     def __init__(
-        self, read: Callable[[int], Iterator[str]], share: float, description: dict[str, Any]
+        self, read: Callable[[int], Iterator[str]], split: Split, description: dict[str, Any]
     ) -> None:
-        self._read, self._share, self._description = read, share, description
+        self._read, self._split, self._description = read, split, description
 
     def describe(self) -> dict[str, Any]:
         """Where the text comes from."""
@@ -137,15 +148,24 @@ class StreamedDocuments:
             order = shuffled(len(batch), seed, epoch, window)
             for place in range(offset, len(batch)):
                 text = batch[order[place]]
-                if text.strip() and not is_held_out(text, self._share):
+                if text.strip() and not self._split.holds_out(text):
                     yield window * WINDOW + place + 1, Document(text, text)
             window, offset = window + 1, 0
 
     def held_out(self) -> Iterator[Document]:
         """In the dataset's order; reads on until the caller has enough."""
         for text in self._read(0):
-            if text.strip() and is_held_out(text, self._share):
+            if text.strip() and self._split.holds_out(text):
                 yield Document(text, text)
+
+    def held_out_part(self, place: str) -> HeldOutDocuments:
+        """A dataset is known again by its first documents: those of another one are others."""
+        return HeldOutDocuments(
+            self._split, lambda: self._first(MARKS), lambda: set(self._first(WINDOW)), place, None
+        )
+
+    def _first(self, count: int) -> list[str]:
+        return [mark(text) for text in islice(filter(str.strip, self._read(0)), count)]
 
 
 def shuffled(n: int, *seeds: int) -> NDArray[np.int64]:

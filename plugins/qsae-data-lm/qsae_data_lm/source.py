@@ -30,6 +30,7 @@ from qsae_data_lm.hooks import Site
 from qsae_data_lm.language_model import HfLanguageModel
 from qsae_data_lm.loading import choose_dtype, load_config, load_model, load_tokenizer
 from qsae_data_lm.packing import Packer, Tokens
+from qsae_data_lm.split import HeldOutDocuments
 from qsae_data_lm.tokens import TextTokenizer, check_context, check_vocabulary
 
 if TYPE_CHECKING:
@@ -210,6 +211,10 @@ class LmSource(DataSource):
                 )
                 parts = self._harvester.read(contexts[rows], f"{self._text}, held-out part")
                 yield tokens, join(list(parts))
+
+    def held_out_part(self) -> HeldOutDocuments:
+        """Documents of a text that is known again by its content, whichever model reads it."""
+        return self._documents.held_out_part(self._text)
 
     def _held_out_contexts(self, n_tokens: int) -> Iterator[Tokens]:
         """Contexts, one forward pass at a time, until `n_tokens` positions of them are counted."""

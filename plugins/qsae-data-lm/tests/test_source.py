@@ -221,6 +221,20 @@ def test_a_text_of_one_repeated_paragraph_has_no_split_and_says_why(make: Make, 
     assert len(make(text=str(tmp_path / "again.txt")).next_batch(50)) == 50
 
 
+def test_all_of_a_text_is_read(make: Make, text: Path) -> None:
+    source, whole = make(), make()
+    n_held = sum(len(batch) for batch in source.held_out(10**6, 512))
+    part = whole.held_out_part()
+    assert part.name().endswith(f"documents of {text}")
+    part.take_all()
+    n_whole = sum(len(batch) for batch in whole.held_out(10**6, 512))
+    described = whole.describe()
+    assert described["held_out_documents"] == described["documents"]
+    assert part.name() == f"all {described['documents']} documents of {text}"
+    assert n_whole > 2 * n_held
+    assert sum(int(batch.counted.sum()) for batch, _ in whole.held_out_contexts(10**6, 512)) == n_whole
+
+
 def test_options_that_exclude_each_other() -> None:
     for options in ({"text": "a", "dataset": "b"}, {"layer": 1, "layers": (1, 2)}):
         with pytest.raises(ValidationError, match="cannot be given together"):

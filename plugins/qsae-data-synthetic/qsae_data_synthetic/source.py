@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from qsae_core import ComponentConfig
-from qsae_core.contracts import Batch, DataSource, SparseCodes, concatenate
+from qsae_core.contracts import Batch, DataSource, HeldOutPart, Overlap, SparseCodes, concatenate
 from qsae_data_synthetic import SyntheticConfig
 from qsae_data_synthetic.sampling import Sample, draw
 from qsae_data_synthetic.world import build_world, seeded_generator
@@ -84,6 +84,10 @@ class SyntheticSource(DataSource):
         if len(waiting):
             yield self._batch(waiting)
 
+    def held_out_part(self) -> HeldOutStream:
+        """The stream of this world that training never meets."""
+        return HeldOutStream(self.model_name, self._options.world_seed)
+
     def state_dict(self) -> dict[str, Any]:
         """How many tokens were given."""
         return {"tokens": self._taken}
@@ -149,6 +153,28 @@ class SyntheticSource(DataSource):
         for start in range(0, n_tokens, BLOCK):
             stream = seeded_generator(self._options.world_seed, "held out", start // BLOCK)
             yield _first(draw(self._world, BLOCK, stream), n_tokens - start)
+
+
+class HeldOutStream(HeldOutPart):
+    """Tokens drawn for evaluation alone, without end: no run was trained on any of them."""
+
+    def __init__(self, world: str, seed: int) -> None:
+        self._world, self._seed = world, seed
+
+    def record(self) -> dict[str, Any]:
+        """Nothing: no later source has a training token among its held-out ones."""
+        return {}
+
+    def overlap(self, record: Mapping[str, Any]) -> Overlap:
+        """None, whatever world a run was trained on."""
+        return Overlap.NONE
+
+    def take_all(self) -> None:
+        """It is all there is."""
+
+    def name(self) -> str:
+        """The world."""
+        return f"the endless held-out stream of {self._world}, world {self._seed}"
 
 
 def mean_squared_coherence(dictionary: Tensor) -> float:

@@ -29,10 +29,10 @@ class TensorsConfig(ComponentConfig):
         "what the middle dimension of ``[N, L, d]`` is: positions, each a row of its own, or layers of one "
         "token, read together",
     )
-    held_out: float = option(0.05, "share of the rows kept for evaluation, in whole blocks", gt=0, lt=1)
+    held_out: float = option(0.05, "share of the rows kept for evaluation", gt=0, lt=1)
     split_seed: int = option(
         0,
-        "decides which blocks are held out; apart from the run's seed, so that runs share their split",
+        "decides which rows are held out; apart from the run's seed, so that runs share their split",
     )
     block_rows: int = option(1024, "rows read at once; fewer where the data has not 64 such blocks", gt=0)
     shuffle_blocks: int = option(

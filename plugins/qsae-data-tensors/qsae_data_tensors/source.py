@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +17,8 @@ from qsae_core.errors import DataError
 from qsae_data_tensors import TensorsConfig
 from qsae_data_tensors.blocks import cut_blocks
 from qsae_data_tensors.chunks import Chunks, check_paired
+from qsae_data_tensors.held_out_part import HeldOutRows
+from qsae_data_tensors.split import Split, split_rows
 
 if TYPE_CHECKING:
     from qsae_core.conformance import Case
@@ -53,11 +56,9 @@ class TensorsSource(DataSource):
         self.layers_in, self.layers_out = source.layers, target.layers
         self.d_in, self.d_out = source.width // source.layers, target.width // target.layers
         self.model_name = source.path.resolve().name if source.path.is_dir() else source.path.stem
-        self._blocks = cut_blocks(source.files, options.block_rows, options.held_out, options.split_seed)
-        self._pools = -(-len(self._blocks.training) // options.shuffle_blocks)
         self._loaded: tuple[Sides, Tensor] | None = None
         self._memory: Sides | None = None
-        self._go_to(epoch=0, pool=0, row=0)
+        self._use(split_rows(source.files, options.held_out, options.split_seed))
 
     @classmethod
     def conformance_cases(cls, folder: pathlib.Path) -> list[Case]:
@@ -103,6 +104,11 @@ class TensorsSource(DataSource):
         if waiting is not None and len(waiting[0]):
             yield self._batch(waiting)
 
+    def held_out_part(self) -> HeldOutRows:
+        """Rows of files that are known again by their content."""
+        source = self._sides[0]
+        return HeldOutRows(source, self._options, lambda: self._n_held_out, self._hold_out_all)
+
     def state_dict(self) -> dict[str, Any]:
         """The place in the stream, and the number of rows as a check that the files are the same."""
         return {"epoch": self._epoch, "pool": self._pool, "row": self._row, "rows": self._sides[0].rows}
@@ -135,7 +141,6 @@ class TensorsSource(DataSource):
             "training_rows": self.training_tokens,
             "held_out_rows": self._n_held_out,
             "rows_per_block": blocks.rows_per_block,
-            "held_out_as": "whole sequences" if blocks.whole_sequences else "parts of sequences",
             "files_left_out": [name for side in self._sides for name in side.left_out],
         }
 
@@ -148,6 +153,16 @@ class TensorsSource(DataSource):
     @property
     def _n_held_out(self) -> int:
         return sum(stop - start for start, stop in self._blocks.held_out)
+
+    def _use(self, split: Split) -> None:
+        self._blocks = cut_blocks(self._sides[0].files, split, self._options.block_rows)
+        self._pools = -(-len(self._blocks.training) // self._options.shuffle_blocks)
+        self._go_to(epoch=0, pool=0, row=0)
+
+    def _hold_out_all(self) -> None:
+        files = self._sides[0].files
+        ends = list(itertools.accumulate(file.rows for file in files))
+        self._use(Split([], [(end - file.rows, end) for end, file in zip(ends, files, strict=True)]))
 
     def _go_to(self, epoch: int, pool: int, row: int) -> None:
         self._epoch, self._pool, self._row = epoch, pool, row

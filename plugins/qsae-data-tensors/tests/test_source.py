@@ -14,9 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qsae_data_tensors import TensorsConfig
-from qsae_data_tensors.blocks import cut_blocks, held_out_indices
+from qsae_data_tensors.blocks import cut_blocks
 from qsae_data_tensors.files import TensorFile
 from qsae_data_tensors.source import TensorsSource
+from qsae_data_tensors.split import held_out_units, split_rows
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -158,34 +159,34 @@ def test_small_files_still_have_both_sides(tmp_path: pathlib.Path, n: int) -> No
     assert sorted(numbers(source.next_batch(n - len(held)).x) + held) == list(range(n))
 
 
-def test_whole_sequences_are_held_out(tmp_path: pathlib.Path) -> None:
-    """40 sequences of 50 positions at 5%: the held-out rows are those of whole sequences."""
-    sequences = torch.arange(40.0)[:, None, None].expand(40, 50, 2).contiguous()
+def test_whole_sequences_are_held_out_but_for_the_first(tmp_path: pathlib.Path) -> None:
+    """80 sequences of 50 positions: held-out rows are those of whole sequences, and a few of sequence 0."""
+    sequences = torch.arange(80.0)[:, None, None].expand(80, 50, 2).contiguous()
     torch.save(sequences, tmp_path / "x.pt")
     source = make(tmp_path / "x.pt")
     held = held_out_rows(source)
-    assert len(held) == 50 * len(set(held))
-    assert not set(held) & set(numbers(source.next_batch(1950).x))
-    assert source.describe()["held_out_as"] == "whole sequences"
-    assert make(tmp_path / "x.pt", held_out=0.02).describe()["held_out_as"] == "parts of sequences"
+    later = [sequence for sequence in held if sequence > 0]
+    assert len(later) == 50 * len(set(later)) > 0
+    assert 0 < held.count(0) < 50
+    training = numbers(source.next_batch(4000 - len(held)).x)
+    assert not set(later) & set(training)
+    assert training.count(0) == 50 - held.count(0)
 
 
 def files(*shapes: tuple[int, int]) -> list[TensorFile]:
     return [TensorFile(pathlib.Path("x"), n, length, 4, "float32") for n, length in shapes]
 
 
+SHAPES = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 300)), min_size=1, max_size=4)
+
+
 @settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(1, 60), st.integers(1, 300)), min_size=1, max_size=4),
-    st.integers(1, 200),
-    st.floats(0.01, 0.9),
-    st.integers(0, 5),
-)
+@given(SHAPES, st.integers(1, 200), st.floats(0.01, 0.9), st.integers(0, 5))
 def test_blocks_partition_the_rows(shapes: list[tuple[int, int]], size: int, share: float, seed: int) -> None:
     rows = sum(n * length for n, length in shapes)
     if rows < 2:
         return
-    blocks = cut_blocks(files(*shapes), size, share, seed)
+    blocks = cut_blocks(files(*shapes), split_rows(files(*shapes), share, seed), size)
     covered = [row for start, stop in blocks.training + blocks.held_out for row in range(start, stop)]
     assert sorted(covered) == list(range(rows))
     assert blocks.training
@@ -196,7 +197,7 @@ def test_blocks_partition_the_rows(shapes: list[tuple[int, int]], size: int, sha
 @settings(max_examples=60, deadline=None)
 @given(st.integers(2, 3000), st.floats(0.01, 0.9), st.integers(0, 100))
 def test_the_share_that_is_held_out(count: int, share: float, seed: int) -> None:
-    held = held_out_indices(count, share, seed)
+    held = held_out_units(count, share, seed)
     assert 1 <= len(held) < count
     assert held <= set(range(count))
     # one in every stretch; for shares that are no 1/n two stretches may meet in one index
@@ -205,9 +206,40 @@ def test_the_share_that_is_held_out(count: int, share: float, seed: int) -> None
         assert len(held) >= int(count * share) * 0.9 - 1
 
 
-def test_held_out_blocks_stay_so_when_data_is_appended() -> None:
-    small, large = held_out_indices(400, 0.05, 3), held_out_indices(4000, 0.05, 3)
-    assert small == {index for index in large if index < 400}
+def test_the_share_of_the_rows(tmp_path: pathlib.Path) -> None:
+    """Units grow to 1024 rows; of 400,000 rows the held-out ones are a twentieth, to a unit or two."""
+    held = split_rows(files((400_000, 1)), 0.05, 0).held_out
+    assert sum(stop - start for start, stop in held) == pytest.approx(20_000, abs=2048)
+    assert max(stop - start for start, stop in held) <= 2 * 1024
+
+
+@settings(max_examples=60, deadline=None)
+@given(SHAPES, SHAPES, st.integers(0, 200), st.floats(0.01, 0.9), st.integers(0, 5))
+def test_rows_stay_on_their_side_when_rows_and_files_are_appended(
+    shapes: list[tuple[int, int]], further: list[tuple[int, int]], more: int, share: float, seed: int
+) -> None:
+    rows = sum(n * length for n, length in shapes)
+    if rows < 2:
+        return
+    *others, (n, length) = shapes
+    before, after = (
+        held_rows(split_rows(files(*f), share, seed).held_out)
+        for f in (shapes, [*others, (n + more, length), *further])
+    )
+    assert before == {row for row in after if row < rows}
+
+
+def held_rows(ranges: list[tuple[int, int]]) -> set[int]:
+    return {row for start, stop in ranges for row in range(start, stop)}
+
+
+def test_rows_stay_held_out_when_as_many_are_appended(tmp_path: pathlib.Path) -> None:
+    """4,000 rows, and 4,000 more behind them."""
+    np.save(tmp_path / "small.npy", np.arange(4000.0)[:, None])
+    np.save(tmp_path / "large.npy", np.arange(8000.0)[:, None])
+    small, large = (set(held_out_rows(make(tmp_path / f"{name}.npy"))) for name in ("small", "large"))
+    assert len(small) == pytest.approx(200, abs=64)
+    assert small == {row for row in large if row < 4000}
 
 
 MEASURE = """

@@ -39,8 +39,8 @@ class LossRecovered(Evaluation):
 
     def unavailable(self, context: EvaluationContext) -> str | None:
         """The reason, where the language model is not causal or there is no single site to splice into."""
-        model = context.data.language_model()
-        if model is not None and not model.predicts_next:
+        model = cast(LanguageModel, context.data.language_model())  # as ``observes`` says
+        if not model.predicts_next:
             return f"{model.name} is an encoder: it has no next-token loss"
         if not model.has_logits:
             return f"{model.name} was saved without its head, so it gives no logits"

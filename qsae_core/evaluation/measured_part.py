@@ -1,0 +1,99 @@
+"""What an evaluation measures: all of the data, or of a coder's training data what was held out."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from qsae_core.config.run import RunConfig
+from qsae_core.contracts.data import DataSource
+from qsae_core.contracts.held_out_part import Overlap
+from qsae_core.errors import ArtifactError
+from qsae_core.results.files import COPY
+
+TRAINED_ON = "trained_on"
+"""Key of an artifact's ``source``: for each data source that went into it, its component and its
+``HeldOutPart.record``."""
+Origins = Sequence[Mapping[str, Any]]
+
+
+class MeasuredPart(NamedTuple):
+    """What is measured."""
+
+    what: str
+    """In words, for tables."""
+    warning: str | None
+    """What is wrong with that as a measurement of this coder, in a sentence."""
+    size: int | None
+    """Vectors in it; None where it is the held-out part of the training data, or its size is not known."""
+
+    def entry(self) -> dict[str, Any]:
+        """JSON values for the entry of a coder in ``metrics.json``."""
+        return {"what": self.what, "warning": self.warning}
+
+
+def source_record(data: DataSource, config: RunConfig, before: Origins | None = ()) -> dict[str, Any]:
+    """``source`` of an artifact: what its training data is, and how that is known again.
+
+    Args:
+        before: what the coder was trained on before this run; None: not recorded, and it stays so.
+    """
+    part = data.held_out_part()
+    origin = {"use": config.data.use, "part": None if part is None else part.record()}
+    record = {"model": data.model_name, "layer": data.layer, **data.describe()}
+    return record if before is None else {**record, TRAINED_ON: [*before, origin]}
+
+
+def origins(description: Mapping[str, Any]) -> Origins | None:
+    """What a coder was trained on, from its ``coder.json``; None where that was not recorded."""
+    found: Origins | None = description["source"].get(TRAINED_ON)
+    return found
+
+
+def measured_part(
+    data: DataSource,
+    config: RunConfig,
+    trained_on: Origins | None,
+    folder: pathlib.Path,
+    *,
+    calibrated: bool = False,
+) -> MeasuredPart:
+    """What of the config's data a coder is measured on; ``data`` gives that from then on.
+
+    All of it where the coder was trained on none of it; else what is held out.
+
+    Args:
+        trained_on: ``origins`` of the coder.
+        folder: where the coder is, for messages.
+        calibrated: whether this data's training stream goes into the coder now: then held-out vectors it is.
+
+    Raises:
+        ArtifactError: if what is recorded of the training data cannot be read.
+    """
+    part = data.held_out_part()
+    if part is None:
+        return MeasuredPart(f"what {data.model_name} holds out", None, None)
+    if trained_on is None:
+        warning = "what this coder was trained on is not recorded, so what is held out here is measured"
+        return MeasuredPart(part.name(), warning, None)
+    try:
+        own = [origin["part"] for origin in trained_on if origin["use"] == config.data.use]
+        overlaps = {Overlap.TRAINING if record is None else part.overlap(record) for record in own}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"what it says of the training data cannot be read ({type(error).__name__}: {error})",
+            where=f"{folder}: coder.json: source.{TRAINED_ON}",
+            allowed="the file as qsae wrote it",
+            next=COPY,
+        ) from error
+    if Overlap.HELD_OUT in overlaps:
+        warning = (
+            f"this coder was trained on some of what is measured ({part.name()}): its training data is held "
+            "out otherwise here than it was in training"
+        )
+        return MeasuredPart(part.name(), warning, None)
+    if Overlap.TRAINING in overlaps or calibrated:
+        return MeasuredPart(part.name(), None, None)
+    part.take_all()
+    return MeasuredPart(part.name(), None, part.size())

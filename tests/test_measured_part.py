@@ -1,0 +1,155 @@
+"""What commands measure: of a coder's training data what was held out, of other data all."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import qsae_core
+from qsae_cli.main import cli
+from qsae_core.artifact import artifact
+from qsae_core.artifact.artifact import artifact_folder
+from qsae_core.evaluation.run import recorded_config
+from qsae_core.plugins.records import load_plugins
+from qsae_core.results.files import read_json, write_json
+
+TRAIN = shlex.split(
+    "train --sae topk --n-latents 32 --k 4 --steps 6 --batch-size 128 --eval-every 0 --statistics-tokens 512 "
+    "--threads 1 --eval reconstruction --data-path"
+)
+
+
+def qsae(*arguments):
+    result = CliRunner().invoke(cli, [str(a) for a in arguments])
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def evaluated(run, *arguments):
+    """The values of the one evaluation, and what was measured."""
+    entry = json.loads(qsae("evaluate", run, *arguments, "--json").stdout)
+    return entry["evaluations"]["reconstruction"], entry["measured"]
+
+
+def vectors(rows, seed):
+    return torch.randn(rows, 8, generator=torch.Generator().manual_seed(seed)) + 1
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Files ``mine.pt`` (2,000 rows), ``other.pt`` (1,500) and ``grown.pt`` (mine and 1,000 more)."""
+    folder = tmp_path_factory.mktemp("files")
+    torch.save(vectors(2000, 1), folder / "mine.pt")
+    torch.save(vectors(1500, 2), folder / "other.pt")
+    torch.save(torch.cat([vectors(2000, 1), vectors(1000, 3)]), folder / "grown.pt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    qsae(*TRAIN, folder / "mine.pt", "--out", folder / "results")
+    return next(folder.rglob("metrics.json")).parent
+
+
+@pytest.fixture(scope="module")
+def of_training(run):
+    """What training measured: the held-out rows."""
+    return read_json(run / "metrics.json")["coders"]["coder"]["evaluations"]["reconstruction"]
+
+
+def test_all_of_another_file_is_measured(folder, run):
+    """FVU by its definition, over all rows of the file."""
+    values, measured = evaluated(run, "--data-path", folder / "other.pt")
+    assert measured == {"what": "all 1,500 rows of other.pt", "warning": None}
+    assert values["n_tokens"] == 1500
+    x = torch.load(folder / "other.pt").double()
+    error = (x - qsae_core.load(run).reconstruct(x.float()).double()).square().sum()
+    assert values["fvu"] == pytest.approx((error / (x - x.mean(0)).square().sum()).item(), rel=1e-5)
+
+
+def test_as_many_as_are_asked_for(folder, run):
+    shown = qsae("evaluate", run, "--data-path", folder / "other.pt", "--tokens", 700).stdout
+    assert "measured on 700 vectors of all 1,500 rows of other.pt\n" in shown
+
+
+@pytest.mark.parametrize("name", ["mine.pt", "moved.pt", "grown.pt"])
+def test_of_the_training_data_what_was_held_out(folder, run, of_training, name):
+    """Under its own name, under another, and with rows behind it."""
+    if name == "moved.pt":
+        (folder / name).write_bytes((folder / "mine.pt").read_bytes())
+    values, measured = evaluated(run, "--data-path", folder / name)
+    held = int(of_training["n_tokens"])
+    rows = "3,000" if name == "grown.pt" else "2,000"
+    assert measured["warning"] is None
+    if name == "grown.pt":
+        assert held <= values["n_tokens"] < 300
+    else:
+        assert values == pytest.approx(of_training)
+    n_held = int(values["n_tokens"])
+    assert measured["what"] == f"the {n_held} held-out of the {rows} rows of {name}"
+
+
+def test_another_file_under_the_name_of_the_training_data(folder, run, tmp_path):
+    torch.save(vectors(2000, 1), tmp_path / "x.pt")
+    qsae(*TRAIN, tmp_path / "x.pt", "--out", tmp_path / "results")
+    trained = next(tmp_path.rglob("metrics.json")).parent
+    torch.save(vectors(2000, 5), tmp_path / "x.pt")
+    values, measured = evaluated(trained)
+    assert (values["n_tokens"], measured["what"]) == (2000, "all 2,000 rows of x.pt")
+
+
+@pytest.mark.parametrize("split", [["--split-seed", "1"], ["--held-out", "0.2"]])
+def test_training_rows_are_measured_with_a_warning(run, split):
+    done = qsae("evaluate", run, *split)
+    assert "qsae: warning: this coder was trained on some of what is measured (the " in done.stderr
+    assert "measured on" in done.stdout
+
+
+def test_where_training_data_was_not_recorded(run, folder, tmp_path):
+    """An artifact of a version that did not record it: what is held out is measured, and that is said."""
+    of_old, source, registry = tmp_path / "old", artifact_folder(run), load_plugins().registry
+    artifact.save(artifact.load(source), of_old, recorded_config(source, registry), registry, {"model": "m"})
+    done = qsae("evaluate", of_old, "--data-path", folder / "other.pt")
+    assert "warning: what this coder was trained on is not recorded" in done.stderr
+    assert "held-out of the 1,500 rows of other.pt" in done.stdout
+
+
+def test_compare_measures_all_of_other_data(folder, run):
+    shown = qsae("compare", run, "--evaluate", "--on", f"data.path={folder / 'other.pt'}")
+    assert "measured on 1,500 vectors of all 1,500 rows of other.pt\n" in shown.stdout
+    recorded = qsae("compare", run).stdout
+    assert "held-out of the 2,000 rows of mine.pt\n" in recorded
+    warned = qsae("compare", run, "--evaluate", "--on", "data.split_seed=1")
+    assert "qsae: warning: this coder was trained on some of what is measured" in warned.stderr
+
+
+def test_quantize_holds_out_of_other_data_what_it_calibrates_on_not(folder, run, tmp_path):
+    """And the coder knows both: the data of its training, and that of its calibration."""
+    other = folder / "other.pt"
+    qsae("quantize", run, "--quantizer", "ste", "--data-path", other, "--tokens", 512, "--out", tmp_path)
+    made = next(tmp_path.rglob("metrics.json")).parent
+    entry = read_json(made / "metrics.json")["coders"]["coder"]
+    n_held = int(entry["evaluations"]["reconstruction"]["n_tokens"])
+    assert entry["measured"]["what"] == f"the {n_held} held-out of the 1,500 rows of other.pt"
+    for name, rows in (("mine.pt", "2,000"), ("other.pt", "1,500")):
+        _, measured = evaluated(made, "--data-path", folder / name)
+        assert f"held-out of the {rows} rows of {name}" in measured["what"]
+    again = ("quantize", run, "--quantizer", "ste", "--tokens", 512, "--out", tmp_path, "--name", "again")
+    warned = qsae(*again, "--split-seed", 1)
+    assert "warning: this coder was trained on some of what is measured" in warned.stderr
+
+
+def test_a_summary_without_it_is_compared(run, tmp_path):
+    """Of a run of a version that did not record what was measured."""
+    summary = read_json(run / "metrics.json")
+    kept = json.loads(json.dumps(summary))
+    del summary["coders"]["coder"]["measured"]
+    write_json(run / "metrics.json", summary)
+    try:
+        assert "measured on" not in qsae("compare", run).stdout
+    finally:
+        write_json(run / "metrics.json", kept)
