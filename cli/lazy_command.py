@@ -1,0 +1,30 @@
+"""A command that is known by its name and its line in ``qsae --help`` until it runs."""
+
+from __future__ import annotations
+
+import click
+
+from qsae_core.registry import import_target
+
+
+class LazyCommand(click.Command):
+    """Stands for a command whose module is imported when somebody runs it, completes it or asks for its help.
+
+    Args:
+        name: what it is called on the command line.
+        target: ``"package.module:object"``, the ``click.Command`` itself.
+        line: what ``qsae --help`` says of it.
+    """
+
+    def __init__(self, name: str, target: str, line: str) -> None:
+        super().__init__(name, short_help=line)
+        self.target = target
+
+    def load(self) -> click.Command:
+        """Import the command.
+
+        Raises:
+            PluginError: if it cannot be imported.
+        """
+        command: click.Command = import_target(self.target, f"command {self.name!r}")
+        return command
