@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from qsae_core.errors import PluginError
 from qsae_core.registry import import_target
 
 
@@ -24,7 +25,14 @@ class LazyCommand(click.Command):
         """Import the command.
 
         Raises:
-            PluginError: if it cannot be imported.
+            PluginError: if it cannot be imported, or is no command.
         """
-        command: click.Command = import_target(self.target, f"command {self.name!r}")
+        where = f"command {self.name!r}"
+        command = import_target(self.target, where)
+        if not isinstance(command, click.Command):
+            raise PluginError(
+                f"target {self.target!r} is of type {type(command).__name__}; it must be a click.Command",
+                where=where,
+                next="correct or reinstall the plugin",
+            )
         return command
