@@ -30,6 +30,8 @@ BUILT_IN = {
 }
 """Name -> the line in ``qsae --help``, so that help imports no command's module."""
 
+NOT_HERE = "; a plugin may bring it: qsae list-plugins shows which are installed, and which are not loaded"
+
 
 class QsaeGroup(click.Group):
     """A group whose commands are imported when they run, and that reports a QsaeError plainly."""
@@ -49,7 +51,8 @@ class QsaeGroup(click.Group):
         """The command that runs, imported; the closest one where there is none of that name."""
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
-            ctx.fail(f"no such command {name!r}{did_you_mean(name, self.list_commands(ctx))}")
+            meant = did_you_mean(name, self.list_commands(ctx))
+            ctx.fail(f"no such command {name!r}{meant or NOT_HERE}")
         found, command, rest = super().resolve_command(ctx, args)
         return found, command.load() if isinstance(command, LazyCommand) else command, rest
 

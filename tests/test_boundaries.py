@@ -239,7 +239,8 @@ for name in sys.argv[1:]:
 
 
 def test_commands_of_plugins_are_among_what_is_looked_at():
-    assert {"qsae_bench.command", "qsae_compare.command"} <= set(plugin_commands())
+    here = {"qsae_bench.command", "qsae_compare.command", "qsae_data_lm.sites_command"}
+    assert here <= set(plugin_commands())
 
 
 def test_light_modules_import_no_torch_and_heavy_ones_do(importing_torch):
