@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from qsae_cli.lazy_command import LazyCommand
 from qsae_cli.output import json_option, print_json, print_table
 from qsae_core import QsaeError
 from qsae_core.plugins.records import PluginRecord, Plugins, load_plugins
@@ -18,8 +19,8 @@ from qsae_core.plugins.records import PluginRecord, Plugins, load_plugins
 @click.option(
     "--strict",
     is_flag=True,
-    help="Also import every component, and exit with 1 if a plugin is broken or incompatible or a component "
-    "is contested. Blocked plugins are fine.",
+    help="Also import every component and command, and exit with 1 if a plugin is broken or incompatible or "
+    "a component is contested. Blocked plugins are fine.",
 )
 def list_plugins(as_json: bool, strict: bool) -> None:
     """List the installed plugins and what they bring.
@@ -50,7 +51,7 @@ def _entry(record: PluginRecord, plugins: Plugins, target_errors: list[str]) -> 
 
 
 def _target_faults(plugins: Plugins) -> dict[str, list[str]]:
-    """Distribution -> what is wrong with the classes behind its components; imports them all."""
+    """Distribution -> what is wrong with what it names for its components and commands; imports it all."""
     from qsae_core.kinds import KINDS
 
     faults: dict[str, list[str]] = {}
@@ -61,6 +62,16 @@ def _target_faults(plugins: Plugins) -> dict[str, list[str]]:
                 registry.load_target(spec)
             except QsaeError as error:
                 faults.setdefault(registry.provider(kind, spec.name).name, []).append(str(error))
+    context = click.get_current_context().find_root()
+    assert isinstance(context.command, click.Group)
+    for record in plugins.records:
+        for name in record.commands:
+            command = context.command.get_command(context, name)
+            try:
+                if isinstance(command, LazyCommand):
+                    command.load()
+            except QsaeError as error:
+                faults.setdefault(record.name, []).append(str(error))
     return faults
 
 

@@ -1,4 +1,4 @@
-"""The ``qsae`` command: built-in commands, imported only when they run, and the plugins' commands.
+"""The ``qsae`` command: its built-in commands and those of plugins, imported when they run.
 
 A built-in command ``do-this`` is the object ``do_this`` of the module ``qsae_cli.do_this``.
 """
@@ -6,8 +6,6 @@ A built-in command ``do-this`` is the object ``do_this`` of the module ``qsae_cl
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
 import os
 import sys
 import traceback
@@ -15,6 +13,7 @@ from typing import Any
 
 import click
 
+from qsae_cli.lazy_command import LazyCommand
 from qsae_core import QsaeError, __version__
 from qsae_core.errors import did_you_mean
 from qsae_core.plugins.records import load_plugins
@@ -23,8 +22,6 @@ BUILT_IN = {
     "train": "Train a sparse autoencoder or a transcoder.",
     "evaluate": "Evaluate a trained coder, on its own data or on other data.",
     "quantize": "Quantize a trained coder, without training it again.",
-    "compare": "Put trained coders side by side: rate and distortion; train a sweep for it.",
-    "bench": "Measure how fast a coder encodes and decodes, beside float32.",
     "runs": "List the runs in a results folder.",
     "list-plugins": "List the installed plugins and what they bring.",
     "describe": "Show a component's options and how to write them.",
@@ -33,43 +30,39 @@ BUILT_IN = {
 }
 """Name -> the line in ``qsae --help``, so that help imports no command's module."""
 
+NOT_HERE = "; a plugin may bring it: qsae list-plugins shows which are installed, and which are not loaded"
+
 
 class QsaeGroup(click.Group):
-    """A group whose built-in commands are imported when they run, and that reports a QsaeError plainly."""
+    """A group whose commands are imported when they run, and that reports a QsaeError plainly."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Built-in commands in their order, then the plugins' in alphabetical order."""
-        return [*_built_in(), *sorted(_plugin_commands())]
+        return [*_built_in(), *_plugin_commands()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, importing the module of a built-in one; None if there is none of that name."""
+        """The command, or what stands for it until it runs; None if there is none of that name."""
         # also before a built-in command: asking plugins for commands may show that one of them is broken
-        added = _plugin_commands()
-        if cmd_name in _built_in():
-            module = importlib.import_module(_module(cmd_name))
-            command: click.Command = getattr(module, cmd_name.replace("-", "_"))
-            return command
-        return added.get(cmd_name)
+        return (_plugin_commands() | _built_in()).get(cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does it, with the closest command where there is none of that name."""
+        """The command that runs, imported; the closest one where there is none of that name."""
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
-            ctx.fail(f"no such command {name!r}{did_you_mean(name, self.list_commands(ctx))}")
-        return super().resolve_command(ctx, args)
+            meant = did_you_mean(name, self.list_commands(ctx))
+            ctx.fail(f"no such command {name!r}{meant or NOT_HERE}")
+        found, command, rest = super().resolve_command(ctx, args)
+        return found, command.load() if isinstance(command, LazyCommand) else command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands without importing the built-in ones."""
-        added = _plugin_commands()
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, BUILT_IN[name]) for name in _built_in()])
-        if added:
-            with formatter.section("Commands of plugins"):
-                formatter.write_dl(
-                    [(name, added[name].get_short_help_str(limit=100)) for name in sorted(added)]
-                )
+        """Write the list of commands without importing them."""
+        for title, commands in (("Commands", _built_in()), ("Commands of plugins", _plugin_commands())):
+            lines = [(name, command.get_short_help_str(limit=100)) for name, command in commands.items()]
+            if lines:
+                with formatter.section(title):
+                    formatter.write_dl(lines)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run; a QsaeError goes to stderr without a traceback (``QSAE_DEBUG=1``: with it), and exits 2."""
@@ -82,18 +75,20 @@ class QsaeGroup(click.Group):
             sys.exit(2)
 
 
-def _module(command: str) -> str:
-    return f"qsae_cli.{command.replace('-', '_')}"
-
-
 @functools.cache
-def _built_in() -> tuple[str, ...]:
-    return tuple(name for name in BUILT_IN if importlib.util.find_spec(_module(name)) is not None)
+def _built_in() -> dict[str, click.Command]:
+    found: dict[str, click.Command] = {}
+    for name, line in BUILT_IN.items():
+        own = name.replace("-", "_")
+        found[name] = LazyCommand(name, f"qsae_cli.{own}:{own}", line)
+    return found
 
 
 @functools.cache
 def _plugin_commands() -> dict[str, click.Command]:
-    return load_plugins().commands(reserved=BUILT_IN)
+    """In alphabetical order."""
+    added = load_plugins().commands(reserved=BUILT_IN)
+    return {name: added[name] for name in sorted(added)}
 
 
 @click.group(cls=QsaeGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -160,7 +160,7 @@ def import_target(target: str, where: str) -> Any:
         raise PluginError(
             f"module {module_name!r} has no {attribute!r}{did_you_mean(attribute, known)}",
             where=where,
-            next="correct the target in the plugin's ComponentSpec",
+            next="correct the target in the plugin's top module",
         ) from None
 
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from qsae_bench.inference_speed import sample_inputs, untrained
 from safetensors.torch import load_file, save_file
 
 import qsae_core
@@ -14,7 +15,6 @@ from qsae_core.compose.kernels import activate_kernels
 from qsae_core.config.layers import Layer
 from qsae_core.config.run import resolve
 from qsae_core.errors import ArtifactError, PluginError
-from qsae_core.evaluation.inference_speed import sample_inputs, untrained
 from qsae_core.plugins.records import load_plugins
 from tests.test_training_run import configuration, run
 

@@ -14,6 +14,9 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
+from qsae_cli.lazy_command import LazyCommand
+from qsae_core.plugins.records import load_plugins
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -119,6 +122,18 @@ def test_what_the_top_of_core_takes_from_later_rooms_is_imported_later():
     assert later == set(qsae_core.LATER.values())
 
 
+@pytest.mark.parametrize("package", ["qsae_core", "qsae_core.runs", "qsae_cli.commands"])
+def test_names_that_are_imported_later_are_told_to_type_checkers_and_promised(package):
+    module = importlib.import_module(package)
+    at_once = set(imports(pathlib.Path(module.__file__)))
+    for_types = set(imports(pathlib.Path(module.__file__), types=True)) - at_once
+    assert for_types == {f"{place}.{name}" for name, place in module.LATER.items()}
+    for name in module.LATER:
+        assert getattr(module, name) is not None
+
+    assert set(module.LATER) <= set(module.__all__)
+
+
 def test_no_modules_of_core_import_each_other_in_a_circle():
     """Annotations included. Faces stand aside: they import the files of their room, see the next test."""
     faces = {module for module, path in core_files().items() if path.name == "__init__.py"}
@@ -183,11 +198,18 @@ LIGHT_COMMANDS = (
     "new_plugin",
     "train",
     "evaluate",
-    "compare",
+    "quantize",
     "runs",
     "check",
+    "commands",
 )
 """Modules of the command line: torch is imported where a command does its work, if at all."""
+
+
+def plugin_commands() -> list[str]:
+    """The modules of the plugins' commands."""
+    commands = load_plugins().commands(reserved=()).values()
+    return sorted(c.target.partition(":")[0] for c in commands if isinstance(c, LazyCommand))
 
 
 @pytest.fixture(scope="module")
@@ -211,9 +233,14 @@ for name in sys.argv[1:]:
         os._exit(0)
     os.waitpid(child, 0)
 """
-    command = [sys.executable, "-c", program, *core_files(), *tops, *commands]
+    command = [sys.executable, "-c", program, *core_files(), *tops, *commands, *plugin_commands()]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     return set(done.stdout.split("\n")) - {""}
+
+
+def test_commands_of_plugins_are_among_what_is_looked_at():
+    here = {"qsae_bench.command", "qsae_compare.command", "qsae_data_lm.sites_command"}
+    assert here <= set(plugin_commands())
 
 
 def test_light_modules_import_no_torch_and_heavy_ones_do(importing_torch):
@@ -255,9 +282,12 @@ FACE = (
     "qsae_core.coders",
     "qsae_core.kernels",
     "qsae_core.errors",
+    "qsae_core.runs",
     "qsae_core.conformance",
+    "qsae_cli.commands",
 )
-"""What plugins may import of core, as docs/architecture.md says."""
+"""What plugins may import of core and command line, as docs/architecture.md says."""
+OURS = ("qsae_core", "qsae_cli")
 
 
 @functools.cache
@@ -274,11 +304,11 @@ def test_a_plugin_imports_public_core_itself_and_what_it_declares(plugin):
     table = project(plugin)["project"]
     optional = [line for lines in table.get("optional-dependencies", {}).values() for line in lines]
     declared = {re.match(r"[\w.-]+", line)[0].lower() for line in [*table["dependencies"], *optional]}
-    outside = imported_packages(files) - {"qsae_core", module}
+    outside = imported_packages(files) - {*OURS, module}
     assert distributions(outside) <= declared - {"qsae"}
     for file in files:
         for name in imports(file, types=True):
-            if name.partition(".")[0] == "qsae_core":
+            if name.partition(".")[0] in OURS:
                 package, _, attribute = name.rpartition(".")
                 assert name in FACE or (package in FACE and attribute in promised(package)), (
                     f"{file.relative_to(ROOT)} imports {name}, which the public face does not promise"

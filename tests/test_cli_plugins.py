@@ -325,6 +325,8 @@ def test_unknown_commands_suggest_the_closest(site):
     done = site.qsae("list-plugin")
     assert done.returncode == 2
     assert "no such command 'list-plugin'; did you mean 'list-plugins'?" in done.stderr
+    far = site.qsae("acme-hello", QSAE_DISABLE_PLUGINS="acme-good")
+    assert "no such command 'acme-hello'; a plugin may bring it: qsae list-plugins" in far.stderr
 
 
 def test_a_broken_plugin_disturbs_no_other_command(site):

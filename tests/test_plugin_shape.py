@@ -20,6 +20,8 @@ else:
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DISTS = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml"))
 FAMILIES = ("quantizers", "quantizers-post-training", "code-quantizers", "activations", "sparsity", "metrics")
+COMMANDS = ("bench", "compare")
+"""Where a command is all that a plugin brings, the plugin is named after it."""
 SINGLE = ("sae", "transcoder", "data", "evaluation", "format", "tracker", "kernels")
 COMPILED = ("qsae-kernels-cpu",)
 """Built by setuptools, which runs a compiler; all others are pure Python."""
@@ -32,7 +34,9 @@ def read(dist: str, file: str) -> str:
 
 @every_plugin
 def test_its_name_says_what_it_brings(dist):
-    assert re.fullmatch(rf"qsae-({'|'.join(FAMILIES)}|({'|'.join(SINGLE)})-[a-z0-9]+(-[a-z0-9]+)*)", dist)
+    assert re.fullmatch(
+        rf"qsae-({'|'.join((*FAMILIES, *COMMANDS))}|({'|'.join(SINGLE)})-[a-z0-9]+(-[a-z0-9]+)*)", dist
+    )
 
 
 @every_plugin
@@ -61,7 +65,10 @@ def test_its_files(dist):
     module = dist.replace("-", "_")
     assert read(dist, f"{module}/py.typed") == ""
     assert read(dist, f"{module}/__init__.py").startswith('"""')
-    assert f'test_conformance = parametrize_with_checks("{dist}"' in read(dist, "tests/test_conformance.py")
+    (record,) = [record for record in load_plugins().records if record.name == dist]
+    if record.components:
+        test = read(dist, "tests/test_conformance.py")
+        assert f'test_conformance = parametrize_with_checks("{dist}"' in test
     own = {path.name for path in (ROOT / "plugins" / dist / "tests").glob("test_*.py")}
     assert own - {"test_conformance.py"}, "tests of its own beside the conformance checks"
 

@@ -11,9 +11,9 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+from qsae_compare.sweep import read_sweep
 
 from qsae_cli.main import cli
-from qsae_core.comparison.sweep import read_sweep
 from qsae_core.config.layers import read_layer
 from qsae_core.errors import ConfigError, TrainingError
 from qsae_core.plugins.records import load_plugins

@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qsae_core import CoderConfig, ComponentConfig, ComponentSpec, option
+from qsae_core.config.errors import checked_options
 from qsae_core.config.layers import Layer, parse_yaml, read_layer
 from qsae_core.config.run import RunConfig, TrainConfig, resolve
+from qsae_core.config.settings import QuantizeConfig
 from qsae_core.errors import ConfigError, PluginError
 from qsae_core.plugins.records import load_plugins
 from qsae_core.registry import Provider, Registry
@@ -294,6 +296,15 @@ def test_several_errors_are_all_told(registry: Registry) -> None:
     ]
 
 
+def test_options_of_a_file_of_a_command_s_own_are_checked_as_components_are() -> None:
+    read = {"alternate": 2, "tokens": 1e3}
+    method = checked_options("quantized", QuantizeConfig, read, "my.yaml: q")
+    assert (method.tokens, method.rounds, method.finetune_steps) == (1000, 2, 150)
+    with pytest.raises(ConfigError, match="greater than 0") as caught:
+        checked_options("quantized", QuantizeConfig, read | {"tokens": 0}, "my.yaml: q")
+    assert caught.value.where == "my.yaml: q.tokens"
+
+
 def test_unknown_components_are_named_with_place_and_the_closest(registry: Registry) -> None:
     with pytest.raises(PluginError) as error:
         resolve([yaml_layer("sae: ternry")], registry)
@@ -454,7 +465,7 @@ def test_any_run_comes_back_from_its_record(tree: dict[str, Any], coder: dict[st
 # --- real recipes
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.yaml"))
-RECIPES = [path for path in CONFIGS if not path.stem.startswith("sweep-")]  # test_sweep reads those
+RECIPES = [path for path in CONFIGS if not path.stem.startswith("sweep-")]  # test_sweep_configs reads those
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

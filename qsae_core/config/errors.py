@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -17,6 +17,7 @@ from qsae_core.config.schema import field_schemas
 from qsae_core.errors import ConfigError
 
 _PREFIX = "Input should be "
+Options = TypeVar("Options", bound=ComponentConfig)
 
 
 def validate(draft: Draft) -> ComponentConfig:
@@ -41,6 +42,22 @@ def validate(draft: Draft) -> ComponentConfig:
     if rest:
         first.allowed = "; ".join(f"{e.where}: {e.allowed}" for e in errors if e.allowed) or None
     raise first
+
+
+def checked_options(title: str, schema: type[Options], given: Mapping[str, Any], place: str) -> Options:
+    """Options of a schema that is no component's, as a command reads them from a file of its own.
+
+    Args:
+        title: what errors call the whole of them.
+        place: where the options stand, as errors show it: ``sweep.yaml: quantized.gptq``.
+
+    Raises:
+        ConfigError: with the place of every option that does not fit.
+    """
+    origins = {option: f"{place}.{option}" for option in given}
+    checked = validate(Draft((title,), schema, None, dict(given), origins))
+    assert isinstance(checked, schema)
+    return checked
 
 
 def _option_error(draft: Draft, loc: Sequence[str], errors: Sequence[ErrorDetails]) -> ConfigError:

@@ -16,11 +16,12 @@ from qsae_core.kernels.gather_dot import gather_dot
 from qsae_core.kernels.lookup import lookup_gather_dot, lookup_pack, lookup_product
 from qsae_core.kernels.losses import squared_error
 from qsae_core.kernels.nested import decode_groups, prefix_errors
+from qsae_core.kernels.packed_rows import Arithmetic
 from qsae_core.kernels.packing import pack_planes, pack_trits, unpack_planes, unpack_trits
 from qsae_core.kernels.precision import full_precision
 from qsae_core.kernels.products import transposed_product
 from qsae_core.kernels.rows import DenseRows, Matrix, Rows, as_rows
-from qsae_core.kernels.screening import Kind, Screen, screen, screen_prepare
+from qsae_core.kernels.screening import Kind, Screen, candidates_for, screen, screen_prepare
 from qsae_core.kernels.sparse_product import sparse_product
 from qsae_core.kernels.ternary_scales import ternary_scales, two_level_scale
 from qsae_core.kernels.top_k import compress, nonzero_codes, top_k
@@ -28,6 +29,7 @@ from qsae_core.kernels.transpose_codes import transpose_codes
 
 __all__ = [
     "OPERATIONS",
+    "Arithmetic",
     "BatchSelection",
     "DenseRows",
     "Kind",
@@ -36,6 +38,7 @@ __all__ = [
     "Screen",
     "adam",
     "as_rows",
+    "candidates_for",
     "collect_rows",
     "compress",
     "decode",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,8 @@ from qsae_core.kernels.dispatch import operation
 
 CHUNK_ENTRIES = 2**18
 """Entries of a chunk: its weight, gradient and moments together stay in a core's cache."""
+AS_PUBLISHED: dict[str, Any] = {"weight_decay": 0.0, "amsgrad": False, "maximize": False}
+"""What torch's Adam could do besides."""
 
 
 @operation
@@ -60,26 +64,12 @@ def adam(
     """
     at = torch.tensor(float(step), device=weight.device)
     inverse_scale = torch.tensor(1 / grad_scale, device=weight.device) if grad_scale != 1.0 else None
+    rates: dict[str, Any] = {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps}
     for start, stop in _chunks(weight):
-        part = weight[start:stop]
-        torch._fused_adam_(
-            [part],
-            [grad[start:stop]],
-            [exp_avg[start:stop]],
-            [exp_avg_sq[start:stop]],
-            [],
-            [at],
-            lr=lr,
-            beta1=beta1,
-            beta2=beta2,
-            weight_decay=0.0,
-            eps=eps,
-            amsgrad=False,
-            maximize=False,
-            grad_scale=inverse_scale,
-        )
+        w, g, m, v = ([tensor[start:stop]] for tensor in (weight, grad, exp_avg, exp_avg_sq))
+        torch._fused_adam_(w, g, m, v, [], [at], **rates, **AS_PUBLISHED, grad_scale=inverse_scale)
         if unit_rows:
-            _to_unit_rows(part)
+            _to_unit_rows(weight[start:stop])
 
 
 def _to_unit_rows(weight_FD: Tensor) -> None:

@@ -101,6 +101,7 @@ def qsae_register_data_sources() -> list[ComponentSpec]:
 @hookimpl
 def qsae_register_commands(cli: click.Group) -> None:
     """Adds ``qsae sites``."""
-    from qsae_data_lm.sites_command import sites
+    from qsae_cli.commands import LazyCommand
 
-    cli.add_command(sites)
+    line = "List the layers, sites and widths of a language model."
+    cli.add_command(LazyCommand("sites", "qsae_data_lm.sites_command:sites", line))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from qsae_cli.commands import json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from qsae_data_lm.families import Layout, Tap
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model", default="builtin")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_option
 def sites(model: str, as_json: bool) -> None:
     """List the layers, sites and widths of a language MODEL.
 
@@ -23,16 +24,13 @@ def sites(model: str, as_json: bool) -> None:
 
     description = describe(find_layout(model))
     if as_json:
-        click.echo(json.dumps(description, indent=2))
+        print_json(description)
         return
     last = description["layers"] - 1
-    click.echo(f"{model}: {description['architecture']}, {last + 1} layers (0 to {last})")
-    rows = [("site", "width", "what is read, in each layer")]
-    rows += [(s["site"], str(s["width"]), s["read_at"]) for s in description["sites"]]
-    for name, width, place in rows:
-        click.echo(f"{name:<11} {width:>5}  {place}")
-    for name, reason in description["absent"].items():
-        click.echo(f"{name:<11}     -  absent: {reason}")
+    rows = [(s["site"], s["width"], s["read_at"]) for s in description["sites"]]
+    rows += [(name, None, f"absent: {reason}") for name, reason in description["absent"].items()]
+    title = f"{model}: {description['architecture']}, {last + 1} layers (0 to {last})"
+    print_table(["site", "width>", "what is read, in each layer"], rows, title=title)
 
 
 def describe(layout: Layout) -> dict[str, Any]:

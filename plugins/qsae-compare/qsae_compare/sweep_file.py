@@ -21,15 +21,20 @@ import itertools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from qsae_core.config.draft import Draft
-from qsae_core.config.errors import validate
-from qsae_core.config.layers import Layer, check_section, checked_layer, parse_yaml, read_layer
-from qsae_core.config.settings import QuantizeConfig
 from qsae_core.errors import ConfigError, did_you_mean
-from qsae_core.kinds import QUANTIZER_SLOTS
-from qsae_core.results.quantized import check_trained
+from qsae_core.runs import (
+    QUANTIZER_SLOTS,
+    Layer,
+    QuantizeConfig,
+    check_section,
+    check_trained,
+    checked_layer,
+    checked_options,
+    parse_yaml,
+    read_layer,
+)
 
 KEYS = ("base", "config", "grid", "variants", "quantized", "seeds", "out")
 
@@ -195,8 +200,7 @@ def _quantized(block: Any, place: str, variants: Sequence[str]) -> Quantized:
     slots = {slot: given.pop(slot) for slot in QUANTIZER_SLOTS if slot in given}
     if not slots:
         raise ConfigError("no quantizer is chosen", where=place, allowed=", ".join(QUANTIZER_SLOTS))
-    origins = {option: f"{place}.{option}" for option in given}
-    method = cast(QuantizeConfig, validate(Draft(("quantized",), QuantizeConfig, None, given, origins)))
+    method = checked_options("quantized", QuantizeConfig, given, place)
     if method.without_effect:
         raise ConfigError(
             "nothing is fine-tuned without finetune or alternate",

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from qsae_core.errors import ConfigError, QsaeError
-from qsae_core.kinds import CODER_SLOTS, SLOTS
+from qsae_core.runs import CODER_SLOTS, SLOTS
 
 if TYPE_CHECKING:
-    from qsae_core.comparison.table import Row
+    from qsae_compare.rows import Row
 
 SUFFIXES = (".png", ".svg")
 TEXT_OFFSET = (-5, -10)
@@ -42,7 +42,7 @@ def check(path: pathlib.Path) -> None:
         raise QsaeError(
             "drawing needs matplotlib, which is not installed",
             where="--plot",
-            next='pip install "qsae[plot]"',
+            next='pip install "qsae-compare[plot]"',
         )
 
 

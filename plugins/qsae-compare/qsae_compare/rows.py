@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qsae_core.comparison.measured import DECODER, ENCODER, METHOD, Measured
-from qsae_core.comparison.row_labels import MOST_OPTIONS, labels
-from qsae_core.kinds import CODER_SLOTS, QUANTIZER_SLOTS
-from qsae_core.results.run import FLOAT_TWIN
+from qsae_compare.measured import DECODER, ENCODER, METHOD, Measured
+from qsae_compare.row_labels import MOST_OPTIONS, labels
+from qsae_core.runs import CODER_SLOTS, FLOAT_TWIN, QUANTIZER_SLOTS
 
 EQUAL_L0 = 0.03
 """Codes whose mean numbers of active latents differ by more than this share are not compared at equal L0."""

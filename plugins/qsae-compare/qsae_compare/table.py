@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qsae_cli.output import print_table
-from qsae_core.results.files import atomic_file
+from qsae_cli.commands import print_table
+from qsae_core.runs import atomic_file
 
 if TYPE_CHECKING:
-    from qsae_core.comparison.table import Row
+    from qsae_compare.rows import Row
 
 SHOWN = (
     ("bits_decoder", "b/w dec>", "{:.2f}"),
@@ -63,7 +63,7 @@ def show(rows: Sequence[Row]) -> None:
 
 
 def _marks() -> dict[str, str]:
-    from qsae_core.comparison.table import EQUAL_L0
+    from qsae_compare.rows import EQUAL_L0
 
     return {
         OTHER_L0: f"L0 differs from the baseline's by more than {EQUAL_L0:.0%}: not compared at equal L0",
@@ -85,7 +85,7 @@ def _measured_on(rows: Sequence[Row]) -> list[str]:
 
 def _of_different_data(rows: Sequence[Row]) -> str | None:
     """A sentence where rows were measured on several data; the largest part is last, without a long list."""
-    from qsae_core.comparison.table import by_data
+    from qsae_compare.rows import by_data
 
     *others, (name, most) = sorted(by_data(rows), key=lambda part: len(part[1])) or [("", [])]
     if not others:
@@ -133,7 +133,7 @@ def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def write_csv(rows: Sequence[Row], path: pathlib.Path) -> None:
     """One line a row: label, n, seeds, every column and its ``_std``, equal_l0; undefined cells are empty."""
-    from qsae_core.comparison.table import COLUMNS
+    from qsae_compare.rows import COLUMNS
 
     numbers = [f"{column}{suffix}" for column in COLUMNS for suffix in ("", "_std")]
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:

@@ -9,19 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qsae_core.artifact import artifact
-from qsae_core.artifact import description as coder_json
-from qsae_core.config.layers import RECORD_KEYS
+from qsae_core import Run, load, runs
 from qsae_core.errors import ArtifactError
-from qsae_core.evaluation.run import evaluate_artifact, recorded_config
-from qsae_core.kinds import CODER_SLOTS, SLOTS
-from qsae_core.results import words as record_words
-from qsae_core.results.files import COPY, read_json
-from qsae_core.results.run import Run, values_of
+from qsae_core.runs import CODER_SLOTS, SLOTS, read_json, values_of
 
 if TYPE_CHECKING:
-    from qsae_core.config.layers import Layer
-    from qsae_core.registry import Registry
+    from qsae_core.runs import Layer, Registry
 
 OF_FLOAT_ATOMS = ("kappa", "weight_error", "weight_error_unweighted", "predicted_delta_fvu")
 """Values that need the atoms before quantization."""
@@ -88,20 +81,19 @@ class Measured:
     @property
     def is_float(self) -> bool:
         """Whether no slot has a quantizer."""
-        used = record_words.quantizers_of(self.config)
+        used = runs.quantizers_of(self.config)
         return all(use == SLOTS[slot].default for slot, use in used.items())
 
     @property
     def essence(self) -> dict[str, Any]:
         """Its configuration without what does not change the coder: places, trackers, measurements, seed."""
-        skip = {*RECORD_KEYS, "run", "trackers", "metrics", "evaluate"}
-        kept = {section: block for section, block in self.config.items() if section not in skip}
+        kept = {s: block for s, block in self.config.items() if s in SLOTS or s == "train"}
         return kept | ({METHOD: self.method} if self.method else {})
 
     @property
     def rounds_atoms(self) -> bool:
         """Whether its decoder is quantized; where it is not, rounding costs its atoms nothing to predict."""
-        return not self.is_float and record_words.rounds_atoms(self.config)
+        return not self.is_float and runs.rounds_atoms(self.config)
 
     def bits(self, prefix: str = "") -> float | None:
         """Bits per weight of the matrices whose names begin so; None where there is none."""
@@ -144,7 +136,7 @@ def _of_run(run: Run) -> Iterator[Measured]:
 
 
 def _of_artifact(path: pathlib.Path, registry: Registry) -> Iterator[Measured]:
-    folder = artifact.artifact_folder(path)
+    folder = runs.artifact_folder(path)
     run = Run(folder.parents[1]) if len(folder.parents) > 1 else None
     if run is not None and run.metrics_file.exists():
         for measured in _of_run(run):
@@ -159,8 +151,8 @@ def _of_artifact(path: pathlib.Path, registry: Registry) -> Iterator[Measured]:
         _check_summary(summary, beside, folder, MEASURED)
         yield _measured(folder, None, "coder", summary["coders"]["coder"])
         return
-    coder = artifact.load(folder, kernels="none", registry=registry)
-    unmeasured = {"artifact": artifact.measurements(coder, folder), "evaluations": {}}
+    coder = load(folder, kernels="none", registry=registry)
+    unmeasured = {"artifact": runs.measurements(coder, folder), "evaluations": {}}
     yield _measured(folder, None, "coder", unmeasured)
 
 
@@ -174,7 +166,8 @@ def _check_summary(
             f"is no summary of a run: {lacking}",
             where=str(file),
             allowed="the file as qsae wrote it",
-            next=f"{COPY}; or remove this file, and qsae compare --evaluate {folder}",
+            next="copy the whole folder again from its source; "
+            f"or remove this file, and qsae compare --evaluate {folder}",
         )
 
 
@@ -200,7 +193,7 @@ def _faults(summary: Any, measured: Mapping[str, Any]) -> Iterator[str]:
 def _measured(
     folder: pathlib.Path, run: pathlib.Path | None, name: str, entry: Mapping[str, Any]
 ) -> Measured:
-    description = coder_json.read_description(folder)
+    description = runs.read_description(folder)
     sizes = {n: math.prod(matrix["shape"]) for n, matrix in description["layout"].items()}
     values = values_of(entry)
     known = "masters" if values.get("weight_error") is not None else None
@@ -227,8 +220,8 @@ def measure_again(
         on: the data, metrics and evaluations that it changes; None: those of its run.
         n_tokens: None: as ``evaluate_artifact`` takes it.
     """
-    config = recorded_config(measured.folder, registry, on)
-    found = evaluate_artifact(
+    config = runs.recorded_config(measured.folder, registry, on)
+    found = runs.evaluate_artifact(
         measured.folder, config, registry, n_tokens=n_tokens, batch_size=batch_size, device=device
     ).entry
     values, source = values_of(found), found["atom_errors_from"]

@@ -11,9 +11,9 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+from qsae_compare.rows import COLUMNS
 
 from qsae_cli.main import cli
-from qsae_core.comparison.table import COLUMNS
 from qsae_core.results.files import read_json, write_json
 
 SWEEP = """
@@ -196,7 +196,7 @@ def test_without_matplotlib_the_command_is_told(place, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
     result = qsae("compare", *runs(place), "--plot", "x.svg", code=2)
-    assert 'pip install "qsae[plot]"' in result.stderr
+    assert 'pip install "qsae-compare[plot]"' in result.stderr
 
 
 def test_the_dry_run_trains_nothing(place, tmp_path):

@@ -15,21 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qsae_core.artifact.artifact import serve_with
-from qsae_core.coders.linear import LinearCoder
-from qsae_core.coders.matrix_coder import MatrixCoder
-from qsae_core.compose.compose import compose_coder
-from qsae_core.contracts.coder import CoderShape
-from qsae_core.contracts.codes import SparseCodes
-from qsae_core.contracts.data import Batch
+from qsae_core.coders import LinearCoder, MatrixCoder
+from qsae_core.contracts import Batch, CoderShape, SparseCodes
 from qsae_core.errors import ConfigError
-from qsae_core.kernels import Kind
-from qsae_core.kernels.packed_rows import Arithmetic
-from qsae_core.kernels.screening import candidates_for
+from qsae_core.kernels import Arithmetic, Kind, candidates_for
+from qsae_core.runs import compose_coder, serve_with
 
 if TYPE_CHECKING:
-    from qsae_core.config.run import RunConfig
-    from qsae_core.registry import Registry
+    from qsae_core import RunConfig
+    from qsae_core.runs import Registry
 
 LEAST_SECONDS = 0.02
 """Calls are repeated until a sample is at least so long, so that the clock's own noise does not count."""

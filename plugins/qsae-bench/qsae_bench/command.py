@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qsae_cli.options.choice_options import Scope
-from qsae_cli.options.component_options import ConfiguredCommand
-from qsae_cli.output import json_option, print_json, print_table
-from qsae_core.config.layers import Layer
-from qsae_core.kinds import CODER_SLOTS, PART_SLOTS
+from qsae_cli.commands import ConfiguredCommand, Scope, json_option, print_json, print_table
+from qsae_core.errors import ConfigError
+from qsae_core.runs import CODER_SLOTS, PART_SLOTS, Layer, load_plugins, resolve
 
 if TYPE_CHECKING:
-    from qsae_core.coders.linear import LinearCoder
-    from qsae_core.kernels import Kind
-    from qsae_core.kernels.packed_rows import Arithmetic
+    from qsae_core.coders import LinearCoder
+    from qsae_core.kernels import Arithmetic, Kind
 
 SCOPE = Scope(slots=(*CODER_SLOTS, *PART_SLOTS), lists=(), sections=(), needs_coder=False, config_file=False)
 BATCHES, QUICK_BATCHES = (1, 8, 64, 512, 4096), (1, 16)
@@ -71,7 +68,7 @@ def bench(
     """
     import torch
 
-    from qsae_core.evaluation.inference_speed import measure
+    from qsae_bench.inference_speed import measure
 
     if threads:
         torch.set_num_threads(threads)
@@ -109,13 +106,10 @@ def _coder(
     arithmetic: Arithmetic,
     kernels: str,
 ) -> tuple[LinearCoder, Any]:
-    from qsae_core.artifact import artifact
-    from qsae_core.coders.linear import LinearCoder
-    from qsae_core.compose.kernels import activate_kernels
-    from qsae_core.config.run import resolve
-    from qsae_core.errors import ConfigError
-    from qsae_core.evaluation.inference_speed import untrained
-    from qsae_core.plugins.records import load_plugins
+    from qsae_bench.inference_speed import untrained
+    from qsae_core import load
+    from qsae_core.coders import LinearCoder
+    from qsae_core.runs import activate_kernels
 
     registry = load_plugins().registry
     active = activate_kernels(kernels, registry)
@@ -124,7 +118,7 @@ def _coder(
     else:
         if any(layer.tree for layer in layers):
             raise ConfigError("PATH says which coder it is; leave out --sae and its parts", where=str(path))
-        coder = artifact.load(path, screen=screen, arithmetic=arithmetic, kernels=kernels, registry=registry)
+        coder = load(path, screen=screen, arithmetic=arithmetic, kernels=kernels, registry=registry)
     if not isinstance(coder, LinearCoder):
         raise ConfigError(
             f"{type(coder).__name__} has no counterpart with one float32 encoder and decoder to compare with",

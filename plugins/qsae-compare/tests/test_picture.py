@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from qsae_cli import comparison_plot
+from qsae_compare import picture
 
 
 def test_floats_that_lie_upon_each_other_have_one_text():
@@ -13,7 +13,7 @@ def test_floats_that_lie_upon_each_other_have_one_text():
 
     points = [point(3e6, 0.1, 4.03), point(3e6, 0.101, 3.03)]
     points += [point(9e6, 0.1), point(9e6, 0.101), point(9e6, 0.11), point(6e6, 0.1)]
-    assert comparison_plot.texts(points, "bytes") == [
+    assert picture.texts(points, "bytes") == [
         ((3e6, 0.1), "4 b"),
         ((3e6, 0.101), "3 b"),  # quantized ones always have their own
         ((9e6, 0.1), "float"),

@@ -8,20 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qsae_cli.evaluate import SCOPE as MEASURED_BY
-from qsae_cli.options.choice_options import Scope, set_layer
-from qsae_cli.output import json_option, print_json, print_table
+from qsae_cli.commands import Scope, json_option, print_json, print_table, set_layer
+from qsae_compare import picture, table
 from qsae_core.errors import ConfigError
-from qsae_core.plugins.records import load_plugins
+from qsae_core.runs import load_plugins
 
 if TYPE_CHECKING:
-    from qsae_core.comparison.measured import Measured
-    from qsae_core.comparison.sweep import Planned
-    from qsae_core.config.layers import Layer
-    from qsae_core.plugins.records import Plugins
-    from qsae_core.registry import Registry
-    from qsae_core.results.run import Run
+    from qsae_compare.measured import Measured
+    from qsae_compare.sweep import Planned
+    from qsae_core import Run
+    from qsae_core.runs import Layer, Plugins, Registry
 
+MEASURED_BY = Scope(slots=("data",), lists=("metrics", "evaluate"), sections=(), needs_coder=False)
+"""What a measurement depends on beside the coder."""
 PATH = click.Path(path_type=pathlib.Path)
 
 
@@ -61,7 +60,7 @@ PATH = click.Path(path_type=pathlib.Path)
 )
 @click.option("--tokens", type=click.IntRange(min=1), help="With --evaluate: vectors to use.")
 @click.option("--device", default="auto", show_default=True, help="With --evaluate: auto, cpu, cuda, cuda:N.")
-@click.option("--csv", "csv_file", metavar="FILE", type=PATH, help="Also write every column to a CSV file.")
+@click.option("--csv", metavar="FILE", type=PATH, help="Also write every column to a CSV file.")
 @click.option("--plot", metavar="FILE", type=PATH, help="Also draw FVU against bits and bytes; .png or .svg.")
 @json_option
 def compare(
@@ -71,14 +70,11 @@ def compare(
     out: pathlib.Path | None,
     changes: tuple[str, ...],
     baselines: tuple[pathlib.Path, ...],
-    by_seed: bool,
     again: bool,
     other: tuple[str, ...],
     tokens: int | None,
     device: str,
-    csv_file: pathlib.Path | None,
-    plot: pathlib.Path | None,
-    as_json: bool,
+    **shown: Any,
 ) -> None:
     """Put trained coders side by side: runs, their float twins, and folders with coder.json.
 
@@ -88,10 +84,8 @@ def compare(
     Coders that were trained on saved vectors have a cross-entropy where a language model is named:
     --evaluate --on data.use=lm --on data.model=DIR --on data.layer=9.
     """
-    from qsae_cli import comparison_plot
-
-    if plot is not None:
-        comparison_plot.check(plot)  # before anything is trained
+    if shown["plot"] is not None:
+        picture.check(shown["plot"])  # before anything is trained
     of_sweep = {"dry-run": dry_run, "out": out, "set": changes}
     _check_options(paths, sweep, again, of_sweep, {"on": other, "tokens": tokens})
     on = set_layer(other, MEASURED_BY, flag_name="--on") if other else None
@@ -99,58 +93,55 @@ def compare(
     if sweep is not None:
         plan = _plan(sweep, changes, out, plugins.registry)
         if dry_run:
-            _print_plan(plan, as_json)
+            _print_plan(plan, shown["as_json"])
             return
         paths = (*paths, *_train(plan, plugins))
-    registry = plugins.registry
-    measured, rivals = _read(paths, baselines, registry)
+    groups = _read(paths, baselines, plugins.registry)
     if again:
-        measured, rivals = (
-            _measure_again(group, registry, on, tokens, device) for group in (measured, rivals)
-        )
-    _report(measured, rivals, by_seed, csv_file, plot, as_json)
+        groups = [_measure_again(group, plugins.registry, on, tokens, device) for group in groups]
+    _report(*groups, **shown)
 
 
 def _plan(
     sweep: pathlib.Path, changes: tuple[str, ...], out: pathlib.Path | None, registry: Registry
 ) -> list[Planned]:
-    from qsae_core.comparison.sweep import read_sweep
+    from qsae_compare.sweep import read_sweep
 
     return read_sweep(sweep, registry, set_layer(changes, Scope()) if changes else None, out)
 
 
 def _read(
     paths: tuple[pathlib.Path, ...], baselines: tuple[pathlib.Path, ...], registry: Registry
-) -> tuple[list[Measured], list[Measured]]:
+) -> list[list[Measured]]:
     """The coders at ``paths``, and those that they are compared with."""
-    from qsae_core.comparison.measured import read
+    from qsae_compare.measured import read
 
-    return read(paths, registry), [m for m in read(baselines, registry) if m.name == "coder"]
+    return [read(paths, registry), [m for m in read(baselines, registry) if m.name == "coder"]]
 
 
 def _report(
     measured: list[Measured],
     rivals: list[Measured],
+    *,
     by_seed: bool,
-    csv_file: pathlib.Path | None,
+    csv: pathlib.Path | None,
     plot: pathlib.Path | None,
     as_json: bool,
 ) -> None:
     """The table, and the files that were asked for."""
-    from qsae_cli import comparison_plot, comparison_table
-    from qsae_core.comparison.table import rows
+    from qsae_compare.rows import rows
 
     found, left_out = rows(measured, rivals, by_seed=by_seed)
     for sentence in left_out:
         click.echo(f"qsae: note: {sentence}", err=True)
-    if csv_file is not None:
-        comparison_table.write_csv(found, csv_file)
+    if csv is not None:
+        table.write_csv(found, csv)
     if plot is not None:
-        comparison_plot.draw(found, plot)
+        picture.draw(found, plot)
     if as_json:
-        print_json(comparison_table.records(found))
+        print_json(table.records(found))
     else:
-        comparison_table.show(found)
+        table.show(found)
 
 
 def _check_options(
@@ -195,9 +186,8 @@ def _train(plan: list[Planned], plugins: Plugins) -> list[pathlib.Path]:
 
 
 def _make(planned: Planned, paths: Mapping[str, pathlib.Path], plugins: Plugins) -> Run:
-    from qsae_cli.progress import make_watcher
-    from qsae_core.quantization.run import quantize_artifact
-    from qsae_core.training.run import train
+    from qsae_cli.commands import make_watcher
+    from qsae_core.runs import quantize_artifact, train
 
     if planned.source is None or planned.method is None:
         return train(planned.config, plugins, make_watcher())
@@ -211,7 +201,7 @@ def _make(planned: Planned, paths: Mapping[str, pathlib.Path], plugins: Plugins)
 def _measure_again(
     measured: list[Measured], registry: Registry, on: Layer | None, tokens: int | None, device: str
 ) -> list[Measured]:
-    from qsae_core.comparison.measured import measure_again
+    from qsae_compare.measured import measure_again
 
     done = []
     for m in measured:

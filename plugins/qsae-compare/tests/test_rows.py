@@ -7,9 +7,8 @@ import dataclasses
 import pathlib
 
 import pytest
-
-from qsae_core.comparison.measured import Measured
-from qsae_core.comparison.table import by_data, rows
+from qsae_compare.measured import Measured
+from qsae_compare.rows import by_data, rows
 
 CONFIG = {
     "sae": {"use": "topk", "n_latents": 10, "rotate": "auto"},

@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 from click.testing import CliRunner
+from qsae_bench.inference_speed import PlainCoder, measure, sample_inputs, untrained
 
 from qsae_cli.main import cli
 from qsae_core.config.layers import Layer
 from qsae_core.config.run import resolve
 from qsae_core.errors import QsaeError
-from qsae_core.evaluation.inference_speed import PlainCoder, measure, sample_inputs, untrained
 from qsae_core.plugins.records import load_plugins
 
 SIZES = ["--n-latents", "512", "--width", "48", "--batch", "3"]

@@ -8,9 +8,9 @@ import shutil
 
 import pytest
 from click.testing import CliRunner
+from qsae_compare.measured import read
 
 from qsae_cli.main import cli
-from qsae_core.comparison.measured import read
 from qsae_core.errors import ArtifactError
 from qsae_core.plugins.records import load_plugins
 from qsae_core.results.files import read_json, write_json

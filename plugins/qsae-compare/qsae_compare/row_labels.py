@@ -8,10 +8,8 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from qsae_core.comparison.measured import Measured
-from qsae_core.kinds import CODER_SLOTS
-from qsae_core.results.run import FLOAT_TWIN
-from qsae_core.results.words import coder_label, quantizers_of
+from qsae_compare.measured import Measured
+from qsae_core.runs import CODER_SLOTS, FLOAT_TWIN, coder_label, quantizers_of
 
 MOST_OPTIONS, LONGEST = 2, 48
 """Options, and their characters, that a label has at most."""

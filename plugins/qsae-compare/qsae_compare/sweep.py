@@ -8,18 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qsae_core.comparison import sweep_file
-from qsae_core.config.layers import RECORD_KEYS, Layer
-from qsae_core.config.run import RunConfig, resolve
-from qsae_core.config.settings import QuantizeConfig
+from qsae_compare import sweep_file
+from qsae_core import Run, RunConfig
 from qsae_core.errors import ConfigError, TrainingError
-from qsae_core.kinds import QUANTIZER_SLOTS, SLOTS
-from qsae_core.results.run import Run, slug
+from qsae_core.runs import QUANTIZER_SLOTS, SLOTS, Layer, QuantizeConfig, resolve, slug
 
 if TYPE_CHECKING:
-    from qsae_core.registry import Registry
+    from qsae_core.runs import Registry
 
-NOT_COMPARED = ("run", "trackers", "versions", *sorted(RECORD_KEYS))
+NOT_COMPARED = ("run", "trackers", "versions")
 """Sections in which a finished run may differ from the one that the sweep asks for (the seed may not)."""
 
 

@@ -1,1 +1,0 @@
-"""Sweeps, and many runs as one table."""

@@ -1,0 +1,94 @@
+"""What commands of plugins may use: a configuration made, run and quantized; runs and artifacts read.
+
+Names are imported when they are asked for, so that importing this needs no torch. ``Run``, ``RunConfig`` and
+``load`` are names of ``qsae_core`` itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qsae_core.lazy import lazily
+
+if TYPE_CHECKING:
+    from qsae_core.artifact.artifact import artifact_folder, measurements, save, serve_with
+    from qsae_core.artifact.description import read_description
+    from qsae_core.compose.compose import compose_coder, compose_data
+    from qsae_core.compose.kernels import activate_kernels
+    from qsae_core.config.errors import checked_options
+    from qsae_core.config.layers import Layer, check_section, checked_layer, parse_yaml, read_layer
+    from qsae_core.config.run import resolve
+    from qsae_core.config.settings import QuantizeConfig
+    from qsae_core.evaluation.run import evaluate_artifact, recorded_config
+    from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, QUANTIZER_SLOTS, SLOTS
+    from qsae_core.plugins.records import Plugins, load_plugins
+    from qsae_core.quantization.run import quantize_artifact
+    from qsae_core.registry import Registry
+    from qsae_core.results.files import atomic_file, read_json
+    from qsae_core.results.quantized import check_trained
+    from qsae_core.results.run import FLOAT_TWIN, slug, values_of
+    from qsae_core.results.words import coder_label, quantizers_of, rounds_atoms
+    from qsae_core.training.run import train
+
+__all__ = [
+    "CODER_SLOTS",
+    "FLOAT_TWIN",
+    "PART_SLOTS",
+    "QUANTIZER_SLOTS",
+    "SLOTS",
+    "Layer",
+    "Plugins",
+    "QuantizeConfig",
+    "Registry",
+    "activate_kernels",
+    "artifact_folder",
+    "atomic_file",
+    "check_section",
+    "check_trained",
+    "checked_layer",
+    "checked_options",
+    "coder_label",
+    "compose_coder",
+    "compose_data",
+    "evaluate_artifact",
+    "load_plugins",
+    "measurements",
+    "parse_yaml",
+    "quantize_artifact",
+    "quantizers_of",
+    "read_description",
+    "read_json",
+    "read_layer",
+    "recorded_config",
+    "resolve",
+    "rounds_atoms",
+    "save",
+    "serve_with",
+    "slug",
+    "train",
+    "values_of",
+]
+
+_FROM = {
+    "artifact.artifact": ("artifact_folder", "measurements", "save", "serve_with"),
+    "artifact.description": ("read_description",),
+    "compose.compose": ("compose_coder", "compose_data"),
+    "compose.kernels": ("activate_kernels",),
+    "config.errors": ("checked_options",),
+    "config.layers": ("Layer", "check_section", "checked_layer", "parse_yaml", "read_layer"),
+    "config.run": ("resolve",),
+    "config.settings": ("QuantizeConfig",),
+    "evaluation.run": ("evaluate_artifact", "recorded_config"),
+    "kinds": ("CODER_SLOTS", "PART_SLOTS", "QUANTIZER_SLOTS", "SLOTS"),
+    "plugins.records": ("Plugins", "load_plugins"),
+    "quantization.run": ("quantize_artifact",),
+    "registry": ("Registry",),
+    "results.files": ("atomic_file", "read_json"),
+    "results.quantized": ("check_trained",),
+    "results.run": ("FLOAT_TWIN", "slug", "values_of"),
+    "results.words": ("coder_label", "quantizers_of", "rounds_atoms"),
+    "training.run": ("train",),
+}
+LATER = {name: f"qsae_core.{module}" for module, names in _FROM.items() for name in names}
+"""Every name -> the module that defines it."""
+__getattr__ = lazily(__name__, LATER)
