@@ -6,7 +6,7 @@ Shapes: B tokens, D width of the input, E width of the output (D for an SAE), F 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from qsae_core import kernels
 from qsae_core.coders import inputs
 from qsae_core.coders.dead_latents import DeadLatents, auxk_loss
+from qsae_core.coders.fused import FusedDecoder, FusedEncoder, fused_decoder, fused_encoder
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.coders.normalization import Normalization
 from qsae_core.coders.quantized_matrix import QuantizedMatrix, normalize_rows_
@@ -59,6 +60,9 @@ class LinearCoder(MatrixCoder):
     """Norm of the encoder's rows at the start, ``encoder_scale * W_dec``. At norm 1 a token's k latents, far
     from orthogonal, add up to more than the token, and the first steps do no more than undo that."""
 
+    served_encoder: FusedEncoder | None = None
+    served_decoder: FusedDecoder | None = None
+
     def __init__(self, config: CoderConfig, shape: CoderShape, parts: Parts) -> None:
         super().__init__(config, shape, parts)
         n = config.n_latents
@@ -76,6 +80,10 @@ class LinearCoder(MatrixCoder):
         check_gates(self.sparsity, self.activation)
         self.code_quantizer = QuantizedValues(parts.code_quantizer(n))
         self.dead = DeadLatents(n)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without addresses, which are another coder's in a copy or another process."""
+        return {**self.__dict__, "served_encoder": None, "served_decoder": None}
 
     # --- the maths, in the normalised space; matrices are read once a step and passed on
 
@@ -166,10 +174,17 @@ class LinearCoder(MatrixCoder):
 
     def encode(self, x: Tensor) -> SparseCodes:
         """``[B, D]`` in the data's space -> codes."""
+        fused = fused_encoder(self, LinearCoder)
+        if fused is not None and fused.serves(x):
+            codes: SparseCodes = self.code_quantizer(fused.encode(self, x))
+            return codes
         return self.encode_normalized(self.normalized(x), self.W_enc.rows(), self.W_dec.rows())
 
     def decode(self, codes: SparseCodes) -> Tensor:
         """Codes -> ``[B, E]`` in the data's space; codes of another coder or level are refused."""
+        fused = fused_decoder(self, LinearCoder)
+        if fused is not None and fused.serves(codes, self.n_latents):
+            return fused.decode(codes, self.n_latents)
         inputs.check_codes(codes, self.n_latents)
         return self.norm_out.inverse(self.norm_out.by_layer(self.decode_normalized(codes, self.W_dec.rows())))
 

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from qsae_core import kernels
 from qsae_core.kernels.precision import full_precision
 
 ROTATION_SEED = 0x5AE
@@ -86,18 +87,18 @@ class Normalization(nn.Module):
         """The rotation alone, ``[..., D]`` (or ``[..., L D]``): for what is already centred and scaled."""
         if not self.rotated:
             return x
-        signed = x.reshape(-1, self.signs.numel()) * self.signs.to(x.dtype)
-        blocks = signed.view(-1, self.left.shape[0], self.right.shape[0])
-        return (self.left @ (blocks @ self.right)).reshape(x.shape)
+        return self._turned(x, back=False)
 
     @full_precision
     def unrotated(self, z: Tensor) -> Tensor:
         """What ``direction`` made ``z`` of, ``[..., D]``."""
         if not self.rotated:
             return z
-        blocks = z.reshape(-1, self.left.shape[0], self.right.shape[0])
-        signed = ((self.left @ blocks) @ self.right.T).view(-1, self.signs.numel()) * self.signs.to(z.dtype)
-        return signed.reshape(z.shape)
+        return self._turned(z, back=True)
+
+    def _turned(self, rows: Tensor, *, back: bool) -> Tensor:
+        flat = rows.reshape(-1, self.signs.numel())
+        return kernels.turned(flat, self.signs, self.left, self.right, back=back).reshape(rows.shape)
 
     def by_layer(self, rows: Tensor) -> Tensor:
         """``[N, L D] -> [N, L, D]`` where layers are normalised one by one; else as they are."""

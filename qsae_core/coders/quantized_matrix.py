@@ -90,6 +90,11 @@ class QuantizedMatrix(nn.Module):
         return master
 
     @property
+    def is_restored(self) -> bool:
+        """Whether only the packed form is left, which nothing changes any more."""
+        return self._packed is not None
+
+    @property
     def is_plain(self) -> bool:
         """Whether the master is the matrix before quantization, and not a subclass's own form of it."""
         return type(self).before_quantization is QuantizedMatrix.before_quantization

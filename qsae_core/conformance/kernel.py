@@ -14,7 +14,8 @@ from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.subject import Subject
 from qsae_core.conformance.verdicts import NotApplicable, expect
 from qsae_core.contracts.kernel_set import KernelSet
-from qsae_core.kernels.verification import Sizes, disagreements
+from qsae_core.kernels.verification import disagreements
+from qsae_core.kernels.verification_inputs import Sizes
 
 RULES = Rules()
 SIZES = (

@@ -12,6 +12,15 @@ from qsae_core.kernels.decode import decode
 from qsae_core.kernels.dense_rows import collect_rows, expand_rows
 from qsae_core.kernels.dispatch import OPERATIONS, install, installed, recycle, torch_only, uninstall
 from qsae_core.kernels.encode import encode, refusal_to_screen
+from qsae_core.kernels.fused import (
+    LookupRows,
+    Space,
+    Weights,
+    fused_decode,
+    fused_decoder,
+    fused_encode,
+    fused_encoder,
+)
 from qsae_core.kernels.gather_dot import gather_dot
 from qsae_core.kernels.lookup import lookup_gather_dot, lookup_pack, lookup_product
 from qsae_core.kernels.losses import squared_error
@@ -20,6 +29,7 @@ from qsae_core.kernels.packed_rows import Arithmetic
 from qsae_core.kernels.packing import pack_planes, pack_trits, unpack_planes, unpack_trits
 from qsae_core.kernels.precision import full_precision
 from qsae_core.kernels.products import transposed_product
+from qsae_core.kernels.rotation import rotate, turned, unrotate
 from qsae_core.kernels.rows import DenseRows, Matrix, Rows, as_rows
 from qsae_core.kernels.screening import Kind, Screen, candidates_for, screen, screen_prepare
 from qsae_core.kernels.sparse_product import sparse_product
@@ -33,9 +43,12 @@ __all__ = [
     "BatchSelection",
     "DenseRows",
     "Kind",
+    "LookupRows",
     "Matrix",
     "Rows",
     "Screen",
+    "Space",
+    "Weights",
     "adam",
     "as_rows",
     "candidates_for",
@@ -46,6 +59,10 @@ __all__ = [
     "encode",
     "expand_rows",
     "full_precision",
+    "fused_decode",
+    "fused_decoder",
+    "fused_encode",
+    "fused_encoder",
     "gather_dot",
     "install",
     "installed",
@@ -59,6 +76,7 @@ __all__ = [
     "project_rows",
     "recycle",
     "refusal_to_screen",
+    "rotate",
     "screen",
     "screen_prepare",
     "sparse_product",
@@ -68,8 +86,10 @@ __all__ = [
     "torch_only",
     "transpose_codes",
     "transposed_product",
+    "turned",
     "two_level_scale",
     "uninstall",
     "unpack_planes",
     "unpack_trits",
+    "unrotate",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
@@ -81,14 +81,21 @@ def current(name: str, tensor: Tensor) -> Callable[..., Any]:
 
 
 @contextmanager
-def torch_only() -> Iterator[None]:
-    """Torch's implementations alone while this is open (comparisons, baselines)."""
+def only(device: str, functions: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """These compiled functions and no others while this is open."""
     kept = dict(_active)
     _active.clear()
+    install(device, functions)
     try:
         yield
     finally:
+        _active.clear()
         _active.update(kept)
+
+
+def torch_only() -> AbstractContextManager[None]:
+    """Torch's implementations alone while this is open (comparisons, baselines)."""
+    return only("cpu", {})
 
 
 def workspace(name: str, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.quantizer import Lookup, Packed, Quantizer
 from qsae_core.kernels.dispatch import current, installed
+from qsae_core.kernels.fused import Weights
 from qsae_core.kernels.gather_dot import gather_dot
 from qsae_core.kernels.lookup import byte_product, byte_rows, lookup_bits
 from qsae_core.kernels.products import is_dense
@@ -126,6 +127,10 @@ class PackedRows(Rows):
             self._norms = torch.cat([self.take(part).norm(dim=1) for part in everything.split(ROWS_AT_ONCE)])
         return self._norms
 
+    def fusable(self) -> Weights | None:
+        """What compiled lookups read."""
+        return None if self._lookup is None else self._lookup.head
+
     @property
     def row_bytes(self) -> float:
         """Bytes that are read for one row: packed codes and scale."""
@@ -145,16 +150,16 @@ class _CompiledLookup:
         bits, codes = lookup_bits(found.points.numel()), found.codes.contiguous()
         self.words: Tensor = current("lookup_pack", codes)(codes, bits)
         points, scales = found.points.contiguous(), found.scales.contiguous()
-        self._head = (self.words, points, scales, found.codes.shape[1], bits)
+        self.head = (self.words, points, scales, found.codes.shape[1], bits)
         self._product = current("lookup_product", codes)
         self._gather_dot = current("lookup_gather_dot", codes)
 
     def product(self, codes: SparseCodes, values: Tensor) -> Tensor:
-        product: Tensor = self._product(*self._head, codes.indices, codes.offsets, values)
+        product: Tensor = self._product(*self.head, codes.indices, codes.offsets, values)
         return product
 
     def dots(self, left_BD: Tensor, codes: SparseCodes) -> Tensor:
-        dots: Tensor = self._gather_dot(*self._head, left_BD, codes.indices, codes.offsets)
+        dots: Tensor = self._gather_dot(*self.head, left_BD, codes.indices, codes.offsets)
         return dots
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.contracts.codes import SparseCodes
+from qsae_core.kernels.fused import Weights
 from qsae_core.kernels.products import entry_dots, weighted_rows
 from qsae_core.kernels.screening import Kind, Screen
 
@@ -57,6 +58,10 @@ class Rows(abc.ABC):
             self._norms = self.dense().norm(dim=1)
         return self._norms
 
+    def fusable(self) -> Weights | None:
+        """The matrix as the fused operations read it; None where they cannot."""
+        return None
+
     @property
     def row_bytes(self) -> float:
         """Bytes that are read for one row of a product."""
@@ -89,6 +94,11 @@ class DenseRows(Rows):
     def trains(self) -> bool:
         """Whether the tensor requires a gradient."""
         return self._matrix.requires_grad
+
+    def fusable(self) -> Weights | None:
+        """The tensor, where it is contiguous float32."""
+        plain = self._matrix.dtype == torch.float32 and self._matrix.is_contiguous()
+        return self._matrix.detach() if plain else None
 
 
 Matrix: TypeAlias = "Tensor | Rows"

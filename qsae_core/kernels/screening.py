@@ -50,17 +50,17 @@ class Screen:
             )
         self.kind = kind
         if kind == "bf16":
-            self._prepared: tuple[Tensor, ...] = (W_FD.bfloat16(),)
+            self.prepared: tuple[Tensor, ...] = (W_FD.bfloat16(),)
         else:
             W_FD = W_FD.contiguous()
-            self._prepared = current("screen_prepare", W_FD)(W_FD)
+            self.prepared = current("screen_prepare", W_FD)(W_FD)
             self._int8 = current("screen", W_FD)
 
     def candidates(self, x_BD: Tensor, bias_F: Tensor, importance_F: Tensor | None, m: int) -> Tensor:
         """int32 ``[B, m]``: about the m latents of a token with the largest importance * pre-activation."""
         if self.kind == "int8":
-            return self._int8(self._prepared, x_BD.contiguous(), bias_F, importance_F, m)
-        return _screen_bf16(self._prepared[0], x_BD, bias_F, importance_F, m)
+            return self._int8(self.prepared, x_BD.contiguous(), bias_F, importance_F, m)
+        return _screen_bf16(self.prepared[0], x_BD, bias_F, importance_F, m)
 
 
 @operation

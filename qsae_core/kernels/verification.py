@@ -5,26 +5,18 @@ Shapes: B tokens, F latents, D width, N entries.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from qsae_core.kernels.dispatch import OPERATIONS
+from qsae_core.kernels.verification_fused import decoding, encoding, rotation
+from qsae_core.kernels.verification_inputs import Functions, Inputs, Sizes, differ
 
 RECALL = 0.99
 """The least share of the true top k that a screen with 2 k candidates finds among Gaussian scores."""
-Functions = Mapping[str, Callable[..., Any]]
-
-
-class Sizes(NamedTuple):
-    """How large the inputs are."""
-
-    batch: int = 37
-    latents: int = 208
-    width: int = 72
-    k: int = 6
 
 
 STANDARD = Sizes()
@@ -34,7 +26,8 @@ def disagreements(functions: Functions, device: str, sizes: Sizes = STANDARD) ->
     """Name -> what is wrong with it, for the operations that do not do what torch's do.
 
     An operation that core does not have is wrong too; ``screen`` is compared together with
-    ``screen_prepare``, and the ``lookup`` operations with one another.
+    ``screen_prepare``, and the ``lookup`` operations with one another. Fused operations are compared, bit
+    for bit, with the set's own operations one by one.
     """
     found = {name: "there is no such operation" for name in functions.keys() - OPERATIONS.keys()}
     for names, check in _CHECKS:
@@ -46,7 +39,7 @@ def disagreements(functions: Functions, device: str, sizes: Sizes = STANDARD) ->
             found |= {name: f"it needs {', '.join(missing)} beside it" for name in present}
             continue
         try:
-            problem = next(check(functions, _Inputs(device, sizes)), None)
+            problem = next(check(functions, Inputs(device, sizes)), None)
         except Exception as error:  # whatever a stranger's code raises
             problem = f"it raises {type(error).__name__}: {error}"
         if problem:
@@ -54,49 +47,14 @@ def disagreements(functions: Functions, device: str, sizes: Sizes = STANDARD) ->
     return found
 
 
-class _Inputs:
-    """Random inputs, always the same ones."""
-
-    def __init__(self, device: str, sizes: Sizes) -> None:
-        self.device = device
-        self.batch, self.latents, self.width, self.k = sizes
-        self._generator = torch.Generator().manual_seed(7)
-
-    def normal(self, *shape: int) -> Tensor:
-        return torch.randn(*shape, generator=self._generator).to(self.device)
-
-    def integers(self, high: int, *shape: int) -> Tensor:
-        return torch.randint(0, high, shape, generator=self._generator).to(self.device)
-
-    def codes(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Uneven codes, those of the last token empty: indices, offsets, values."""
-        counts = self.integers(min(self.latents, 9) + 1, self.batch).cpu()
-        counts[-1] = 0
-        chosen = [
-            torch.randperm(self.latents, generator=self._generator)[:count] for count in counts.tolist()
-        ]
-        indices, offsets = torch.cat(chosen).int(), torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        return indices.to(self.device), offsets.to(self.device), self.normal(indices.numel())
-
-
-def _differ(ours: Any, theirs: Any, what: str, tolerance: float = 1e-5) -> Iterator[str]:
-    """The first difference between tensors or tuples of tensors."""
-    pairs = zip(ours, theirs, strict=True) if isinstance(theirs, tuple) else [(ours, theirs)]
-    for one, other in pairs:
-        if one.dtype != other.dtype or one.shape != other.shape:
-            yield f"{what} gives {one.dtype} {list(one.shape)} instead of {other.dtype} {list(other.shape)}"
-        elif not torch.allclose(one.double(), other.double(), rtol=tolerance, atol=tolerance):
-            yield f"{what} differs by {(one.double() - other.double()).abs().max():.3g}"
-
-
-def _products(f: Functions, given: _Inputs) -> Iterator[str]:
+def _products(f: Functions, given: Inputs) -> Iterator[str]:
     indices, offsets, values = given.codes()
     right = given.normal(given.latents, given.width)
     arguments = (indices, offsets, values, right)
-    yield from _differ(f["sparse_product"](*arguments), _torch("sparse_product")(*arguments), "the product")
+    yield from differ(f["sparse_product"](*arguments), _torch("sparse_product")(*arguments), "the product")
 
 
-def _dots(f: Functions, given: _Inputs) -> Iterator[str]:
+def _dots(f: Functions, given: Inputs) -> Iterator[str]:
     indices, offsets, _ = given.codes()
     arguments = (
         given.normal(given.batch, given.width),
@@ -104,32 +62,32 @@ def _dots(f: Functions, given: _Inputs) -> Iterator[str]:
         indices,
         offsets,
     )
-    yield from _differ(f["gather_dot"](*arguments), _torch("gather_dot")(*arguments), "the dot product", 1e-4)
+    yield from differ(f["gather_dot"](*arguments), _torch("gather_dot")(*arguments), "the dot product", 1e-4)
 
 
-def _transposition(f: Functions, given: _Inputs) -> Iterator[str]:
+def _transposition(f: Functions, given: Inputs) -> Iterator[str]:
     indices, offsets, _ = given.codes()
     ours, theirs = (
         run(indices, offsets, given.latents) for run in (f["transpose_codes"], _torch("transpose_codes"))
     )
-    yield from _differ(ours, theirs, "the transposed codes")
+    yield from differ(ours, theirs, "the transposed codes")
 
 
-def _largest(f: Functions, given: _Inputs) -> Iterator[str]:
+def _largest(f: Functions, given: Inputs) -> Iterator[str]:
     scores = given.normal(given.batch, given.latents)
     for k in (1, given.k, given.latents):
         values, columns = f["top_k"](scores, k)
         expected = scores.topk(k, dim=1).values
-        yield from _differ(values.sort(dim=1, descending=True).values, expected, f"the top {k}", 0.0)
-        yield from _differ(scores.gather(1, columns.long()), values, f"the columns of the top {k}", 0.0)
+        yield from differ(values.sort(dim=1, descending=True).values, expected, f"the top {k}", 0.0)
+        yield from differ(scores.gather(1, columns.long()), values, f"the columns of the top {k}", 0.0)
 
 
-def _compression(f: Functions, given: _Inputs) -> Iterator[str]:
+def _compression(f: Functions, given: Inputs) -> Iterator[str]:
     scores = given.normal(given.batch, given.latents)
-    yield from _differ(f["compress"](scores, 0.7), _torch("compress")(scores, 0.7), "what is above 0.7")
+    yield from differ(f["compress"](scores, 0.7), _torch("compress")(scores, 0.7), "what is above 0.7")
 
 
-def _screening(f: Functions, given: _Inputs) -> Iterator[str]:
+def _screening(f: Functions, given: Inputs) -> Iterator[str]:
     x, W = given.normal(given.batch, given.width), given.normal(given.latents, given.width)
     bias, importance = given.normal(2, given.latents)
     for weights in (None, importance.abs()):
@@ -147,7 +105,7 @@ def _screening(f: Functions, given: _Inputs) -> Iterator[str]:
                 yield f"the screen finds {recall:.4f} of the top {given.k}"
 
 
-def _projection(f: Functions, given: _Inputs) -> Iterator[str]:
+def _projection(f: Functions, given: Inputs) -> Iterator[str]:
     grad, weight = (
         given.normal(given.latents, given.width),
         torch.nn.functional.normalize(given.normal(given.latents, given.width)),
@@ -155,12 +113,12 @@ def _projection(f: Functions, given: _Inputs) -> Iterator[str]:
     for beside in (weight, None):
         ours, theirs = grad.clone(), grad.clone()
         our_sum, sum_ = f["project_rows"](ours, beside), _torch("project_rows")(theirs, beside)
-        yield from _differ(ours, theirs, "the projected gradient")
+        yield from differ(ours, theirs, "the projected gradient")
         mean, mean_ = torch.tensor([our_sum, sum_], dtype=torch.float64) / grad.numel()
-        yield from _differ(mean, mean_, "the mean square")
+        yield from differ(mean, mean_, "the mean square")
 
 
-def _adam(f: Functions, given: _Inputs) -> Iterator[str]:
+def _adam(f: Functions, given: Inputs) -> Iterator[str]:
     options = {"lr": 1e-2, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "step": 3, "grad_scale": 0.5}
     shape = (given.latents, given.width)
     start = [given.normal(*shape) for _ in range(3)] + [given.normal(*shape).square()]
@@ -169,10 +127,10 @@ def _adam(f: Functions, given: _Inputs) -> Iterator[str]:
         f["adam"](*ours, **options, unit_rows=unit_rows)
         _torch("adam")(*theirs, **options, unit_rows=unit_rows)
         for i, what in ((0, "the weight"), (2, "the first moment"), (3, "the second moment")):
-            yield from _differ(ours[i], theirs[i], what)
+            yield from differ(ours[i], theirs[i], what)
 
 
-def _lookups(f: Functions, given: _Inputs) -> Iterator[str]:
+def _lookups(f: Functions, given: Inputs) -> Iterator[str]:
     indices, offsets, values = given.codes()
     left = given.normal(given.batch, given.width)
     for bits in (1, 2, 4, 8):
@@ -183,17 +141,17 @@ def _lookups(f: Functions, given: _Inputs) -> Iterator[str]:
         head = (f["lookup_pack"](codes, bits), points, scales, given.width, bits)
         product = f["lookup_product"](*head, indices, offsets, values)
         expected = _torch("sparse_product")(indices, offsets, values, matrix)
-        yield from _differ(product, expected, f"the product with {bits}-bit codes")
+        yield from differ(product, expected, f"the product with {bits}-bit codes")
         dots = f["lookup_gather_dot"](*head, left, indices, offsets)
         expected = _torch("gather_dot")(left, matrix, indices, offsets)
-        yield from _differ(dots, expected, f"the dot product with {bits}-bit codes", 1e-4)
+        yield from differ(dots, expected, f"the dot product with {bits}-bit codes", 1e-4)
 
 
 def _torch(name: str) -> Callable[..., Any]:
     return OPERATIONS[name].torch_implementation
 
 
-def _scales(f: Functions, given: _Inputs) -> Iterator[str]:
+def _scales(f: Functions, given: Inputs) -> Iterator[str]:
     magnitudes = given.normal(given.latents, given.width).abs()
 
     def error_R(scale_R: Tensor) -> Tensor:  # two counts of kept weights can be equally good but for rounding
@@ -201,25 +159,25 @@ def _scales(f: Functions, given: _Inputs) -> Iterator[str]:
         return (magnitudes - scale_R[:, None] * kept).double().square().sum(1)
 
     ours, theirs = (run(magnitudes.clone()) for run in (f["ternary_scales"], _torch("ternary_scales")))
-    yield from _differ(error_R(ours), error_R(theirs), "the squared error at the best scale")
+    yield from differ(error_R(ours), error_R(theirs), "the squared error at the best scale")
 
 
-def _expansion(f: Functions, given: _Inputs) -> Iterator[str]:
+def _expansion(f: Functions, given: Inputs) -> Iterator[str]:
     indices, offsets, values = given.codes()
     room = given.normal(given.batch, given.latents)
     ours = f["expand_rows"](indices, offsets, values, room.clone())
     theirs = _torch("expand_rows")(indices, offsets, values, room.clone())
-    yield from _differ(ours, theirs, "the dense chunk", 0.0)
+    yield from differ(ours, theirs, "the dense chunk", 0.0)
 
 
-def _collection(f: Functions, given: _Inputs) -> Iterator[str]:
+def _collection(f: Functions, given: Inputs) -> Iterator[str]:
     indices, offsets, _ = given.codes()
     dense = given.normal(given.batch, given.latents)
     ours, theirs = (run(dense, indices, offsets) for run in (f["collect_rows"], _torch("collect_rows")))
-    yield from _differ(ours, theirs, "what is collected", 0.0)
+    yield from differ(ours, theirs, "what is collected", 0.0)
 
 
-_CHECKS: list[tuple[tuple[str, ...], Callable[[Functions, _Inputs], Iterator[str]]]] = [
+_CHECKS: list[tuple[tuple[str, ...], Callable[[Functions, Inputs], Iterator[str]]]] = [
     (("sparse_product",), _products),
     (("gather_dot",), _dots),
     (("transpose_codes",), _transposition),
@@ -232,5 +190,8 @@ _CHECKS: list[tuple[tuple[str, ...], Callable[[Functions, _Inputs], Iterator[str
     (("adam",), _adam),
     (("ternary_scales",), _scales),
     (("lookup_pack", "lookup_product", "lookup_gather_dot"), _lookups),
+    (("rotate", "unrotate"), rotation),
+    (("fused_encoder", "fused_encode"), encoding),
+    (("fused_decoder", "fused_decode"), decoding),
 ]
 """Operations that stand or fall together, and their comparison."""

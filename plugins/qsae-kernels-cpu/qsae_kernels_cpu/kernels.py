@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qsae_core.contracts import KernelSet
-from qsae_kernels_cpu import lookup, selection, sparse, updates
+from qsae_kernels_cpu import fused, lookup, rotation, selection, sparse, updates
 from qsae_kernels_cpu.library import LEVELS, library, load
 
 _ANYWHERE: tuple[Callable[..., Any], ...] = (
@@ -23,8 +23,17 @@ _ANYWHERE: tuple[Callable[..., Any], ...] = (
     lookup.lookup_pack,
     lookup.lookup_product,
     lookup.lookup_gather_dot,
+    rotation.rotate,
+    rotation.unrotate,
+    fused.fused_decoder,
+    fused.fused_decode,
 )
-_WITH_VNNI: tuple[Callable[..., Any], ...] = (selection.screen_prepare, selection.screen)
+_WITH_VNNI: tuple[Callable[..., Any], ...] = (
+    selection.screen_prepare,
+    selection.screen,
+    fused.fused_encoder,
+    fused.fused_encode,
+)
 
 
 class CpuKernels(KernelSet):

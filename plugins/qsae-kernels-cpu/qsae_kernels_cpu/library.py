@@ -131,6 +131,8 @@ _IN_LANES = {  # operation: arguments; see the sources' headers
     "lookup_pack": "ppnnnii",
     "lookup_product": "ppnpnnippppni",
     "lookup_gather_dot": "ppnpnnippppni",
+    "rotate": "pppppnnni",
+    "unrotate": "pppppnnni",
 }
 _PLAIN = {
     "cpu_level": "i",
@@ -139,12 +141,15 @@ _PLAIN = {
     "collect_rows": "ppppnni",
     "screen_prepare": "ppppnni",
     "screen": "pppppppnnnnii",
+    "fused_encode": "pppppnnni",
+    "fused_decode": "pppppnni",
 }
 _RESULTS = {  # the others give nothing
     "project_rows": ctypes.c_double,
     "compress_begin": ctypes.c_void_p,
     "cpu_level": ctypes.c_int,
     **dict.fromkeys(("top_k", "ternary_scales", "transpose_codes", "screen"), ctypes.c_int),  # 1: no memory
+    **dict.fromkeys(("rotate", "unrotate", "fused_encode", "fused_decode"), ctypes.c_int),  # see fused.c
 }
 
 

@@ -44,7 +44,7 @@ def lookup_product(
     entries = codes(indices_N, offsets_B1, batch)
     out = values_N.new_empty(batch, width)
     compiled("lookup_product")(
-        *_matrix(words, points_G, scales_F, width, bits),
+        *matrix_addresses(words, points_G, scales_F, width, bits),
         *entries,
         address("values", values_N, torch.float32, (indices_N.numel(),)),
         out.data_ptr(),
@@ -69,7 +69,7 @@ def lookup_gather_dot(
     entries = codes(indices_N, offsets_B1, batch)
     out = left_BD.new_empty(indices_N.numel())
     compiled("lookup_gather_dot")(
-        *_matrix(words, points_G, scales_F, width, bits),
+        *matrix_addresses(words, points_G, scales_F, width, bits),
         address("left", left_BD, torch.float32, (batch, width)),
         *entries,
         out.data_ptr(),
@@ -85,7 +85,7 @@ def _row_bytes(width: int, bits: int) -> int:
     return -(-width // columns) * columns * bits // 8
 
 
-def _matrix(
+def matrix_addresses(
     words: Tensor, points: Tensor, scales: Tensor, width: int, bits: int
 ) -> tuple[int, int, int, int, int, int, int]:
     """A packed matrix as the library takes it."""

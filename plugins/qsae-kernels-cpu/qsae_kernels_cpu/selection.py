@@ -62,21 +62,17 @@ def screen(
     prepared: tuple[Tensor, ...], x_BD: Tensor, bias_F: Tensor, importance_F: Tensor | None, m: int
 ) -> Tensor:
     """int32 ``[B, m]``: about the m latents with the largest importance * pre-activation of each token."""
-    packed, scales, sums = prepared
     batch, width = x_BD.shape
     n_latents = bias_F.numel()
     if not 0 <= m <= n_latents:
         raise ValueError(f"screen: m must be between 0 and {n_latents}, this is {m}")
     if m == n_latents:
         return torch.arange(n_latents, dtype=torch.int32).repeat(batch, 1)
-    padded, bytes_of_row = -(-n_latents // 64) * 64, -(-width // 64) * 64
     out = torch.empty(batch, m, dtype=torch.int32)
     if not out.numel():
         return out
     failed = compiled("screen")(
-        address("prepared codes", packed, torch.int8, (padded * bytes_of_row,)),
-        address("prepared scales", scales, torch.float32, (padded,)),
-        address("prepared sums", sums, torch.int32, (padded,)),
+        *prepared_addresses(prepared, n_latents, width),
         address("x", x_BD, torch.float32, (batch, width)),
         address("bias", bias_F, torch.float32, (n_latents,)),
         None if importance_F is None else address("importance", importance_F, torch.float32, (n_latents,)),
@@ -90,3 +86,14 @@ def screen(
     )
     raise_if(failed)
     return out
+
+
+def prepared_addresses(prepared: tuple[Tensor, ...], n_latents: int, width: int) -> tuple[int, int, int]:
+    """What ``screen_prepare`` made of a matrix, as the library takes it."""
+    packed, scales, sums = prepared
+    padded, bytes_of_row = -(-n_latents // 64) * 64, -(-width // 64) * 64
+    return (
+        address("prepared codes", packed, torch.int8, (padded * bytes_of_row,)),
+        address("prepared scales", scales, torch.float32, (padded,)),
+        address("prepared sums", sums, torch.int32, (padded,)),
+    )

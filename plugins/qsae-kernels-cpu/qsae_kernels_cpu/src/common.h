@@ -20,6 +20,9 @@
 
 /* Work below this many multiply-adds runs on one thread: waking the others costs more. */
 #define SMALL_WORK 65536
+/* The same for products of codes with rows that are in the cache, and for rotations (32 tokens' 64 rows of
+ * 1024): threads that sleep take 100 microseconds to wake. */
+#define SMALL_PRODUCT (1 << 21)
 
 typedef int64_t i64;
 

@@ -5,6 +5,7 @@
 #include "lookup.h"
 #include "candidates.h"
 #include "compress.h"
+#include "rotation.h"
 #include "select.h"
 #include "ternary.h"
 #include "update.h"

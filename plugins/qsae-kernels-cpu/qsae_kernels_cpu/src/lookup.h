@@ -114,7 +114,7 @@ API void GLUE(lookup_product, ISA)(const uint8_t *words, const float *points, i6
                                    const i64 *offsets, const float *values, float *out, i64 B, int threads) {
     Lookup m = lookup_of(words, points, G, scales, D, row_bytes, bits);
     i64 N = offsets[B], places = N + B, step = MAX(64, MIN(1024, divide_up(places, 4 * threads)));
-    if (N * D < SMALL_WORK) threads = 1, step = MAX(places, 1);
+    if (N * D < SMALL_PRODUCT) threads = 1, step = MAX(places, 1);
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
     for (i64 place = 0; place < places; place += step) {
         i64 first = bag_at(offsets, B, place), last = bag_at(offsets, B, place + step);
@@ -158,7 +158,7 @@ API void GLUE(lookup_gather_dot, ISA)(const uint8_t *words, const float *points,
                                       int threads) {
     Lookup m = lookup_of(words, points, G, scales, D, row_bytes, bits);
     i64 N = offsets[B], step = MAX(16, MIN(256, divide_up(N, threads)));
-    if (N * D < SMALL_WORK) threads = 1, step = MAX(N, 1);
+    if (N * D < SMALL_PRODUCT) threads = 1, step = MAX(N, 1);
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
     for (i64 start = 0; start < N; start += step) {
         i64 stop = MIN(start + step, N);

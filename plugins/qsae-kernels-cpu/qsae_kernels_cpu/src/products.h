@@ -35,7 +35,7 @@ INLINE float dot(const float *a, const float *b, i64 D) {
 API void GLUE(gather_dot, ISA)(const float *left, const float *right, const int32_t *indices,
                                const i64 *offsets, float *out, i64 B, i64 D, int threads) {
     i64 N = offsets[B], step = MAX(16, MIN(256, divide_up(N, threads)));
-    if (N * D < SMALL_WORK) threads = 1, step = MAX(N, 1);
+    if (N * D < SMALL_PRODUCT) threads = 1, step = MAX(N, 1);
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
     for (i64 start = 0; start < N; start += step) {
         i64 stop = MIN(start + step, N), b = bag_of(offsets, B, start);
@@ -88,7 +88,7 @@ static void product_of_bag(const float *right, const int32_t *indices, const flo
 API void GLUE(sparse_product, ISA)(const int32_t *indices, const i64 *offsets, const float *values,
                                    const float *right, float *out, i64 B, i64 D, int threads) {
     i64 N = offsets[B], places = N + B, step = MAX(64, MIN(1024, divide_up(places, 4 * threads)));
-    if (N * D < SMALL_WORK) threads = 1, step = MAX(places, 1);
+    if (N * D < SMALL_PRODUCT) threads = 1, step = MAX(places, 1);
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
     for (i64 place = 0; place < places; place += step) {
         i64 last = bag_at(offsets, B, place + step);

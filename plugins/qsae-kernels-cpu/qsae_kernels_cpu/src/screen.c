@@ -11,6 +11,9 @@
 #include "candidates.h"
 #include "screen.h"
 
+/* A screen of so many multiply-adds takes one thread as long as another needs to wake. */
+#define SMALL_SCREEN (1 << 23)
+
 void quantize_tokens(const float *x, uint8_t *x_q, float *scales, i64 B, i64 D, i64 K, int flip, int threads);
 
 typedef struct {
@@ -177,6 +180,7 @@ API int screen(const int8_t *packed, const float *w_scales, const int32_t *sums,
     s.out = out, s.B = B, s.D = D, s.F = F, s.m = m, s.K = divide_up(D, 64) * 64;
     s.tiles = level >= 4 && B > 4; /* for a few tokens memory is the limit, and tiles start slower */
     s.room = candidate_room(m, STRIP);
+    if (B * F * D < SMALL_SCREEN) threads = 1;
     plan(&s, threads);
     i64 slots = (s.ranges > 1 ? s.groups * s.ranges : threads) * s.group;
     i64 merged_room = s.ranges > 1 ? divide_up(s.ranges * m, 16) * 16 + 32 : 0;
