@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from qsae_core.results.files import atomic_file, read_json
     from qsae_core.results.quantized import check_trained
     from qsae_core.results.run import FLOAT_TWIN, slug, values_of
-    from qsae_core.results.words import coder_label, quantizers_of, rounds_atoms
+    from qsae_core.results.words import coder_label, measured_on, quantizers_of, rounds_atoms
     from qsae_core.training.run import train
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "compose_data",
     "evaluate_artifact",
     "load_plugins",
+    "measured_on",
     "measurements",
     "parse_yaml",
     "quantize_artifact",
@@ -86,7 +87,7 @@ _FROM = {
     "results.files": ("atomic_file", "read_json"),
     "results.quantized": ("check_trained",),
     "results.run": ("FLOAT_TWIN", "slug", "values_of"),
-    "results.words": ("coder_label", "quantizers_of", "rounds_atoms"),
+    "results.words": ("coder_label", "measured_on", "quantizers_of", "rounds_atoms"),
     "training.run": ("train",),
 }
 LATER = {name: f"qsae_core.{module}" for module, names in _FROM.items() for name in names}

@@ -198,7 +198,7 @@ def _measured(
     values = values_of(entry)
     known = "masters" if values.get("weight_error") is not None else None
     source = entry.get("atom_errors_from", known)
-    config, vectors = description["config"], record_words.measured_on(entry)
+    config, vectors = description["config"], runs.measured_on(entry)
     return Measured(folder, run, name, config, sizes, entry["artifact"], values, source, vectors=vectors)
 
 
@@ -231,7 +231,7 @@ def measure_again(
         source = "masters"
         values |= {n: measured.values[n] for n in OF_FLOAT_ATOMS}
     known_now = {"artifact": found["artifact"], "values": values, "errors_from": source}
-    known_now |= {"vectors": record_words.measured_on(found), "warning": found["measured"]["warning"]}
+    known_now |= {"vectors": runs.measured_on(found), "warning": found["measured"]["warning"]}
     return dataclasses.replace(measured, **known_now, measured_on=config.to_dict()["data"])
 
 
