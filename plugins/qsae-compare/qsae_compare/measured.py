@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from qsae_core import Run, load, runs
 from qsae_core.errors import ArtifactError
-from qsae_core.runs import CODER_SLOTS, SLOTS, measured_on, read_json, values_of
+from qsae_core.runs import CODER_SLOTS, SLOTS, read_json, values_of
 
 if TYPE_CHECKING:
     from qsae_core.runs import Layer, Registry
@@ -198,7 +198,7 @@ def _measured(
     values = values_of(entry)
     known = "masters" if values.get("weight_error") is not None else None
     source = entry.get("atom_errors_from", known)
-    config, vectors = description["config"], measured_on(entry)
+    config, vectors = description["config"], runs.measured_on(entry)
     return Measured(folder, run, name, config, sizes, entry["artifact"], values, source, vectors=vectors)
 
 
@@ -231,7 +231,7 @@ def measure_again(
         source = "masters"
         values |= {n: measured.values[n] for n in OF_FLOAT_ATOMS}
     known_now = {"artifact": found["artifact"], "values": values, "errors_from": source}
-    known_now |= {"vectors": measured_on(found), "warning": found["measured"]["warning"]}
+    known_now |= {"vectors": runs.measured_on(found), "warning": found["measured"]["warning"]}
     return dataclasses.replace(measured, **known_now, measured_on=config.to_dict()["data"])
 
 
