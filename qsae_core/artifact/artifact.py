@@ -94,11 +94,12 @@ def load(
     kernels: str = "auto",
     registry: Registry | None = None,
 ) -> MatrixCoder:
-    """A trained coder in evaluation mode, ready for ``encode``, ``decode`` and ``forward``.
+    """A trained coder in evaluation mode, weights frozen, ready for ``encode``, ``decode`` and ``forward``.
 
     A quantized decoder is read from its packed codes, a few rows at a time, and never becomes a float matrix.
     As loaded by default, reconstructions equal those of the trained model in evaluation mode bit for bit (on
-    the same machine and device).
+    the same machine and device). Gradients reach the vectors that are encoded or decoded, and no parameter;
+    ``coder.requires_grad_(True)`` is for training on.
 
     Args:
         path: a run's folder, its ``checkpoints/final``, or any folder with ``coder.json``.
@@ -122,7 +123,7 @@ def load(
     activate_kernels(kernels, registry)
     coder = _restored(folder, usable_description(folder, registry), level, registry)
     serve_with(coder, screen, arithmetic, where=str(folder))
-    return coder.to(place).eval()
+    return coder.to(place).eval().requires_grad_(False)
 
 
 def _restored(

@@ -26,7 +26,8 @@ def tensors_digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        flat = tensor.as_strided((tensor.numel(),), (1,))  # a single entry may have any stride else
+        digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -5,6 +5,7 @@ Shapes: B tokens, C rows of a chunk, F latents, D width, N entries.
 
 from __future__ import annotations
 
+import functools
 from typing import cast
 
 import torch
@@ -147,7 +148,7 @@ class BinaryLatentCoder(LinearCoder):
 
     def __init__(self, config: CoderConfig, shape: CoderShape, parts: Parts) -> None:
         own = parts._replace(
-            activation=BinaryLatents, code_quantizer=lambda n: BitCodes(ComponentConfig(), n)
+            activation=BinaryLatents, code_quantizer=functools.partial(BitCodes, ComponentConfig())
         )
         super().__init__(config, shape, own)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, NoReturn, cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 
 from qsae_core.coders.level_rules import LevelRules
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.component import CoderConfig
+from qsae_core.compose.part_factories import NoParts, PartFactory, located
 from qsae_core.config.run import Block, RunConfig, read_coder
 from qsae_core.contracts.coder import CoderShape, Parts
 from qsae_core.contracts.data import DataSource
@@ -18,7 +18,7 @@ from qsae_core.contracts.evaluation import Evaluation
 from qsae_core.contracts.kernel_set import KernelSet
 from qsae_core.contracts.metric import Metric
 from qsae_core.contracts.tracker import Tracker
-from qsae_core.errors import ConfigError, QsaeError
+from qsae_core.errors import ConfigError
 from qsae_core.kinds import CODER_SLOTS, SLOTS
 from qsae_core.registry import Registry
 
@@ -33,7 +33,7 @@ def compose_data(config: RunConfig, registry: Registry, *, device: str = "cpu") 
         DataError: from the source, if its files or model cannot be read as asked.
     """
     target = registry.load_target(registry.get("data", config.data.use))
-    with _located(("data",), config.data, config.origins):
+    with located(("data",), config.data, config.origins):
         return target(config.data.options, seed=config.run.seed, device=device)
 
 
@@ -64,7 +64,7 @@ def compose_coder(
         torch.manual_seed(config.run.seed)
         coder = _build_coder(config.components, config.origins, registry, shape, config.data.use)
         for rules in (module for module in coder.modules() if isinstance(module, LevelRules)):
-            with _located(("sparsity",), config.components["sparsity"], config.origins):
+            with located(("sparsity",), config.components["sparsity"], config.origins):
                 rules.check_counts()
         return coder
     blocks = read_coder(config, registry, place)
@@ -105,7 +105,7 @@ def _build_list(
     built = {}
     for block in blocks:
         target = registry.load_target(registry.get(kind, block.use))
-        with _located((section, block.use), block, config.origins):
+        with located((section, block.use), block, config.origins):
             built[block.use] = target(block.options)
     return built
 
@@ -134,7 +134,7 @@ def _build_coder(
     parts = Parts(
         **{name: _factory(name, blocks.get(name), origins, registry, slot, block) for name in Parts._fields}
     )
-    with _located((slot,), block, origins):
+    with located((slot,), block, origins):
         coder: MatrixCoder = target(block.options, shape, parts)
     coder.component_name = block.use  # type: ignore[assignment]  # for messages: ``name_of``
     return coder
@@ -169,35 +169,9 @@ def _factory(
     registry: Registry,
     coder_slot: str,
     coder: Block,
-) -> Callable[[Any], Any]:
+) -> PartFactory | NoParts:
     """Builds one part for each matrix or group of latents that the coder asks for."""
     if block is None:
-
-        def refuse(size: Any) -> NoReturn:
-            raise AssertionError(f"{coder_slot} '{coder.use}' says that it has no {slot}, and asks for one")
-
-        return refuse
+        return NoParts(slot, f"{coder_slot} '{coder.use}'")
     target = registry.load_target(registry.get(SLOTS[slot].kind, block.use))
-
-    def build(size: Any) -> Any:
-        with _located((slot,), block, origins):
-            part = target(block.options, size)
-        part.component_name = block.use  # for messages: ``name_of``
-        return part
-
-    return build
-
-
-@contextmanager
-def _located(path: tuple[str, ...], block: Block, origins: Mapping[str, str]) -> Iterator[None]:
-    """Add the place to an error of a constructor: ``where`` may be the name of one of its own options."""
-    try:
-        yield
-    except QsaeError as error:
-        options = type(block.options).model_fields
-        if error.where in options:
-            key = ".".join((*path, str(error.where)))
-            error.where = origins.get(key, key)
-        elif error.where is None:
-            error.where = f"{path[0]} '{block.use}'"
-        raise
+    return PartFactory(slot, block, target, dict(origins))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import torch
 
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.component import ComponentSpec
+from qsae_core.compose.part_factories import NoParts
 from qsae_core.conformance.cases import Case
 from qsae_core.conformance.reference_parts import reference
 from qsae_core.conformance.subject import Subject
@@ -178,11 +180,7 @@ def _factory(subject: Subject, slot: str, overrides: Overrides) -> Callable[[Any
     kind, default = SLOTS[slot].kind, SLOTS[slot].default
     block = subject.spec.default_parts.get(slot, {"use": default})
     if block is None:
-
-        def refuse(size: Any) -> Any:
-            raise AssertionError(f"it says that it has no {slot}, and asks for one")
-
-        return refuse
+        return NoParts(slot, "it")
     options = {key: value for key, value in block.items() if key != "use"}
     registry = subject.registry
     if registry is not None and block["use"] in registry.names(kind):
@@ -197,4 +195,4 @@ def _builder(subject: Subject, spec: ComponentSpec, options: Mapping[str, Any]) 
     if isinstance(k, int) and k > K:
         options["k"] = K
     config = spec.config(**options)
-    return lambda size: target(config, size)
+    return functools.partial(target, config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import torch
 
@@ -75,6 +76,19 @@ def _export(subject: Subject, case: Case) -> None:
             expect_equal(fresh(batch.x), coder(batch.x), f"reconstruction after restore {variant.label}")
         expect(again.layout == stored.layout, f"{variant.label} the restored coder exports another layout.")
         expect_same_state(again.tensors, stored.tensors, f"exported again after restore {variant.label}")
+
+
+@RULES.each_case("pickle", "a pickled coder, as another process gets it, is the same bit for bit.")
+def _pickle(subject: Subject, case: Case) -> None:
+    coder, batch = trained(subject, case, built(subject, Variant(case, {})))
+    try:
+        copied: MatrixCoder = pickle.loads(pickle.dumps(coder))
+    except (AttributeError, TypeError, pickle.PicklingError) as error:
+        raise CheckFailure(f"it cannot be pickled: {error}.") from error
+    with torch.no_grad():
+        expected, actual = coder.encode(batch.x), copied.encode(batch.x)
+        expect_equal(actual.to_dense(), expected.to_dense(), "codes of the copy")
+        expect_equal(copied(batch.x), coder(batch.x), "reconstruction of the copy")
 
 
 def _stored(export: Export) -> Export:

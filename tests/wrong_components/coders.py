@@ -169,6 +169,14 @@ class LosesItsGain(RightSAE):
         return super().decode(codes) * self.gain.value
 
 
+class KeepsAFunction(RightSAE):
+    """Holds what no other process can be given."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.shift = lambda x: x + 0
+
+
 class AnyLevel(RightSAE):
     """Takes every level for the whole."""
 
@@ -226,6 +234,7 @@ WRONG = [
     (coder(Undetermined), "deterministic"),
     (coder(ForgetsItsStep), "state"),
     (coder(LosesItsGain), "export"),
+    (coder(KeepsAFunction), "pickle"),
     (coder(AnyLevel), "levels"),
     (coder(CannotInitialize), "constructs"),
     (coder(ReadsFloat32Alone), "reads"),
