@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from qsae_cli.lazy_command import LazyCommand
+from qsae_cli.waiting import let_threads_sleep
 from qsae_core import QsaeError, __version__
 from qsae_core.errors import did_you_mean
 from qsae_core.plugins.records import load_plugins
@@ -101,7 +102,9 @@ def main() -> None:
     """Entry point of the ``qsae`` script.
 
     Tells torch, before it is imported, to ask for huge pages where the system grants them on request: large
-    buffers then cost a fraction of their page faults. The variable is torch's own, and what a user set stays.
+    buffers then cost a fraction of their page faults; and to let threads sleep while they wait. The variables
+    are torch's own and OpenMP's, and what a user set stays.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    let_threads_sleep(os.environ)
     cli(prog_name="qsae")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +12,7 @@ from qsae_cli.options.component_options import ConfiguredCommand
 from qsae_cli.output import json_option, print_json
 from qsae_cli.progress import make_watcher
 from qsae_cli.summary import labels, print_coders, unavailable
+from qsae_cli.waiting import describe_waiting
 from qsae_core.config.layers import Layer
 from qsae_core.config.run import resolve
 from qsae_core.plugins.records import load_plugins
@@ -46,8 +48,12 @@ def train(layers: list[Layer], dry_run: bool, as_json: bool) -> None:
         else:
             click.echo(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True), nl=False)
         return
-    from qsae_core.training.run import train as train_run  # imports torch
+    import torch
 
+    from qsae_core.training.run import train as train_run
+
+    threads = config.run.threads or torch.get_num_threads()
+    click.echo(describe_waiting(threads, os.environ), err=True)
     _show(train_run(config, plugins, make_watcher()), as_json)
 
 
