@@ -9,23 +9,13 @@ from typing import TYPE_CHECKING
 
 from qsae_core.artifact.artifact import artifact_folder, load
 from qsae_core.artifact.description import read_description
-from qsae_core.contracts.format import Checkpoint, CheckpointFormat
+from qsae_core.compose.compose import compose_format
+from qsae_core.contracts.format import Checkpoint
 from qsae_core.errors import ArtifactError, ConfigError
 from qsae_core.kinds import QUANTIZER_SLOTS, SLOTS
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
-
-
-def open_format(name: str, registry: Registry) -> CheckpointFormat:
-    """A format with its default options.
-
-    Raises:
-        PluginError: if it is not installed.
-    """
-    spec = registry.get("format", name)
-    built: CheckpointFormat = registry.load_target(spec)(spec.config())
-    return built
 
 
 def format_of(path: pathlib.Path, registry: Registry) -> str:
@@ -35,7 +25,7 @@ def format_of(path: pathlib.Path, registry: Registry) -> str:
         ArtifactError: if none does, or several do.
     """
     names = registry.names("format")
-    known = [name for name in names if open_format(name, registry).recognizes(path)]
+    known = [name for name in names if compose_format(name, registry).recognizes(path)]
     if len(known) == 1:
         return known[0]
     installed = ", ".join(names) or "none, because no plugin with a format is installed"
@@ -55,7 +45,7 @@ def open_checkpoint(path: pathlib.Path, registry: Registry, form: str) -> Checkp
         ArtifactError: if it is damaged, of another format, or a variant with no dense form.
         PluginError: if there is no such format.
     """
-    checkpoint = open_format(form, registry).read(path)
+    checkpoint = compose_format(form, registry).read(path)
     where = f"{path} (format {form})"
     checkpoint.dense.validate(where)
     try:
@@ -82,7 +72,7 @@ def export_checkpoint(path: pathlib.Path, out: pathlib.Path, form: str, registry
         raise ConfigError(
             "there is something of that name already", where=str(out), next="choose another --out"
         )
-    writer = open_format(form, registry)
+    writer = compose_format(form, registry)
     folder = artifact_folder(path)
     dense = load(folder, registry=registry).dense()
     source = read_description(folder)["source"]

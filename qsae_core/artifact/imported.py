@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 ROUNDING = 1e-6
 """By which an encoder's bias may differ, relative to what it is a sum of; and a threshold, in absolute terms:
 a jumprelu may have a least one."""
-DISTRIBUTIONS = {"sae": "qsae-sae-{}", "activation": "qsae-activations", "sparsity": "qsae-sparsity"}
-"""Kind -> where the components that ``blocks`` chooses come from."""
 
 
 def read_checkpoint(
@@ -147,11 +145,10 @@ def _check_installed(slot: str, block: Mapping[str, Any], registry: Registry) ->
     kind = SLOTS[slot].kind
     if block["use"] in registry.names(kind):
         return
-    known = DISTRIBUTIONS.get(kind)
     raise PluginError(
         f"the checkpoint takes {kind} '{block['use']}', which is not installed",
         allowed=f"installed: {', '.join(registry.names(kind)) or 'none'}",
-        next=f"pip install {known.format(block['use'])}" if known else f"install a plugin with a {kind}",
+        next=f"pip install qsae-{kind}-{block['use']}, or the family of plugins that has it",
     )
 
 

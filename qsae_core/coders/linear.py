@@ -50,8 +50,10 @@ class Pass(NamedTuple):
     W_dec: Rows
 
 
-_FORMULA = ("read", "normalized", "encoder_offset", "encoder_bias", "encode_normalized", "decode_normalized")
-_FORMULA += ("encode", "decode", "forward")
+_FORMULA = ("read", "normalized", "encode", "encode_normalized", "encoder_offset", "encoder_bias") + (
+    ("decode", "decode_normalized", "forward")
+)
+"""Methods that make up the formula; a variant with its own may compute another one."""
 
 
 class LinearCoder(MatrixCoder):

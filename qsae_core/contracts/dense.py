@@ -28,6 +28,17 @@ class Pointwise(NamedTuple):
     shift: Tensor | None = None
     """``[F]``; None: 0."""
 
+    def __call__(self, z_BF: Tensor) -> Tensor:
+        """``[B, F]``, in the precision of z."""
+        if self.scale is not None:
+            z_BF = z_BF * self.scale.to(z_BF)
+        if self.shift is not None:
+            z_BF = z_BF + self.shift.to(z_BF)
+        if self.function == "jumprelu":
+            assert self.threshold is not None
+            return z_BF * (z_BF > self.threshold.to(z_BF))
+        return z_BF.relu() if self.function == "relu" else z_BF
+
 
 class Kept(NamedTuple):
     """What a sparsity rule keeps of a token in evaluation mode; other latents become 0."""
@@ -36,6 +47,16 @@ class Kept(NamedTuple):
     """So many of the largest ``latent * importance``; None: however many."""
     above: float | None = None
     """Those whose ``latent * importance`` is above it; None: whatever their value."""
+
+    def __call__(self, latents_BF: Tensor, importance_F: Tensor) -> Tensor:
+        """``[B, F]``: the latents that stay, and 0."""
+        ranking_BF = latents_BF * importance_F.to(latents_BF)
+        if self.above is not None:
+            latents_BF = latents_BF * (ranking_BF > self.above)
+        if self.largest is None:
+            return latents_BF
+        kept_BK = ranking_BF.topk(self.largest, dim=1).indices
+        return torch.zeros_like(latents_BF).scatter(1, kept_BK, latents_BF.gather(1, kept_BK))
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,16 +109,9 @@ class DenseForm:
 
     def encode(self, x_BD: Tensor) -> Tensor:
         """``[B, F]``: the latents by the formula above, in the precision of x."""
-        latents_BF = x_BD @ self.W_enc.to(x_BD).T + self.b_enc.to(x_BD)
-        if self.activation == "relu":
-            latents_BF = latents_BF.relu()
-        if self.threshold is not None:
-            latents_BF = latents_BF * (latents_BF > self.threshold.to(x_BD))
-        if self.k is None:
-            return latents_BF
-        ranking_BF = latents_BF * self.W_dec.to(x_BD).norm(dim=1) if self.ranks_by_norm else latents_BF
-        kept_BK = ranking_BF.topk(self.k, dim=1).indices
-        return torch.zeros_like(latents_BF).scatter(1, kept_BK, latents_BF.gather(1, kept_BK))
+        pre_BF = x_BD @ self.W_enc.to(x_BD).T + self.b_enc.to(x_BD)
+        norms_F = self.W_dec.to(x_BD).norm(dim=1) if self.ranks_by_norm else x_BD.new_ones(self.n_latents)
+        return Kept(self.k)(Pointwise(self.activation, self.threshold)(pre_BF), norms_F)
 
     def reconstruct(self, x_BD: Tensor) -> Tensor:
         """``[B, E]``, in the precision of x."""
