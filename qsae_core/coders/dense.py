@@ -25,6 +25,25 @@ class Affine(NamedTuple):
     b_dec: Tensor
 
 
+FORMULA = (
+    "read",
+    "normalized",
+    "encoder_offset",
+    "encoder_bias",
+    "encode_normalized",
+    "encode",
+    "decode_normalized",
+    "decode",
+    "forward",
+)
+"""What makes up the formula of a linear coder; a variant with one of its own may compute something else."""
+
+
+def defined_anew(variant: type, base: type) -> str | None:
+    """The first part of the formula that a variant does not take from the base."""
+    return next((name for name in FORMULA if getattr(variant, name) is not getattr(base, name)), None)
+
+
 def no_dense_form(coder: object, reason: str) -> ConfigError:
     """The error for a coder that a dense form cannot hold."""
     return ConfigError(

@@ -14,11 +14,8 @@ from torch import Tensor, nn
 from qsae_core import kernels
 from qsae_core.coders import inputs
 from qsae_core.coders.dead_latents import DeadLatents, auxk_loss
-<<<<<<< HEAD
+from qsae_core.coders.dense import Affine, defined_anew, folded, no_dense_form
 from qsae_core.coders.fused import FusedDecoder, FusedEncoder, fused_decoder, fused_encoder
-=======
-from qsae_core.coders.dense import Affine, folded, no_dense_form
->>>>>>> 8291b11 (A coder has a dense form, and another library's checkpoint is composed from installed components: one description serves every format)
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.coders.normalization import Normalization
 from qsae_core.coders.quantized_matrix import QuantizedMatrix, normalize_rows_
@@ -48,12 +45,6 @@ class Pass(NamedTuple):
     """``[B, E]``: what was decoded from the codes."""
     W_enc: Rows
     W_dec: Rows
-
-
-_FORMULA = ("read", "normalized", "encode", "encode_normalized", "encoder_offset", "encoder_bias") + (
-    ("decode", "decode_normalized", "forward")
-)
-"""Methods that make up the formula; a variant with its own may compute another one."""
 
 
 class LinearCoder(MatrixCoder):
@@ -209,7 +200,7 @@ class LinearCoder(MatrixCoder):
 
     def dense(self) -> DenseForm:
         """As MatrixCoder, of a variant that encodes and decodes as a LinearCoder; others override it."""
-        own = next((n for n in _FORMULA if getattr(type(self), n) is not getattr(LinearCoder, n)), None)
+        own = defined_anew(type(self), LinearCoder)
         if own is not None:
             raise no_dense_form(self, f"it defines '{own}' in its own way")
         if max(self.shape.layers_in, self.shape.layers_out) > 1:
