@@ -1,4 +1,4 @@
-"""Another library's checkpoints, from the command line, with a plugin as ``qsae new-plugin format`` writes it."""
+"""Checkpoints of another library, with a plugin as ``qsae new-plugin format`` writes it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def values(site, line):
     ("more", "sae", "architecture"),
     [
         ("--sae topk --k 4", "topk", "topk"),
-        ("--sae topk --k 4 --quantizer ste --n-bits 4 --encoder-quantizer rtn", "topk", "topk"),
+        ("--sae topk --k 4 --quantizer ste --quantizer.n-bits 4 --encoder-quantizer rtn", "topk", "topk"),
         ("--sae jumprelu --target-l0 4", "jumprelu", "jumprelu"),
         ("--sae batchtopk --k 4", "jumprelu", "jumprelu"),
         ("--sae vanilla", "vanilla", "standard"),
