@@ -1,11 +1,13 @@
 """The ``qsae`` command: its built-in commands and those of plugins, imported when they run.
 
-A built-in command ``do-this`` is the object ``do_this`` of the module ``qsae_cli.do_this``.
+A built-in command ``do-this`` is the object ``do_this`` of the module ``qsae_cli.do_this``; a keyword of
+Python has an underscore behind it there (``import_``).
 """
 
 from __future__ import annotations
 
 import functools
+import keyword
 import os
 import sys
 import traceback
@@ -23,6 +25,8 @@ BUILT_IN = {
     "train": "Train a sparse autoencoder or a transcoder.",
     "evaluate": "Evaluate a trained coder, on its own data or on other data.",
     "quantize": "Quantize a trained coder, without training it again.",
+    "import": "Make a coder of another library's checkpoint.",
+    "export": "Write a trained coder as another library's checkpoint.",
     "runs": "List the runs in a results folder.",
     "list-plugins": "List the installed plugins and what they bring.",
     "describe": "Show a component's options and how to write them.",
@@ -80,7 +84,7 @@ class QsaeGroup(click.Group):
 def _built_in() -> dict[str, click.Command]:
     found: dict[str, click.Command] = {}
     for name, line in BUILT_IN.items():
-        own = name.replace("-", "_")
+        own = name.replace("-", "_") + "_" * keyword.iskeyword(name)
         found[name] = LazyCommand(name, f"qsae_cli.{own}:{own}", line)
     return found
 

@@ -20,9 +20,9 @@ from qsae_core.plugins.records import load_plugins
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 LONGEST_NAME = 24
-TAKEN_NAMES = frozenset({"checkpoint", "coder", "component", "data", "plain", "sparsity", "top-k"})
+TAKEN_NAMES = frozenset({"coder", "component", "data", "plain", "sparsity", "top-k"})
 """Names whose classes would be called as classes of qsae_core that the written files use."""
-IMPORTS = {"format": ("safetensors>=0.4.3", "torch>=2.6"), "tracker": ()}
+IMPORTS: Mapping[str, tuple[str, ...]] = {"tracker": ()}
 """What a plugin of a kind imports besides qsae; torch for the others."""
 
 

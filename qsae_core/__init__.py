@@ -1,7 +1,7 @@
 """qsae: train, quantize, evaluate and serve sparse autoencoders and transcoders.
 
-This top module is light (no torch) and holds what a plugin's top module needs. ``load``, ``Run`` and
-``RunConfig`` are imported when they are asked for.
+This top module is light (no torch) and holds what a plugin's top module needs. ``load``,
+``read_checkpoint``, ``Run`` and ``RunConfig`` are imported when they are asked for.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from qsae_core.lazy import lazily
 
 if TYPE_CHECKING:
     from qsae_core.artifact.artifact import load
+    from qsae_core.artifact.imported import read_checkpoint
     from qsae_core.config.run import RunConfig
     from qsae_core.results.run import Run
 
@@ -43,12 +44,14 @@ __all__ = [
     "load",
     "name_of",
     "option",
+    "read_checkpoint",
 ]
 
 LATER = {
     "Run": "qsae_core.results.run",
     "RunConfig": "qsae_core.config.run",
     "load": "qsae_core.artifact.artifact",
+    "read_checkpoint": "qsae_core.artifact.imported",
 }
 """What is defined in later rooms -> where."""
 __getattr__ = lazily(__name__, LATER)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.coders import inputs, nesting, serving
+from qsae_core.coders.dense import no_dense_form
 from qsae_core.coders.matrices import CoderMatrices
 from qsae_core.coders.normalization import Normalization
 from qsae_core.coders.quantized_matrix import QuantizedMatrix
@@ -20,6 +21,7 @@ from qsae_core.component import CoderConfig
 from qsae_core.contracts.coder import AtomErrors, CoderShape, Parts
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.data import Batch
+from qsae_core.contracts.dense import DenseForm
 from qsae_core.contracts.quantizer import Lookup
 from qsae_core.kernels import Kind
 
@@ -79,6 +81,15 @@ class MatrixCoder(CoderMatrices):
         them slower in others. So the optimiser takes the steps of these parameters in the data's axes.
         """
         return {}
+
+    def dense(self) -> DenseForm:
+        """The whole coder as dense float32 matrices over the data's own vectors, on the CPU, quantized as
+        evaluation uses them: what formats of other libraries write.
+
+        Raises:
+            ConfigError: if there is none that computes the same, with the reason.
+        """
+        raise no_dense_form(self, "it is more than one encoder and one decoder matrix")
 
     def refusal_to_screen(self) -> str | None:
         """Why ``screen`` cannot be other than ``none`` here; None where it can."""

@@ -15,6 +15,7 @@ from qsae_core.config.run import Block, RunConfig, read_coder
 from qsae_core.contracts.coder import CoderShape, Parts
 from qsae_core.contracts.data import DataSource
 from qsae_core.contracts.evaluation import Evaluation
+from qsae_core.contracts.format import CheckpointFormat
 from qsae_core.contracts.kernel_set import KernelSet
 from qsae_core.contracts.metric import Metric
 from qsae_core.contracts.tracker import Tracker
@@ -97,6 +98,13 @@ def compose_kernel_set(name: str, registry: Registry) -> KernelSet:
     spec = registry.get("kernel", name)
     kernel_set: KernelSet = registry.load_target(spec)(spec.config())
     return kernel_set
+
+
+def compose_format(name: str, registry: Registry) -> CheckpointFormat:
+    """A checkpoint format with its default options."""
+    spec = registry.get("format", name)
+    form: CheckpointFormat = registry.load_target(spec)(spec.config())
+    return form
 
 
 def _build_list(

@@ -147,6 +147,26 @@ def _order(subject: Subject, case: Case) -> None:
     )
 
 
+@RULES.each_case(
+    "pointwise",
+    "pointwise is None or the very function; a jumprelu takes the thresholds that it is given.",
+)
+def _pointwise(subject: Subject, case: Case) -> None:
+    activation = built(subject, case)
+    point = activation.pointwise()
+    if point is None:
+        raise NotApplicable("other libraries have no word for the activation")
+    if point.function == "jumprelu":
+        thresholds_F = torch.linspace(0.1, 2, N_LATENTS)
+        activation.take_thresholds(thresholds_F)
+        point = activation.pointwise()
+        assert point is not None
+        assert point.threshold is not None
+        expect_equal(point.threshold, thresholds_F, "the thresholds after take_thresholds")
+    latents_BF = activation(pre_activations())
+    expect_equal(latents_BF, point(pre_activations()), f"latents against those of {point.function}")
+
+
 @RULES.each_case("deterministic", "the same seed gives the same latents; in evaluation mode any seed does.")
 def _deterministic(subject: Subject, case: Case) -> None:
     first, second = (built(subject, case, train=True)(pre_activations()) for _ in range(2))

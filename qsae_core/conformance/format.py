@@ -2,48 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import pathlib
 import tempfile
 from collections.abc import Iterator
 
 import torch
 
-from qsae_core.coders.matrix_coder import MatrixCoder
-from qsae_core.component import ComponentSpec
+from qsae_core.artifact.imported import compose_checkpoint
 from qsae_core.conformance.cases import Case
 from qsae_core.conformance.check import Rules
-from qsae_core.conformance.coder_samples import Variant, built, data_of
-from qsae_core.conformance.data_source import expect_close
+from qsae_core.conformance.coder_dense import ROUNDING, expect_same_function
 from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.subject import Subject
-from qsae_core.conformance.verdicts import (
-    CheckFailure,
-    NotApplicable,
-    copy_of_state,
-    expect,
-    expect_same_state,
-)
-from qsae_core.contracts.format import CheckpointFormat
-from qsae_core.errors import QsaeError
-from qsae_core.kinds import CODER_SLOTS
+from qsae_core.conformance.toy_forms import SOURCE, damages, files, foreign, forms, pickles, vectors
+from qsae_core.conformance.verdicts import CheckFailure, NotApplicable, expect, expect_equal
+from qsae_core.contracts.dense import DenseForm
+from qsae_core.contracts.format import Checkpoint, CheckpointFormat
+from qsae_core.errors import ArtifactError, PluginError, QsaeError
 
 RULES = Rules()
-
-
-def _foreign(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Name -> path of things that are no checkpoint of any library."""
-    (folder / "empty").mkdir()
-    (folder / "text").mkdir()
-    (folder / "text" / "cfg.json").write_text("[1, 2", encoding="utf-8")
-    (folder / "notes.txt").write_text("no checkpoint", encoding="utf-8")
-    (folder / "zero.safetensors").write_bytes(b"")
-    return {
-        "an empty folder": folder / "empty",
-        "a folder with a broken cfg.json": folder / "text",
-        "a text file": folder / "notes.txt",
-        "an empty file": folder / "zero.safetensors",
-        "a path where nothing is": folder / "nothing",
-    }
 
 
 @RULES.once("constructs", "the defaults and the sample configurations construct.")
@@ -55,7 +34,7 @@ def _constructs(subject: Subject) -> None:
 def _recognizes(subject: Subject, case: Case) -> None:
     form: CheckpointFormat = subject.build(case)
     with tempfile.TemporaryDirectory() as folder:
-        for what, path in _foreign(pathlib.Path(folder)).items():
+        for what, path in foreign(pathlib.Path(folder)).items():
             answer = form.recognizes(path)
             expect(answer is False, f"recognizes gives {answer!r} for {what}.")
 
@@ -64,7 +43,7 @@ def _recognizes(subject: Subject, case: Case) -> None:
 def _refuses(subject: Subject, case: Case) -> None:
     form: CheckpointFormat = subject.build(case)
     with tempfile.TemporaryDirectory() as folder:
-        for what, path in _foreign(pathlib.Path(folder)).items():
+        for what, path in foreign(pathlib.Path(folder)).items():
             try:
                 form.read(path)
             except QsaeError:
@@ -72,42 +51,100 @@ def _refuses(subject: Subject, case: Case) -> None:
             raise CheckFailure(f"read accepted {what}.")
 
 
-@RULES.each_case("round-trip", "what write wrote is recognized, and read gives an equal coder.")
+@RULES.each_case(
+    "round-trip", "what write wrote is recognized, and read gives what computes the same codes and outputs."
+)
 def _round_trip(subject: Subject, case: Case) -> None:
     form: CheckpointFormat = subject.build(case)
+    for name, dense, path in _written(form):
+        before = {field: tensor.clone() for field, tensor in dense.tensors().items()}
+        expect(form.recognizes(path) is True, f"it does not recognize the {name} that it wrote.")
+        checkpoint = form.read(path)
+        for field, tensor in dense.tensors().items():
+            expect_equal(tensor, before[field], f"{field} of the {name} that was written")
+        checkpoint.dense.validate(f"the {name} that it read")
+        expect_same_form(checkpoint.dense, dense, f"the {name} that it read")
+        _expect_composed(subject, checkpoint, dense, name)
+
+
+def expect_same_form(actual: DenseForm, wanted: DenseForm, what: str) -> None:
+    """Fail unless two dense forms give the same codes and reconstructions."""
+    x = vectors()
+    for part, a, b in (
+        ("codes", actual.encode(x), wanted.encode(x)),
+        ("reconstructions", actual.reconstruct(x), wanted.reconstruct(x)),
+    ):
+        expect(a.shape == b.shape, f"{what} gives {part} of the shape {list(a.shape)}.")
+        error = (a - b).abs().max().item()
+        expect(error <= ROUNDING * b.abs().max().item(), f"{what} gives {part} that are off by {error:.3g}.")
+
+
+def _expect_composed(subject: Subject, checkpoint: Checkpoint, dense: DenseForm, name: str) -> None:
+    """Fail unless the coder of installed components does the same; where some are not installed, go on."""
+    if subject.registry is None:
+        return
+    try:
+        coder = compose_checkpoint(checkpoint, subject.registry, name)
+    except (ArtifactError, PluginError):
+        return  # what is installed may have no place for a variant
+    expect_same_function(coder, dense, vectors().float(), f"the coder composed from the {name}")
+
+
+@RULES.each_case("damaged", "read refuses a truncated or overwritten file with a QsaeError.")
+def _damaged(subject: Subject, case: Case) -> None:
+    form: CheckpointFormat = subject.build(case)
+    for name, dense, path in _written(form):
+        for file in files(path):
+            for what in damages(file):
+                try:
+                    read = form.read(path)
+                except QsaeError:
+                    continue
+                expect_same_form(read.dense, dense, f"the {name}, read with {what},")
+
+
+@RULES.each_case("never-unpickles", "recognizes and read unpickle nothing.")
+def _never_unpickles(subject: Subject, case: Case) -> None:
+    form: CheckpointFormat = subject.build(case)
+    with tempfile.TemporaryDirectory() as folder:
+        trap = pathlib.Path(folder) / "unpickled"
+        places = [pathlib.Path(folder) / name for name in ("ae.pt", "model.bin", "params.npz")]
+        for data in pickles(trap):
+            for place in places:
+                place.write_bytes(data)
+                _try(form, place, place, trap)
+        for _, _, path in itertools.islice(_written(form), 1):
+            for file in files(path):
+                whole = file.read_bytes()
+                for data in pickles(trap):
+                    file.write_bytes(data)
+                    _try(form, path, file, trap)
+                file.write_bytes(whole)
+
+
+def _try(form: CheckpointFormat, path: pathlib.Path, file: pathlib.Path, trap: pathlib.Path) -> None:
+    with contextlib.suppress(Exception):  # 'refuses' and 'damaged' say what may be raised
+        form.recognizes(path)
+    with contextlib.suppress(Exception):
+        form.read(path)
+    expect(not trap.exists(), f"it unpickled {file.name}.")
+
+
+def _written(form: CheckpointFormat) -> Iterator[tuple[str, DenseForm, pathlib.Path]]:
+    """(name, dense form, path) of every toy form that the format has a place for.
+
+    Raises:
+        NotApplicable: at the end, if there is none.
+    """
     written = 0
-    for name, coder, x in _coders(subject):
-        before = copy_of_state(coder)
-        with tempfile.TemporaryDirectory() as folder:
+    for name, dense in forms().items():
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
             path = pathlib.Path(folder) / "checkpoint"
             try:
-                form.write(coder, path)
+                form.write(dense, path, SOURCE)
             except QsaeError:
-                continue  # a format may have no place for a variant
+                continue
             written += 1
-            expect_same_state(copy_of_state(coder), before, f"the state of {name} after write")
-            expect(form.recognizes(path) is True, f"it does not recognize the {name} that it wrote.")
-            again = form.read(path)
-            expect(not again.training, f"the {name} that it read is in training mode.")
-            with torch.no_grad():
-                expect_close(again(x), coder(x), f"the reconstruction of {name} after write and read")
+            yield name, dense, path
     if not written:
-        raise NotApplicable("no installed SAE or transcoder can be written in this format")
-
-
-def _coders(subject: Subject) -> Iterator[tuple[str, MatrixCoder, torch.Tensor]]:
-    """(name, coder in evaluation mode, vectors) for every installed SAE and transcoder that builds."""
-    specs: list[ComponentSpec] = []
-    if subject.registry is not None:
-        specs = [spec for kind in CODER_SLOTS for spec in subject.registry.specs(kind)]
-    for spec in specs:
-        coder_subject = Subject(spec, subject.registry)
-        try:
-            coder = built(coder_subject, Variant(coder_subject.cases[0], {})).eval()
-        except NotApplicable:
-            continue  # its own checks report that
-        yield (
-            f"{spec.kind} {spec.name}",
-            coder,
-            data_of(coder_subject, coder_subject.cases[0]).next_batch(32).x,
-        )
+        raise NotApplicable("it writes none of the variants that there are")

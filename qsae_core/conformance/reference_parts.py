@@ -17,6 +17,7 @@ from qsae_core.contracts.activation import Activation
 from qsae_core.contracts.code_quantizer import CodeQuantizer
 from qsae_core.contracts.coder import Parts
 from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.dense import Kept, Pointwise
 from qsae_core.contracts.quantizer import Packed, Quantizer
 from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.errors import ConfigError
@@ -135,6 +136,10 @@ class ReLU(Activation):
         """Latents from pre-activations."""
         return pre_acts.relu()
 
+    def pointwise(self) -> Pointwise:
+        """``relu``."""
+        return Pointwise("relu")
+
 
 class TopK(SparsityRule):
     """The k largest latents of each token."""
@@ -160,6 +165,10 @@ class L1(SparsityRule):
     def select(self, latents_BF: Tensor, importance_F: Tensor | None = None) -> SparseCodes:
         """The support of the latents."""
         return SparseCodes.from_dense(latents_BF)
+
+    def kept(self) -> Kept:
+        """Everything."""
+        return Kept()
 
     def penalty(self, codes: SparseCodes, atom_norms_F: Tensor) -> Tensor:
         """Mean over tokens."""

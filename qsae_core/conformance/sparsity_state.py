@@ -8,7 +8,14 @@ from qsae_core.conformance.cases import Case
 from qsae_core.conformance.check import Rules
 from qsae_core.conformance.sparsity import N_LATENTS, built, latents, sample_latents, selected
 from qsae_core.conformance.subject import Subject
-from qsae_core.conformance.verdicts import copy_of_state, expect_equal, expect_same_state, set_seed
+from qsae_core.conformance.verdicts import (
+    NotApplicable,
+    copy_of_state,
+    expect_equal,
+    expect_same_state,
+    set_seed,
+)
+from qsae_core.contracts.sparsity import SparsityRule
 
 RULES = Rules()
 
@@ -55,3 +62,18 @@ def _chunks(subject: Subject, case: Case) -> None:
     whole = selected(rule, latents_BF).to_dense()
     parts = [selected(rule, chunk).to_dense() for chunk in latents_BF.split([1, 4, 6])]
     expect_equal(torch.cat(parts), whole, "codes selected in chunks of 1, 4 and 6 against all at once")
+
+
+@RULES.each_case("kept", "kept is None, or what select keeps in evaluation mode.")
+def _kept(subject: Subject, case: Case) -> None:
+    rule = built(subject, case, train=True)
+    if type(rule).kept is SparsityRule.kept:
+        raise NotApplicable("the rule says no more than fixed_k; see 'largest'")
+    selected(rule, latents(9))
+    kept = rule.eval().kept()
+    if kept is None:
+        raise NotApplicable("other libraries have no word for the rule")
+    for importance_F in (torch.ones(N_LATENTS), torch.linspace(0.2, 3.0, N_LATENTS)):
+        latents_BF = latents(11)
+        codes = selected(rule, latents_BF, importance_F)
+        expect_equal(codes.to_dense(), kept(latents_BF, importance_F), f"the codes against {kept}")

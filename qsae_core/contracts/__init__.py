@@ -5,12 +5,18 @@ from qsae_core.contracts.code_quantizer import CodeQuantizer
 from qsae_core.contracts.coder import AtomErrors, Budget, CoderShape, LossOutput, Parts, SparseCoder
 from qsae_core.contracts.codes import SparseCodes, concatenate, join_latents, split_latents
 from qsae_core.contracts.data import Batch, DataSource
+from qsae_core.contracts.dense import DenseForm, Kept, Pointwise
 from qsae_core.contracts.evaluation import Accumulator, Evaluation, EvaluationContext, Result, Table
+<<<<<<< HEAD
 from qsae_core.contracts.format import CheckpointFormat
 from qsae_core.contracts.held_out_part import HeldOutPart, Overlap
+=======
+from qsae_core.contracts.format import Checkpoint, CheckpointFormat
+>>>>>>> 8291b11 (A coder has a dense form, and another library's checkpoint is composed from installed components: one description serves every format)
 from qsae_core.contracts.kernel_set import KernelSet
 from qsae_core.contracts.language_model import Edit, LanguageModel, TokenBatch
 from qsae_core.contracts.metric import Metric, Observation, Origin, computed, measure, observe
+from qsae_core.contracts.named_tensors import ActivationWord, NamedTensors
 from qsae_core.contracts.quantizer import Calibration, Lookup, Packed, Quantizer, straight_through
 from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.contracts.tracker import Tracker
@@ -18,28 +24,37 @@ from qsae_core.contracts.tracker import Tracker
 __all__ = [
     "Accumulator",
     "Activation",
+    "ActivationWord",
     "AtomErrors",
     "Batch",
     "Budget",
     "Calibration",
+    "Checkpoint",
     "CheckpointFormat",
     "CodeQuantizer",
     "CoderShape",
     "DataSource",
+    "DenseForm",
     "Edit",
     "Evaluation",
     "EvaluationContext",
+<<<<<<< HEAD
     "HeldOutPart",
+=======
+    "Kept",
+>>>>>>> 8291b11 (A coder has a dense form, and another library's checkpoint is composed from installed components: one description serves every format)
     "KernelSet",
     "LanguageModel",
     "Lookup",
     "LossOutput",
     "Metric",
+    "NamedTensors",
     "Observation",
     "Origin",
     "Overlap",
     "Packed",
     "Parts",
+    "Pointwise",
     "Quantizer",
     "Result",
     "SparseCoder",

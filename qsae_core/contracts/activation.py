@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from qsae_core.component import ComponentConfig
+from qsae_core.contracts.dense import Pointwise
 
 
 class Activation(nn.Module, abc.ABC):
@@ -49,3 +50,11 @@ class Activation(nn.Module, abc.ABC):
     def gates(self, pre_N: Tensor, latent_N: Tensor) -> Tensor:
         """``[N]``: 1 where an entry is active, else 0; its gradient is that of a surrogate."""
         raise NotImplementedError(f"{type(self).__name__} has no gates")
+
+    def pointwise(self) -> Pointwise | None:
+        """What evaluation computes, as other libraries write it; None where they have no word for it."""
+        return None
+
+    def take_thresholds(self, threshold_F: Tensor) -> None:
+        """Become the jumprelu of these thresholds; for activations whose ``pointwise`` is one."""
+        raise NotImplementedError(f"{type(self).__name__} has no thresholds")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from qsae_core.component import ComponentConfig
 from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.dense import Kept
 
 
 class SparsityRule(nn.Module, abc.ABC):
@@ -59,3 +60,11 @@ class SparsityRule(nn.Module, abc.ABC):
     def max_l0(self) -> int | None:
         """The most active latents that the rule admits per token; None where it sets no bound."""
         return self.fixed_k
+
+    def kept(self) -> Kept | None:
+        """What evaluation keeps, as other libraries' files say it; None where they cannot.
+
+        A rule with a fixed k keeps the largest; others say what they do. All keep latents that are 0 or leave
+        them out as they like.
+        """
+        return None if self.fixed_k is None or not self.selects_largest else Kept(largest=self.fixed_k)

@@ -72,6 +72,33 @@ def rotate_coder(coder: LinearCoder) -> None:
     coder.begin_quantization()
 
 
+def normalizes(coder: MatrixCoder, method: QuantizeConfig) -> bool:
+    """Whether ``fit`` gives the coder a normalisation first: automatic rates of fine-tuning are for inputs of
+    variance 1 per dimension, and it was trained, by qsae or by another library, on vectors as they are."""
+    none = coder.config.normalize == "none"
+    return none and method.steps_of_round > 0 and refusal_to_rotate(coder) is None
+
+
+@torch.no_grad()
+def normalize_coder(coder: LinearCoder, sample: Batch) -> None:
+    """Measure mean and scale as training does, and turn the parameters into those of the normalised space;
+    the coder's function stays, to rounding.
+
+    A vector x of the space so far is ``s x' + m`` in the new one, so that ``W_enc (x - b_dec)`` is
+    ``s W_enc (x' - (b_dec - m) / s)``.
+    """
+    norm = coder.norm_in
+    norm.mode = "scale"
+    norm.fit(sample.x, rotate=bool(norm.rotated))
+    mean = norm.direction(norm.mean)
+    if not coder.subtract_b_dec:
+        coder.b_enc.add_(coder.W_enc.master @ mean)
+    coder.W_enc.master.mul_(norm.scale)
+    coder.W_dec.master.div_(norm.scale)
+    coder.b_dec.sub_(mean).div_(norm.scale)
+    coder.begin_quantization()
+
+
 def refusal_to_rotate(coder: MatrixCoder) -> str | None:
     """Why a trained coder cannot be rotated; None where it can."""
     if not isinstance(coder, LinearCoder) or not coder.is_autoencoder or coder.norm_in.layers > 1:
@@ -117,6 +144,9 @@ def fit(
         TrainingError: if the loss of fine-tuning is not finite.
     """
     batch = data.next_batch(method.tokens).to(coder.device)
+    if normalizes(coder, method):
+        message("normalising the coder's inputs, which leaves its function as it is")
+        normalize_coder(coder, batch)
     decoder = coder.W_dec
     master = decoder.master.detach().clone()
     for index in range(method.rounds):

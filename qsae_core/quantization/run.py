@@ -24,7 +24,7 @@ from qsae_core.evaluation.measured_part import measured_part, origins, source_re
 from qsae_core.evaluation.run import check_widths, entries, evaluate_coder, finished_entry
 from qsae_core.interrupt import sigterm_interrupts
 from qsae_core.kinds import QUANTIZER_SLOTS
-from qsae_core.quantization.calibrated import OF_QUANTIZERS, fit, linear, rotate, take_floats
+from qsae_core.quantization.calibrated import OF_QUANTIZERS, fit, linear, normalizes, rotate, take_floats
 from qsae_core.results.files import write_json
 from qsae_core.results.run import Run, late_run, run_path
 
@@ -73,7 +73,10 @@ def _quantize(
     source, of_masters = _float_coder(folder, device, registry)
     coder = linear(compose_coder(config, registry, source.shape).to(device))
     take_floats(coder, source)
-    config = _with_rotation(config, rotate(coder, method.rotate, message))
+    rotated = rotate(coder, method.rotate, message)
+    config = _with_options(
+        config, rotate=rotated, **({"normalize": "scale"} if normalizes(coder, method) else {})
+    )
     made = {"path": str(folder), "method": method.model_dump(mode="json")}
     data = compose_data(config, registry, device=device)
     try:
@@ -142,8 +145,8 @@ def _of_masters(folder: pathlib.Path, registry: Registry) -> MatrixCoder | None:
     return coder
 
 
-def _with_rotation(config: RunConfig, rotated: bool) -> RunConfig:
-    block = replace(config.coder, options=config.coder.options.model_copy(update={"rotate": rotated}))
+def _with_options(config: RunConfig, **changes: Any) -> RunConfig:
+    block = replace(config.coder, options=config.coder.options.model_copy(update=changes))
     return replace(config, components={**config.components, config.coder_slot: block})
 
 

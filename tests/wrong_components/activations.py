@@ -12,14 +12,21 @@ from qsae_core import ComponentSpec
 from qsae_core.conformance.reference_parts import PlainConfig, ReLU
 
 
-class ChangesDtype(ReLU):
+class Nameless(ReLU):
+    """Has no word of other libraries."""
+
+    def pointwise(self) -> None:
+        return None
+
+
+class ChangesDtype(Nameless):
     """Gives float64."""
 
     def forward(self, pre_acts: Tensor, latent_index: Tensor | None = None) -> Tensor:
         return pre_acts.relu().double()
 
 
-class IgnoresIndex(ReLU):
+class IgnoresIndex(Nameless):
     """A slope per latent, which gathered entries do not look up."""
 
     keeps_order = False
@@ -32,7 +39,7 @@ class IgnoresIndex(ReLU):
         return pre_acts.relu() * (self.slope if latent_index is None else self.slope[0])
 
 
-class NaNGradient(ReLU):
+class NaNGradient(Nameless):
     """A square root whose gradient is 0 times NaN where nothing is active."""
 
     keeps_order = False
@@ -83,11 +90,18 @@ class CountsInEvaluation(ReLU):
         return super().forward(pre_acts, latent_index)
 
 
-class ShiftsOrder(ReLU):
+class ShiftsOrder(Nameless):
     """Says that it keeps the order, but has a threshold above zero."""
 
     def forward(self, pre_acts: Tensor, latent_index: Tensor | None = None) -> Tensor:
         return (pre_acts - 0.1).relu()
+
+
+class CallsItselfReLU(ReLU):
+    """Twice a ReLU, and says that it is one."""
+
+    def forward(self, pre_acts: Tensor, latent_index: Tensor | None = None) -> Tensor:
+        return 2 * pre_acts.relu()
 
 
 class DeclaredSurrogate(WrongDerivative):
@@ -110,4 +124,5 @@ WRONG = [
     (activation(ForgetsScale), "state"),
     (activation(CountsInEvaluation), "eval-keeps-state"),
     (activation(ShiftsOrder), "order"),
+    (activation(CallsItselfReLU), "pointwise"),
 ]

@@ -7,7 +7,7 @@ import importlib
 from qsae_core import ComponentSpec
 from qsae_core.conformance import Check, CheckFailure
 from qsae_core.conformance.reference_parts import REFERENCES
-from qsae_core.registry import Provider, Registry
+from qsae_core.registry import Registry
 
 MODULES = {
     name: importlib.import_module(f"wrong_components.{name}")
@@ -35,10 +35,8 @@ RIGHT: list[ComponentSpec] = [s for module in MODULES.values() for s in module.R
 
 
 def registry() -> Registry:
-    """A registry with the one SAE that checkpoint formats are tried with."""
-    installed = Registry()
-    installed.add(Provider("kit", "1"), MODULES["formats"].INSTALLED)
-    return installed
+    """Nothing is installed: coders have the kit's own parts."""
+    return Registry()
 
 
 def failures(checks: list[Check]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from qsae_core.conformance.evaluation import ReferenceCoder
 from qsae_core.contracts.coder import LossOutput, SparseCoder
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.data import Batch
+from qsae_core.contracts.dense import DenseForm
 
 
 class RightConfig(CoderConfig):
@@ -207,6 +208,14 @@ class Broadcasts(RightSAE):
         return x.float()
 
 
+class DenseWithoutBias(RightSAE):
+    """Leaves the encoder's bias out of its dense form."""
+
+    def dense(self) -> DenseForm:
+        form = super().dense()
+        return replace(form, b_enc=0 * form.b_enc)
+
+
 class CannotInitialize(RightSAE):
     """Fails on its first data."""
 
@@ -240,4 +249,5 @@ WRONG = [
     (coder(ReadsFloat32Alone), "reads"),
     (coder(NeedsAnEntry), "silent"),
     (coder(Broadcasts), "refuses"),
+    (coder(DenseWithoutBias), "dense"),
 ]

@@ -1,49 +1,44 @@
-"""Wrong checkpoint formats, each made from a right one: the state of a coder in one safetensors file."""
+"""Wrong checkpoint formats, each made from a right one: a dense form in a folder of two files."""
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import pathlib
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from qsae_core import ComponentSpec
-from qsae_core.conformance.cases import Case
-from qsae_core.conformance.coder_samples import Variant, bare
-from qsae_core.conformance.evaluation import ReferenceCoder
 from qsae_core.conformance.reference_parts import PlainConfig
-from qsae_core.conformance.subject import Subject
-from qsae_core.contracts.coder import SparseCoder
-from qsae_core.contracts.format import CheckpointFormat
+from qsae_core.contracts.dense import DenseForm
+from qsae_core.contracts.format import Checkpoint, CheckpointFormat
+from qsae_core.contracts.named_tensors import ActivationWord, NamedTensors
 from qsae_core.errors import ArtifactError
 
-from .coders import coder
+
+class RightFormat(NamedTensors):
+    """Every variant, under the names of DenseForm."""
+
+    settings_file, tensors_file = "right.json", "right.safetensors"
+    names: ClassVar = {field.name: field.name for field in dataclasses.fields(DenseForm)}
+    transposed = frozenset({"W_enc", "W_skip"})
+    activation_key = "activation"
+    words: ClassVar = {
+        f"{function}{'-k' * has_k}{'-norm' * by_norm}": ActivationWord(function, has_k, by_norm)
+        for function in ("relu", "identity", "jumprelu")
+        for has_k, by_norm in ((False, False), (True, False), (True, True))
+    }
 
 
-class RightFormat(CheckpointFormat):
-    """One file with every tensor of the kit's SAE."""
+class SubtractsBDec(RightFormat):
+    """The other convention, which has no place for transcoders."""
 
-    FILE = "right.safetensors"
-
-    def recognizes(self, path: pathlib.Path) -> bool:
-        return (path / self.FILE).is_file()
-
-    def read(self, path: pathlib.Path) -> SparseCoder:
-        if not self.recognizes(path):
-            raise ArtifactError(f"no {self.FILE}", where=str(path))
-        fresh = bare(Subject(coder(ReferenceCoder)), Variant(Case(), {}))
-        fresh.load_state_dict(self.stored(safetensors.torch.load_file(path / self.FILE)), strict=False)
-        return fresh.eval()
-
-    def write(self, coder: SparseCoder, path: pathlib.Path) -> None:
-        if type(coder) is not ReferenceCoder:
-            raise ArtifactError("this format holds the kit's SAE alone")
-        path.mkdir()
-        tensors = {name: tensor.clone() for name, tensor in coder.state_dict().items()}
-        safetensors.torch.save_file(tensors, path / self.FILE)
-
-    def stored(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return tensors
+    subtracts_b_dec = True
+    names: ClassVar = {name: f"sae.{name}" for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")}
 
 
 class RecognizesAnything(RightFormat):
@@ -52,26 +47,50 @@ class RecognizesAnything(RightFormat):
     def recognizes(self, path: pathlib.Path) -> bool:
         return True
 
-    def read(self, path: pathlib.Path) -> SparseCoder:
-        if not (path / self.FILE).is_file():
-            raise ArtifactError(f"no {self.FILE}", where=str(path))
-        return super().read(path)
-
 
 class FailsOnForeign(RightFormat):
     """Lets the library's own error through."""
 
-    def read(self, path: pathlib.Path) -> SparseCoder:
-        if not self.recognizes(path):
+    def read(self, path: pathlib.Path) -> Checkpoint:
+        if not (path / self.settings_file).exists():
             raise FileNotFoundError(path)
         return super().read(path)
 
 
-class LosesMean(RightFormat):
-    """Forgets the data's mean."""
+class LosesBias(RightFormat):
+    """Forgets the encoder's bias."""
 
-    def stored(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return tensors | {name: tensors[name] * 0 for name in ("norm_in.mean", "norm_out.mean")}
+    def to_dense(self, tensors: Mapping[str, Tensor], settings: Mapping[str, Any], where: str) -> DenseForm:
+        dense = super().to_dense(tensors, settings, where)
+        return dataclasses.replace(dense, b_enc=0 * dense.b_enc)
+
+
+class ForgetsItsFiles(RightFormat):
+    """Does not know again what it wrote."""
+
+    def recognizes(self, path: pathlib.Path) -> bool:
+        return False
+
+
+class LetsDamageThrough(RightFormat):
+    """Reads with safetensors, whose errors it lets through."""
+
+    def load_tensors(self, path: pathlib.Path) -> dict[str, Tensor]:
+        return safetensors.torch.load_file(path / self.tensors_file)
+
+
+class Unpickles(RightFormat):
+    """Reads what is no safetensors file as a pickle."""
+
+    def load_tensors(self, path: pathlib.Path) -> dict[str, Tensor]:
+        try:
+            return super().load_tensors(path)
+        except ArtifactError as error:
+            try:
+                data = io.BytesIO((path / self.tensors_file).read_bytes())
+                return dict(torch.load(data, weights_only=False))
+            except Exception:
+                raise error from None
 
 
 class FailsToConstruct(RightFormat):
@@ -85,12 +104,13 @@ def form(cls: type[CheckpointFormat]) -> ComponentSpec:
     return ComponentSpec("format", cls.__name__.lower(), PlainConfig, f"{__name__}:{cls.__name__}")
 
 
-INSTALLED = [coder(ReferenceCoder)]
-"""SAEs that the formats are tried with."""
-RIGHT = [form(RightFormat)]
+RIGHT = [form(RightFormat), form(SubtractsBDec)]
 WRONG = [
     (form(RecognizesAnything), "recognizes"),
     (form(FailsOnForeign), "refuses"),
-    (form(LosesMean), "round-trip"),
+    (form(LosesBias), "round-trip"),
+    (form(ForgetsItsFiles), "round-trip"),
+    (form(LetsDamageThrough), "damaged"),
+    (form(Unpickles), "never-unpickles"),
     (form(FailsToConstruct), "constructs"),
 ]

@@ -12,6 +12,7 @@ from torch import Tensor
 from qsae_core import ComponentSpec
 from qsae_core.conformance.reference_parts import L1, PlainConfig, TopK, TopKConfig
 from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.dense import Kept
 
 
 class OneTooMany(TopK):
@@ -77,6 +78,9 @@ class SharesBatch(L1):
         least = latents_BF.flatten().topk(n).values[-1:] if n else latents_BF.new_zeros(1)
         return super().select(latents_BF * (latents_BF >= least))
 
+    def kept(self) -> None:
+        return None
+
 
 class SumOverTokens(L1):
     """A penalty that grows with the batch."""
@@ -114,6 +118,9 @@ class Thresholded(L1):
             self.threshold.mul_(0.9).add_(0.1 * latents_BF.mean())
         return super().select(latents_BF * (latents_BF > self.threshold))
 
+    def kept(self) -> None:
+        return None
+
 
 class MovesInEvaluation(Thresholded):
     """Moves its threshold in evaluation mode, too."""
@@ -130,6 +137,13 @@ class ForgetsThreshold(Thresholded):
         super().__init__(config, n_latents)
         del self.threshold
         self.register_buffer("threshold", torch.tensor(0.1), persistent=False)
+
+
+class HidesThreshold(Thresholded):
+    """Says that everything stays."""
+
+    def kept(self) -> Kept:  # type: ignore[override]
+        return Kept()
 
 
 def rule(cls: type[TopK] | type[L1]) -> ComponentSpec:
@@ -152,4 +166,5 @@ WRONG = [
     (rule(Undetermined), "deterministic"),
     (rule(MovesInEvaluation), "eval-keeps-state"),
     (rule(ForgetsThreshold), "state"),
+    (rule(HidesThreshold), "kept"),
 ]

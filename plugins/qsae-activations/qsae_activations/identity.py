@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from qsae_core.contracts import Activation
+from qsae_core.contracts import Activation, Pointwise
 
 
 class Identity(Activation):
@@ -15,3 +15,7 @@ class Identity(Activation):
     def forward(self, pre_acts: Tensor, latent_index: Tensor | None = None) -> Tensor:
         """``[B, F]`` or ``[N]`` pre-activations -> the same."""
         return pre_acts
+
+    def pointwise(self) -> Pointwise:
+        """``identity``."""
+        return Pointwise("identity")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from qsae_activations import JumpReLUConfig
-from qsae_core.contracts import Activation
+from qsae_core.contracts import Activation, Pointwise
 
 LEAST_THETA = 1e-6
 
@@ -48,6 +48,15 @@ class JumpReLU(Activation):
         theta = self._theta(pre_N, latent_N)
         gates: Tensor = _Gate.apply(pre_N, theta, self.config.bandwidth)  # type: ignore[no-untyped-call]
         return gates
+
+    def pointwise(self) -> Pointwise:
+        """``jumprelu`` with the thresholds as they are used."""
+        return Pointwise("jumprelu", self.theta.detach().clamp_min(LEAST_THETA))
+
+    @torch.no_grad()
+    def take_thresholds(self, threshold_F: Tensor) -> None:
+        """``theta <- threshold``."""
+        self.theta.copy_(threshold_F)
 
     def _theta(self, pre_acts: Tensor, latent_index: Tensor | None) -> Tensor:
         theta = self.theta if latent_index is None else self.theta.index_select(0, latent_index)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qsae_core.contracts import Activation
+from qsae_core.contracts import Activation, Pointwise
 
 
 class ReLU(Activation):
@@ -16,3 +16,7 @@ class ReLU(Activation):
     def forward(self, pre_acts: Tensor, latent_index: Tensor | None = None) -> Tensor:
         """``[B, F]`` or ``[N]`` pre-activations -> latents of the same shape."""
         return torch.relu(pre_acts)
+
+    def pointwise(self) -> Pointwise:
+        """``relu``."""
+        return Pointwise("relu")

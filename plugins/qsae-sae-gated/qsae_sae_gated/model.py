@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from qsae_core import CoderConfig, ComponentConfig, kernels
 from qsae_core.coders import LinearCoder
-from qsae_core.contracts import Activation, Batch, CoderShape, LossOutput, Parts
+from qsae_core.contracts import Activation, Batch, CoderShape, LossOutput, Parts, Pointwise
 from qsae_core.kernels import as_rows, squared_error
 
 FAINT = 1e-20
@@ -39,6 +39,12 @@ class GatedLatents(Activation):
         """In training every latent with ``pi > 0``: the auxiliary term wants it, whatever its magnitude."""
         latents: Tensor = self(pre_BF)
         return latents + FAINT * (pre_BF > 0) if self.training else latents
+
+    def pointwise(self) -> Pointwise:
+        """A jumprelu of ``m = e^r pi + (b_mag - e^r b_gate)``: ``pi > 0`` is ``m > b_mag - e^r b_gate``."""
+        gain = self.r.detach().double().exp()
+        shift = self.b_mag.detach().double() - gain * self.b_gate[0].detach().double()
+        return Pointwise("jumprelu", shift.clamp_min(0), gain, shift)
 
     def gates(self, pre_N: Tensor, latent_N: Tensor) -> Tensor:
         """``ReLU(pi)``, which the auxiliary term and the penalty read in place of 1."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qsae_core.contracts import SparseCodes, SparsityRule
+from qsae_core.contracts import Kept, SparseCodes, SparsityRule
 from qsae_core.kernels import BatchSelection, collect_rows, compress
 from qsae_sparsity import BatchTopKConfig
 
@@ -61,6 +61,10 @@ class BatchTopK(SparsityRule):
         self._selection = None
         self._follow(kept.values)
         return kept
+
+    def kept(self) -> Kept:
+        """What is above the threshold."""
+        return Kept(above=float(self.threshold))
 
     def _follow(self, kept_N: Tensor) -> None:
         if not kept_N.numel():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from qsae_core.contracts import SparseCodes, SparsityRule
+from qsae_core.contracts import Kept, SparseCodes, SparsityRule
 from qsae_core.kernels import nonzero_codes
 from qsae_sparsity import L0Config
 
@@ -39,3 +39,7 @@ class L0(SparsityRule):
         if target is None:
             return (1.0 if given == "auto" else given) * l0
         return (AUTO_OF_TARGET * target if given == "auto" else given) * (l0 / target - 1).square()
+
+    def kept(self) -> Kept:
+        """Everything."""
+        return Kept()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from qsae_core.contracts import SparseCodes, SparsityRule
+from qsae_core.contracts import Kept, SparseCodes, SparsityRule
 from qsae_core.kernels import nonzero_codes
 from qsae_sparsity import L1Config
 
@@ -26,3 +26,7 @@ class L1(SparsityRule):
         """A scalar, differentiable in the codes' values and in the norms; 0 for an empty batch."""
         weighted_N = codes.values.abs() * atom_norms_F.index_select(0, codes.indices)
         return self.config.coefficient * weighted_N.sum() / max(codes.batch_size, 1)
+
+    def kept(self) -> Kept:
+        """Everything."""
+        return Kept()

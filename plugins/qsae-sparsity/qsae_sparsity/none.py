@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from qsae_core.contracts import SparseCodes, SparsityRule
+from qsae_core.contracts import Kept, SparseCodes, SparsityRule
 from qsae_core.kernels import nonzero_codes
 
 
@@ -14,3 +14,7 @@ class NoRule(SparsityRule):
     def select(self, latents_BF: Tensor, importance_F: Tensor | None = None) -> SparseCodes:
         """All non-zero latents; importance plays no part."""
         return nonzero_codes(latents_BF)
+
+    def kept(self) -> Kept:
+        """Everything."""
+        return Kept()

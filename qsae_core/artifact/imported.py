@@ -1,0 +1,194 @@
+"""A checkpoint of another library as a coder of installed components: nothing is approximated.
+
+Shapes: D in, F latents.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from qsae_core.artifact import artifact
+from qsae_core.artifact.checkpoints import format_of, open_checkpoint
+from qsae_core.coders.linear import LinearCoder
+from qsae_core.coders.matrix_coder import MatrixCoder
+from qsae_core.compose.compose import compose_coder
+from qsae_core.config.layers import Layer
+from qsae_core.config.run import RunConfig, resolve
+from qsae_core.contracts.coder import CoderShape
+from qsae_core.contracts.dense import DenseForm
+from qsae_core.contracts.format import Checkpoint
+from qsae_core.errors import ArtifactError, ConfigError, PluginError
+from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, QUANTIZER_SLOTS, SLOTS
+from qsae_core.plugins.records import load_plugins
+
+if TYPE_CHECKING:
+    from qsae_core.registry import Registry
+
+ROUNDING = 1e-6
+"""By which an encoder's bias may differ, relative to what it is a sum of; and a threshold, in absolute terms:
+a jumprelu may have a least one."""
+
+
+def read_checkpoint(
+    path: str | os.PathLike[str], *, format: str | None = None, registry: Registry | None = None
+) -> MatrixCoder:
+    """The coder in another library's file or folder, in evaluation mode: ``encode``, ``decode``, ``forward``.
+
+    Args:
+        path: of a format that is installed.
+        format: which; None: the one that recognizes it.
+
+    Raises:
+        ArtifactError: if no format recognizes it, it is damaged, or it cannot be had exactly.
+        PluginError: if a component that it takes is not installed; the message names the distribution.
+    """
+    place = pathlib.Path(path)
+    registry = registry or load_plugins().registry
+    checkpoint = open_checkpoint(place, registry, format or format_of(place, registry))
+    return compose_checkpoint(checkpoint, registry, str(place))
+
+
+def import_checkpoint(
+    path: pathlib.Path,
+    out: pathlib.Path,
+    registry: Registry,
+    layers: Sequence[Layer] = (),
+    *,
+    format: str | None = None,
+) -> MatrixCoder:
+    """``read_checkpoint``, stored as a folder that ``load`` and every command take like a trained coder's.
+
+    Args:
+        layers: the data that it is evaluated and quantized on, metrics and evaluations, over what the
+            checkpoint says.
+
+    Raises:
+        ConfigError: if something is at ``out`` already, or the layers do not fit.
+        ArtifactError, PluginError: as ``read_checkpoint``.
+    """
+    if out.exists():
+        raise ConfigError(
+            "there is something of that name already", where=str(out), next="choose another --out"
+        )
+    form = format or format_of(path, registry)
+    checkpoint = open_checkpoint(path, registry, form)
+    coder = compose_checkpoint(checkpoint, registry, str(path))
+    made = Layer({**checkpoint.components, **blocks(checkpoint, registry)}, str(path), fallback=True)
+    config: RunConfig = resolve([made, *layers], registry)
+    source = {**checkpoint.source, "imported_from": {"path": str(path), "format": form}}
+    artifact.save(coder, out, config, registry, source)
+    return coder
+
+
+def compose_checkpoint(checkpoint: Checkpoint, registry: Registry, place: str) -> MatrixCoder:
+    """The coder that a checkpoint describes, in evaluation mode.
+
+    Args:
+        place: what errors call the checkpoint.
+
+    Raises:
+        ArtifactError: if installed components do not compute what its dense form does, with what differs.
+        PluginError: if one of them is not installed.
+    """
+    dense, chosen = checkpoint.dense, blocks(checkpoint, registry)
+    shape = CoderShape(dense.W_enc.shape[1], dense.W_dec.shape[1])
+    try:
+        coder = compose_coder(chosen, registry, shape, place=place)
+    except ConfigError as error:
+        raise ArtifactError(error.what, where=place, allowed=error.allowed, next=error.next) from error
+    name = next(chosen[slot]["use"] for slot in CODER_SLOTS if slot in chosen)
+    if not isinstance(coder, LinearCoder):
+        raise ArtifactError(f"'{name}' is not made of one encoder and one decoder matrix", where=place)
+    _take(coder, dense)
+    reason = _difference(coder, dense)
+    if reason is not None:
+        raise ArtifactError(f"'{name}' does not compute what the checkpoint does: {reason}", where=place)
+    return coder.eval()
+
+
+def blocks(checkpoint: Checkpoint, registry: Registry) -> dict[str, dict[str, Any]]:
+    """Slot -> block of a coder of the checkpoint's sizes, with its own components where it names some.
+
+    Raises:
+        PluginError: if one is not installed.
+    """
+    dense, slot = checkpoint.dense, checkpoint.kind
+    found: dict[str, dict[str, Any]] = {name: {"use": "none"} for name in QUANTIZER_SLOTS}
+    found["activation"] = {"use": dense.activation}
+    found["sparsity"] = {"use": "none"} if dense.k is None else {"use": "topk", "k": dense.k}
+    found[slot] = {"use": _usual_coder(dense, slot, registry)}
+    for name, block in checkpoint.components.items():
+        if name in (slot, *PART_SLOTS):
+            found[name] = dict(block)
+    for name, block in found.items():
+        _check_installed(name, block, registry)
+    found[slot] |= {"n_latents": dense.n_latents, "normalize": "none", "rotate": False}
+    parts = registry.get(slot, found[slot]["use"]).default_parts
+    return {name: block for name, block in found.items() if parts.get(name, {}) is not None}
+
+
+def _usual_coder(dense: DenseForm, slot: str, registry: Registry) -> str:
+    """The coder that is trained with this activation and rule; of transcoders any that there is."""
+    plain_rank = dense.k is not None and not dense.ranks_by_norm
+    name = "topk" if plain_rank else "jumprelu" if dense.activation == "jumprelu" else "vanilla"
+    installed = registry.names(slot)
+    return name if slot == "sae" or name in installed or not installed else installed[0]
+
+
+def _check_installed(slot: str, block: Mapping[str, Any], registry: Registry) -> None:
+    kind = SLOTS[slot].kind
+    if block["use"] in registry.names(kind):
+        return
+    raise PluginError(
+        f"the checkpoint takes {kind} '{block['use']}', which is not installed",
+        allowed=f"installed: {', '.join(registry.names(kind)) or 'none'}",
+        next=f"pip install qsae-{kind}-{block['use']}, or the family of plugins that has it",
+    )
+
+
+@torch.no_grad()
+def _take(coder: LinearCoder, dense: DenseForm) -> None:
+    """Give the coder, whose normalisation does nothing, the matrices of the dense form."""
+    coder.W_enc.master.copy_(dense.W_enc)
+    coder.W_dec.master.copy_(dense.W_dec)
+    coder.b_dec.copy_(dense.b_dec)
+    b_enc = dense.b_enc.double()
+    if coder.subtract_b_dec:
+        b_enc = b_enc + dense.W_enc.double() @ dense.b_dec.double()
+    coder.b_enc.copy_(b_enc)
+    point = coder.activation.pointwise()
+    if dense.threshold is not None and point is not None and point.function == "jumprelu":
+        coder.activation.take_thresholds(dense.threshold)
+    coder.eval()
+
+
+def _difference(coder: MatrixCoder, dense: DenseForm) -> str | None:
+    """What the coder's own dense form has otherwise, beyond rounding."""
+    try:
+        found = coder.dense()
+    except ConfigError as error:
+        return error.what
+    for name in ("activation", "k", "ranks_by_norm"):
+        own, wanted = getattr(found, name), getattr(dense, name)
+        if own != wanted:
+            return f"{name} is {wanted}, and the coder's is {own}"
+    sums_F = dense.b_enc.abs() + dense.W_enc.abs() @ _padded(dense.b_dec.abs(), dense.W_enc)
+    slack = {"b_enc": ROUNDING * sums_F, "threshold": torch.tensor(ROUNDING)}
+    for name, wanted in dense.tensors().items():
+        own = getattr(found, name)
+        if own is None:
+            return f"it has {name}, which the coder has no place for"
+        if bool(((own - wanted).abs() > slack.get(name, torch.tensor(0.0))).any()):
+            return f"{name} differs by up to {float((own - wanted).abs().max()):.3g}"
+    return None
+
+
+def _padded(b_dec: Tensor, W_enc_FD: Tensor) -> Tensor:
+    """What may be subtracted from inputs: ``b_dec``, or nothing where widths differ."""
+    return b_dec if b_dec.shape[0] == W_enc_FD.shape[1] else b_dec.new_zeros(W_enc_FD.shape[1])

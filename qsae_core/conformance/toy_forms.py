@@ -1,0 +1,108 @@
+"""Small dense forms of every variant that a checkpoint may hold, and damaged and malicious files.
+
+Shapes: D width of the input, E width of the output, F latents.
+"""
+
+from __future__ import annotations
+
+import io
+import pathlib
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from qsae_core.contracts.dense import DenseForm
+
+D, E, F, K = 8, 6, 24, 5
+SOURCE = {"model": "toy", "layer": 3, "site": "resid_post"}
+
+
+def _form(seed: int, d_out: int = D, **more: Any) -> DenseForm:
+    """Atoms of different norms, biases and an offset; nothing is zero, so that a forgotten tensor shows."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(*size, generator=generator)
+
+    W_dec = normal(F, d_out) * torch.linspace(0.5, 2, F)[:, None]
+    return DenseForm(normal(F, D), normal(F) / 2, W_dec, normal(d_out), **more)
+
+
+def forms() -> dict[str, DenseForm]:
+    """What it is -> a dense form."""
+    thresholds_F = torch.linspace(0.1, 1.5, F)
+    skip = torch.randn(E, D, generator=torch.Generator().manual_seed(9))
+    return {
+        "ReLU SAE": _form(0),
+        "TopK SAE": _form(1, k=K),
+        "TopK SAE that ranks by norm": _form(2, k=K, ranks_by_norm=True),
+        "JumpReLU SAE": _form(3, activation="jumprelu", threshold=thresholds_F),
+        "TopK SAE with signed latents": _form(4, activation="identity", k=K),
+        "ReLU transcoder": _form(5, E),
+        "TopK transcoder": _form(6, E, k=K),
+        "JumpReLU transcoder": _form(7, E, activation="jumprelu", threshold=thresholds_F),
+        "TopK transcoder with a skip connection": _form(8, E, k=K, W_skip=skip),
+    }
+
+
+def vectors() -> Tensor:
+    """float64 ``[64, D]``."""
+    return torch.randn(64, D, generator=torch.Generator().manual_seed(10), dtype=torch.float64)
+
+
+def foreign(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Name -> path of things that are no checkpoint of a coder."""
+    for name in ("empty", "text", "model"):
+        (folder / name).mkdir()
+    (folder / "text" / "cfg.json").write_text("[1, 2", encoding="utf-8")
+    (folder / "notes.txt").write_text("no checkpoint", encoding="utf-8")
+    (folder / "zero.safetensors").write_bytes(b"")
+    (folder / "model" / "config.json").write_text('{"architectures": ["Llama"]}', encoding="utf-8")
+    tensors = {"model.embed_tokens.weight": torch.ones(4, 2)}
+    safetensors.torch.save_file(tensors, folder / "model" / "model.safetensors")
+    safetensors.torch.save_file(tensors, folder / "other.safetensors")
+    return {
+        "an empty folder": folder / "empty",
+        "a folder with a broken cfg.json": folder / "text",
+        "a language model's folder": folder / "model",
+        "a safetensors file of something else": folder / "other.safetensors",
+        "a text file": folder / "notes.txt",
+        "an empty file": folder / "zero.safetensors",
+        "a path where nothing is": folder / "nothing",
+    }
+
+
+def files(path: pathlib.Path) -> list[pathlib.Path]:
+    """The file itself, or every file of a folder."""
+    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+
+
+def damages(file: pathlib.Path) -> Iterator[str]:
+    """Damage a file in one way after the other, and give what was done; it is whole again at the end."""
+    whole = file.read_bytes()
+    broken = {"cut in half": whole[: len(whole) // 2], "emptied": b"", "overwritten": b"\xff" * len(whole)}
+    for what, data in broken.items():
+        file.write_bytes(data)
+        yield f"{file.name} {what}"
+    file.write_bytes(whole)
+
+
+class _Touch:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pathlib.Path.touch, (self.path,)
+
+
+def pickles(trap: pathlib.Path) -> list[bytes]:
+    """Files that make ``trap`` when they are unpickled: as pickle writes them, and as torch does."""
+    buffer = io.BytesIO()
+    torch.save({"W_enc": _Touch(trap)}, buffer)
+    return [pickle.dumps(_Touch(trap)), buffer.getvalue()]

@@ -1,0 +1,127 @@
+"""Checkpoints of another library, with a plugin as ``qsae new-plugin format`` writes it."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shlex
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import qsae_core
+from qsae_cli.new_plugin import write_plugin
+from qsae_core.plugins.records import load_plugins
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))  # pytest's importlib mode leaves it out
+from test_new_plugin import install
+
+TRAIN = (
+    "train --n-latents 128 --data synthetic --preset tiny --steps 120 --batch-size 256 --eval-tokens 2048 "
+    "--eval-every 0 --statistics-tokens 512 --threads 1 --eval reconstruction --no-compare-float"
+)
+DATA = "--data synthetic --preset tiny --set evaluate=[reconstruction]"
+
+
+@pytest.fixture
+def site(tmp_path, plugin_site, monkeypatch):
+    """The installed plugins, and a format `theirs`."""
+    write_plugin("format", "theirs", tmp_path / "qsae-format-theirs")
+    install(tmp_path / "qsae-format-theirs", plugin_site.path, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    load_plugins.cache_clear()
+    yield plugin_site
+    load_plugins.cache_clear()
+
+
+def qsae(site, line):
+    done = site.qsae(*shlex.split(line))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def refused(site, line):
+    done = site.qsae(*shlex.split(line))
+    assert done.returncode == 2, done.stdout
+    return done.stderr
+
+
+def trained(site, more):
+    qsae(site, f"{TRAIN} {more} --name coder")
+    return "results/coder/synthetic/120"
+
+
+def values(site, line):
+    return json.loads(qsae(site, f"evaluate --json --tokens 2048 {line}"))["evaluations"]["reconstruction"]
+
+
+@pytest.mark.parametrize(
+    ("more", "sae", "architecture"),
+    [
+        ("--sae topk --k 4", "topk", "topk"),
+        ("--sae topk --k 4 --quantizer ste --quantizer.n-bits 4 --encoder-quantizer rtn", "topk", "topk"),
+        ("--sae jumprelu --target-l0 4", "jumprelu", "jumprelu"),
+        ("--sae batchtopk --k 4", "jumprelu", "jumprelu"),
+        ("--sae vanilla", "vanilla", "standard"),
+        ("--sae gated", "jumprelu", "jumprelu"),
+    ],
+)
+def test_a_coder_comes_back_as_it_was(site, more, sae, architecture):
+    run = trained(site, more)
+    assert qsae(site, f"export {run} --format theirs --out written") == "wrote written\n"
+    assert json.loads(pathlib.Path("written/cfg.json").read_text())["architecture"] == architecture
+    assert load_file("written/sae_weights.safetensors")["W_enc"].shape == (64, 128)
+    assert "artifact: imported" in qsae(site, f"import written --out imported {DATA}")
+    before, after = values(site, run), values(site, "imported")
+    for name in ("fvu", "l0", "cosine"):
+        assert after[name] == pytest.approx(before[name], rel=1e-4), name
+    coder = qsae_core.load("imported")
+    assert (coder.config.normalize, bool(coder.norm_in.rotated)) == ("none", False)
+    assert json.loads(pathlib.Path("imported/coder.json").read_text())["config"]["sae"]["use"] == sae
+
+
+@pytest.mark.parametrize("more", ["--sae topk --k 4", "--sae jumprelu --target-l0 4"])
+def test_what_was_imported_is_quantized_fine_tuned_compared_and_written_again(site, more):
+    run = trained(site, more)
+    qsae(site, f"export {run} --format theirs --out written")
+    qsae(site, f"import written --out imported {DATA}")
+    fvus = [values(site, "imported")["fvu"]]
+    for name, tuning in (("plain", ""), ("tuned", "--finetune encoder --finetune-steps 60")):
+        line = f"quantize imported --quantizer rtn --n-bits 2 --tokens 2048 --name {name} {tuning}"
+        qsae(site, line)
+        (quantized,) = pathlib.Path("results", name).glob("*/*")
+        fvus.append(values(site, quantized)["fvu"])
+    assert fvus[0] < fvus[2] < fvus[1] < fvus[0] + 0.4
+    rows = json.loads(qsae(site, f"compare --json imported {quantized} --evaluate --tokens 2048"))
+    assert [row["mean"]["fvu"] for row in rows] == pytest.approx([fvus[0], fvus[2]], rel=1e-4)
+    qsae(site, f"export {quantized} --format theirs --out again")
+    qsae(site, f"import again --out second {DATA}")
+    assert values(site, "second")["fvu"] == pytest.approx(fvus[2], rel=1e-4)
+
+
+def test_atoms_of_any_norm_keep_it_and_do_not_change_the_ranks(site):
+    generator = torch.Generator().manual_seed(0)
+    W_enc = torch.randn(32, 8, generator=generator)
+    W_dec = torch.randn(8, 32, generator=generator) * torch.arange(1, 9)[:, None]
+    tensors = {"W_enc": W_enc, "b_enc": torch.zeros(8), "W_dec": W_dec, "b_dec": torch.ones(32)}
+    pathlib.Path("theirs").mkdir()
+    save_file(tensors, "theirs/sae_weights.safetensors")
+    settings = {"format": "qsae-format-theirs", "architecture": "topk", "k": 2, "hook": "blocks.3"}
+    pathlib.Path("theirs/cfg.json").write_text(json.dumps(settings))
+    site.qsae("import", "theirs", "--out", "ours")
+    for coder in (
+        qsae_core.load("ours"),
+        qsae_core.read_checkpoint("theirs", registry=load_plugins().registry),
+    ):
+        assert torch.equal(coder.dictionary(), W_dec)
+        x = torch.randn(50, 32, generator=generator)
+        latents = ((x - 1) @ W_enc).relu()
+        codes = coder.encode(x).to_dense()
+        # the two largest of each token as they are, whatever the norms of their atoms
+        assert torch.equal(codes > 0, (latents >= latents.topk(2, dim=1).values[:, 1:]) & (latents > 0))
+        assert torch.allclose(codes[codes > 0], latents[codes > 0], rtol=1e-5)
+        assert torch.allclose(coder(x), codes @ W_dec + 1, rtol=1e-5, atol=1e-4)
+    source = json.loads(pathlib.Path("ours/coder.json").read_text())["source"]
+    assert source == {"hook": "blocks.3", "imported_from": {"path": "theirs", "format": "theirs"}}

@@ -1,0 +1,251 @@
+"""Formats that are a mapping of names, and what core makes of a checkpoint, by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import ClassVar
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import qsae_core
+from qsae_core import ComponentConfig, ComponentSpec
+from qsae_core.artifact.checkpoints import format_of, open_checkpoint
+from qsae_core.artifact.imported import compose_checkpoint, import_checkpoint
+from qsae_core.contracts import ActivationWord, Checkpoint, DenseForm, NamedTensors
+from qsae_core.errors import ArtifactError, ConfigError, PluginError
+from qsae_core.plugins.records import load_plugins
+from qsae_core.registry import Provider, Registry
+
+
+class TheirConfig(ComponentConfig):
+    """No options."""
+
+
+class Theirs(NamedTensors):
+    """Encoder the other way round, and b_dec subtracted."""
+
+    settings_file, tensors_file = "cfg.json", "w.safetensors"
+    names: ClassVar = {
+        "W_enc": "encoder",
+        "b_enc": "bias",
+        "W_dec": "decoder",
+        "b_dec": "offset",
+        "threshold": "t",
+    }
+    transposed = frozenset({"W_enc"})
+    subtracts_b_dec = True
+    activation_key, k_key = "act", "top"
+    words: ClassVar = {
+        "relu": ActivationWord("relu"),
+        "topk": ActivationWord("relu", has_k=True),
+        "jump": ActivationWord("jumprelu"),
+    }
+
+
+class Others(Theirs):
+    """The same files."""
+
+
+TENSORS = {
+    "encoder": torch.tensor([[1.0, 2.0], [0.0, 1.0]]),  # [d_in, F]
+    "bias": torch.tensor([0.25, 0.0]),
+    "decoder": torch.tensor([[1.0, 0.0], [0.0, 3.0]]),
+    "offset": torch.tensor([1.0, -1.0]),
+}
+FORMAT = Theirs(TheirConfig())
+RANDOM = torch.Generator().manual_seed(0)
+FORM = DenseForm(
+    *(torch.randn(size, generator=RANDOM) for size in ((8, 4), (8,), (8, 4), (4,))), activation="relu", k=2
+)
+THRESHOLD = torch.linspace(0.5, 1, 8)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return written(tmp_path / "theirs")
+
+
+@pytest.fixture
+def registry():
+    return load_plugins().registry
+
+
+def written(folder, tensors=TENSORS, **settings):
+    folder.mkdir()
+    save_file(tensors, folder / "w.safetensors")
+    (folder / "cfg.json").write_text(json.dumps({"act": "relu", "layer": 3, **settings}))
+    return folder
+
+
+def formats(*classes):
+    installed = Registry()
+    specs = [
+        ComponentSpec("format", c.__name__.lower(), TheirConfig, f"{__name__}:{c.__name__}") for c in classes
+    ]
+    installed.add(Provider("acme", "1"), specs)
+    return installed
+
+
+def test_read_by_hand(path):
+    read = FORMAT.read(path)
+    # W_enc x + b_enc of x = 0 is W_enc (0 - offset) + bias: rows (1, 0) and (2, 1) of (-1, 1)
+    assert read.dense.b_enc.tolist() == [-1 + 0.25, -2 + 1]
+    assert read.dense.W_enc.tolist() == [[1.0, 0.0], [2.0, 1.0]]
+    assert (read.kind, read.source) == ("sae", {"layer": 3})
+    assert FORMAT.recognizes(path)
+
+
+def test_written_by_hand(tmp_path):
+    form = DenseForm(
+        torch.tensor([[1.0, 2.0]]), torch.tensor([0.5]), torch.ones(1, 2), torch.tensor([1.0, 3.0]), k=1
+    )
+    FORMAT.write(form, tmp_path / "new", {"layer": 3})
+    tensors = load_file(tmp_path / "new" / "w.safetensors")
+    assert tensors["encoder"].tolist() == [[1.0], [2.0]]
+    assert tensors["bias"].tolist() == [0.5 + 1 + 6]  # b_enc + W_enc b_dec
+    assert json.loads((tmp_path / "new" / "cfg.json").read_text()) == {"layer": 3, "act": "topk", "top": 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "dropped", "fault"),
+    [
+        ({}, "decoder", "there is no tensor decoder"),
+        ({"act": "gelu"}, None, "act is 'gelu', which is not read here"),
+        ({"act": "topk"}, None, "top is None, not a whole number"),
+        ({"act": "topk", "top": True}, None, "top is True"),
+        ({"act": "topk", "top": 3}, None, "k is 3, with 2 latents"),
+        ({"act": "jump"}, None, "jumprelu without thresholds"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said(tmp_path, settings, dropped, fault):
+    tensors = {name: tensor for name, tensor in TENSORS.items() if name != dropped}
+    with pytest.raises(ArtifactError, match=fault) as caught:
+        FORMAT.read(written(tmp_path / "x", tensors, **settings))
+    assert str(tmp_path / "x") in caught.value.where
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"activation": "identity"}, "activation identity and the 2 largest latents"),
+        ({"ranks_by_norm": True}, "activation relu and the 2 largest latents by norm"),
+        ({"W_skip": torch.zeros(4, 4)}, "no place for a coder with W_skip"),
+        (
+            {"W_dec": torch.zeros(8, 3), "b_dec": torch.zeros(3)},
+            "cannot be subtracted from inputs of another width",
+        ),
+    ],
+)
+def test_a_variant_without_a_word_is_refused_and_nothing_written(tmp_path, change, fault):
+    with pytest.raises(ArtifactError, match=fault):
+        FORMAT.write(dataclasses.replace(FORM, **change), tmp_path / "new", {})
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_format_of_a_path_is_the_one_that_recognizes_it(path, tmp_path):
+    assert format_of(path, formats(Theirs)) == "theirs"
+    with pytest.raises(ArtifactError, match="of several formats: others, theirs") as caught:
+        format_of(path, formats(Theirs, Others))
+    assert caught.value.next == "--format others"
+    with pytest.raises(ArtifactError, match="of none of the installed formats"):
+        format_of(tmp_path, formats(Theirs))
+    with pytest.raises(ArtifactError, match="there is no such file or folder"):
+        format_of(tmp_path / "nothing", formats(Theirs))
+    with pytest.raises(ArtifactError, match="none of the installed") as caught:
+        format_of(path, formats())
+    assert caught.value.allowed == "none, because no plugin with a format is installed"
+
+
+class SaysTooMuch(Theirs):
+    """Chooses a quantizer."""
+
+    def read(self, path):
+        return dataclasses.replace(super().read(path), components={"quantizer": {"use": "ste"}})
+
+
+class HoldsNoJson(Theirs):
+    """Has a path in its source."""
+
+    def read(self, path):
+        return dataclasses.replace(super().read(path), source={"path": path})
+
+
+@pytest.mark.parametrize(
+    ("cls", "fault"),
+    [(SaysTooMuch, "chooses a component for 'quantizer'"), (HoldsNoJson, "its source is not JSON")],
+)
+def test_what_a_format_may_not_say_is_refused(path, cls, fault):
+    with pytest.raises(ArtifactError, match=fault):
+        open_checkpoint(path, formats(cls), cls.__name__.lower())
+
+
+@pytest.mark.parametrize(
+    ("change", "used"),
+    [
+        ({}, ("topk", "relu", "topk")),
+        ({"k": None}, ("vanilla", "relu", "none")),
+        ({"ranks_by_norm": True}, ("vanilla", "relu", "topk")),
+        ({"activation": "identity"}, ("topk", "identity", "topk")),
+        ({"activation": "jumprelu", "threshold": THRESHOLD, "k": None}, ("jumprelu", "jumprelu", "none")),
+        ({"activation": "jumprelu", "threshold": THRESHOLD}, ("topk", "jumprelu", "topk")),
+    ],
+)
+def test_a_checkpoint_is_composed_of_what_is_installed(registry, change, used):
+    form = dataclasses.replace(FORM, **change)
+    coder = compose_checkpoint(Checkpoint(form), registry, "some.file")
+    names = (coder.component_name, coder.activation.component_name, coder.sparsity.component_name)
+    assert names == used
+    x = 3 * torch.randn(200, 4, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(coder.encode(x).to_dense(), form.encode(x), rtol=1e-5, atol=1e-5)
+    assert torch.allclose(coder(x), form.reconstruct(x), rtol=1e-5, atol=1e-5)
+    assert torch.equal(coder.dictionary(), form.W_dec)
+    assert not coder.training
+
+
+@pytest.mark.parametrize(
+    ("change", "components", "fault"),
+    [
+        ({"W_skip": torch.ones(4, 4)}, {}, "it has W_skip, which the coder has no place for"),
+        ({"activation": "jumprelu", "threshold": THRESHOLD - 1}, {}, "threshold differs by up to 0.5"),
+        ({}, {"sparsity": {"use": "groupmax", "k": 2}}, "other libraries have no sparsity rule 'groupmax'"),
+        ({}, {"sparsity": {"use": "topk", "k": 3}}, "k is 2, and the coder's is 3"),
+        ({}, {"activation": {"use": "identity"}}, "activation is relu, and the coder's is identity"),
+        ({"k": 2}, {"sae": {"use": "vanilla"}}, "ranks_by_norm is False, and the coder's is True"),
+        ({}, {"sae": {"use": "crosscoder"}}, "reads several layers"),
+        ({}, {"sae": {"use": "topk", "nonsense": 1}}, "nonsense"),
+    ],
+)
+def test_what_cannot_be_had_exactly_is_refused(registry, change, components, fault):
+    checkpoint = Checkpoint(dataclasses.replace(FORM, **change), components=components)
+    with pytest.raises(ArtifactError, match=fault):
+        compose_checkpoint(checkpoint, registry, "some.file")
+
+
+def test_the_file_s_own_components_are_taken(registry):
+    components = {"sae": {"use": "baseline"}, "sparsity": {"use": "topk", "k": 2}}
+    coder = compose_checkpoint(Checkpoint(FORM, components=components), registry, "some.file")
+    assert coder.component_name == "baseline"
+    assert torch.equal(coder.b_enc, FORM.b_enc)  # nothing is subtracted, so nothing is rounded
+
+
+def test_what_is_not_installed_is_named():
+    with pytest.raises(PluginError, match="takes quantizer 'none', which is not installed") as caught:
+        compose_checkpoint(Checkpoint(FORM), formats(Theirs), "some.file")
+    assert "qsae-quantizer-none" in caught.value.next
+
+
+def test_a_transcoder_needs_one_that_is_installed():
+    checkpoint = Checkpoint(FORM, kind="transcoder")
+    with pytest.raises(PluginError, match="takes transcoder 'topk', which is not installed"):
+        compose_checkpoint(checkpoint, load_plugins().registry, "some.file")
+
+
+def test_nothing_is_written_over(path, tmp_path, registry):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(ConfigError, match="something of that name already"):
+        import_checkpoint(path, tmp_path / "taken", registry)
+    with pytest.raises(PluginError, match="'theirs'"):
+        qsae_core.read_checkpoint(path, format="theirs", registry=registry)
