@@ -7,12 +7,8 @@ from qsae_core.contracts.codes import SparseCodes, concatenate, join_latents, sp
 from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.contracts.dense import DenseForm, Kept, Pointwise
 from qsae_core.contracts.evaluation import Accumulator, Evaluation, EvaluationContext, Result, Table
-<<<<<<< HEAD
-from qsae_core.contracts.format import CheckpointFormat
-from qsae_core.contracts.held_out_part import HeldOutPart, Overlap
-=======
 from qsae_core.contracts.format import Checkpoint, CheckpointFormat
->>>>>>> 8291b11 (A coder has a dense form, and another library's checkpoint is composed from installed components: one description serves every format)
+from qsae_core.contracts.held_out_part import HeldOutPart, Overlap
 from qsae_core.contracts.kernel_set import KernelSet
 from qsae_core.contracts.language_model import Edit, LanguageModel, TokenBatch
 from qsae_core.contracts.metric import Metric, Observation, Origin, computed, measure, observe
@@ -38,11 +34,8 @@ __all__ = [
     "Edit",
     "Evaluation",
     "EvaluationContext",
-<<<<<<< HEAD
     "HeldOutPart",
-=======
     "Kept",
->>>>>>> 8291b11 (A coder has a dense form, and another library's checkpoint is composed from installed components: one description serves every format)
     "KernelSet",
     "LanguageModel",
     "Lookup",
