@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qsae_core.kernels.dispatch import OPERATIONS
+from qsae_core.kernels.dispatch import OPERATIONS, only
 from qsae_core.kernels.verification_fused import decoding, encoding, rotation
 from qsae_core.kernels.verification_inputs import Functions, Inputs, Sizes, differ
 
@@ -39,7 +39,8 @@ def disagreements(functions: Functions, device: str, sizes: Sizes = STANDARD) ->
             found |= {name: f"it needs {', '.join(missing)} beside it" for name in present}
             continue
         try:
-            problem = next(check(functions, Inputs(device, sizes)), None)
+            with only(device, {}):  # what is in use meanwhile takes no part
+                problem = next(check(functions, Inputs(device, sizes)), None)
         except Exception as error:  # whatever a stranger's code raises
             problem = f"it raises {type(error).__name__}: {error}"
         if problem:
