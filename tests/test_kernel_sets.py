@@ -11,11 +11,14 @@ from qsae_quantizers.ste import Ste
 
 from qsae_core import ComponentConfig, ComponentSpec, kernels
 from qsae_core.compose import kernels as active_kernels
+from qsae_core.compose.compose import compose_kernel_set
 from qsae_core.compose.kernels import activate_kernels
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.kernel_set import KernelSet
 from qsae_core.errors import ConfigError
 from qsae_core.kernels.packed_rows import PackedRows
+from qsae_core.kernels.verification import disagreements
+from qsae_core.plugins.records import load_plugins
 
 
 class Plain(KernelSet):
@@ -134,3 +137,19 @@ def test_sets_are_compared_once_for_a_process(monkeypatch):
     registry = Registry(sets={"plain": Plain})
     assert activate_kernels("auto", registry) == activate_kernels("auto", registry)
     assert len(calls) == 1
+
+
+def test_operations_agree_whatever_the_default_type_of_the_process_is():
+    registry = load_plugins().registry
+    names = [
+        name for name in registry.names("kernel") if compose_kernel_set(name, registry).unavailable() is None
+    ]
+    if not names:
+        pytest.skip("no kernel set can be used here")
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        for name in names:
+            kernel_set = compose_kernel_set(name, registry)
+            assert disagreements(kernel_set.operations(), kernel_set.device) == {}
+    finally:
+        torch.set_default_dtype(torch.float32)

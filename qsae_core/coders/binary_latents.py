@@ -44,8 +44,8 @@ class BinaryLatents(Activation):
 
     def __init__(self, n_latents: int) -> None:
         super().__init__(ComponentConfig(), n_latents)
-        self.register_buffer("base", torch.ones(n_latents))
-        self.log_magnitude = nn.Parameter(torch.zeros(n_latents))
+        self.register_buffer("base", torch.ones(n_latents, dtype=torch.float32))
+        self.log_magnitude = nn.Parameter(torch.zeros(n_latents, dtype=torch.float32))
 
     def magnitudes(self) -> Tensor:
         """``[F]``: m."""

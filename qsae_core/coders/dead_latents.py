@@ -36,7 +36,7 @@ class DeadLatents(nn.Module):
     @torch.no_grad()
     def update(self, codes: SparseCodes) -> None:
         """Take a training batch into account."""
-        fired = torch.zeros(codes.n_latents, device=codes.indices.device)
+        fired = torch.zeros(codes.n_latents, dtype=torch.float32, device=codes.indices.device)
         fired.index_add_(0, codes.indices, codes.active.to(fired.dtype))
         self.tokens_since_fired += codes.batch_size
         self.tokens_since_fired.masked_fill_(fired > 0, 0)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from qsae_core.contracts.coder import CoderShape
 from qsae_core.contracts.codes import SparseCodes
-from qsae_core.errors import DataError
+from qsae_core.errors import ConfigError, DataError
 
 
 def vectors(x: Any, shape: CoderShape, reads_layers: bool, like: Tensor, serves: bool) -> Tensor:
@@ -59,6 +60,21 @@ def _check_finite(x: Tensor) -> None:
             f"{int(finite.int().argmin())}",
             allowed="finite numbers",
             next="x[x.isfinite().flatten(1).all(1)] has the rows without",
+        )
+
+
+def check_type(dtype: torch.dtype) -> None:
+    """Refuse to convert a coder: its masters, statistics and packed scales are float32.
+
+    Raises:
+        ConfigError: for any other type.
+    """
+    if dtype != torch.float32:
+        raise ConfigError(
+            f"a coder computes in float32 and cannot be converted to {dtype}",
+            allowed="vectors of any floating-point type: encode and reconstruct read them as float32",
+            next="leave the coder as it is, and coder.reconstruct(x).to(x.dtype) where x is bfloat16; of a "
+            "model that holds the coder, convert the other modules",
         )
 
 

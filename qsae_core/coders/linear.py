@@ -70,13 +70,13 @@ class LinearCoder(MatrixCoder):
         n = config.n_latents
         # layers that are normalised one by one are one long vector to the matrices
         d_in, d_out = shape.d_in * self.norm_in.layers, shape.d_out * self.norm_out.layers
-        atoms = torch.randn(n, d_out)
+        atoms = torch.randn(n, d_out, dtype=torch.float32)
         normalize_rows_(atoms)
         directions = atoms.clone() if d_in == d_out else _unit_rows(n, d_in)
         self.W_enc = QuantizedMatrix(directions.mul_(self.encoder_scale), parts.encoder_quantizer((n, d_in)))
         self.W_dec = QuantizedMatrix(atoms, parts.quantizer((n, d_out)))
-        self.b_enc = nn.Parameter(torch.zeros(n))
-        self.b_dec = nn.Parameter(torch.zeros(d_out))
+        self.b_enc = nn.Parameter(torch.zeros(n, dtype=torch.float32))
+        self.b_dec = nn.Parameter(torch.zeros(d_out, dtype=torch.float32))
         self.activation = parts.activation(n)
         self.sparsity = parts.sparsity(n)
         check_gates(self.sparsity, self.activation)
@@ -260,6 +260,6 @@ def check_gates(rule: SparsityRule, activation: Activation) -> None:
 
 
 def _unit_rows(rows: int, columns: int) -> Tensor:
-    matrix = torch.randn(rows, columns)
+    matrix = torch.randn(rows, columns, dtype=torch.float32)
     normalize_rows_(matrix)
     return matrix

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from qsae_core.coders import nesting
+from qsae_core.coders import inputs, nesting
 from qsae_core.coders.export import Cut, Export
 from qsae_core.coders.quantized_matrix import QuantizedMatrix
 from qsae_core.coders.quantized_values import QuantizedValues
@@ -101,7 +102,8 @@ class CoderMatrices(SparseCoder):
             return type(self)(config, self.shape, self.parts)
 
     def restore(self, export: Export) -> None:
-        """Take the tensors of an export; the coder then serves packed weights and can no longer train.
+        """Take the tensors of an export; the coder then serves packed weights and can no longer train. Its
+        parameters are frozen; gradients to what it encodes and decodes stay.
 
         Of an export that is cut to a level, a coder of that level's size takes the tensors.
         """
@@ -117,7 +119,13 @@ class CoderMatrices(SparseCoder):
             missing, extra = sorted(expected - set(rest)), sorted(set(rest) - expected)
             raise ConfigError(f"the tensors do not fit the coder: missing {missing}, unexpected {extra}")
         self.load_state_dict(rest, strict=False)
-        self.eval()
+        self.eval().requires_grad_(False)
+
+    def _apply(self: Coder, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Coder:
+        """Moves it to a device; refuses another type, in which products with packed weights do not exist."""
+        inputs.check_type(fn(torch.empty(0, dtype=torch.float32)).dtype)
+        moved: Coder = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return moved
 
     def inference_state(self) -> dict[str, Tensor]:
         """state_dict without the tensors of modules that serve training alone."""

@@ -40,11 +40,12 @@ class Normalization(nn.Module):
         super().__init__()
         self.mode, self.layers = mode, layers
         left, right = _split_width(width)
-        self.register_buffer("mean", torch.zeros(width) if layers == 1 else torch.zeros(layers, width))
-        self.register_buffer("scale", torch.ones(()) if layers == 1 else torch.ones(layers, 1))
+        mean = torch.zeros(width if layers == 1 else (layers, width), dtype=torch.float32)
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", torch.ones(() if layers == 1 else (layers, 1), dtype=torch.float32))
         self.register_buffer("signs", torch.ones(width, dtype=torch.int8))
         self.register_buffer("left", _hadamard(left), persistent=False)
-        self.register_buffer("right", torch.eye(right))
+        self.register_buffer("right", torch.eye(right, dtype=torch.float32))
         self.register_buffer("rotated", torch.zeros((), dtype=torch.bool))
 
     @torch.no_grad()

@@ -46,7 +46,8 @@ class RoutedCoder(LinearCoder):
 
     def __init__(self, config: CoderConfig, shape: CoderShape, parts: Parts) -> None:
         super().__init__(config, shape, parts)
-        self.W_route = nn.Parameter(torch.randn(shape.layers_in, shape.d_in) / shape.d_in)
+        directions = torch.randn(shape.layers_in, shape.d_in, dtype=torch.float32)
+        self.W_route = nn.Parameter(directions / shape.d_in)
 
     def route(self, x_BLD: Tensor) -> Routed:
         """The choice for normalised vectors; differentiable in p while training."""

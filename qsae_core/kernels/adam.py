@@ -62,8 +62,10 @@ def adam(
         step: number of this step, from 1.
         unit_rows: scale each row of the weight to norm 1 afterwards; rows of zeros stay.
     """
-    at = torch.tensor(float(step), device=weight.device)
-    inverse_scale = torch.tensor(1 / grad_scale, device=weight.device) if grad_scale != 1.0 else None
+    at = torch.tensor(float(step), dtype=torch.float32, device=weight.device)
+    inverse_scale = None
+    if grad_scale != 1.0:
+        inverse_scale = torch.tensor(1 / grad_scale, dtype=torch.float32, device=weight.device)
     rates: dict[str, Any] = {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps}
     for start, stop in _chunks(weight):
         w, g, m, v = ([tensor[start:stop]] for tensor in (weight, grad, exp_avg, exp_avg_sq))

@@ -27,7 +27,8 @@ class BatchSelection:
     def select(self, scores_CF: Tensor) -> SparseCodes:
         """Entries of a chunk that may be among the n largest; their values are the scores."""
         floor = max(self.floor, _nth_group_maximum(scores_CF, self.n))
-        below = torch.nextafter(torch.tensor(floor), torch.tensor(-torch.inf)).item() if floor > 0 else 0.0
+        ends = torch.tensor([floor, -torch.inf], dtype=torch.float32)
+        below = torch.nextafter(*ends).item() if floor > 0 else 0.0
         columns, values, offsets = compress(scores_CF.contiguous(), below)
         self._scores.append(values)
         self._held += values.numel()

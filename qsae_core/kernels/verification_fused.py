@@ -95,7 +95,7 @@ def _space(given: Inputs) -> Space:
     """A rotated space of the width; its factor on the left is symmetric, as ``unrotate`` asks."""
     blocks = next(size for size in (4, 2, 1) if given.width % size == 0)
     reflection = given.normal(blocks)
-    left = torch.eye(blocks, device=reflection.device)
+    left = torch.eye(blocks, dtype=torch.float32, device=reflection.device)
     left = left - 2 * torch.outer(reflection, reflection) / reflection.square().sum()
     size = given.width // blocks
     right = torch.linalg.qr(given.normal(size, size)).Q.contiguous()

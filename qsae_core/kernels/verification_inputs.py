@@ -33,7 +33,7 @@ class Inputs:
 
     def normal(self, *shape: int) -> Tensor:
         """Of mean 0 and variance 1."""
-        return torch.randn(*shape, generator=self._generator).to(self.device)
+        return torch.randn(*shape, generator=self._generator, dtype=torch.float32).to(self.device)
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """From 0 to below ``high``."""

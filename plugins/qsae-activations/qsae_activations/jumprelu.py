@@ -28,7 +28,7 @@ class JumpReLU(Activation):
 
     def __init__(self, config: JumpReLUConfig, n_latents: int) -> None:
         super().__init__(config, n_latents)
-        self.theta = nn.Parameter(torch.full((n_latents,), config.theta0))
+        self.theta = nn.Parameter(torch.full((n_latents,), config.theta0, dtype=torch.float32))
 
     def forward(self, pre_acts: Tensor, latent_index: Tensor | None = None) -> Tensor:
         """``[B, F]`` or ``[N]`` pre-activations -> latents of the same shape and dtype."""

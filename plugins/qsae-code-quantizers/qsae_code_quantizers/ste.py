@@ -30,7 +30,7 @@ class SteCodes(CodeQuantizer):
         self.bits = float(config.n_bits)
         self.signed = config.signed
         self.most = 2 ** (config.n_bits - int(config.signed)) - 1
-        self.register_buffer("range", torch.zeros(n_latents))
+        self.register_buffer("range", torch.zeros(n_latents, dtype=torch.float32))
 
     def forward(self, values_N: Tensor, latent_N: Tensor) -> Tensor:
         """Values on their latents' levels; the gradient goes straight through.

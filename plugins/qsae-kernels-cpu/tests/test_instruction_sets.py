@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 import torch
-from qsae_kernels_cpu import CpuKernelsConfig, library, lookup, sparse, updates
+from qsae_kernels_cpu import CpuKernelsConfig, library, lookup, rotation, sparse, updates
 from qsae_kernels_cpu.kernels import CpuKernels
 
 from qsae_core.errors import ConfigError
@@ -49,7 +49,10 @@ def test_every_instruction_set_gives_the_same_bits(isa):
     codes = torch.randint(0, 4, (90, 500), generator=generator, dtype=torch.uint8)
     points, scales = torch.randn(4, generator=generator), torch.rand(90, generator=generator)
     packed = (lookup.lookup_pack(codes, 2), points, scales, 500, 2)
+    turn = (torch.ones(500, dtype=torch.int8), torch.eye(4), torch.randn(125, 125, generator=generator))
     _results[isa] = [
+        rotation.rotate(left, *turn),
+        rotation.unrotate(left, *turn),
         sparse.gather_dot(left, right, indices, offsets),
         sparse.sparse_product(indices, offsets, values, right),
         lookup.lookup_product(*packed, indices, offsets, values),

@@ -117,7 +117,10 @@ def _least_squares(blocks_RC: Tensor, points: Tensor, largest_R: Tensor) -> Tens
     unit_R = torch.where(largest_R == 0, 1, largest_R)
     rows = blocks_RC / unit_R[:, None]
     best_R, error_R = torch.zeros_like(unit_R), torch.full_like(unit_R, torch.inf)
-    trials = [torch.full_like(unit_R, share) for share in torch.linspace(0.4, 1, CANDIDATES).tolist()]
+    trials = [
+        torch.full_like(unit_R, share)
+        for share in torch.linspace(0.4, 1, CANDIDATES, dtype=torch.float32).tolist()
+    ]
     for i in range(CANDIDATES + REFITS):
         if i >= CANDIDATES:
             q = points[nearest(rows, points, best_R)]

@@ -75,7 +75,7 @@ class Uniform(NamedTuple):
         # in units of the row's largest entry: squares of tiny and of huge weights stay in range
         unit_R = weight_RD.abs().amax(1)
         rows = weight_RD / torch.where(unit_R == 0, 1, unit_R)[:, None]
-        shares_C = torch.linspace(0.2, 1, CANDIDATES, device=rows.device) / self.top
+        shares_C = torch.linspace(0.2, 1, CANDIDATES, dtype=torch.float32, device=rows.device) / self.top
         trial_RC = self._stored(shares_C * unit_R[:, None], unit_R[:, None])
         repeated = rows.repeat_interleave(CANDIDATES, 0)
         error_RC = self._error(repeated, trial_RC.flatten()).view_as(trial_RC)

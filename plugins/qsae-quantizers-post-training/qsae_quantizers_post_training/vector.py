@@ -41,7 +41,7 @@ class Vector(Quantizer):
         super().__init__(config, shape)
         self.length = _length(self.config.length, shape[1])
         n_vectors = min(2**self.config.codebook_bits, shape[0] * shape[1] // self.length)
-        self.register_buffer("codebook", torch.zeros(n_vectors, self.length))
+        self.register_buffer("codebook", torch.zeros(n_vectors, self.length, dtype=torch.float32))
 
     @classmethod
     def conformance_cases(cls, folder: pathlib.Path) -> list[Case]:

@@ -159,7 +159,7 @@ class GridQuantizer(Quantizer):
 
     def grid(self) -> Tensor:
         """float ``[G]``: the points."""
-        return torch.tensor(self._grid.points)
+        return torch.tensor(self._grid.points, dtype=torch.float32)
 
     # --- the packed form
 
@@ -209,7 +209,7 @@ class GridQuantizer(Quantizer):
         """Codes into the grid's points, ascending."""
         grid = stored_grid(packed)
         stored, (n_rows, width) = packed.tensors["codes"], packed.shape
-        points = torch.tensor(grid.points, device=stored.device)
+        points = torch.tensor(grid.points, dtype=torch.float32, device=stored.device)
         codes = torch.empty(n_rows, width, dtype=torch.uint8, device=stored.device)
         for start in range(0, n_rows, ROWS_AT_ONCE):  # all grids are evenly spaced
             some = stored.narrow(stored.dim() - 2, start, min(ROWS_AT_ONCE, n_rows - start))

@@ -40,7 +40,8 @@ class Lsq(GridQuantizer):
         n_blocks, size = in_blocks(torch.empty(shape, device="meta"), config).shape
         self.gradient_scale = 1 / math.sqrt(size * self.q_max)
         typical = math.sqrt(2 / (math.pi * shape[1]))  # mean |w| of a Gaussian row of norm 1
-        self.scale = nn.Parameter(shaped(torch.full((n_blocks,), typical), config, shape[1]))
+        scale = torch.full((n_blocks,), typical, dtype=torch.float32)
+        self.scale = nn.Parameter(shaped(scale, config, shape[1]))
 
     @torch.no_grad()
     def initialize(self, weight_FD: Tensor) -> None:

@@ -153,7 +153,7 @@ class ResidualBinary(Quantizer):
 def _unpacked(packed: Packed, codes: Tensor, scales: Tensor) -> Tensor:
     layout, width = packed.layout, packed.shape[1]
     values = from_float16(scales, layout["scale_exponent"], layout["level_scales"][len(codes) - 1])
-    total = torch.zeros(codes.shape[1], width, device=codes.device)
+    total = torch.zeros(codes.shape[1], width, dtype=torch.float32, device=codes.device)
     for plane, scale in zip(codes, values, strict=True):
         signs = unpack_planes(plane[None], width).float().mul_(2.0).sub_(1.0)
         total += times_scales(signs, scale)

@@ -18,7 +18,7 @@ SATURATION = 0.02
 
 def place_values(n_bits: int) -> Tensor:
     """float ``[n]``: 1, 2, 4, ..., and ``-2^(n-1)`` for the sign bit."""
-    places = 2.0 ** torch.arange(n_bits)
+    places = 2.0 ** torch.arange(n_bits, dtype=torch.float32)
     places[-1] = -places[-1]
     return places
 
@@ -33,7 +33,7 @@ def least_error_step(rows_FD: Tensor, n_bits: int) -> float:
     """The step at which rounding these rows to n bits has the least squared error."""
     low, high = -(2 ** (n_bits - 1)), 2 ** (n_bits - 1) - 1
     largest = float(rows_FD.abs().max()) / max(1, high)
-    candidates = [largest * share for share in torch.linspace(0.02, 1.0, 99).tolist()]
+    candidates = [largest * share for share in torch.linspace(0.02, 1.0, 99, dtype=torch.float32).tolist()]
 
     def error(step: float) -> float:
         rounded = (rows_FD / step).round().clamp(low, high) * step
@@ -64,9 +64,9 @@ class Bits(Quantizer):
         self.n_bits, self.levels = n_bits, n_bits
         self.places = place_values(n_bits)
         rows = shape[0] if per_row else 1
-        self.log_step = nn.Parameter(torch.full((rows,), step).log())
-        self.register_buffer("temperature", torch.tensor(temperature))
-        self.register_buffer("progress", torch.zeros(()))
+        self.log_step = nn.Parameter(torch.full((rows,), step, dtype=torch.float32).log())
+        self.register_buffer("temperature", torch.tensor(temperature, dtype=torch.float32))
+        self.register_buffer("progress", torch.zeros((), dtype=torch.float32))
 
     def step(self) -> Tensor:
         """float32 ``[F]`` or ``[1]``: what float16 can hold of the scales; its gradient is the identity's."""

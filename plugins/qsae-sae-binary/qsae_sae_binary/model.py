@@ -80,7 +80,7 @@ class BinarySAE(LinearCoder):
         if not self.training or self.config.polarization == 0 or not self.W_dec.master.requires_grad:
             return {}
         p = self.W_dec.quantizer.probabilities(self.W_dec.master)
-        shares = 4.0 ** torch.arange(self.config.n_bits, device=p.device)
+        shares = 4.0 ** torch.arange(self.config.n_bits, dtype=torch.float32, device=p.device)
         return {"polarization": weight * ((p * (1 - p)) @ (shares / shares.sum())).sum() / self.n_latents}
 
     @torch.no_grad()

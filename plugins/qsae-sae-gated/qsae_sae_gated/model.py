@@ -24,8 +24,8 @@ class GatedLatents(Activation):
 
     def __init__(self, n_latents: int) -> None:
         super().__init__(ComponentConfig(), n_latents)
-        self.r = nn.Parameter(torch.zeros(n_latents))
-        self.b_mag = nn.Parameter(torch.zeros(n_latents))
+        self.r = nn.Parameter(torch.zeros(n_latents, dtype=torch.float32))
+        self.b_mag = nn.Parameter(torch.zeros(n_latents, dtype=torch.float32))
 
     def forward(self, pre_acts: Tensor, latent_index: Tensor | None = None) -> Tensor:
         """Latents from ``pi``; what b_gate gets through it and through its subtraction cancels."""

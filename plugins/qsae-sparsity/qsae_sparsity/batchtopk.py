@@ -30,7 +30,7 @@ class BatchTopK(SparsityRule):
     def __init__(self, config: BatchTopKConfig, n_latents: int) -> None:
         super().__init__(config, n_latents)
         self.k = config.k
-        self.register_buffer("threshold", torch.zeros(()))
+        self.register_buffer("threshold", torch.zeros((), dtype=torch.float32))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
         self._selection: BatchSelection | None = None
 
