@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def runs(out: pathlib.Path, as_json: bool) -> None:
     """
     from qsae_core.results.run import find_runs
 
-    if not out.is_dir():
+    if not os.path.isdir(out):  # pathlib's raises where a name is too long
         raise QsaeError(
             "there is no such results folder", where=str(out), next="qsae train --sae NAME, or --out DIR"
         )

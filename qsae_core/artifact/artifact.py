@@ -223,7 +223,7 @@ def artifact_folder(path: pathlib.Path) -> pathlib.Path:
         ArtifactError: if there is none.
     """
     asked = "a run's folder, its checkpoints/final, or a folder that qsae wrote"
-    if not path.exists():
+    if not os.path.exists(path):  # pathlib's raises where a name is too long
         raise ArtifactError(
             "there is no such file or folder", where=str(path), allowed=asked, next="qsae runs"
         )

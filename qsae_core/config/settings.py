@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -9,6 +11,8 @@ from pydantic import Field, field_validator, model_validator
 from qsae_core.component import ComponentConfig, option
 
 DEFAULT_TOKENS = 500_000
+LONGEST_NAME = 255
+"""Bytes of a folder's name, as file systems have it."""
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
 
@@ -133,9 +137,21 @@ class RunSettings(ComponentConfig):
     @field_validator("name")
     @classmethod
     def _check_name(cls, name: str | None) -> str | None:
-        if name is not None and (not name.strip() or name in (".", "..") or any(c in name for c in "/\\\0")):
+        if name is None:
+            return None
+        if not name.strip() or name in (".", "..") or any(c in name for c in "/\\\0"):
             raise ValueError("Input should be one folder's name, without slashes")
         return name
+
+    @field_validator("name", "out")
+    @classmethod
+    def _check_length(cls, path: str | None) -> str | None:
+        longest = max((len(os.fsencode(part)) for part in pathlib.PurePath(path or "").parts), default=0)
+        if longest > LONGEST_NAME:
+            raise ValueError(
+                f"Input should have folders' names of at most {LONGEST_NAME} bytes, not {longest}"
+            )
+        return path
 
     @model_validator(mode="after")
     def _check_together(self) -> RunSettings:

@@ -26,7 +26,7 @@ from qsae_core.interrupt import sigterm_interrupts
 from qsae_core.kinds import QUANTIZER_SLOTS
 from qsae_core.quantization.calibrated import OF_QUANTIZERS, fit, linear, normalizes, rotate, take_floats
 from qsae_core.results.files import write_json
-from qsae_core.results.run import Run, late_run, run_path
+from qsae_core.results.run import Run, late_run, run_path, slug
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
@@ -153,7 +153,7 @@ def _with_options(config: RunConfig, **changes: Any) -> RunConfig:
 def _named(config: RunConfig, data: DataSource) -> RunConfig:
     if config.run.name is not None:
         return config
-    name = "-".join([config.coder.use, data.model_name, config.components["quantizer"].use])
+    name = slug("-".join([config.coder.use, data.model_name, config.components["quantizer"].use]))
     return replace(config, run=config.run.model_copy(update={"name": name}))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import pathlib
 import re
@@ -19,6 +20,9 @@ from qsae_core.results.files import atomic_file, read_json, swapped_folder, writ
 
 if TYPE_CHECKING:
     from qsae_core.config.run import RunConfig
+
+LONGEST_SLUG = 120
+"""Characters of a name made out of others: file systems take 255 bytes, and a seed or a hash is added."""
 
 
 @dataclass(frozen=True)
@@ -237,5 +241,13 @@ def git_state() -> dict[str, Any] | None:
 
 
 def slug(text: str) -> str:
-    """The text as a folder's name: lower case, and dashes for what does not belong there."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.").lower() or "run"
+    """The text as a folder's name: lower case, and dashes for what does not belong there.
+
+    Different texts stay apart: where letters of other scripts or symbols are lost to that, where nothing is
+    left, or where the text is longer than ``LONGEST_SLUG``, a hash of it stands behind what is left.
+    """
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.").lower()
+    if plain and text.isascii() and len(plain) <= LONGEST_SLUG:
+        return plain
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+    return "-".join(filter(None, (plain[:LONGEST_SLUG].rstrip("-."), digest)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -114,15 +115,15 @@ def _load(dataset: str, name: str | None, split: str) -> Any:
 
     path = Path(dataset).expanduser()
     try:
-        if path.exists() and not path.is_dir():
+        if os.path.exists(path) and not path.is_dir():  # pathlib's raises where a name is too long
             reader, options = _reader(path)
             return datasets.load_dataset(reader, data_files=str(path), split=split, streaming=True, **options)
-        if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
+        if any(os.path.isfile(path / f"{name}.json") for name in ("dataset_info", "dataset_dict")):
             stored = datasets.load_from_disk(str(path))
             if isinstance(stored, datasets.DatasetDict):
                 stored = stored[split]
             return stored.to_iterable_dataset()
-        place = str(path) if path.is_dir() else dataset
+        place = str(path) if os.path.isdir(path) else dataset
         return datasets.load_dataset(place, name, split=split, streaming=True)
     except DataError:
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,8 @@ from qsae_core.errors import DataError
 
 BUILTIN = Path(__file__).with_name("builtin")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_LONGEST_ID = 96
+"""Characters that the hub allows."""
 
 
 class Place(NamedTuple):
@@ -40,10 +43,11 @@ def locate(model: str) -> Place:
         DataError: if `model` is no place that could hold one, or a directory without a model's config.
     """
     path = BUILTIN if model == "builtin" else Path(model).expanduser()
-    if path.is_file() and path.suffix == ".gguf":
+    there = os.path.exists(path)  # pathlib's raises where a name is too long
+    if there and path.is_file() and path.suffix == ".gguf":
         _require_gguf()
         return Place(str(path.parent), path.name)
-    if path.is_dir():
+    if there and path.is_dir():
         if not (path / "config.json").is_file():
             held = ", ".join(sorted(p.name for p in path.iterdir())[:6]) or "nothing"
             raise DataError(
@@ -52,9 +56,9 @@ def locate(model: str) -> Place:
                 allowed="what save_pretrained writes: config.json, tokenizer.json, *.safetensors",
             )
         return Place(str(path))
-    if path.exists() or not _HUB_ID.fullmatch(model):
+    if there or not _HUB_ID.fullmatch(model) or len(model) > _LONGEST_ID:
         raise DataError(
-            f"{path} is a file, not a model" if path.exists() else f"there is no directory {path}",
+            f"{path} is a file, not a model" if there else f"there is no directory {path}",
             where="data.model",
             allowed="builtin, a model directory, a .gguf file, or a Hugging Face id (EleutherAI/pythia-70m)",
         )
@@ -73,4 +77,5 @@ def _require_gguf() -> None:
 def short_name(model: str) -> str:
     """For paths and tables: `HuggingFaceTB/SmolLM2-135M` and `models/smollm2-135m/` are `smollm2-135m`."""
     name = model if model == "builtin" else Path(model).expanduser().resolve().name.removesuffix(".gguf")
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+    # other scripts stay: `slug` keeps names apart of which a folder's name cannot hold all letters
+    return re.sub(r"[^a-z0-9.\u0080-\U0010ffff]+", "-", name.lower()).strip("-")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def read_text(text: str) -> tuple[list[Document], dict[str, Any]]:
         DataError: if there is no such path, no text in it, or a file is not UTF-8.
     """
     root = Path(text).expanduser()
-    if not root.exists():
+    if not os.path.exists(root):  # pathlib's raises where a name is too long
         raise DataError(
             f"there is no file or folder {root}",
             where="data.text",

@@ -93,6 +93,7 @@ def test_short_names() -> None:
     assert short_name("HuggingFaceTB/SmolLM2-135M") == "smollm2-135m"
     assert short_name("/models/Pythia_70m/") == "pythia-70m"
     assert short_name("builtin") == "builtin"
+    assert short_name("/models/模型") != short_name("/models/数据")
 
 
 def test_number_formats() -> None:

@@ -10,8 +10,8 @@ from qsae_core import ComponentConfig, ComponentSpec, hookimpl, option
 class TensorsConfig(ComponentConfig):
     """Pre-computed hidden states: one file or a folder of chunks, memory-mapped and read shuffled.
 
-    Files are .pt, .safetensors or .npy with float tensors ``[N, d]`` or ``[N, L, d]``: N sequences of L
-    positions, taken as N * L rows, or (``middle: layers``) N tokens with the vectors of L layers. Give a
+    Files are .pt (or .pth), .safetensors or .npy with float tensors ``[N, d]`` or ``[N, L, d]``: N sequences
+    of L positions, taken as N * L rows, or (``middle: layers``) N tokens with the vectors of L layers. Give a
     second path for the targets of a transcoder: row i of the one belongs to row i of the other.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import collections
 import itertools
+import os
 import pathlib
 
 from torch import Tensor
@@ -79,7 +80,7 @@ class Chunks:
 
 def _list_files(path: pathlib.Path) -> tuple[list[pathlib.Path], list[str]]:
     """The files to read, in name order, and the names in the folder that are no tensor files."""
-    if not path.exists():
+    if not os.path.exists(path):  # pathlib's raises where a name is too long
         raise DataError(
             "there is no such file or folder",
             where=str(path),
@@ -88,6 +89,13 @@ def _list_files(path: pathlib.Path) -> tuple[list[pathlib.Path], list[str]]:
         )
     if path.is_file():
         return [path], []
+    if not path.is_dir():
+        raise DataError(
+            "this is neither a file nor a folder, but a pipe or a device, which cannot be memory-mapped",
+            where=str(path),
+            allowed=", ".join(OPENERS),
+            next="write what it gives into a file first",
+        )
     visible = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
     paths = [p for p in visible if p.suffix in OPENERS]
     suffixes = sorted({p.suffix for p in paths})

@@ -1,4 +1,4 @@
-"""Mapping the tensor in a .pt, .safetensors or .npy file."""
+"""Mapping the tensor in a .pt (or .pth), .safetensors or .npy file."""
 
 from __future__ import annotations
 
@@ -138,6 +138,7 @@ def _unreadable(path: pathlib.Path, expected: str) -> Iterator[None]:
 
 OPENERS: dict[str, Callable[[pathlib.Path, str | None], Mapped]] = {
     ".pt": _open_pt,
+    ".pth": _open_pt,
     ".safetensors": _open_safetensors,
     ".npy": _open_npy,
 }

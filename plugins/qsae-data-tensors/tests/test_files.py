@@ -18,11 +18,11 @@ from torch import Tensor
 
 from qsae_core.errors import DataError
 
-FORMATS = [".pt", ".safetensors", ".npy"]
+FORMATS = [".pt", ".pth", ".safetensors", ".npy"]
 
 
 def write(path: pathlib.Path, tensor: Tensor) -> pathlib.Path:
-    if path.suffix == ".pt":
+    if path.suffix in (".pt", ".pth"):
         torch.save(tensor, path)
     elif path.suffix == ".safetensors":
         save_file({"hidden": tensor}, path)
@@ -231,7 +231,7 @@ def test_paths_that_cannot_be_read(tmp_path: pathlib.Path) -> None:
     (tmp_path / "x.csv").write_text("1,2")
     message = refusal(tmp_path / "x.csv")
     assert "files ending in '.csv' cannot be read" in message
-    assert "allowed: .pt, .safetensors, .npy" in message
+    assert "allowed: .pt, .pth, .safetensors, .npy" in message
     write(tmp_path / "a.pt", torch.zeros(3, 2))
     write(tmp_path / "b.npy", torch.zeros(3, 2))
     assert "several formats (.npy, .pt)" in refusal(tmp_path)
