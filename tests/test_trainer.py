@@ -19,7 +19,8 @@ from qsae_core.conformance.reference_parts import (
 from qsae_core.contracts.coder import CoderShape
 from qsae_core.contracts.data import Batch
 from qsae_core.errors import ConfigError
-from qsae_core.training.trainer import Trainer, auto_learning_rate, schedule, screen_recall
+from qsae_core.training.screening import screen_recall
+from qsae_core.training.trainer import Trainer, auto_learning_rate, schedule
 
 PLAIN = PlainConfig()
 

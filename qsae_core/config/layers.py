@@ -16,7 +16,7 @@ from qsae_core.kinds import LIST_SLOTS, SLOTS
 
 RECORD_KEYS = frozenset(
     {"versions", "git", "started_at", "completed_at", "command", "status", "host", "resolved", "data_record"}
-    | {"active_kernels", "quantized_from"}
+    | {"active_kernels", "quantized_from", "screens"}
 )
 """What a run's ``config.json`` holds beside the configuration; skipped when it is read back."""
 SECTIONS = (*SLOTS, *LIST_SLOTS, "train", "run")

@@ -35,10 +35,11 @@ class TrainConfig(ComponentConfig):
     clip: Annotated[float, Field(gt=0)] | None = option(
         1.0, "largest norm of the gradient of all parameters together; none: no clipping"
     )
-    screen: Literal["none", "bf16", "int8"] = option(
-        "none",
+    screen: Literal["auto", "none", "bf16", "int8"] = option(
+        "auto",
         "find the largest latents among candidates from a bf16 or int8 product, and compute these again in "
-        "fp32; none: from the fp32 product of the whole encoder",
+        "fp32; none: from the fp32 product of the whole encoder; auto: the fastest that finds 0.999 of the "
+        "exact code, else none, measured before the first step and while it trains",
     )
     quantize_after: float = option(
         0.5, "share of the steps trained in float before training passes through the quantizers", ge=0, le=1

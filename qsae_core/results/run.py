@@ -105,6 +105,18 @@ class Run:
             with atomic_file(self._log) as temporary:
                 temporary.write_text("".join(kept), encoding="utf-8")
 
+    def add_screens(self, name: str, decisions: list[dict[str, Any]]) -> None:
+        """Add to ``screens`` of the record, which has each coder's: from which ``step`` on what is used."""
+        screens: dict[str, Any] = self.record().get("screens", {})
+        self.update_record(screens={**screens, name: [*screens.get(name, []), *decisions]})
+
+    def truncate_screens(self, step: int) -> None:
+        """Drop what was decided at a step or after it: a resumed run decides it again."""
+        screens: dict[str, Any] = self.record().get("screens", {})
+        kept = {name: [d for d in decisions if d["step"] < step] for name, decisions in screens.items()}
+        if kept != screens:
+            self.update_record(screens=kept)
+
     @property
     def _log(self) -> pathlib.Path:
         return self.path / "metrics" / "log.jsonl"

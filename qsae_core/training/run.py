@@ -112,6 +112,7 @@ class _TrainingRun:
         latest = self.run.resume_states()[-1]
         first = checkpoints.load_state(latest, self.trainers, self.data)
         self.run.truncate_log(first)
+        self.run.truncate_screens(first)
         self.watcher.message(f"resuming after step {first} from {latest}")
         return first
 
@@ -176,6 +177,17 @@ class _TrainingRun:
         except TrainingError as error:
             early_end.explain_loss(error, self.run)
             raise
+        self._note_screens()
+
+    def _note_screens(self) -> None:
+        """Say what was decided about screens, and put it on record."""
+        for name, trainer in self.trainers.items():
+            new = trainer.screening.news()
+            if new:
+                self.run.add_screens(name, [decision.record() for decision in new])
+            for decision in new:
+                if decision.recall is not None:
+                    self.watcher.message(f"{name} {decision}")
 
     def _log(self, step: int, tokens_per_second: float) -> None:
         values: dict[str, float | None] = {"tokens_per_second": tokens_per_second}

@@ -12,8 +12,9 @@ from torch import Tensor
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.contracts.coder import Budget, LossOutput
 from qsae_core.contracts.data import Batch
-from qsae_core.errors import ConfigError, TrainingError
+from qsae_core.errors import TrainingError
 from qsae_core.training.optimizer import Adam
+from qsae_core.training.screening import Screening, screen_recall
 
 if TYPE_CHECKING:
     from qsae_core.config.settings import TrainConfig
@@ -82,19 +83,8 @@ class Trainer:
         )
         self.rate = 0.0
         self.sums: list[StepSums] = []
-        self._use_screen()
+        self.screening = Screening(coder, config.screen, self.steps, name)
         coder.begin_training(Budget(self.steps, config.n_tokens, config.batch_size))
-
-    def _use_screen(self) -> None:
-        reason = self.coder.refusal_to_screen()
-        if self.config.screen != "none" and reason is not None:
-            raise ConfigError(
-                f"{self.name} cannot be trained with screen {self.config.screen!r}: {reason}",
-                where="train.screen",
-                allowed="none, or a coder with a sparsity rule such as topk",
-                next="leave --train.screen out: encoding is exact then",
-            )
-        self.coder.screen = self.config.screen
 
     @property
     def quantize_from(self) -> int:
@@ -117,6 +107,7 @@ class Trainer:
             coder.begin_quantization()
         coder.quantize_weights(step >= self.quantize_from)
         coder.freeze_decoder(step >= self.freeze_from)
+        self.screening.before_step(batch.x, step, weights_change=step == self.quantize_from)
         self.rate = self.peak_rate * schedule(step, self.steps, self.config.warmup, self.config.decay)
         output = coder.loss(batch)
         total = torch.stack(list(output.terms.values())).sum()
@@ -146,7 +137,9 @@ class Trainer:
         values["dead"] = self.coder.dead_share()
         values["grad_norm"] = sum(s.grad_norm for s in sums) / steps
         values["lr"] = self.rate
-        if self.coder.screen != "none":
+        if self.config.screen == "auto" and self.coder.screen != "none":
+            values["screen_recall"] = self.screening.recall
+        elif self.coder.screen != "none":
             values["screen_recall"] = screen_recall(self.coder, self.last_inputs)
         self.sums = []
         return values
@@ -157,6 +150,7 @@ class Trainer:
         """Everything from which ``load_state`` continues bit for bit: weights, buffers, Adam's moments."""
         tensors = {f"coder.{n}": t for n, t in self.coder.state_dict().items()}
         tensors |= {f"adam.{n}": t for n, t in self.optimizer.state().items()}
+        tensors |= {f"screen.{n}": t for n, t in self.screening.state().items()}
         return {name: tensor.detach() for name, tensor in tensors.items()}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
@@ -165,28 +159,13 @@ class Trainer:
         Raises:
             RuntimeError: if the tensors are not those of this coder.
         """
-        coder, adam = (
+        coder, adam, screen = (
             {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
-            for prefix in ("coder.", "adam.")
+            for prefix in ("coder.", "adam.", "screen.")
         )
         self.coder.load_state_dict(coder)
         self.optimizer.load_state(adam)
-
-
-@torch.no_grad()
-def screen_recall(coder: MatrixCoder, x: Tensor) -> float | None:
-    """Share of the exact code's active entries that the screened code of ``x`` has; None without any."""
-    screened, kind = coder.encode(x), coder.screen
-    try:
-        coder.screen = "none"
-        exact = coder.encode(x)
-    finally:
-        coder.screen = kind
-    in_screened = torch.zeros(exact.batch_size, exact.n_latents, dtype=torch.bool, device=x.device)
-    in_screened[screened.rows, screened.indices.long()] = True
-    active = exact.active
-    found = in_screened[exact.rows[active], exact.indices[active].long()]
-    return found.double().mean().item() if found.numel() else None
+        self.screening.load_state(screen)
 
 
 @torch.no_grad()
