@@ -136,8 +136,8 @@ def variant(name: str, l0: float, n_latents: int) -> Contender:
     rate = topk_rate(n_latents)
     own = ["--sae", name, "--no-compare-float"]
     penalties = {
-        "vanilla": ("--l1", (0.5, 1.0, 2.0)),
-        "gated": ("--l1", (0.5, 1.0, 2.0)),
+        "vanilla": ("--l1", (0.02, 0.04, 0.08)),
+        "gated": ("--l1", (0.02, 0.04, 0.08)),
         "jumprelu": ("--target-l0", (0.8 * l0, l0, 1.2 * l0)),
     }
     if name in penalties:

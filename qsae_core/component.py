@@ -101,11 +101,23 @@ class CoderConfig(ComponentConfig):
 class AuxKConfig(CoderConfig):
     """Options of a coder with the auxiliary loss over dead latents (Gao et al., 2024)."""
 
-    auxk_coefficient: float = option(1 / 32, "weight of the auxiliary loss over dead latents; 0: off", ge=0)
+    auxk_coefficient: float = option(
+        1 / 32, "weight of the auxiliary loss over dead latents beside the normalised error; 0: off", ge=0
+    )
     k_aux: int | None = option(None, "dead latents per token in the auxiliary loss; none: d_in / 2", gt=0)
 
 
-class NestedConfig(AuxKConfig):
+class RestartConfig(AuxKConfig):
+    """Options of a coder whose silent latents can also begin anew."""
+
+    restart: bool = option(
+        True,
+        "give latents that are silent for a quarter of dead_after_tokens a new direction: that of the error of a "
+        "badly reconstructed token",
+    )
+
+
+class NestedConfig(RestartConfig):
     """Options of a coder whose dictionary is nested in groups of latents (Bussmann et al., 2025)."""
 
     group_sizes: tuple[Annotated[int, Field(gt=0)], ...] | None = option(
@@ -143,7 +155,7 @@ class NestedConfig(AuxKConfig):
         return self.model_copy(update={"n_latents": prefixes[level - 1], "group_sizes": sizes})
 
 
-class RoutedConfig(AuxKConfig):
+class RoutedConfig(RestartConfig):
     """Options of a coder that reads several layers and chooses one of them, or a mixture, per token."""
 
     routing: Literal["hard", "soft"] = option(

@@ -6,7 +6,6 @@ Shapes: B tokens, C rows of a chunk, F latents, D width, N entries.
 from __future__ import annotations
 
 import functools
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from qsae_core.coders.dead_latents import auxk_loss
 from qsae_core.coders.linear import LinearCoder
 from qsae_core.coders.steps import step, step_candidates
-from qsae_core.component import AuxKConfig, CoderConfig, ComponentConfig
+from qsae_core.component import CoderConfig, ComponentConfig
 from qsae_core.contracts.activation import Activation
 from qsae_core.contracts.code_quantizer import CodeQuantizer
 from qsae_core.contracts.coder import CoderShape, Parts
@@ -191,11 +190,12 @@ class BinaryLatentCoder(LinearCoder):
 
     def auxk(self, x_BD: Tensor, x_hat_BD: Tensor, W_enc_FD: Matrix, W_dec_FE: Matrix) -> dict[str, Tensor]:
         """AuxK (Gao et al., 2024) with soft latents ``m_j s_j``: the bits of dead ones are 0."""
-        config = cast(AuxKConfig, self.config)
-        if not self.training or config.auxk_coefficient == 0:
+        turn = self.auxk_turn()
+        if turn is None:
             return {}
-        loss = self.soft_auxk(x_BD, x_hat_BD, W_enc_FD, W_dec_FE, self.dead.mask(), self.encoder_offset)
-        return {"auxk": config.auxk_coefficient * loss}
+        dead, offset = self.dead.mask(), self.encoder_offset
+        loss = self.soft_auxk(x_BD[turn], x_hat_BD[turn], W_enc_FD, W_dec_FE, dead, offset)
+        return {"auxk": self.auxk_weight * loss}
 
     def soft_auxk(
         self,
@@ -207,9 +207,8 @@ class BinaryLatentCoder(LinearCoder):
         offset_D: Tensor | None,
     ) -> Tensor:
         """``auxk_loss`` of some dead latents, softened."""
-        config, soft = cast(AuxKConfig, self.config), _SoftLatents(self.activation)
-        k = config.k_aux or self.shape.d_in // 2
-        return auxk_loss(x_BD, x_hat_BD, W_enc_FD, self.b_enc, W_dec_FE, dead_F, soft, k, offset_D)
+        soft, bias = _SoftLatents(self.activation), self.b_enc
+        return auxk_loss(x_BD, x_hat_BD, W_enc_FD, bias, W_dec_FE, dead_F, soft, self.k_aux, offset_D)
 
     def secant(self, codes: SparseCodes, W_dec_FE: Matrix, sums_N: Tensor | float = 1.0) -> Tensor:
         """A term of value 0 that turns the gradient of each bit into the change of the loss between 0 and 1.

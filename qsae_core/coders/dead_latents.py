@@ -16,6 +16,8 @@ from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.kernels import Matrix, as_rows
 
 DEAD_AFTER_TOKENS = 10_000_000
+EVERY_STEPS, SHARE_OF_TOKENS = 8, 8
+"""AuxK is computed at every eighth step on an eighth of the batch, and weighs eight times as much there."""
 
 
 class DeadLatents(nn.Module):
@@ -23,11 +25,13 @@ class DeadLatents(nn.Module):
 
     training_only = True
     tokens_since_fired: Tensor
+    batches: Tensor
 
     def __init__(self, n_latents: int) -> None:
         super().__init__()
         self.register_buffer("tokens_since_fired", torch.zeros(n_latents, dtype=torch.int64))
         self.threshold = DEAD_AFTER_TOKENS
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def set_threshold(self, tokens: int | str, budget_tokens: int) -> None:
         """Dead after so many tokens; ``"auto"``: 10M, or an eighth of a run that is shorter than 80M."""
@@ -38,12 +42,19 @@ class DeadLatents(nn.Module):
         """Take a training batch into account."""
         fired = torch.zeros(codes.n_latents, dtype=torch.float32, device=codes.indices.device)
         fired.index_add_(0, codes.indices, codes.active.to(fired.dtype))
+        self.batches += 1
         self.tokens_since_fired += codes.batch_size
         self.tokens_since_fired.masked_fill_(fired > 0, 0)
 
-    def mask(self) -> Tensor:
-        """Bool ``[F]``: latents that count as dead."""
-        return self.tokens_since_fired >= self.threshold
+    def mask(self, share: float = 1.0) -> Tensor:
+        """Bool ``[F]``: latents that count as dead, or were silent for a share of the time until then."""
+        return self.tokens_since_fired >= share * self.threshold
+
+    def turn(self) -> slice | None:
+        """The tokens of the last batch that was taken into account on which AuxK is computed, every eighth of
+        them, at every eighth batch; None at the others."""
+        turn, rest = divmod(int(self.batches), EVERY_STEPS)
+        return None if rest else slice(turn % SHARE_OF_TOKENS, None, SHARE_OF_TOKENS)
 
     def share(self) -> float:
         """Dead latents as a share of all."""
@@ -63,8 +74,8 @@ def auxk_loss(
 ) -> Tensor:
     """The auxiliary loss of Gao et al. (2024): the top ``k_aux`` dead latents model what the live ones left.
 
-    ``||sg(e) - e_hat||^2 / ||e - mean(e)||^2`` with ``e_hat`` decoded without bias; 0 where nothing is dead
-    or the denominator vanishes.
+    ``||sg(e) - e_hat||^2 / ||e - mean(e)||^2`` with ``e_hat`` decoded without bias. 0, and so are its
+    gradients, where nothing is dead or ``e`` has no spread beyond rounding (a single token).
 
     Args:
         x_BD: what the encoder multiplies, ``offset_D`` subtracted from it first.
@@ -85,8 +96,10 @@ def auxk_loss(
     )
     error = (x_BD - x_hat_BD).detach()
     modelled = kernels.decode(codes, as_rows(W_dec_FD).take(dead))
-    spread = (error - error.mean(0)).square().sum()
-    return ((error - modelled).square().sum() / spread).nan_to_num(nan=0.0, posinf=0.0)
+    spread, size = (error - error.mean(0)).square().sum(), error.square().sum()
+    # decided before the division: a quotient that is masked afterwards still has a gradient of NaN
+    divisor = spread.where(spread > torch.finfo(spread.dtype).eps * size, torch.inf)
+    return (error - modelled).square().sum() / divisor
 
 
 class _Subset(Activation):

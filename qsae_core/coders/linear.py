@@ -6,23 +6,24 @@ Shapes: B tokens, D width of the input, E width of the output (D for an SAE), F 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from qsae_core import kernels
 from qsae_core.coders import inputs
-from qsae_core.coders.dead_latents import DeadLatents, auxk_loss
+from qsae_core.coders.dead_latents import DeadLatents
 from qsae_core.coders.dense import Affine, defined_anew, folded, no_dense_form
 from qsae_core.coders.fused import FusedDecoder, FusedEncoder, fused_decoder, fused_encoder
-from qsae_core.coders.matrix_coder import MatrixCoder
+from qsae_core.coders.living_latents import LivingLatents
+from qsae_core.coders.loss_units import LossUnits
 from qsae_core.coders.normalization import Normalization
 from qsae_core.coders.quantized_matrix import QuantizedMatrix, normalize_rows_
 from qsae_core.coders.quantized_values import QuantizedValues
-from qsae_core.component import AuxKConfig, CoderConfig, name_of
+from qsae_core.component import CoderConfig, name_of
 from qsae_core.contracts.activation import Activation
-from qsae_core.contracts.coder import Budget, CoderShape, Parts
+from qsae_core.contracts.coder import CoderShape, Parts
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.data import Batch
 from qsae_core.contracts.dense import DenseForm
@@ -47,7 +48,7 @@ class Pass(NamedTuple):
     W_dec: Rows
 
 
-class LinearCoder(MatrixCoder):
+class LinearCoder(LivingLatents):
     """``f = rule(activation(W_enc (x - b_dec) + b_enc))``, ``x_hat = f W_dec + b_dec``.
 
     Both are in the normalised space. A variant defines ``loss``, sets the class attributes, and overrides
@@ -82,6 +83,7 @@ class LinearCoder(MatrixCoder):
         check_gates(self.sparsity, self.activation)
         self.code_quantizer = QuantizedValues(parts.code_quantizer(n))
         self.dead = DeadLatents(n)
+        self.units = LossUnits()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without addresses, which are another coder's in a copy or another process."""
@@ -132,45 +134,15 @@ class LinearCoder(MatrixCoder):
         return self.b_enc - W_enc_FD @ self.b_dec if self.subtract_b_dec else self.b_enc
 
     def penalty(self, codes: SparseCodes, W_dec_FE: Matrix) -> dict[str, Tensor]:
-        """The sparsity rule's term of the loss, or nothing."""
+        """The sparsity rule's price beside the normalised error, in the units of the loss; or nothing."""
         if type(self.sparsity).penalty is SparsityRule.penalty:
             return {}  # the norms of all rows are not read for nothing
-        term = self.sparsity.penalty(codes, self.priced_norms(W_dec_FE))
-        return {} if term is None else {"sparsity": term}
+        term = self.sparsity.penalty(codes, self.priced_norms(W_dec_FE) / self.units.rms())
+        return {} if term is None else {"sparsity": self.error_unit * term}
 
     def priced_norms(self, W_dec_FE: Matrix) -> Tensor:
         """``[F]``: the norm of each atom as a penalty counts it."""
         return as_rows(W_dec_FE).norms()
-
-    def auxk(self, x_BD: Tensor, x_hat_BD: Tensor, W_enc_FD: Matrix, W_dec_FE: Matrix) -> dict[str, Tensor]:
-        """AuxK (Gao et al., 2024) in units of the residual's variance, while training; or nothing.
-
-        For SAEs whose config is an ``AuxKConfig``.
-
-        Args:
-            x_BD: normalised inputs, which are the targets as well.
-            x_hat_BD: their reconstructions.
-        """
-        config = cast(AuxKConfig, self.config)
-        if not self.training or config.auxk_coefficient == 0:
-            return {}
-        loss = auxk_loss(
-            x_BD,
-            x_hat_BD,
-            W_enc_FD,
-            self.b_enc,
-            W_dec_FE,
-            self.dead.mask(),
-            self.activation,
-            config.k_aux or self.shape.d_in // 2,
-            self.encoder_offset,
-        )
-        return {"auxk": config.auxk_coefficient * loss}
-
-    def count_firing(self, codes: SparseCodes) -> None:
-        """Take a batch into the dead counters; evaluation mode counts nothing."""
-        if self.training:
-            self.dead.update(codes)
 
     # --- the contract of MatrixCoder
 
@@ -192,9 +164,12 @@ class LinearCoder(MatrixCoder):
 
     @torch.no_grad()
     def initialize(self, sample: Batch) -> None:
-        """Normalisation from the sample, ``b_dec`` at the normalised mean, learned scales from the rows."""
+        """Normalisation and units from the sample, ``b_dec`` at the normalised mean, learned scales from the
+        rows."""
         super().initialize(sample)
-        self.b_dec.copy_(self.norm_out(sample.y).flatten(1).mean(0))
+        target = self.norm_out(sample.y).flatten(1)
+        self.units.fit(target)
+        self.b_dec.copy_(target.mean(0))
         for matrix in self.matrices().values():
             matrix.quantizer.initialize(matrix.master.detach())
 
@@ -223,14 +198,6 @@ class LinearCoder(MatrixCoder):
         """Latents (bool ``[F]``) that shall never be active again: their atoms add nothing any more, and
         would take places among the largest and count in L0."""
         self.b_enc[latents_F] = OFF
-
-    def begin_training(self, budget: Budget) -> None:
-        """Scale the dead threshold to the run's length."""
-        self.dead.set_threshold(self.config.dead_after_tokens, budget.tokens)
-
-    def dead_share(self) -> float:
-        """Latents that have not fired for ``dead_after_tokens``, as a share of all."""
-        return self.dead.share()
 
     def rotated_parameters(self) -> Mapping[str, Normalization]:
         """Both matrices, where their masters are the matrices themselves, and ``b_dec``."""

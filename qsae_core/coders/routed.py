@@ -42,6 +42,7 @@ class RoutedCoder(LinearCoder):
     """
 
     reads_layers = True
+    error_weight = None
     config: RoutedConfig
 
     def __init__(self, config: CoderConfig, shape: CoderShape, parts: Parts) -> None:

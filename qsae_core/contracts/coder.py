@@ -145,7 +145,8 @@ class SparseCoder(nn.Module, abc.ABC):
 
     def restarted(self) -> Mapping[str, Tensor]:
         """Parameter name -> bool, of its shape: entries that the last ``after_step`` set anew. The optimiser
-        forgets their moments. Called once after each ``after_step``."""
+        forgets their first moments, and gives them the usual second ones. Called once after each
+        ``after_step``."""
         return {}
 
     def dead_share(self) -> float | None:

@@ -54,7 +54,15 @@ class SparsityRule(nn.Module, abc.ABC):
         """
 
     def penalty(self, codes: SparseCodes, atom_norms_F: Tensor) -> Tensor | None:
-        """A scalar to add to the loss (mean over tokens), or None where the rule has no penalty."""
+        """A scalar (mean over tokens) beside the normalised error, or None where the rule has no penalty.
+
+        The coder brings it into the units of its loss, so that a coefficient means the same at every width
+        and scale of the data.
+
+        Args:
+            atom_norms_F: the norm of each atom in units of the data's RMS norm (about its mean), so that
+                ``f_j ||w_j||`` is a pure number.
+        """
         return None
 
     def max_l0(self) -> int | None:

@@ -100,14 +100,19 @@ class Adam:
             normalize_rows_(weight)
 
     def forget(self, entries: Mapping[str, Tensor]) -> None:
-        """Set the moments of some entries to zero.
+        """Set some entries anew: first moments to zero, second ones to the mean over all rows.
+
+        From second moments of zero as well, whose bias the number of the step no longer corrects, the next
+        steps would be three times as long as those of the others.
 
         Args:
             entries: parameter name -> bool, of the parameter's shape.
         """
         for name, chosen in entries.items():
-            for moment in self._moments.get(name, ()):
-                moment.masked_fill_(chosen, 0.0)
+            if name in self._moments:
+                exp_avg, exp_avg_sq = self._moments[name]
+                exp_avg.masked_fill_(chosen, 0.0)
+                torch.where(chosen, exp_avg_sq.mean(0), exp_avg_sq, out=exp_avg_sq)
 
     def state(self) -> dict[str, Tensor]:
         """``{exp_avg|exp_avg_sq|step}.{parameter}`` -> tensor."""

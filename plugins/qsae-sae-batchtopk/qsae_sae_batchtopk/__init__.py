@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from qsae_core import AuxKConfig, ComponentSpec, hookimpl
+from qsae_core import ComponentSpec, RestartConfig, hookimpl
 
 
-class BatchTopKConfig(AuxKConfig):
+class BatchTopKConfig(RestartConfig):
     """BatchTopK SAE (Bussmann et al., 2024): the k B largest latents of a batch, squared error plus AuxK."""
 
 

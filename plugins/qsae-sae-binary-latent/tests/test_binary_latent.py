@@ -100,10 +100,12 @@ def test_at_first_a_latent_fires_as_often_as_the_rule_will_have_it():
 
 
 def test_auxk_lets_a_dead_latent_whose_bit_is_off_learn():
-    coder = worked_example(k=1, auxk_coefficient=1.0, k_aux=1).train()
+    coder = worked_example(k=1, auxk_coefficient=1 / 8, k_aux=1).train()
+    coder.dead.batches.fill_(63)  # the next batch is the 64th, an eighth one; its tokens 0, 8, ... are read
     coder.begin_training(Budget(steps=10, tokens=80, batch_size=2))
     coder.dead.tokens_since_fired.copy_(torch.tensor([0, 10]))
-    x = torch.tensor([[3.0, -1.0], [3.0, -2.0]])
+    x = torch.tensor([[3.0, -1.0]]).repeat(16, 1)
+    x[0], x[8] = torch.tensor([3.0, -1.0]), torch.tensor([3.0, -2.0])
     terms = coder.loss(Batch(x, x)).terms
     # residuals x - (2.5, 0) are (0.5, -1), (0.5, -2), their spread 0.5; e_hat = (0, 3 sigma(x_1))
     soft = [3 / (1 + torch.tensor(-v).exp().item()) for v in (-1.0, -2.0)]

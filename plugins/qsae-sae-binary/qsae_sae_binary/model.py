@@ -42,6 +42,7 @@ class BinarySAE(LinearCoder):
     hard bits 1[p > 1/2], whose gradient is that of p. Evaluation has hard bits alone.
     """
 
+    error_weight = 0.5
     config: BinaryConfig
     W_dec: BitMatrix
     unit_norm_rows = False  # atoms have the norm that bits and scale give them
@@ -64,9 +65,9 @@ class BinarySAE(LinearCoder):
         self._steps = budget.steps
 
     def loss(self, batch: Batch) -> LossOutput:
-        """``1/2 ||x - x_hat||^2 + lambda_p sum_i 4^i p_i (1 - p_i) / sum_i 4^i``, plus AuxK.
+        """``1/2 ||x - x_hat||^2 + lambda_p V sum_i 4^i p_i (1 - p_i) / sum_i 4^i``, plus AuxK.
 
-        The second term is summed over D and a mean over atoms; ``lambda_p`` rises linearly.
+        The second term is a mean over weights; ``lambda_p`` rises linearly, and V is the data's variance.
         """
         x, codes, x_hat, W_enc, W = self.training_pass(batch)
         terms = {"mse": squared_error(x, x_hat) / 2}
@@ -75,12 +76,13 @@ class BinarySAE(LinearCoder):
         return LossOutput(terms, codes, x, x_hat, values)
 
     def polarization(self) -> dict[str, Tensor]:
-        """``lambda_p sum_i 4^i p_i (1 - p_i) / sum_i 4^i``, in training."""
+        """``lambda_p V sum_i 4^i p_i (1 - p_i) / sum_i 4^i``, in training."""
         weight = self.config.polarization * float(self.W_dec.quantizer.progress)
         if not self.training or self.config.polarization == 0 or not self.W_dec.master.requires_grad:
             return {}
         p = self.W_dec.quantizer.probabilities(self.W_dec.master)
         shares = 4.0 ** torch.arange(self.config.n_bits, dtype=torch.float32, device=p.device)
+        weight = weight * self.units.variance / self.W_dec.shape[1]
         return {"polarization": weight * ((p * (1 - p)) @ (shares / shares.sum())).sum() / self.n_latents}
 
     @torch.no_grad()

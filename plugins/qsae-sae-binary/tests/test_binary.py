@@ -76,8 +76,9 @@ def test_polarization_weighs_bits_by_their_squared_places():
         coder.W_dec.master.fill_(200.0)  # settled, but for two bits at p = 1/2
         coder.W_dec.master[0, 0, 3] = 0.0
         coder.W_dec.master[1, 1, 0] = 0.0
-    # 3 * 0.5 * (64 / 85 * 1/4 + 1 / 85 * 1/4) over two atoms
-    wanted = 1.5 * (65 / 85) / 4 / 2
+    # 3 * 0.5 * (64 / 85 * 1/4 + 1 / 85 * 1/4) over two atoms of two weights, in units of V = 3
+    coder.units.variance.fill_(3.0)
+    wanted = 3 * 1.5 * (65 / 85) / 4 / 2 / 2
     assert coder.loss(Batch(x, x)).terms["polarization"].item() == pytest.approx(wanted, rel=1e-5)
     assert "polarization" not in coder.eval().loss(Batch(x, x)).terms
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from qsae_core import AuxKConfig, ComponentSpec, hookimpl
+from qsae_core import ComponentSpec, RestartConfig, hookimpl
 
 
-class CrosscoderConfig(AuxKConfig):
+class CrosscoderConfig(RestartConfig):
     """Crosscoder (Lindsey et al., 2024): z = sum_l W_enc^l x_l + b_enc, and every layer is decoded from z's
     code."""
 

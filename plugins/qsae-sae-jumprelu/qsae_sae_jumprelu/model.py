@@ -34,7 +34,8 @@ class JumpReLUSAE(LinearCoder):
         x, codes, x_hat, W_enc, W_dec = self.training_pass(batch)
         terms = {"mse": squared_error(x, x_hat)} | self.penalty(codes, W_dec)
         if self.training and self.config.preact_coefficient:
-            terms["preact"] = self.config.preact_coefficient * self.below_threshold(x, W_enc, W_dec)
+            depth = self.below_threshold(x, W_enc, W_dec) / self.units.rms()
+            terms["preact"] = self.config.preact_coefficient * self.error_unit * depth
         return LossOutput(terms, codes, x, x_hat)
 
     def below_threshold(self, x_BD: Tensor, W_enc_FD: Matrix, W_dec_FE: Matrix) -> Tensor:

@@ -49,8 +49,9 @@ def test_the_pre_activation_loss_lifts_dead_latents_alone():
     assert coder.loss(Batch(X, X)).terms["preact"].item() == 0.0
     coder.dead.threshold = 10
     coder.dead.tokens_since_fired.copy_(torch.tensor([0, 10]))
-    # latent 1 is 1.5 - 1 below its threshold; 2 * 0.5 * ||w|| = 1
-    assert coder.loss(Batch(X, X)).terms["preact"].item() == pytest.approx(1.0)
+    # latent 1 is 1.5 - 1 below its threshold; 2 * 0.5 * ||w|| = 1, in units of sqrt(V) = 3 times V
+    coder.units.variance.fill_(9.0)
+    assert coder.loss(Batch(X, X)).terms["preact"].item() == pytest.approx(3.0)
     assert "preact" not in coder.eval().loss(Batch(X, X)).terms
 
 

@@ -25,6 +25,7 @@ class QuantizedMatryoshkaSAE(BinaryLatentCoder):
     bits of a number. Rows of W_dec are quantized, ternary by default.
     """
 
+    error_weight = 0.5
     config: QuantizedMatryoshkaConfig
     sparsity: LevelRules
 

@@ -38,6 +38,7 @@ class ResidualQuantizedSAE(BinaryLatentCoder):
     Rows of W_dec are quantized, ternary by default.
     """
 
+    error_weight = 0.5
     config: ResidualQuantizedConfig
     sparsity: LevelRules
 
@@ -95,14 +96,17 @@ class ResidualQuantizedSAE(BinaryLatentCoder):
 
     def auxk_of(self, levels: list[Level], W_enc_FD: Matrix, W_dec_FD: Matrix) -> dict[str, Tensor]:
         """AuxK: the dead latents of a level model what the level left of its own residual."""
-        if not self.training or self.config.auxk_coefficient == 0:
+        turn = self.auxk_turn()
+        if turn is None:
             return {}
         dead, total = self.dead.mask(), torch.zeros((), device=self.device)
         for level in levels:
             own = torch.zeros_like(dead)
             own[level.latents] = dead[level.latents]
-            total = total + self.soft_auxk(level.residual, level.x_hat, W_enc_FD, W_dec_FD, own, None)
-        return {"auxk": self.config.auxk_coefficient * total}
+            total = total + self.soft_auxk(
+                level.residual[turn], level.x_hat[turn], W_enc_FD, W_dec_FD, own, None
+            )
+        return {"auxk": self.auxk_weight * total}
 
     @torch.no_grad()
     def fit_codes(self, x_BD: Tensor) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from qsae_core import AuxKConfig, ComponentSpec, hookimpl, option
+from qsae_core import ComponentSpec, RestartConfig, hookimpl, option
 
 
-class TernaryConfig(AuxKConfig):
+class TernaryConfig(RestartConfig):
     """A TopK SAE trained through a ternary decoder: w_hat = scale_j sign(w) 1[|w| >= Delta_j]."""
 
     mask_density: float | None = option(

@@ -35,7 +35,6 @@ class TernarySAE(LinearCoder):
         self.mask = None if density is None else LearnedMask(self.W_dec.shape, density)
         self._steps = 1
         self._pull: Tensor | None = None
-        self._restarted: dict[str, Tensor] = {}
         if self.mask is not None and not _keeps_zeros(self.W_dec.quantizer):
             raise ConfigError(
                 "the grid of the decoder's quantizer has no zero, which masked weights need",
@@ -78,8 +77,8 @@ class TernarySAE(LinearCoder):
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Re-draw the mask where it is due."""
-        self._restarted = {}
+        """As a LinearCoder; or re-draw the mask where it is due."""
+        super().after_step(step)
         if self.mask is None:
             return
         self.mask.step.fill_(step)
@@ -94,9 +93,10 @@ class TernarySAE(LinearCoder):
         found = super().rotated_parameters()
         return found if self.mask is None else {n: norm for n, norm in found.items() if n != "W_dec.weight"}
 
-    def restarted(self) -> Mapping[str, Tensor]:
-        """Weights that were dropped or admitted at this step: their moments belong to another past."""
-        return self._restarted
+    @property
+    def restarts_latents(self) -> bool:
+        """As of a LinearCoder; not with a mask, which says of each weight whether it may be there."""
+        return self.mask is None and super().restarts_latents
 
 
 def _keeps_zeros(quantizer: Quantizer) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from qsae_core import AuxKConfig, ComponentSpec, hookimpl
+from qsae_core import ComponentSpec, RestartConfig, hookimpl
 
 
-class TopKConfig(AuxKConfig):
+class TopKConfig(RestartConfig):
     """TopK SAE (Gao et al., 2024): f = top_k(ReLU(W_enc (x - b_dec) + b_enc)), squared error plus AuxK."""
 
 

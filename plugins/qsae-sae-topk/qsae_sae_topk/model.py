@@ -13,7 +13,7 @@ class TopKSAE(LinearCoder):
     unit_norm_rows = True
 
     def loss(self, batch: Batch) -> LossOutput:
-        """``||x - x_hat||^2 + alpha ||x||^2-sized AuxK``: AuxK is relative to the residual's variance."""
+        """``||x - x_hat||^2 + alpha V AuxK``: AuxK is relative to the residual's variance, V the data's."""
         x, codes, x_hat, W_enc, W_dec = self.training_pass(batch)
         mse = squared_error(x, x_hat)
         terms = {"mse": mse} | self.penalty(codes, W_dec) | self.auxk(x, x_hat, W_enc, W_dec)

@@ -50,15 +50,19 @@ def test_a_negative_pre_activation_never_survives_the_selection():
 
 
 def test_auxk_lets_a_dead_latent_model_the_residual():
-    coder = worked_example(auxk_coefficient=1.0, k_aux=1)
+    coder = worked_example(auxk_coefficient=1 / 8, k_aux=1, restart=False)
+    coder.units.variance.fill_(3.0)
+    coder.dead.batches.fill_(63)  # the next batch is the 64th, an eighth one; its tokens 0, 8, ... are read
     coder.begin_training(Budget(steps=10, tokens=80, batch_size=2))  # dead after 10 tokens
     coder.dead.tokens_since_fired.copy_(torch.tensor([0, 10, 0]))
-    x = torch.tensor([[3.0, 1.0], [3.0, 0.0]])
+    x = torch.tensor([[9.0, 0.0]]).repeat(16, 1)  # latent 0 takes these
+    x[0], x[8] = torch.tensor([3.0, 1.0]), torch.tensor([3.0, 0.0])
     # latent 0 wins both tokens with 2.5: x_hat = (3.5, 0); residuals (-0.5, 1) and (-0.5, 0).
     # the dead latent 1 has pre-activations 1 and 0: e_hat = (0, 1) and (0, 0).
     # ||e - e_hat||^2 = 0.25 + 0.25; spread of e around its mean (-0.5, 0.5): 0.25 + 0.25
     terms = coder.loss(Batch(x, x)).terms
-    assert terms["auxk"].item() == pytest.approx(1.0)
+    # times 1/8, times 8 as it comes at every eighth step alone, in units of the data's variance 3
+    assert terms["auxk"].item() == pytest.approx(3.0)
     terms["auxk"].backward()
     gradient = coder.W_dec.weight.grad
     assert gradient is not None

@@ -25,9 +25,8 @@ class L1Config(ComponentConfig):
     """All non-zero latents, and coefficient * sum_j |f_j| ||w_j|| in the loss (Conerly et al., 2024)."""
 
     coefficient: float = option(
-        5.0,
-        "weight of the penalty beside the squared error summed over dimensions; the default is for inputs "
-        "of unit variance per dimension",
+        0.2,
+        "weight of the penalty beside the normalised error, activations in units of the data's RMS norm",
         aliases=("l1-coefficient", "l1"),
         ge=0,
         allow_inf_nan=False,
@@ -39,8 +38,9 @@ class L0Config(ComponentConfig):
 
     coefficient: Annotated[float, Field(ge=0)] | Literal["auto"] = option(
         "auto",
-        "weight of the penalty beside the squared error summed over dimensions; auto: 1, with a target 10 "
-        "times that, so that a latent above it costs more than one is usually worth",
+        "weight of the penalty beside the normalised error: the share of the variance that an active latent "
+        "has to explain; auto: 0.002, with a target 10 times that times it, so that a latent above it costs "
+        "more than one is usually worth",
         aliases=("l0-coefficient", "l0"),
     )
     target: float | None = option(

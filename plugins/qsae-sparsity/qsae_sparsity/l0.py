@@ -8,7 +8,9 @@ from qsae_core.contracts import Kept, SparseCodes, SparsityRule
 from qsae_core.kernels import nonzero_codes
 from qsae_sparsity import L0Config
 
-AUTO_OF_TARGET = 10.0
+AUTO = 0.002
+"""The automatic coefficient without a target: the share of the variance that a latent has to explain."""
+AUTO_OF_TARGET = 10 * AUTO
 """The automatic coefficient where there is a target, as a multiple of it."""
 
 
@@ -20,7 +22,7 @@ class L0(SparsityRule):
     of the activation's gates.
 
     At ``(1 + d) target`` one more latent costs ``2 d coefficient / target``, so the automatic coefficient is
-    in proportion to the target: at a tenth above it the price is 2, twice that of no target.
+    in proportion to the target: at a tenth above it the price is twice that of no target.
     """
 
     needs_gates = True
@@ -37,7 +39,7 @@ class L0(SparsityRule):
         l0, target = codes.gates.sum() / max(codes.batch_size, 1), self.config.target
         given = self.config.coefficient
         if target is None:
-            return (1.0 if given == "auto" else given) * l0
+            return (AUTO if given == "auto" else given) * l0
         return (AUTO_OF_TARGET * target if given == "auto" else given) * (l0 / target - 1).square()
 
     def kept(self) -> Kept:

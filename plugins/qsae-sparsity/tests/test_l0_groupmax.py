@@ -38,13 +38,15 @@ def test_l0_with_a_target_pulls_from_both_sides():
 
 
 def test_l0_by_itself_prices_a_latent_alike_whatever_the_target():
-    """Without a target one more costs 1, here of 2 tokens; at twice the target 20, whatever it is."""
-    assert priced(L0Config()) == (1.5, [0.5, 0.5, 0.5])
+    """Without a target one more costs 0.002, here of 2 tokens; at twice the target 20 times that."""
+    value, gradient = priced(L0Config())
+    assert value == pytest.approx(0.003)
+    assert gradient == pytest.approx([0.001] * 3)
     for target in (0.75, 1.5 / 4):  # half and a quarter of the 1.5 that there are
         excess = 1.5 / target - 1
         value, gradient = priced(L0Config(target=target))
-        assert value == pytest.approx(10 * target * excess**2)
-        assert gradient == pytest.approx([20 * excess / 2] * 3)
+        assert value == pytest.approx(0.02 * target * excess**2)
+        assert gradient == pytest.approx([0.04 * excess / 2] * 3)
     assert priced(L0Config(coefficient=0.0, target=1.0)) == (0.0, [0.0, 0.0, 0.0])
 
 

@@ -1,0 +1,91 @@
+"""Latents that fall silent begin anew where the dictionary is worst. Shapes: B tokens, D width, R latents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from qsae_core.coders.dead_latents import DeadLatents
+from qsae_core.contracts.coder import Budget
+
+TIMES = 40
+"""How often in a run."""
+ENDS_AFTER = 0.9
+"""Of the run: what begins anew later has no time left to learn."""
+SILENT_SHARE = 0.25
+"""A latent begins anew after this share of ``dead_after_tokens``, so that few ever count as dead."""
+MOST_TOKENS = 0.25
+"""The largest share of a batch whose errors become directions: those that are badly reconstructed are few."""
+ENCODER_NORM = 0.35
+"""Of a new encoder row. At 1 it would take the whole error of its own token, and some of every other token's;
+what is best grows with training, and a row that is too short still learns."""
+
+
+class Found(NamedTuple):
+    """What begins anew after a step."""
+
+    latents: Tensor
+    """int64 ``[R]``."""
+    directions: Tensor
+    """``[R, D]`` of norm 1."""
+
+
+class Restarts:
+    """Re-initialisation of silent latents from the errors of badly reconstructed tokens.
+
+    A latent that is silent for long gets the direction of one token's error as its atom and, shorter, as its
+    encoder row, and a bias of 0; tokens are drawn with probability in proportion to their squared error
+    (after Bricken et al., 2023). It costs next to nothing, where AuxK encodes, decodes and differentiates
+    hundreds of latents a token. What is drawn depends on the number of the batch alone, so that a resumed run
+    draws the same.
+    """
+
+    def __init__(self) -> None:
+        self._every: int | None = None
+        self._last = 0
+        self._found: Found | None = None
+
+    def begin(self, budget: Budget) -> None:
+        """Spread the restarts over a run."""
+        self._every, self._last = max(1, budget.steps // TIMES), int(ENDS_AFTER * budget.steps)
+
+    def look(self, x_BD: Tensor, x_hat_BD: Tensor, dead: DeadLatents) -> None:
+        """At a batch whose turn it is, choose latents and directions; ``take`` gives them."""
+        self._found = None
+        batch = int(dead.batches)
+        if self._every is None or batch % self._every or batch > self._last:
+            return
+        silent = dead.mask(SILENT_SHARE).nonzero().squeeze(1).cpu()
+        error_BD = (x_BD - x_hat_BD).detach()
+        size_B = error_BD.square().sum(1).double().cpu()
+        count = min(len(silent), int(MOST_TOKENS * len(size_B)), int((size_B > 0).sum()))
+        if count == 0:
+            return
+        generator = torch.Generator().manual_seed(batch)
+        tokens = torch.multinomial(size_B, count, generator=generator)
+        latents = silent[torch.randperm(len(silent), generator=generator)[:count]]
+        errors_RD = error_BD[tokens.to(error_BD.device)]
+        directions = errors_RD / errors_RD.norm(dim=1, keepdim=True)
+        self._found = Found(latents.to(error_BD.device), directions)
+
+    def take(self) -> Found | None:
+        """What was found, once."""
+        found, self._found = self._found, None
+        return found
+
+
+@torch.no_grad()
+def restart(
+    found: Found, W_enc_FD: Tensor, W_dec_FD: Tensor, b_enc_F: Tensor, dead: DeadLatents
+) -> Mapping[str, Tensor]:
+    """Write the rows; gives parameter name -> bool of its shape, what was set anew."""
+    latents, directions = found
+    W_enc_FD[latents], W_dec_FD[latents], b_enc_F[latents] = ENCODER_NORM * directions, directions, 0.0
+    dead.tokens_since_fired[latents] = 0
+    chosen_F = torch.zeros(len(b_enc_F), dtype=torch.bool, device=b_enc_F.device)
+    chosen_F[latents] = True
+    rows_FD = chosen_F[:, None].expand_as(W_dec_FD)
+    return {"W_enc.weight": rows_FD, "W_dec.weight": rows_FD, "b_enc": chosen_F}
