@@ -112,8 +112,8 @@ class RestartConfig(AuxKConfig):
 
     restart: bool = option(
         True,
-        "give latents that are silent for a quarter of dead_after_tokens a new direction: that of the error of a "
-        "badly reconstructed token",
+        "give latents that are silent for a quarter of dead_after_tokens a new direction: that of the error "
+        "of a badly reconstructed token",
     )
 
 

@@ -100,10 +100,11 @@ class Adam:
             normalize_rows_(weight)
 
     def forget(self, entries: Mapping[str, Tensor]) -> None:
-        """Set some entries anew: first moments to zero, second ones to the mean over all rows.
+        """Set the moments of some entries to zero; where they are a whole row, second ones to the mean row.
 
-        From second moments of zero as well, whose bias the number of the step no longer corrects, the next
-        steps would be three times as long as those of the others.
+        From second moments of zero as well, whose bias the number of the step no longer corrects, the row's
+        next steps would be three times as long as those of the others. Single weights of a row may be masked
+        ones, which have no moments.
 
         Args:
             entries: parameter name -> bool, of the parameter's shape.
@@ -112,7 +113,9 @@ class Adam:
             if name in self._moments:
                 exp_avg, exp_avg_sq = self._moments[name]
                 exp_avg.masked_fill_(chosen, 0.0)
-                torch.where(chosen, exp_avg_sq.mean(0), exp_avg_sq, out=exp_avg_sq)
+                whole = chosen if chosen.dim() == 1 else chosen.all(1, keepdim=True)
+                usual = exp_avg_sq.mean(0).where(whole, 0.0)
+                torch.where(chosen, usual, exp_avg_sq, out=exp_avg_sq)
 
     def state(self) -> dict[str, Tensor]:
         """``{exp_avg|exp_avg_sq|step}.{parameter}`` -> tensor."""

@@ -34,9 +34,9 @@ class TensorsConfig(ComponentConfig):
         0,
         "decides which rows are held out; apart from the run's seed, so that runs share their split",
     )
-    block_rows: int = option(1024, "rows read at once; fewer where the data has not 64 such blocks", gt=0)
+    block_rows: int = option(64, "rows read at once; fewer where the data has not 64 such blocks", gt=0)
     shuffle_blocks: int = option(
-        32,
+        1024,
         "blocks, drawn from all over the data, that are in memory and whose rows are shuffled together",
         gt=0,
     )

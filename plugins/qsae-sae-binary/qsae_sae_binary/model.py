@@ -82,8 +82,8 @@ class BinarySAE(LinearCoder):
             return {}
         p = self.W_dec.quantizer.probabilities(self.W_dec.master)
         shares = 4.0 ** torch.arange(self.config.n_bits, dtype=torch.float32, device=p.device)
-        weight = weight * self.units.variance / self.W_dec.shape[1]
-        return {"polarization": weight * ((p * (1 - p)) @ (shares / shares.sum())).sum() / self.n_latents}
+        mean = ((p * (1 - p)) @ (shares / shares.sum())).mean()
+        return {"polarization": weight * self.units.variance * mean}
 
     @torch.no_grad()
     def compare(self, x_BD: Tensor, codes: SparseCodes) -> dict[str, Tensor]:
