@@ -1,9 +1,11 @@
 """A served coder in one call: the bits of the operations one by one, and when these run instead."""
 
 import copy
+import pickle
 
 import pytest
 import torch
+from qsae_bench.inference_speed import sample_inputs, untrained
 
 from qsae_core.coders import linear
 from qsae_core.coders.fusable import refusal_to_fuse_decoding, refusal_to_fuse_encoding
@@ -13,7 +15,6 @@ from qsae_core.config.layers import Layer
 from qsae_core.config.run import resolve
 from qsae_core.contracts import SparseCodes
 from qsae_core.errors import DataError
-from qsae_core.evaluation.inference_speed import sample_inputs, untrained
 from qsae_core.kernels.fused import DECODES_WITH, ENCODES_WITH, compiled_together
 from qsae_core.plugins.records import load_plugins
 
@@ -148,6 +149,15 @@ def test_a_copy_reads_its_own_tensors():
         duplicate.b_dec.add_(1.0)
     assert torch.equal(coder(x), before)
     assert not torch.equal(duplicate(x), before)
+
+
+@pytest.mark.parametrize("kernels", ["none", "auto"])
+def test_a_coder_that_has_served_can_be_pickled(kernels):
+    coder = served(TREES["ternary"], kernels=kernels)
+    x = inputs_of(coder, 2)
+    expected = coder(x)
+    assert torch.equal(pickle.loads(pickle.dumps(coder))(x), expected)
+    activate_kernels("auto", load_plugins().registry)
 
 
 @pytest.mark.usefixtures("fuses")

@@ -123,7 +123,7 @@ def load(
     activate_kernels(kernels, registry)
     coder = _restored(folder, usable_description(folder, registry), level, registry)
     serve_with(coder, screen, arithmetic, where=str(folder))
-    return coder.to(place).eval().requires_grad_(False)
+    return coder.to(place).eval()
 
 
 def _restored(

@@ -158,7 +158,9 @@ class LinearCoder(LivingLatents):
         """Codes -> ``[B, E]`` in the data's space; codes of another coder or level are refused."""
         fused = fused_decoder(self, LinearCoder)
         if fused is not None and fused.serves(codes, self.n_latents):
-            return fused.decode(codes, self.n_latents)
+            decoded = fused.decode(codes)
+            if decoded is not None:
+                return decoded
         inputs.check_codes(codes, self.n_latents)
         return self.norm_out.inverse(self.norm_out.by_layer(self.decode_normalized(codes, self.W_dec.rows())))
 

@@ -36,6 +36,10 @@ class QuantizedMatrix(nn.Module):
         self._level: int | None = None
         self.frozen = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was derived for this process: compiled layouts, and the functions that read them."""
+        return {**self.__dict__, "_cache": None, "_rows": None}
+
     def rows(self) -> Rows:
         """The matrix for the operations of ``qsae_core.kernels``; read it once a step and pass it on."""
         if self._packed is not None:

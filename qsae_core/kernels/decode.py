@@ -20,6 +20,8 @@ def decode(codes: SparseCodes, W_dec_FD: Matrix) -> Tensor:
     matrix whose quantizer works row by row only these are quantized.
     """
     rows, codes = as_rows(W_dec_FD).touched(codes)
+    if not torch.is_grad_enabled():
+        return rows.product(codes, codes.values)
     weight = rows.dense() if rows.trains else None
     return _Decode.apply(codes.values, weight, rows, codes)  # type: ignore[no-untyped-call]
 

@@ -115,9 +115,13 @@ def fused_decoder(bias_D: Tensor, space: Space, weights: Weights) -> Any:
 
 @operation
 def fused_decode(decoder: Any, indices_N: Tensor, offsets_B1: Tensor, values_N: Tensor) -> Tensor | None:
-    """``[B, D]`` in the data's space; None where an index names no row."""
+    """``[B, D]`` in the data's space; None where an index names no row, or these are not contiguous int32,
+    int64 and float32 tensors of the decoder's device."""
     bias, space, weights = decoder
     n = weights.shape[0] if isinstance(weights, Tensor) else weights[2].numel()
+    types = ((indices_N, torch.int32), (offsets_B1, torch.int64), (values_N, torch.float32))
+    if not all(t.dtype == dtype and t.is_contiguous() and t.device == bias.device for t, dtype in types):
+        return None
     if indices_N.numel() and not (int(indices_N.min()) >= 0 and int(indices_N.max()) < n):
         return None
     z_BD = _product(weights, indices_N, offsets_B1, values_N) + bias

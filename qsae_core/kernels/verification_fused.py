@@ -62,6 +62,8 @@ def decoding(f: Functions, given: Inputs) -> Iterator[str]:
             entries = (indices, offsets, values)
             one_by_one = _one_by_one(f, given, "fused_decode", (bias, place, weights), *entries)
             yield from differ(f["fused_decode"](coder, *entries), one_by_one, "the fused decoding", 0.0)
+        if f["fused_decode"](coder, indices, offsets, values.double()) is not None:
+            yield "the fused decoding takes float64"
         for wrong in (-1, given.latents):
             outside = torch.full_like(indices, wrong)
             if len(indices) and f["fused_decode"](coder, outside, offsets, values) is not None:

@@ -82,14 +82,28 @@ def fused_decoder(bias_D: Tensor, space: Space, weights: Weights) -> Prepared:
 
 
 def fused_decode(decoder: Prepared, indices_N: Tensor, offsets_B1: Tensor, values_N: Tensor) -> Tensor | None:
-    """``[B, D]`` in the data's space; None where an index names no row."""
+    """``[B, D]`` in the data's space; None where an index names no row, or types are others."""
     batch, entries = offsets_B1.numel() - 1, indices_N.numel()
-    out = torch.empty(batch, decoder.width, dtype=torch.float32)
+    if not (
+        indices_N.dtype is torch.int32
+        and offsets_B1.dtype is torch.int64
+        and values_N.dtype is torch.float32
+        and indices_N.is_contiguous()
+        and offsets_B1.is_contiguous()
+        and values_N.is_contiguous()
+        and indices_N.is_cpu
+        and offsets_B1.is_cpu
+        and values_N.is_cpu
+    ):
+        return None
+    if values_N.numel() != entries:
+        raise ValueError(f"{values_N.numel()} values for {entries} indices")
+    out = torch.empty((batch, decoder.width), dtype=torch.float32)
     status = compiled("fused_decode")(
         decoder.at,
-        address("indices", indices_N, torch.int32, (entries,)),
-        address("offsets", offsets_B1, torch.int64, (batch + 1,)),
-        address("values", values_N, torch.float32, (entries,)),
+        indices_N.data_ptr(),
+        offsets_B1.data_ptr(),
+        values_N.data_ptr(),
         out.data_ptr(),
         batch,
         entries,

@@ -70,5 +70,8 @@ def test_a_coder_of_other_sizes_is_refused():
     with pytest.raises(ValueError, match="rotated"):
         fused_decoder(torch.ones(2), space._replace(rotated=torch.tensor(1.0)), W)
     coder = fused_decoder(torch.ones(2), space, W)
-    with pytest.raises(ValueError, match="values"):
-        fused_decode(coder, torch.zeros(1, dtype=torch.int32), torch.tensor([0, 1]), torch.ones(1).double())
+    index, offsets = torch.zeros(1, dtype=torch.int32), torch.tensor([0, 1])
+    assert fused_decode(coder, index, offsets, torch.ones(1).double()) is None
+    assert fused_decode(coder, index.long(), offsets, torch.ones(1)) is None
+    with pytest.raises(ValueError, match="2 values"):
+        fused_decode(coder, index, offsets, torch.ones(2))
