@@ -23,7 +23,7 @@ def import_(layers: list[Layer], path: pathlib.Path, out: pathlib.Path, form: st
     """Make a coder of the checkpoint at PATH, a file or folder of another library.
 
     Every command reads the folder that it writes like a trained coder's. It computes what the checkpoint
-    says, bit for bit in its weights; a variant that installed components do not compute is refused.
+    says, with its matrices bit for bit; a variant that installed components do not compute is refused.
 
     --data, --model, --text and the data source's other flags say on what it is evaluated and quantized where
     nothing else is asked for; the checkpoint itself may say it too.
@@ -32,6 +32,9 @@ def import_(layers: list[Layer], path: pathlib.Path, out: pathlib.Path, form: st
     from qsae_core.component import name_of
     from qsae_core.plugins.records import load_plugins
 
-    coder = import_checkpoint(path, out, load_plugins().registry, layers, format=form)
+    def note(text: str) -> None:
+        click.echo(f"qsae: note: {text}", err=True)
+
+    coder = import_checkpoint(path, out, load_plugins().registry, layers, format=form, message=note)
     widths = " -> ".join(str(n) for n in dict.fromkeys((coder.shape.d_in, coder.shape.d_out)))
     click.echo(f"{name_of(coder)}: {coder.n_latents:,} latents, d={widths}\nartifact: {out}")

@@ -73,7 +73,9 @@ def test_a_coder_comes_back_as_it_was(site, more, sae, architecture):
     assert qsae(site, f"export {run} --format theirs --out written") == "wrote written\n"
     assert json.loads(pathlib.Path("written/cfg.json").read_text())["architecture"] == architecture
     assert load_file("written/sae_weights.safetensors")["W_enc"].shape == (64, 128)
-    assert "artifact: imported" in qsae(site, f"import written --out imported {DATA}")
+    done = site.qsae(*shlex.split(f"import written --out imported {DATA}"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "artifact: imported" in done.stdout
     before, after = values(site, run), values(site, "imported")
     for name in ("fvu", "l0", "cosine"):
         assert after[name] == pytest.approx(before[name], rel=1e-4), name
@@ -110,7 +112,8 @@ def test_atoms_of_any_norm_keep_it_and_do_not_change_the_ranks(site):
     save_file(tensors, "theirs/sae_weights.safetensors")
     settings = {"format": "qsae-format-theirs", "architecture": "topk", "k": 2, "hook": "blocks.3"}
     pathlib.Path("theirs/cfg.json").write_text(json.dumps(settings))
-    site.qsae("import", "theirs", "--out", "ours")
+    noted = site.qsae("import", "theirs", "--out", "ours").stderr
+    assert "it does not say which vectors it is for, and no data was chosen: lm is recorded" in noted
     for coder in (
         qsae_core.load("ours"),
         qsae_core.read_checkpoint("theirs", registry=load_plugins().registry),

@@ -246,6 +246,6 @@ def test_a_transcoder_needs_one_that_is_installed():
 def test_nothing_is_written_over(path, tmp_path, registry):
     (tmp_path / "taken").mkdir()
     with pytest.raises(ConfigError, match="something of that name already"):
-        import_checkpoint(path, tmp_path / "taken", registry)
+        import_checkpoint(path, tmp_path / "taken", registry, message=print)
     with pytest.raises(PluginError, match="'theirs'"):
         qsae_core.read_checkpoint(path, format="theirs", registry=registry)

@@ -68,6 +68,11 @@ def test_it_has_the_shape_of_a_plugin(kind, tmp_path):
     assert '"qsae>=0.1,<0.2"' in project
 
 
+def test_a_format_takes_fewer_than_sixty_lines_of_python(tmp_path):
+    write_plugin("format", "probe", tmp_path / "p")
+    assert sum(len(path.read_text().splitlines()) for path in (tmp_path / "p").rglob("*.py")) < 60
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_declares_what_it_imports(kind, tmp_path):
     write_plugin(kind, "probe", tmp_path / "p")

@@ -21,9 +21,8 @@ from qsae_core.quantization.calibrated import normalize_coder, rotate_coder
 D, F = 8, 32
 TRAIN = (
     "train --sae topk --normalize none --n-latents 128 --k 4 --data-path large.pt --steps 60 "
-    "--batch-size 256 --eval-tokens 1024 --eval-every 0 --statistics-tokens 512 --threads 1 "
-    "--eval reconstruction "
-    "--no-compare-float --name large"
+    "--batch-size 256 --eval-tokens 1024 --eval-every 0 --statistics-tokens 512 "
+    "--threads 1 --eval reconstruction --no-compare-float --name large"
 )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +18,7 @@ from qsae_core.artifact.checkpoints import format_of, open_checkpoint
 from qsae_core.coders.linear import LinearCoder
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.compose.compose import compose_coder
+from qsae_core.compose.kernels import activate_kernels
 from qsae_core.config.layers import Layer
 from qsae_core.config.run import RunConfig, resolve
 from qsae_core.contracts.coder import CoderShape
@@ -50,6 +51,7 @@ def read_checkpoint(
     """
     place = pathlib.Path(path)
     registry = registry or load_plugins().registry
+    activate_kernels("auto", registry)
     checkpoint = open_checkpoint(place, registry, format or format_of(place, registry))
     return compose_checkpoint(checkpoint, registry, str(place))
 
@@ -61,12 +63,14 @@ def import_checkpoint(
     layers: Sequence[Layer] = (),
     *,
     format: str | None = None,
+    message: Callable[[str], None],
 ) -> MatrixCoder:
     """``read_checkpoint``, stored as a folder that ``load`` and every command take like a trained coder's.
 
     Args:
         layers: the data that it is evaluated and quantized on, metrics and evaluations, over what the
             checkpoint says.
+        message: is told what the user should know.
 
     Raises:
         ConfigError: if something is at ``out`` already, or the layers do not fit.
@@ -81,6 +85,11 @@ def import_checkpoint(
     coder = compose_checkpoint(checkpoint, registry, str(path))
     made = Layer({**checkpoint.components, **blocks(checkpoint, registry)}, str(path), fallback=True)
     config: RunConfig = resolve([made, *layers], registry)
+    if not any("data" in layer.tree for layer in (made, *layers)):
+        message(
+            f"it does not say which vectors it is for, and no data was chosen: {config.data.use} is recorded "
+            "for it; evaluate and quantize it with --model, --layer and --site, or with --data-path"
+        )
     source = {**checkpoint.source, "imported_from": {"path": str(path), "format": form}}
     artifact.save(coder, out, config, registry, source)
     return coder
@@ -160,7 +169,7 @@ def _take(coder: LinearCoder, dense: DenseForm) -> None:
     coder.b_dec.copy_(dense.b_dec)
     b_enc = dense.b_enc.double()
     if coder.subtract_b_dec:
-        b_enc = b_enc + dense.W_enc.double() @ dense.b_dec.double()
+        b_enc = b_enc + dense.projected(dense.b_dec)
     coder.b_enc.copy_(b_enc)
     point = coder.activation.pointwise()
     if dense.threshold is not None and point is not None and point.function == "jumprelu":

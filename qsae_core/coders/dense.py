@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from qsae_core.coders.normalization import Normalization
+from qsae_core.coders.quantized_matrix import QuantizedMatrix
+from qsae_core.coders.quantized_values import QuantizedValues
 from qsae_core.component import name_of
 from qsae_core.contracts.activation import Activation
-from qsae_core.contracts.dense import DenseForm, Function
+from qsae_core.contracts.coder import CoderShape
+from qsae_core.contracts.dense import ROWS_AT_ONCE, DenseForm, Function
 from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.errors import ConfigError
 
 
-class Affine(NamedTuple):
-    """A linear coder in its normalised space, with encoder inputs that nothing is subtracted from."""
+class Linear(Protocol):
+    """What is asked of a LinearCoder here."""
 
-    W_enc: Tensor
-    b_enc: Tensor
-    W_dec: Tensor
-    b_dec: Tensor
+    shape: CoderShape
+    subtract_b_dec: bool
+    unit_norm_rows: bool
+    W_enc: QuantizedMatrix
+    W_dec: QuantizedMatrix
+    b_enc: nn.Parameter
+    b_dec: nn.Parameter
+    norm_in: Normalization
+    activation: Activation
+    sparsity: SparsityRule
+    code_quantizer: QuantizedValues
+
+    @property
+    def norm_out(self) -> Normalization:
+        """Of what is reconstructed."""
 
 
 FORMULA = (
@@ -54,60 +68,73 @@ def no_dense_form(coder: object, reason: str) -> ConfigError:
 
 
 @torch.no_grad()
-def folded(
-    coder: object,
-    affine: Affine,
-    norms: tuple[Normalization, Normalization],
-    activation: Activation,
-    rule: SparsityRule,
-    ranks_by_norm: bool,
-) -> DenseForm:
+def linear_form(coder: Linear, own: str | None) -> DenseForm:
     """The dense form: normalisation, rotation and the activation's scale go into the matrices, in float64.
 
     ``W_enc ((x - mean) / s R) = (W_enc R^T / s) (x - mean)``; codes stay what they are, and with them
     thresholds and ranks.
 
+    Args:
+        own: what the variant has defined anew of the formula; None: nothing.
+
     Raises:
-        ConfigError: if other libraries have no word for the activation or the rule.
+        ConfigError: if there is no dense form that computes the same.
     """
-    norm_in, norm_out = (copy.deepcopy(norm).double() for norm in norms)
-    W_enc, b_enc, W_dec, b_dec = (tensor.detach().double() for tensor in affine)
-    W_enc = norm_in.unrotated(W_enc) / norm_in.scale
-    b_enc = b_enc - W_enc @ norm_in.mean
-    function, threshold, k = _selection(coder, activation, rule, _importance(W_dec, ranks_by_norm))
-    point = activation.pointwise()
-    assert point is not None  # _selection has seen one
-    if point.scale is not None:
-        W_enc, b_enc = W_enc * point.scale.double()[:, None], b_enc * point.scale.double()
-    if point.shift is not None:
-        b_enc = b_enc + point.shift.double()
+    if own is not None:
+        raise no_dense_form(coder, f"it defines '{own}' in its own way")
+    if max(coder.shape.layers_in, coder.shape.layers_out) > 1:
+        raise no_dense_form(coder, "it reads or writes several layers")
+    if not coder.code_quantizer.quantizer.is_identity:
+        raise no_dense_form(coder, "the values of its codes are quantized")
+    norm_in, norm_out = (copy.deepcopy(norm).double() for norm in (coder.norm_in, coder.norm_out))
+    W_dec, b_dec = coder.W_dec(), coder.b_dec.double()
+    importance_F = torch.ones_like(coder.b_enc) if coder.unit_norm_rows else W_dec.norm(dim=1)
+    function, threshold, k = _selection(coder, importance_F.double())
+    W_enc, b_enc = _encoder(coder, norm_in, b_dec)
     dense = DenseForm(
-        W_enc=_stored(W_enc),
-        b_enc=_stored(b_enc),
-        W_dec=_stored(norm_out.inverse_direction(W_dec)),
+        W_enc=W_enc,
+        b_enc=b_enc,
+        W_dec=torch.cat([_stored(norm_out.inverse_direction(w.double())) for w in W_dec.split(ROWS_AT_ONCE)]),
         b_dec=_stored(norm_out.inverse(b_dec)),
         activation=function,
         threshold=None if threshold is None else _stored(threshold),
         k=k,
-        ranks_by_norm=ranks_by_norm and k is not None,
+        ranks_by_norm=not coder.unit_norm_rows and k is not None,
+        W_skip=None,  # a LinearCoder has no skip connection
     )
     dense.validate(name_of(coder))
     return dense
+
+
+def _encoder(coder: Linear, norm_in: Normalization, b_dec: Tensor) -> tuple[Tensor, Tensor]:
+    """``W_enc`` and ``b_enc`` of the dense form, a few rows at a time."""
+    W_enc, point, parts = coder.W_enc(), coder.activation.pointwise(), []
+    assert point is not None  # _selection has seen one
+    for rows in torch.arange(coder.b_enc.shape[0], device=b_dec.device).split(ROWS_AT_ONCE):
+        W, bias = W_enc[rows].double(), coder.b_enc[rows].double()
+        if coder.subtract_b_dec:
+            bias = bias - W @ b_dec
+        W = norm_in.unrotated(W) / norm_in.scale
+        bias = bias - W @ norm_in.mean
+        if point.scale is not None:
+            W, bias = W * point.scale[rows].double()[:, None], bias * point.scale[rows].double()
+        if point.shift is not None:
+            bias = bias + point.shift[rows].double()
+        parts.append((_stored(W), _stored(bias)))
+    return torch.cat([W for W, _ in parts]), torch.cat([bias for _, bias in parts])
 
 
 def _stored(tensor: Tensor) -> Tensor:
     return tensor.float().cpu().contiguous()
 
 
-def _importance(W_dec_FE: Tensor, ranks_by_norm: bool) -> Tensor:
-    """float64 ``[F]``: what a rule multiplies latents with."""
-    return W_dec_FE.norm(dim=1) if ranks_by_norm else W_dec_FE.new_ones(W_dec_FE.shape[0])
+def _selection(coder: Linear, importance_F: Tensor) -> tuple[Function, Tensor | None, int | None]:
+    """Activation, thresholds ``[F]`` and k of activation and rule together.
 
-
-def _selection(
-    coder: object, activation: Activation, rule: SparsityRule, importance_F: Tensor
-) -> tuple[Function, Tensor | None, int | None]:
-    """Activation, thresholds ``[F]`` and k of both together."""
+    Args:
+        importance_F: float64, what the rule multiplies latents with.
+    """
+    activation, rule = coder.activation, coder.sparsity
     point, kept = activation.pointwise(), rule.kept()
     if point is None:
         raise no_dense_form(coder, f"other libraries have no activation '{name_of(activation)}'")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from qsae_core import kernels
 from qsae_core.coders import inputs
 from qsae_core.coders.dead_latents import DeadLatents
-from qsae_core.coders.dense import Affine, defined_anew, folded, no_dense_form
+from qsae_core.coders.dense import defined_anew, linear_form
 from qsae_core.coders.fused import FusedDecoder, FusedEncoder, fused_decoder, fused_encoder
 from qsae_core.coders.living_latents import LivingLatents
 from qsae_core.coders.loss_units import LossUnits
@@ -177,19 +177,7 @@ class LinearCoder(LivingLatents):
 
     def dense(self) -> DenseForm:
         """As MatrixCoder, of a variant that encodes and decodes as a LinearCoder; others override it."""
-        own = defined_anew(type(self), LinearCoder)
-        if own is not None:
-            raise no_dense_form(self, f"it defines '{own}' in its own way")
-        if max(self.shape.layers_in, self.shape.layers_out) > 1:
-            raise no_dense_form(self, "it reads or writes several layers")
-        if not self.code_quantizer.quantizer.is_identity:
-            raise no_dense_form(self, "the values of its codes are quantized")
-        bias = self.b_enc.detach().double()
-        if self.subtract_b_dec:
-            bias = bias - self.W_enc().double() @ self.b_dec.double()
-        affine = Affine(self.W_enc(), bias, self.W_dec(), self.b_dec)
-        norms = (self.norm_in, self.norm_out)
-        return folded(self, affine, norms, self.activation, self.sparsity, not self.unit_norm_rows)
+        return linear_form(self, defined_anew(type(self), LinearCoder))
 
     def refusal_to_screen(self) -> str | None:
         """Why ``screen`` cannot be used, from the sparsity rule and the activation; None where it can."""

@@ -17,6 +17,10 @@ Function = Literal["relu", "identity", "jumprelu"]
 """``max(z, 0)``; ``z``; ``z 1[z > threshold]``."""
 
 
+ROWS_AT_ONCE = 4096
+"""Latents whose weights are in float64 at one time."""
+
+
 class Pointwise(NamedTuple):
     """An activation in words that other libraries share: ``f = function(scale z + shift)``."""
 
@@ -96,6 +100,10 @@ class DenseForm:
         """Field -> tensor, without those that are None."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def projected(self, x_D: Tensor) -> Tensor:
+        """float64 ``[F]``: ``W_enc x``, a few rows at a time."""
+        return torch.cat([rows.double() @ x_D.double() for rows in self.W_enc.split(ROWS_AT_ONCE)])
 
     def validate(self, where: str | None = None) -> None:
         """Check types, shapes and values, before they are used.

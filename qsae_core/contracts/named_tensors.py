@@ -172,8 +172,8 @@ class NamedTensors(CheckpointFormat):
         dense.validate(where)
         if dense.W_enc.shape[1] != dense.b_dec.shape[0]:
             raise _damaged("b_dec cannot be subtracted from inputs of another width", where)
-        offset_F = dense.W_enc.double() @ dense.b_dec.double()
-        return dataclasses.replace(dense, b_enc=(dense.b_enc.double() + sign * offset_F).float())
+        b_enc = dense.b_enc.double() + sign * dense.projected(dense.b_dec)
+        return dataclasses.replace(dense, b_enc=b_enc.float())
 
 
 _REQUIRED = ("W_enc", "b_enc", "W_dec", "b_dec")
