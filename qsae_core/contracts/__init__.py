@@ -13,6 +13,7 @@ from qsae_core.contracts.kernel_set import KernelSet
 from qsae_core.contracts.language_model import Edit, LanguageModel, TokenBatch
 from qsae_core.contracts.metric import Metric, Observation, Origin, computed, measure, observe
 from qsae_core.contracts.named_tensors import ActivationWord, NamedTensors
+from qsae_core.contracts.norm_limit import NormLimit
 from qsae_core.contracts.quantizer import Calibration, Lookup, Packed, Quantizer, straight_through
 from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.contracts.tracker import Tracker
@@ -42,6 +43,7 @@ __all__ = [
     "LossOutput",
     "Metric",
     "NamedTensors",
+    "NormLimit",
     "Observation",
     "Origin",
     "Overlap",

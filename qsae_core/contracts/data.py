@@ -99,6 +99,10 @@ class DataSource(abc.ABC):
         """JSON values for the run's record: where from, what is counted and what is left out."""
         return {}
 
+    def left_out(self) -> str | None:
+        """A sentence on vectors that training left out so far, beside those that never count; None: none."""
+        return None
+
     def language_model(self) -> LanguageModel | None:
         """The model behind the vectors, or None (tensor files, synthetic data)."""
         return None

@@ -220,6 +220,8 @@ class _TrainingRun:
 
     def _finish(self, seconds: float) -> None:
         self.watcher.stop()
+        if left_out := self.data.left_out():
+            self.watcher.message(left_out)
         summary: dict[str, Any] = {
             "model": self.data.model_name,
             "layer": self.data.layer,

@@ -59,6 +59,12 @@ class LmConfig(ComponentConfig):
     held_out_share: float = option(
         0.05, "share of the documents kept for evaluation; a hash of each decides", gt=0, lt=1
     )
+    max_norm_multiple: float | None = option(
+        None,
+        "leave vectors out of training whose norm is more than so many times the median of their block; "
+        "none: train on all",
+        ge=1,
+    )
     buffer_tokens: int = option(
         65536, "positions read as one block, within which vectors are shuffled; sets the memory used", gt=0
     )

@@ -9,7 +9,7 @@ block again and goes on with the very same vectors.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from qsae_core.contracts import Batch, DataSource, TokenBatch
+from qsae_core.contracts import Batch, DataSource, NormLimit, TokenBatch
 from qsae_core.errors import DataError
 from qsae_data_lm import LmConfig
 from qsae_data_lm.chosen_sites import chosen_sites, path_name
@@ -117,9 +117,16 @@ class LmSource(DataSource):
         return parts[0] if len(parts) == 1 else join(parts)
 
     def _begin(
-        self, epoch: int = 0, block: int = 0, cursor: int = 0, position: int = 0, remaining: int | None = None
+        self,
+        epoch: int = 0,
+        block: int = 0,
+        cursor: int = 0,
+        position: int = 0,
+        remaining: int | None = None,
+        norms: Sequence[int] = (0, 0),
     ) -> None:
         """Stands in a block, at a vector; nothing of the block is read until it is needed."""
+        self._norms = NormLimit(self.config.max_norm_multiple, norms)
         self._epoch, self._block, self._cursor = epoch, block, cursor
         self._packer = self._packer_at(epoch, position, remaining)
         self._block_start = (position, remaining)
@@ -135,16 +142,19 @@ class LmSource(DataSource):
         if self._rows is not None:
             self._block, self._cursor = self._block + 1, 0
             self._block_start = (self._packer.position, self._packer.remaining)
+            self._norms.next_block()
         self._rows = None  # frees the memory before the next block takes it
         contexts = self._packer.take(self._block_contexts)
         if not len(contexts) and self._block > 0:
-            self._begin(self._epoch + 1)
+            self._begin(self._epoch + 1, norms=self._norms.counts)
             contexts = self._packer.take(self._block_contexts)
         if not len(contexts):
             raise self._too_little("training")
         where = f"{self._text}, epoch {self._epoch}, block {self._block}"
         self._rows = join(list(self._harvester.read(contexts, where)))
-        self._order = shuffled(len(self._rows), self.seed, self._epoch, self._block)
+        sides = (self._rows.x,) if self._rows.y is self._rows.x else (self._rows.x, self._rows.y)
+        kept = self._norms.kept(*sides).cpu().numpy()
+        self._order = kept[shuffled(len(kept), self.seed, self._epoch, self._block)]
 
     @cached_property
     def _fingerprints(self) -> dict[str, str]:
@@ -163,6 +173,7 @@ class LmSource(DataSource):
             "cursor": self._cursor,
             "position": position,
             "remaining": remaining,
+            "norms": self._norms.counts,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -246,8 +257,8 @@ class LmSource(DataSource):
 
     @property
     def training_tokens(self) -> int | None:
-        """Vectors of the first epoch; tokenizes all text. None for a streamed dataset."""
-        if not self._documents.finite:
+        """Vectors of the first epoch; tokenizes all text. None for a streamed dataset or a limit of norms."""
+        if not self._documents.finite or self.config.max_norm_multiple is not None:
             return None
         packer, total = self._packer_at(0, 0, None), 0
         while len(contexts := packer.take(256)):
@@ -271,8 +282,13 @@ class LmSource(DataSource):
             "left_out": "BOS, EOS, padding and other special positions: "
             + (", ".join(self._tokens.special_names()) or "none"),
             "left_out_of_first_block": f"{int((~first.counted).sum())} of {first.counted.numel()} positions",
+            "outlying_norms": self.left_out() or "trained on",
             "fingerprints": self._fingerprints,
         }
+
+    def left_out(self) -> str | None:
+        """How many vectors with outlying norms."""
+        return self._norms.sentence()
 
     def language_model(self) -> HfLanguageModel:
         """The model behind the vectors."""

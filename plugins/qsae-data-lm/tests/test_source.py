@@ -15,6 +15,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from qsae_data_lm import LmConfig
+from qsae_data_lm.documents import shuffled
 from qsae_data_lm.source import LmSource
 from safetensors.torch import load_file, save_file
 
@@ -286,11 +287,42 @@ def test_a_model_is_known_again_in_another_number_format(make: Make) -> None:
     assert make(dtype="bf16").describe()["fingerprints"] == make(dtype="fp32").describe()["fingerprints"]
 
 
-def test_the_state_is_five_numbers_and_two_fingerprints(make: Make) -> None:
+def test_vectors_with_outlying_norms_are_left_out_of_training_alone(make: Make) -> None:
+    """The line break is embedded a hundred times as long, and its vectors dwarf all others."""
+    options = {"max_norm_multiple": 10.0, "buffer_tokens": 1024}
+    source, plain = make(**options), make(buffer_tokens=1024)
+    for each in (source, plain):
+        weight = each.language_model().model.model.embed_tokens.weight
+        weight.data[each._tokens._tokenizer.convert_tokens_to_ids("Ċ")] *= 100
+    contexts_CT = first_contexts(source, 32)
+    vectors = hidden(source, contexts_CT, 1)[contexts_CT != 0]
+    norms = vectors.norm(dim=1)
+    inside = norms <= 10 * norms.median()
+    assert 0 < int((~inside).sum()) < len(inside) / 10
+    batch = source.next_batch(int(inside.sum()))
+    torch.testing.assert_close(batch.x, vectors[inside][shuffled(int(inside.sum()), 0, 0, 0)])
+    left_out = int((~inside).sum())
+    assert source.left_out() == (
+        f"left out of training: {left_out:,} of {len(inside):,} vectors, whose norm was more than 10 times "
+        "the median"
+    )
+    assert plain.left_out() is None
+    held_out, all_held_out = (torch.cat([b.x for b in s.held_out(500, 500)]) for s in (source, plain))
+    assert torch.equal(held_out, all_held_out)
+    assert source.training_tokens is None
+    state = json.loads(json.dumps(source.state_dict()))
+    source.next_batch(2000)
+    said = source.left_out()
+    source.load_state_dict(state)
+    source.next_batch(2000)
+    assert source.left_out() == said
+
+
+def test_the_state_is_numbers_and_two_fingerprints(make: Make) -> None:
     source = make()
     source.next_batch(1000)
     state = source.state_dict()
-    assert set(state) == {"epoch", "block", "cursor", "position", "remaining", "fingerprints"}
+    assert set(state) == {"epoch", "block", "cursor", "position", "remaining", "norms", "fingerprints"}
     assert set(state["fingerprints"]) == {"text", "model"}
     assert (state["epoch"], state["block"]) == (0, 4)
 

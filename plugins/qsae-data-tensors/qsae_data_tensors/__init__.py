@@ -34,6 +34,12 @@ class TensorsConfig(ComponentConfig):
         0,
         "decides which rows are held out; apart from the run's seed, so that runs share their split",
     )
+    max_norm_multiple: float | None = option(
+        None,
+        "leave rows out of training whose norm is more than so many times the median of those in memory; "
+        "none: train on all",
+        ge=1,
+    )
     block_rows: int = option(64, "rows read at once; fewer where the data has not 64 such blocks", gt=0)
     shuffle_blocks: int = option(
         1024,

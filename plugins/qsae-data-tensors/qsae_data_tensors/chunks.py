@@ -7,6 +7,7 @@ import collections
 import itertools
 import os
 import pathlib
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -16,6 +17,9 @@ from qsae_data_tensors.formats import OPENERS, Mapped, open_mapped
 
 MOST_OPEN = 64
 """Files mapped at the same time: a mapped .npy keeps a file descriptor."""
+
+_Read = Callable[[TensorFile, Tensor, Mapped, int], None]
+"""Fills rows from one of a file's rows on."""
 
 
 class Chunks:
@@ -56,13 +60,20 @@ class Chunks:
 
     def read_into(self, rows: Tensor, start: int) -> None:
         """Fill float32 ``[n, d]`` with the rows from ``start`` on; raises DataError if one is not finite."""
+        self._fill(rows, start, TensorFile.read_into)
+
+    def copy_into(self, rows: Tensor, start: int) -> None:
+        """The same, whatever the rows hold."""
+        self._fill(rows, start, TensorFile.copy_into)
+
+    def _fill(self, rows: Tensor, start: int, read: _Read) -> None:
         filled = 0
         index = bisect.bisect_right(self._ends, start)
         while filled < len(rows):
             file, end = self.files[index], self._ends[index]
             first = start + filled - (end - file.rows)
             part = rows[filled : filled + file.rows - first]
-            file.read_into(part, self._map(file.path), first)
+            read(file, part, self._map(file.path), first)
             filled, index = filled + len(part), index + 1
 
     def close(self) -> None:

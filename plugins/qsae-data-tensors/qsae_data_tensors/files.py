@@ -49,15 +49,19 @@ class TensorFile:
         Raises:
             DataError: naming the first row that is not finite.
         """
-        filled = 0
-        for piece in self._slices(mapped, start, start + len(rows)):
-            _copy(piece, rows[filled : filled + len(piece)])
-            filled += len(piece)
+        self.copy_into(rows, mapped, start)
         # A sum of finite values is finite unless it overflows; a look at each value costs 30 times as much.
         if not rows.sum().isfinite():
             finite = rows.isfinite().all(dim=1)
             if not finite.all():
                 raise self._not_finite(rows, start, int((~finite).nonzero()[0]))
+
+    def copy_into(self, rows: Tensor, mapped: Mapped, start: int) -> None:
+        """Fill float32 ``[n, d]`` with the rows from ``start`` on, whatever they hold."""
+        filled = 0
+        for piece in self._slices(mapped, start, start + len(rows)):
+            _copy(piece, rows[filled : filled + len(piece)])
+            filled += len(piece)
 
     def _slices(self, mapped: Mapped, start: int, stop: int) -> Iterator[Any]:
         """The rows as pieces that each are one slice of the tensor."""

@@ -6,17 +6,19 @@ import hashlib
 import itertools
 import pathlib
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
 from qsae_core import ComponentConfig
-from qsae_core.contracts import Batch, DataSource
+from qsae_core.contracts import Batch, DataSource, NormLimit
 from qsae_core.errors import DataError
 from qsae_data_tensors import TensorsConfig
 from qsae_data_tensors.blocks import cut_blocks
 from qsae_data_tensors.chunks import Chunks, check_paired
+from qsae_data_tensors.fingerprint import fingerprint
 from qsae_data_tensors.held_out_part import HeldOutRows
 from qsae_data_tensors.split import Split, split_rows
 
@@ -58,6 +60,7 @@ class TensorsSource(DataSource):
         self.model_name = source.path.resolve().name if source.path.is_dir() else source.path.stem
         self._loaded: tuple[Sides, Tensor] | None = None
         self._memory: Sides | None = None
+        self._norms = NormLimit(options.max_norm_multiple)
         self._use(split_rows(source.files, options.held_out, options.split_seed))
 
     @classmethod
@@ -89,6 +92,7 @@ class TensorsSource(DataSource):
             size -= len(chosen)
             self._row += len(chosen)
             if self._row == len(order):
+                self._norms.next_block()
                 last = self._pool + 1 == self._pools
                 self._go_to(self._epoch + last, 0 if last else self._pool + 1, 0)
         return self._batch(_join(parts))
@@ -111,10 +115,11 @@ class TensorsSource(DataSource):
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the stream, and the number of rows as a check that the files are the same."""
-        return {"epoch": self._epoch, "pool": self._pool, "row": self._row, "rows": self._sides[0].rows}
+        place = {"epoch": self._epoch, "pool": self._pool, "row": self._row, "norms": self._norms.counts}
+        return {**place, "rows": self._sides[0].rows, "fingerprints": self._fingerprints}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue there; raises DataError where the files have another number of rows now."""
+        """Continue there; raises DataError where the files have other rows now, or another number of them."""
         if state["rows"] != self._sides[0].rows:
             raise DataError(
                 f"there are {self._sides[0].rows} rows, but {state['rows']} when the run was interrupted",
@@ -122,11 +127,32 @@ class TensorsSource(DataSource):
                 allowed="the same files",
                 next="bring the files back, or start a new run",
             )
+        for side, now, before in zip(self._sides, self._fingerprints, state["fingerprints"], strict=True):
+            if now != before:
+                raise DataError(
+                    "the rows are other ones than when the run was interrupted",
+                    where=str(side.path),
+                    allowed="the same files",
+                    next="bring the files back, or start the run again with --overwrite",
+                )
         self._go_to(state["epoch"], state["pool"], state["row"])
+        self._norms = NormLimit(self._options.max_norm_multiple, state["norms"])
+
+    @cached_property
+    def _fingerprints(self) -> list[str]:
+        return [fingerprint(side) for side in self._sides]
+
+    def left_out(self) -> str | None:
+        """How many rows with outlying norms."""
+        return self._norms.sentence()
 
     @property
-    def training_tokens(self) -> int:
-        """Rows that are not held out."""
+    def training_tokens(self) -> int | None:
+        """Rows that are not held out; None where those with outlying norms are left out, too."""
+        return None if self._options.max_norm_multiple is not None else self._n_training
+
+    @property
+    def _n_training(self) -> int:
         return self._sides[0].rows - self._n_held_out
 
     def describe(self) -> dict[str, Any]:
@@ -138,9 +164,10 @@ class TensorsSource(DataSource):
             "dtypes": [sorted({file.dtype for file in side.files}) for side in self._sides],
             "widths": [side.width for side in self._sides],
             "rows": source.rows,
-            "training_rows": self.training_tokens,
+            "training_rows": self._n_training,
             "held_out_rows": self._n_held_out,
             "rows_per_block": blocks.rows_per_block,
+            "outlying_norms": self.left_out() or "trained on",
             "files_left_out": [name for side in self._sides for name in side.left_out],
         }
 
@@ -177,7 +204,9 @@ class TensorsSource(DataSource):
             if self._memory is None:  # every pool is read into it: fresh memory costs more than the reading
                 self._memory = self._empty(min(size, len(training)) * self._blocks.rows_per_block)
             rows = self._read([training[index] for index in chosen], self._memory)
-            self._loaded = rows, _permutation(len(rows[0]), self.seed, self._epoch, self._pool)
+            batch = self._batch(rows)
+            kept = self._norms.kept(*((batch.x,) if batch.y is batch.x else (batch.x, batch.y)))
+            self._loaded = rows, kept[_permutation(len(kept), self.seed, self._epoch, self._pool)]
         return self._loaded
 
     def _held_out_rows(self, n_tokens: int) -> Iterator[Sides]:

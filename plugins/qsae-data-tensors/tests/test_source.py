@@ -117,6 +117,59 @@ def test_resuming_on_other_files(numbered: pathlib.Path) -> None:
         make(numbered).load_state_dict(state)
 
 
+def test_resuming_on_files_that_were_replaced(numbered: pathlib.Path) -> None:
+    """By as many rows of the same width, and back."""
+    source = make(numbered)
+    source.next_batch(100)
+    state = json.loads(json.dumps(source.state_dict()))
+    expected = source.next_batch(50).x
+    rows = np.load(numbered / "1.npy")
+    np.save(numbered / "1.npy", rows + 1)
+    with pytest.raises(DataError, match="the rows are other ones than when the run was interrupted"):
+        make(numbered).load_state_dict(state)
+    np.save(numbered / "1.npy", rows)
+    again = make(numbered)
+    again.load_state_dict(state)
+    assert torch.equal(again.next_batch(50).x, expected)
+
+
+def test_resuming_on_replaced_targets(tmp_path: pathlib.Path) -> None:
+    np.save(tmp_path / "x.npy", np.arange(300.0)[:, None])
+    np.save(tmp_path / "y.npy", np.arange(300.0)[:, None])
+    state = make(tmp_path / "x.npy", target_path=str(tmp_path / "y.npy")).state_dict()
+    np.save(tmp_path / "y.npy", -np.arange(300.0)[:, None])
+    with pytest.raises(DataError, match=r"y\.npy: the rows are other ones"):
+        make(tmp_path / "x.npy", target_path=str(tmp_path / "y.npy")).load_state_dict(state)
+
+
+def test_rows_with_outlying_norms_are_left_out_of_training_alone(tmp_path: pathlib.Path) -> None:
+    """Rows (n, 1) of norm 1, but for every 50th of 1000, which is a hundred times as long."""
+    rows = torch.nn.functional.normalize(torch.stack([torch.arange(1000.0), torch.ones(1000)], 1))
+    rows[::50] *= 100
+    torch.save(rows, tmp_path / "x.pt")
+    limited, plain = make(tmp_path / "x.pt", max_norm_multiple=10), make(tmp_path / "x.pt")
+    n = plain.training_tokens
+    assert n is not None
+    seen = plain.next_batch(n).x
+    inside = int((seen.norm(dim=1) < 10).sum())
+    assert inside < n
+    x = limited.next_batch(inside).x
+    assert sorted(map(tuple, x.tolist())) == sorted(map(tuple, seen[seen.norm(dim=1) < 10].tolist()))
+    told = "left out of training: {out:,} of {all:,} vectors, whose norm was more than 10 times the median"
+    assert limited.left_out() == told.format(out=n - inside, all=n)
+    assert plain.left_out() is None
+    held_out = [torch.cat([batch.x for batch in s.held_out(10**6, 64)]) for s in (limited, plain)]
+    assert torch.equal(*held_out)
+    assert limited.training_tokens is None
+    state = json.loads(json.dumps(limited.state_dict()))
+    expected = limited.next_batch(2500).x
+    resumed = make(tmp_path / "x.pt", max_norm_multiple=10)
+    resumed.load_state_dict(state)
+    assert torch.equal(resumed.next_batch(2500).x, expected)
+    assert resumed.left_out() == limited.left_out()
+    assert resumed.describe()["outlying_norms"] == limited.left_out()
+
+
 def test_paired_files(tmp_path: pathlib.Path) -> None:
     """Chunked otherwise, row i of the source still goes with row i of the target."""
     source, target = tmp_path / "source", tmp_path / "target.pt"
