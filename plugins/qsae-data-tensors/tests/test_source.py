@@ -66,6 +66,14 @@ def test_rows_are_shuffled_across_blocks(numbered: pathlib.Path) -> None:
     assert sum(a < b for a, b in itertools.pairwise(stream)) == pytest.approx(450, abs=60)
 
 
+def test_a_batch_is_from_all_over_the_data(tmp_path: pathlib.Path) -> None:
+    """Of 200 stretches of 1024 rows, a permutation of all rows leaves one out of a batch of 2048 with
+    probability (1 - 1/200)^2048 = 3e-5. A pool of 32 such stretches would leave out 168."""
+    np.save(tmp_path / "x.npy", np.arange(200 * 1024, dtype=np.float32)[:, None])
+    rows = make(tmp_path / "x.npy").next_batch(2048).x
+    assert len(set((rows[:, 0] // 1024).int().tolist())) >= 190  # a stretch may be held out
+
+
 def test_the_stream_does_not_depend_on_batch_sizes(numbered: pathlib.Path) -> None:
     whole = make(numbered).next_batch(1500).x
     source = make(numbered)
