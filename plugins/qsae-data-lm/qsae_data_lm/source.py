@@ -8,28 +8,22 @@ block again and goes on with the very same vectors.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
 from qsae_core.contracts import Batch, DataSource, NormLimit, TokenBatch
-from qsae_core.errors import DataError
 from qsae_data_lm import LmConfig
 from qsae_data_lm.chosen_sites import chosen_sites, path_name
-from qsae_data_lm.documents import Side, open_documents, shuffled, too_little
+from qsae_data_lm.documents import open_documents, shuffled, too_little
 from qsae_data_lm.families import layout_of
 from qsae_data_lm.fingerprints import check_same, of_model, of_texts
 from qsae_data_lm.harvest import Harvester, join, select
+from qsae_data_lm.held_out_stream import HeldOutStream
 from qsae_data_lm.hooks import Site
 from qsae_data_lm.language_model import HfLanguageModel
 from qsae_data_lm.loading import choose_dtype, load_config, load_model, load_tokenizer
-from qsae_data_lm.packing import Packer, Tokens
+from qsae_data_lm.packing import Packer
 from qsae_data_lm.split import HeldOutDocuments
 from qsae_data_lm.tokens import TextTokenizer, check_context, check_vocabulary
 
@@ -69,6 +63,7 @@ class LmSource(DataSource):
         self._harvester = Harvester(
             self._model, self._tokens, self._sites, None if is_same else self._target, forward_contexts
         )
+        self._held_out = HeldOutStream(self._documents, self._harvester, config.context, self._text)
         self._block_contexts = max(1, config.buffer_tokens // config.context)
         self.d_in = self.d_out = layout.width
         self.layers_in = len(self._sites)
@@ -149,7 +144,7 @@ class LmSource(DataSource):
             self._begin(self._epoch + 1, norms=self._norms.counts)
             contexts = self._packer.take(self._block_contexts)
         if not len(contexts):
-            raise self._too_little("training")
+            raise too_little(self._documents, "training", self.config.context, self._text)
         where = f"{self._text}, epoch {self._epoch}, block {self._block}"
         self._rows = join(list(self._harvester.read(contexts, where)))
         sides = (self._rows.x,) if self._rows.y is self._rows.x else (self._rows.x, self._rows.y)
@@ -190,68 +185,16 @@ class LmSource(DataSource):
 
     def held_out(self, n_tokens: int, batch_size: int) -> Iterator[Batch]:
         """Held-out vectors in the order of the text."""
-        kept: list[Batch] = []
-        left, have = n_tokens, 0
-        for contexts in self._held_out_contexts(n_tokens):
-            for part in self._harvester.read(contexts, f"{self._text}, held-out part"):
-                kept.append(part)
-                have += len(part)
-                whole = join(kept)
-                while have >= min(batch_size, left) > 0:
-                    count = min(batch_size, left)
-                    yield select(whole, slice(count))
-                    whole = select(whole, slice(count, None))
-                    left, have = left - count, have - count
-                kept = [whole]
-        if have and left:
-            yield select(join(kept), slice(min(have, left)))
+        return self._held_out.vectors(n_tokens, batch_size)
 
     def held_out_contexts(self, n_tokens: int, batch_size: int) -> Iterator[tuple[TokenBatch, Batch]]:
         """Held-out contexts, whose documents are numbered in the order of the held-out text, and the vectors
         at their counted positions."""
-        at_once = max(1, batch_size // self.config.context)
-        left = n_tokens
-        for contexts, documents in self._held_out_labelled(n_tokens):
-            counts = self._tokens.batch(contexts).counted.sum(1).numpy()
-            needed = int((counts.cumsum() - counts < left).sum())
-            left -= int(counts.sum())
-            for start in range(0, needed, at_once):
-                rows = slice(start, min(start + at_once, needed))
-                tokens = replace(
-                    self._tokens.batch(contexts[rows]), documents=torch.from_numpy(documents[rows])
-                )
-                parts = self._harvester.read(contexts[rows], f"{self._text}, held-out part")
-                yield tokens, join(list(parts))
+        return self._held_out.contexts(n_tokens, batch_size)
 
     def held_out_part(self) -> HeldOutDocuments:
         """Documents of a text that is known again by its content, whichever model reads it."""
         return self._documents.held_out_part(self._text)
-
-    def _held_out_contexts(self, n_tokens: int) -> Iterator[Tokens]:
-        """Contexts, one forward pass at a time, until `n_tokens` positions of them are counted."""
-        for contexts, _ in self._held_out_labelled(n_tokens):
-            yield contexts
-
-    def _held_out_labelled(self, n_tokens: int) -> Iterator[tuple[Tokens, NDArray[np.int64]]]:
-        """The same, and int64 [C, T]: the number of each token's document, -1 of special ones."""
-        documents, again = itertools.tee(self._tokens.stream(enumerate(self._documents.held_out())))
-        packer = Packer(documents, self._tokens.frame)
-        labels = Packer(
-            ((place, np.full(len(tokens), place, dtype=np.int32)) for place, tokens in again),
-            self._tokens.frame.labelled(-1),
-        )
-        counted = 0
-        while counted < n_tokens:
-            contexts = packer.take(self._harvester.forward_contexts)
-            if not len(contexts):
-                break
-            counted += int(self._tokens.batch(contexts).counted.sum())
-            yield contexts, labels.take(len(contexts)).astype(np.int64)
-        if not counted and n_tokens:
-            raise self._too_little("held-out")
-
-    def _too_little(self, part: Side) -> DataError:
-        return too_little(self._documents, part, self.config.context, self._text)
 
     # -- what it is ----------------------------------------------------------------------------------
 
