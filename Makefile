@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
 
-.PHONY: demo test test-fast lint bench setup clean
+.PHONY: demo test test-fast test-pythons test-oldest lint bench setup clean
 
 demo: setup  ## train a ternary SAE on real hidden states and print what it cost
 	$(BIN)/qsae train --sae ternary --quantizer ste --overwrite
@@ -14,6 +14,12 @@ test: setup lint  ## lint, types, and every test
 
 test-fast: setup  ## the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow"
+
+test-pythons: setup  ## the fast tests on every other Python from 3.10 to 3.13 that the machine has
+	$(BIN)/python .ci/pythons
+
+test-oldest: setup  ## the same on this one, with the oldest dependencies that the pyproject files admit
+	$(BIN)/python .ci/pythons --oldest
 
 lint: setup
 	$(BIN)/ruff check .
@@ -37,4 +43,4 @@ $(VENV)/.ready: pyproject.toml constraints.txt plugins/requirements-dev.txt $(PL
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venvs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
