@@ -16,6 +16,7 @@ from qsae_core.conformance.subject import Subject
 from qsae_core.conformance.verdicts import NotApplicable, expect, expect_equal, expect_finite, set_seed
 from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.contracts.held_out_part import Overlap
+from qsae_core.contracts.language_model import Site
 
 RULES = Rules()
 HELD_OUT = 200
@@ -51,9 +52,13 @@ def _facts(subject: Subject, case: Case) -> None:
             expect(isinstance(value, str) and value != "", f"{name} is {value!r}, no text for a path.")
         tokens = source.training_tokens
         expect(tokens is None or (isinstance(tokens, int) and tokens > 0), f"training_tokens is {tokens!r}.")
-        site = source.site
-        well = site is None or (isinstance(site[0], int) and isinstance(site[1], str))
-        expect(well, f"site is {site!r}, neither (layer, site) nor None.")
+        for name, layers in (("source_sites", source.layers_in), ("target_sites", source.layers_out)):
+            sites = getattr(source, name)
+            well = isinstance(sites, tuple) and all(isinstance(site, Site) for site in sites)
+            expect(well, f"{name} is {sites!r}, no tuple of Site.")
+            expect(
+                len(sites) in (0, layers), f"{name} has {len(sites)} sites, and there are {layers} layers."
+            )
         json.dumps(source.describe(), allow_nan=False)
         state = source.state_dict()
         expect(json.loads(json.dumps(state)) == state, "state_dict() changes when it goes through JSON.")
