@@ -23,6 +23,8 @@ class Affine(NamedTuple):
     b_enc: Tensor
     W_dec: Tensor
     b_dec: Tensor
+    W_skip: Tensor | None = None
+    """``[E, D]``."""
 
 
 FORMULA = (
@@ -33,6 +35,7 @@ FORMULA = (
     "encode_normalized",
     "encode",
     "decode_normalized",
+    "skipped_past",
     "decode",
     "forward",
 )
@@ -71,7 +74,7 @@ def folded(
         ConfigError: if other libraries have no word for the activation or the rule.
     """
     norm_in, norm_out = (copy.deepcopy(norm).double() for norm in norms)
-    W_enc, b_enc, W_dec, b_dec = (tensor.detach().double() for tensor in affine)
+    W_enc, b_enc, W_dec, b_dec = (tensor.detach().double() for tensor in affine[:4])
     W_enc = norm_in.unrotated(W_enc) / norm_in.scale
     b_enc = b_enc - W_enc @ norm_in.mean
     function, threshold, k = _selection(coder, activation, rule, _importance(W_dec, ranks_by_norm))
@@ -81,15 +84,21 @@ def folded(
         W_enc, b_enc = W_enc * point.scale.double()[:, None], b_enc * point.scale.double()
     if point.shift is not None:
         b_enc = b_enc + point.shift.double()
+    b_dec, W_skip = norm_out.inverse(b_dec), None
+    if affine.W_skip is not None:
+        W_skip = norm_in.unrotated(affine.W_skip.detach().double()) / norm_in.scale
+        W_skip = norm_out.inverse_direction(W_skip.T).T
+        b_dec = b_dec - W_skip @ norm_in.mean
     dense = DenseForm(
         W_enc=_stored(W_enc),
         b_enc=_stored(b_enc),
         W_dec=_stored(norm_out.inverse_direction(W_dec)),
-        b_dec=_stored(norm_out.inverse(b_dec)),
+        b_dec=_stored(b_dec),
         activation=function,
         threshold=None if threshold is None else _stored(threshold),
         k=k,
         ranks_by_norm=ranks_by_norm and k is not None,
+        W_skip=None if W_skip is None else _stored(W_skip),
     )
     dense.validate(name_of(coder))
     return dense

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from qsae_core.conformance.cases import Case
 from qsae_core.conformance.check import Rules
-from qsae_core.conformance.data_source import HELD_OUT, expect_close, opened
+from qsae_core.conformance.data_source import HELD_OUT, opened
 from qsae_core.conformance.subject import Subject
-from qsae_core.conformance.verdicts import NotApplicable, expect, expect_finite
+from qsae_core.conformance.verdicts import NotApplicable, expect, expect_close, expect_finite
 from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.contracts.language_model import Edit, Edits, LanguageModel, Site, TokenBatch
 from qsae_core.errors import QsaeError

@@ -13,7 +13,14 @@ from qsae_core.conformance.cases import Case
 from qsae_core.conformance.check import Rules
 from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.subject import Subject
-from qsae_core.conformance.verdicts import NotApplicable, expect, expect_equal, expect_finite, set_seed
+from qsae_core.conformance.verdicts import (
+    NotApplicable,
+    expect,
+    expect_close,
+    expect_equal,
+    expect_finite,
+    set_seed,
+)
 from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.contracts.held_out_part import Overlap
 from qsae_core.contracts.language_model import Site
@@ -206,13 +213,6 @@ def _own_data(subject: Subject, case: Case) -> None:
 
 def _count_held_out(source: DataSource) -> int:
     return sum(len(batch) for batch in source.held_out(MOST_SEEN, 64))
-
-
-def expect_close(actual: Tensor, expected: Tensor, what: str) -> None:
-    """Fail unless two tensors are equal but for the rounding of another batch size."""
-    expect(actual.shape == expected.shape, f"{what}: {list(actual.shape)} against {list(expected.shape)}.")
-    error = (actual - expected).abs().max().item() / max(expected.abs().max().item(), 1e-30)
-    expect(error <= 1e-4, f"{what}: they differ by {error:.3g} of the largest value.")
 
 
 @RULES.each_case("disjoint", "training never gives a held-out vector.")

@@ -23,7 +23,7 @@ PLACES = (
 
 
 class LmConfig(ComponentConfig):
-    """Hidden states of a language model, read while it runs over text: at one site, or for transcoders at two.
+    """Hidden states of a language model, read at one site while it runs over text, or at two for transcoders.
 
     The model is any Hugging Face causal LM or BERT-type encoder of a known architecture (`qsae sites
     MODEL` says what it offers); without options it is a small Llama that comes with this plugin, on the

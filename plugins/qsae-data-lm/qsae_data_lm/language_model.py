@@ -37,7 +37,7 @@ class HfLanguageModel(LanguageModel):
         self._has_head, self._tokenizer = has_head, tokenizer
         self.layout, self.name = layout, name
         self._layers = find_layers(model, layout.family)
-        # transformers calls it otherwise since 5.20
+        # newer versions of transformers have a new name for it
         self._cache = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
     @property

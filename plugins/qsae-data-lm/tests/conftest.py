@@ -132,7 +132,7 @@ MODELS: dict[str, Callable[[], Any]] = {
 
 @pytest.fixture
 def make_lm() -> Callable[[str, str], HfLanguageModel]:
-    """A random model of a family, under a name; norms and biases are random too, so that forgetting one shows."""
+    """A random model of a family, norms and biases random too, so that forgetting one shows."""
 
     def make(family: str, name: str) -> HfLanguageModel:
         torch.manual_seed(0)

@@ -42,7 +42,7 @@ def test_options_of_one_command_line_that_exclude_each_other():
 
 def test_one_place_and_two_exclude_each_other():
     message = refusal({}, {"layer": 2, "target_site": "mlp_out"})
-    assert message.startswith("--data.layer and --data.target_site: layer and target_site cannot be given")
+    assert message.startswith("--data.layer and --data.target-site: layer and target_site cannot be given")
     assert "source_layer, source_site, target_layer and target_site, for a transcoder" in message
 
 
