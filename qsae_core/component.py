@@ -99,7 +99,7 @@ class CoderConfig(ComponentConfig):
 
 
 class TranscoderConfig(CoderConfig):
-    """Options of a transcoder; one with nested groups or an auxiliary loss derives from their config as well."""
+    """Options of a transcoder; one with nested groups or an auxiliary loss derives from their config too."""
 
     skip: bool = option(
         False,

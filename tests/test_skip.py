@@ -135,6 +135,23 @@ def test_inputs_go_with_the_codes_wherever_they_go() -> None:
     assert not coder.encode(x).detach().inputs.requires_grad  # type: ignore[union-attr]
 
 
+def test_the_dense_form_has_it_in_the_space_of_the_data() -> None:
+    coder = make(TranscoderConfig(n_latents=8, rotate=True, skip=True), (4, 2), k=2)
+    x = 3 + 5 * torch.randn(200, 4)
+    coder.initialize(Batch(x, 7 - 2 * x[:, :2]))
+    coder.eval()
+    with torch.no_grad():
+        assert coder.W_skip is not None
+        coder.W_skip.normal_()
+        dense = coder.dense()
+        assert dense.W_skip is not None
+        torch.testing.assert_close(dense.reconstruct(x.double()).float(), coder(x))
+        # what the output changes by where the latents stay the same
+        codes = coder.encode(x)
+        moved = coder.decode(replace(codes, inputs=x + 1)) - coder.decode(codes)
+        torch.testing.assert_close(moved, dense.W_skip.sum(1).expand_as(moved), rtol=1e-3, atol=1e-3)
+
+
 def test_every_level_has_the_skip_connection_whole() -> None:
     config = NestedSkip(n_latents=6, group_sizes=(2, 4), skip=True)
     coder = make(config, (4, 3), k=2)

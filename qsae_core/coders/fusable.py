@@ -45,6 +45,10 @@ class Linear(Protocol):
         """Normalisation of what is reconstructed."""
 
     @property
+    def has_skip(self) -> bool:
+        """Whether decoding needs what was encoded."""
+
+    @property
     def encoder_offset(self) -> Tensor | None:
         """What is subtracted from inputs."""
 

@@ -97,16 +97,16 @@ def spliced(
     with _installed([]) as handles:
         for site in sorted(edits, key=lambda s: _INSTALL_ORDER.index(s[1])):
             layer, tap = layers[site[0]], family.taps[site[1]]
-            replace = by_context(_in_own_dtype(edits[site], seen), n_contexts)
+            replace = by_context(_in_own_dtype(site, edits[site], seen), n_contexts)
             if tap.bypassed:
                 handles.extend(_hook_bypassed(layer, tap, family.taps["mlp_out"], replace))
             else:
                 handles.append(_hook(layer, tap, replace))
-        # behind the edits, so that a site that is edited and read is read as edited
-        for site in {site for edit in edits.values() for site in edit.reads}:
-            handles.append(
-                _hook(layers[site[0]], family.taps[site[1]], by_context(_keeper(seen, site), n_contexts))
-            )
+        for site in {site for edit in edits.values() for site in edit.reads} - set(edits):
+            tap = family.taps[site[1]]
+            look = by_context(_keeper(seen, site), n_contexts)
+            # resid_mid first, for the same module's input may be edited as mlp_in
+            handles.append(_hook(layers[site[0]], tap, look, first=tap.bypassed))
         yield
 
 
@@ -127,12 +127,13 @@ def _keeper(seen: dict[Site, Tensor], site: Site) -> Replace:
     return keep
 
 
-def _in_own_dtype(edit: Edit, seen: Mapping[Site, Tensor]) -> Callable[[Tensor], Tensor]:
+def _in_own_dtype(site: Site, edit: Edit, seen: dict[Site, Tensor]) -> Callable[[Tensor], Tensor]:
     def replace(vector: Tensor) -> Tensor:
-        edited = edit.replace(vector.float(), {site: seen[site].float() for site in edit.reads})
+        edited = edit.replace(vector.float(), {read: seen[read].float() for read in edit.reads})
         if edited.shape != vector.shape:
             raise ValueError(f"an edit returned shape {tuple(edited.shape)} for {tuple(vector.shape)}")
-        return edited.to(vector.dtype)
+        seen[site] = edited.to(vector.dtype)  # others read it so
+        return seen[site]
 
     return replace
 
