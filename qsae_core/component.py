@@ -98,6 +98,16 @@ class CoderConfig(ComponentConfig):
         return self.model_copy(update={"n_latents": prefixes[level - 1]})
 
 
+class TranscoderConfig(CoderConfig):
+    """Options of a transcoder; one with nested groups or an auxiliary loss derives from their config too."""
+
+    skip: bool = option(
+        False,
+        "add a skip connection: a matrix from the input straight to the output, beside the latents "
+        "(Paulo et al., 2025)",
+    )
+
+
 class AuxKConfig(CoderConfig):
     """Options of a coder with the auxiliary loss over dead latents (Gao et al., 2024)."""
 

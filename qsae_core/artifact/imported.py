@@ -138,7 +138,10 @@ def blocks(checkpoint: Checkpoint, registry: Registry) -> dict[str, dict[str, An
     for name, block in found.items():
         _check_installed(name, block, registry)
     found[slot] |= {"n_latents": dense.n_latents, "normalize": "none", "rotate": False}
-    parts = registry.get(slot, found[slot]["use"]).default_parts
+    spec = registry.get(slot, found[slot]["use"])
+    if dense.W_skip is not None and "skip" in spec.config.model_fields:
+        found[slot]["skip"] = True
+    parts = spec.default_parts
     return {name: block for name, block in found.items() if parts.get(name, {}) is not None}
 
 
@@ -167,6 +170,8 @@ def _take(coder: LinearCoder, dense: DenseForm) -> None:
     coder.W_enc.master.copy_(dense.W_enc)
     coder.W_dec.master.copy_(dense.W_dec)
     coder.b_dec.copy_(dense.b_dec)
+    if dense.W_skip is not None and coder.W_skip is not None:
+        coder.W_skip.copy_(dense.W_skip)
     b_enc = dense.b_enc.double()
     if coder.subtract_b_dec:
         b_enc = b_enc + dense.projected(dense.b_dec)

@@ -29,6 +29,7 @@ class Linear(Protocol):
     W_dec: QuantizedMatrix
     b_enc: nn.Parameter
     b_dec: nn.Parameter
+    W_skip: nn.Parameter | None
     norm_in: Normalization
     activation: Activation
     sparsity: SparsityRule
@@ -47,6 +48,7 @@ FORMULA = (
     "encode_normalized",
     "encode",
     "decode_normalized",
+    "skipped_past",
     "decode",
     "forward",
 )
@@ -91,16 +93,21 @@ def linear_form(coder: Linear, own: str | None) -> DenseForm:
     importance_F = torch.ones_like(coder.b_enc) if coder.unit_norm_rows else W_dec.norm(dim=1)
     function, threshold, k = _selection(coder, importance_F.double())
     W_enc, b_enc = _encoder(coder, norm_in, b_dec)
+    b_dec, W_skip = norm_out.inverse(b_dec), None
+    if coder.W_skip is not None:
+        W_skip = norm_in.unrotated(coder.W_skip.detach().double()) / norm_in.scale
+        W_skip = norm_out.inverse_direction(W_skip.T).T
+        b_dec = b_dec - W_skip @ norm_in.mean
     dense = DenseForm(
         W_enc=W_enc,
         b_enc=b_enc,
         W_dec=torch.cat([_stored(norm_out.inverse_direction(w.double())) for w in W_dec.split(ROWS_AT_ONCE)]),
-        b_dec=_stored(norm_out.inverse(b_dec)),
+        b_dec=_stored(b_dec),
         activation=function,
         threshold=None if threshold is None else _stored(threshold),
         k=k,
         ranks_by_norm=not coder.unit_norm_rows and k is not None,
-        W_skip=None,  # a LinearCoder has no skip connection
+        W_skip=None if W_skip is None else _stored(W_skip),
     )
     dense.validate(name_of(coder))
     return dense

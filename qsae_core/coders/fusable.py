@@ -45,6 +45,10 @@ class Linear(Protocol):
         """Normalisation of what is reconstructed."""
 
     @property
+    def has_skip(self) -> bool:
+        """Whether decoding needs what was encoded."""
+
+    @property
     def encoder_offset(self) -> Tensor | None:
         """What is subtracted from inputs."""
 
@@ -78,6 +82,8 @@ def refusal_to_fuse_encoding(coder: Linear, base: type) -> str | None:
 
 def refusal_to_fuse_decoding(coder: Linear, base: type) -> str | None:
     """Why a restored coder decodes by operations one by one; None where one does it all."""
+    if coder.has_skip:
+        return "a skip connection adds to what the latents decode to"
     reason = _refusal(coder.W_dec.rows(), coder.norm_out, coder.b_dec, DECODES_WITH)
     return reason or _of_its_own(type(coder), base, ("decode_normalized",))
 

@@ -125,5 +125,25 @@ def check_codes(codes: Any, n_latents: int) -> None:
             )
 
 
+def kept_inputs(codes: SparseCodes) -> Tensor:
+    """What was encoded, for a decoder with a skip connection.
+
+    Raises:
+        DataError: if the codes do not have it, or not for every token.
+    """
+    if codes.inputs is None or len(codes.inputs) != codes.batch_size:
+        what = (
+            "no inputs"
+            if codes.inputs is None
+            else f"{len(codes.inputs)} inputs for {codes.batch_size} tokens"
+        )
+        raise DataError(
+            f"the codes have {what}, and the decoder has a skip connection: it adds W_skip x",
+            allowed="codes with the vectors that were encoded, as coder.encode(x) gives them",
+            next="dataclasses.replace(codes, inputs=x) adds them",
+        )
+    return codes.inputs
+
+
 def _type_name(value: Any) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")

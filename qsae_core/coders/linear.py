@@ -6,6 +6,7 @@ Shapes: B tokens, D width of the input, E width of the output (D for an SAE), F 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from qsae_core.coders.loss_units import LossUnits
 from qsae_core.coders.normalization import Normalization
 from qsae_core.coders.quantized_matrix import QuantizedMatrix, normalize_rows_
 from qsae_core.coders.quantized_values import QuantizedValues
-from qsae_core.component import CoderConfig, name_of
+from qsae_core.component import CoderConfig, TranscoderConfig, name_of
 from qsae_core.contracts.activation import Activation
 from qsae_core.contracts.coder import CoderShape, Parts
 from qsae_core.contracts.codes import SparseCodes
@@ -51,7 +52,8 @@ class Pass(NamedTuple):
 class LinearCoder(LivingLatents):
     """``f = rule(activation(W_enc (x - b_dec) + b_enc))``, ``x_hat = f W_dec + b_dec``.
 
-    Both are in the normalised space. A variant defines ``loss``, sets the class attributes, and overrides
+    Both are in the normalised space. A transcoder whose config has ``skip`` set adds ``W_skip x``, with
+    the normalised x. A variant defines ``loss``, sets the class attributes, and overrides
     what else it does differently.
     """
 
@@ -78,6 +80,9 @@ class LinearCoder(LivingLatents):
         self.W_dec = QuantizedMatrix(atoms, parts.quantizer((n, d_out)))
         self.b_enc = nn.Parameter(torch.zeros(n, dtype=torch.float32))
         self.b_dec = nn.Parameter(torch.zeros(d_out, dtype=torch.float32))
+        skips = isinstance(config, TranscoderConfig) and config.skip
+        W_skip = torch.zeros(d_out, d_in, dtype=torch.float32)
+        self.W_skip = nn.Parameter(W_skip) if skips else None
         self.activation = parts.activation(n)
         self.sparsity = parts.sparsity(n)
         check_gates(self.sparsity, self.activation)
@@ -100,7 +105,7 @@ class LinearCoder(LivingLatents):
         W_enc, W_dec = self.W_enc.rows(), self.W_dec.rows()
         x = self.normalized(batch.x)
         codes = self.encode_normalized(x, W_enc, W_dec)
-        x_hat = self.decode_normalized(codes, W_dec)
+        x_hat = self.skipped_past(self.decode_normalized(codes, W_dec), x)
         self.count_firing(codes)
         return Pass(x, codes, x_hat, W_enc, W_dec)
 
@@ -122,6 +127,16 @@ class LinearCoder(LivingLatents):
     def decode_normalized(self, codes: SparseCodes, W_dec_FE: Matrix) -> Tensor:
         """``f W_dec + b_dec``: the normalised reconstruction ``[B, E]``."""
         return kernels.decode(codes, W_dec_FE) + self.b_dec
+
+    @property
+    def has_skip(self) -> bool:
+        """Whether there is a ``W_skip``."""
+        return self.W_skip is not None
+
+    @full_precision
+    def skipped_past(self, x_hat_BE: Tensor, x_BD: Tensor) -> Tensor:
+        """``x_hat + W_skip x``, or ``x_hat`` without a skip connection; all normalised."""
+        return x_hat_BE if self.W_skip is None else x_hat_BE + x_BD @ self.W_skip.T
 
     @property
     def encoder_offset(self) -> Tensor | None:
@@ -151,18 +166,22 @@ class LinearCoder(LivingLatents):
         fused = fused_encoder(self, LinearCoder)
         if fused is not None and fused.serves(x):
             codes: SparseCodes = self.code_quantizer(fused.encode(self, x))
-            return codes
-        return self.encode_normalized(self.normalized(x), self.W_enc.rows(), self.W_dec.rows())
+        else:
+            codes = self.encode_normalized(self.normalized(x), self.W_enc.rows(), self.W_dec.rows())
+        return replace(codes, inputs=self.read(x)) if self.has_skip else codes
 
     def decode(self, codes: SparseCodes) -> Tensor:
         """Codes -> ``[B, E]`` in the data's space; codes of another coder or level are refused."""
-        fused = fused_decoder(self, LinearCoder)
+        fused = None if self.has_skip else fused_decoder(self, LinearCoder)
         if fused is not None and fused.serves(codes, self.n_latents):
             decoded = fused.decode(codes)
             if decoded is not None:
                 return decoded
         inputs.check_codes(codes, self.n_latents)
-        return self.norm_out.inverse(self.norm_out.by_layer(self.decode_normalized(codes, self.W_dec.rows())))
+        x_hat = self.decode_normalized(codes, self.W_dec.rows())
+        if self.has_skip:
+            x_hat = self.skipped_past(x_hat, self.normalized(inputs.kept_inputs(codes)))
+        return self.norm_out.inverse(self.norm_out.by_layer(x_hat))
 
     @torch.no_grad()
     def initialize(self, sample: Batch) -> None:
@@ -190,10 +209,11 @@ class LinearCoder(LivingLatents):
         self.b_enc[latents_F] = OFF
 
     def rotated_parameters(self) -> Mapping[str, Normalization]:
-        """Both matrices, where their masters are the matrices themselves, and ``b_dec``."""
+        """Both matrices, where their masters are the matrices themselves, ``W_skip`` and ``b_dec``."""
         norms = {"W_enc": self.norm_in, "W_dec": self.norm_out}
         found = {f"{name}.weight": norm for name, norm in norms.items() if getattr(self, name).is_plain}
-        return {**found, "b_dec": self.norm_out}
+        skip = {"W_skip": self.norm_in} if self.has_skip else {}
+        return {**found, **skip, "b_dec": self.norm_out}
 
     def unit_norm_matrices(self) -> list[QuantizedMatrix]:
         """The decoder, where its rows have unit norm."""

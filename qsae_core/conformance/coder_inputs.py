@@ -13,8 +13,8 @@ from qsae_core.conformance.check import Rules
 from qsae_core.conformance.coder import trained
 from qsae_core.conformance.coder_samples import Variant, built
 from qsae_core.conformance.subject import Subject
-from qsae_core.conformance.verdicts import CheckFailure, expect, expect_equal, expect_finite
-from qsae_core.contracts.codes import SparseCodes
+from qsae_core.conformance.verdicts import CheckFailure, expect, expect_close, expect_equal, expect_finite
+from qsae_core.contracts.codes import SparseCodes, concatenate
 from qsae_core.errors import QsaeError
 
 RULES = Rules()
@@ -38,11 +38,13 @@ def _silent(subject: Subject, case: Case) -> None:
     coder, batch = trained(subject, case, built(subject, Variant(case, {})))
     with torch.no_grad():
         codes = coder.encode(batch.x)
-    empty = SparseCodes(codes.indices[:0], codes.values[:0], torch.zeros_like(codes.offsets), codes.n_latents)
+    same = None if codes.inputs is None else codes.inputs[:1].expand_as(codes.inputs)  # for a skip connection
+    none = torch.zeros_like(codes.offsets)
+    empty = SparseCodes(codes.indices[:0], codes.values[:0], none, codes.n_latents, inputs=same)
     with torch.no_grad():
         found = coder.decode(empty)
     expect_finite(found, "the reconstruction of codes without an entry")
-    expect_equal(found, found[:1].expand_as(found), "tokens without an active latent")
+    expect_close(found, found[:1].expand_as(found), "tokens without an active latent")
 
 
 @RULES.each_case("refuses", "what is no batch of its vectors, or no codes of its latents, is a QsaeError.")
@@ -54,9 +56,26 @@ def _refuses(subject: Subject, case: Case) -> None:
         codes = coder.encode(batch.x)
     more = replace(codes, n_latents=codes.n_latents + 1)
     _expect_refusal(lambda: coder.decode(more), "decode took codes of one latent more")
+    if coder.has_skip:
+        _expect_refusal(lambda: coder.decode(replace(codes, inputs=None)), "decode took codes without inputs")
     behind = replace(codes, indices=torch.full_like(codes.indices, codes.n_latents))
     if behind.indices.numel():
         _expect_refusal(lambda: coder.decode(behind), f"decode took latent {codes.n_latents}")
+
+
+@RULES.each_case("skip", "codes keep what was encoded where has_skip, cut and joined too; else nothing.")
+def _skip(subject: Subject, case: Case) -> None:
+    coder, batch = trained(subject, case, built(subject, Variant(case, {})))
+    with torch.no_grad():
+        codes = coder.encode(batch.x)
+        whole = coder.decode(codes)
+        expect((codes.inputs is not None) == coder.has_skip, f"has_skip is {coder.has_skip}; see its codes.")
+        joined = concatenate([coder.encode(part) for part in batch.x.split(50)])
+        for what, some in (("the first 7 codes", codes.first(7)), ("codes of parts, joined", joined)):
+            expect_close(coder.decode(some), whole[: some.batch_size], what)
+        if coder.has_skip:
+            other = coder.decode(replace(codes, inputs=batch.x.flip(0)))
+            expect(not torch.equal(other, whole), "decode does not use the inputs of the codes.")
 
 
 def _no_vectors(x: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -1,19 +1,25 @@
-"""Rules for data sources with a language model behind them. Shapes: B contexts, T positions, V tokens."""
+"""Rules for data sources with a language model behind them. Shapes: B contexts, T positions."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
+from torch import Tensor
 
 from qsae_core.conformance.cases import Case
 from qsae_core.conformance.check import Rules
-from qsae_core.conformance.data_source import HELD_OUT, expect_close, opened
+from qsae_core.conformance.data_source import HELD_OUT, opened
 from qsae_core.conformance.subject import Subject
-from qsae_core.conformance.verdicts import NotApplicable, expect, expect_finite
+from qsae_core.conformance.verdicts import NotApplicable, expect, expect_close, expect_finite
 from qsae_core.contracts.data import Batch, DataSource
-from qsae_core.contracts.language_model import LanguageModel, TokenBatch
+from qsae_core.contracts.language_model import Edit, Edits, LanguageModel, Site, TokenBatch
+from qsae_core.errors import QsaeError
 
 RULES = Rules()
 FEW = 50
+NEW = 3
+"""Tokens that are generated."""
 
 
 def _model(source: DataSource) -> LanguageModel:
@@ -67,20 +73,32 @@ def _expect_tokens(batch: TokenBatch) -> None:
 
 @RULES.each_case(
     "held-out-site",
-    "held-out y, alone and with their contexts, are the model's vectors at `site`, at the counted positions.",
+    "held-out x and y, alone and with their contexts, are the model's vectors at their sites.",
 )
 def _held_out_site(subject: Subject, case: Case) -> None:
     with opened(subject, case) as source:
         model = _model(source)
-        if source.site is None:
-            raise NotApplicable("the vectors come from no one site")
-        found = _contexts(source, FEW)
-        read = torch.cat([model.read(t, [source.site])[source.site][t.counted] for t, _ in found]).float()
-        with_contexts = torch.cat([b.y for _, b in found])
-        alone = torch.cat([b.y for b in source.held_out(HELD_OUT, 64)])
-        for given, what in ((with_contexts, "held_out_contexts"), (alone, "held_out")):
-            n = min(len(given), len(read))
-            expect_close(given[:n].cpu(), read[:n].cpu(), f"{what} against the model's own vectors")
+        sites, found = _sites(source), _contexts(source, FEW)
+        read = [model.read(tokens, sites) for tokens, _ in found]
+        for name, at in (("x", source.source_sites), ("y", source.target_sites)):
+            of_sites = [
+                torch.cat([vs[site][t.counted] for vs, (t, _) in zip(read, found, strict=True)])
+                for site in at
+            ]
+            expected = of_sites[0] if len(at) == 1 else torch.stack(of_sites, dim=1)
+            with_contexts = torch.cat([getattr(b, name) for _, b in found])
+            alone = torch.cat([getattr(b, name) for b in source.held_out(HELD_OUT, 64)])
+            for given, what in ((with_contexts, "held_out_contexts"), (alone, "held_out")):
+                n = min(len(given), len(expected))
+                what = f"{name} of {what} against the model's own vectors"
+                expect_close(given[:n].cpu(), expected[:n].float().cpu(), what)
+
+
+def _sites(source: DataSource) -> list[Site]:
+    sites = list(dict.fromkeys([*source.source_sites, *source.target_sites]))
+    if not source.source_sites or not source.target_sites:
+        raise NotApplicable("the source does not say where its vectors are read")
+    return sites
 
 
 @RULES.each_case("edits", "an edit that keeps the vectors keeps the logits, and another changes them.")
@@ -94,10 +112,92 @@ def _edits(subject: Subject, case: Case) -> None:
         )
         expect_finite(clean, "the logits")
         expect(isinstance(model.predicts_next, bool), f"predicts_next is {model.predicts_next!r}.")
-        if source.site is None:
+        for site in _sites(source):
+            kept = model.logits(batch, {site: Edit(lambda v, _: v)})
+            expect_close(kept, clean, f"logits under an edit to nothing at {site}")
+            zeroed = model.logits(batch, {site: Edit(lambda v, _: torch.zeros_like(v))})
+            changed = not torch.allclose(zeroed, clean)
+            expect(changed, f"logits do not change when the vectors at {site} become zero.")
+
+
+@RULES.each_case("edits-read", "an edit gets the same pass's vectors of an earlier site; a later is refused.")
+def _edits_read(subject: Subject, case: Case) -> None:
+    with opened(subject, case) as source:
+        model, sites = _model(source), _sites(source)
+        batch, _ = next(iter(source.held_out_contexts(FEW, FEW)))
+        first, last = sites[0], sites[-1]
+        expect(_read_by(model, batch, last, last) is None, f"an edit may read its own site, {last}.")
+        if first == last:
             return
-        expect_close(
-            model.logits(batch, {source.site: lambda v: v}), clean, "logits under an edit to nothing"
-        )
-        zeroed = model.logits(batch, {source.site: torch.zeros_like})
-        expect(not torch.allclose(zeroed, clean), "logits do not change when the site's vectors become zero.")
+        orders = [
+            (edited, read, _read_by(model, batch, edited, read))
+            for edited, read in ((first, last), (last, first))
+        ]
+        accepted = [order for order in orders if order[2] is not None]
+        expect(len(accepted) == 1, f"of {first} and {last}, {len(accepted)} may read the other.")
+        edited, read, seen = accepted[0]
+        assert seen is not None
+        expect_close(seen, model.read(batch, [read])[read], f"what an edit at {edited} reads at {read}")
+
+
+def _read_by(model: LanguageModel, batch: TokenBatch, edited: Site, read: Site) -> Tensor | None:
+    """The vectors that an edit reads; None where that is refused, or the edit is never asked."""
+    found: list[Tensor] = []
+
+    def replace(vectors: Tensor, seen: Mapping[Site, Tensor]) -> Tensor:
+        found.append(seen[read])
+        return vectors
+
+    try:
+        model.logits(batch, {edited: Edit(replace, (read,))})
+    except QsaeError:
+        return None
+    return found[0] if found else None
+
+
+@RULES.each_case(
+    "generates", "generate goes on with the likeliest tokens, and edits see new positions alone."
+)
+def _generates(subject: Subject, case: Case) -> None:
+    with opened(subject, case) as source:
+        model, sites = _model(source), _sites(source)
+        if not model.predicts_next or type(model).extend is LanguageModel.extend:
+            raise NotApplicable("the language model does not generate text")
+        prompt = next(iter(source.held_out_contexts(FEW, FEW)))[0].ids[:2, :4]
+        seen: list[int] = []
+
+        def add(vectors: Tensor, _: Mapping[Site, Tensor]) -> Tensor:
+            seen.append(vectors.shape[1])
+            return 1.5 * vectors
+
+        for what, edits in (("", {}), (" with an edit", {sites[-1]: Edit(add)})):
+            ids = model.generate(prompt, NEW, edits)
+            expect(torch.equal(ids[:, :4], prompt), f"generated contexts{what} do not begin with the prompt.")
+            expect(ids.shape == (len(prompt), 4 + NEW), f"{NEW} tokens after 4 are {list(ids.shape)}.")
+            if edits:
+                expect(
+                    seen == [4, *[1] * (NEW - 1)], f"an edit saw {seen} positions, not the new ones alone."
+                )
+            _expect_likeliest(model, ids, edits, what)
+
+
+def _expect_likeliest(model: LanguageModel, ids: Tensor, edits: Edits, what: str) -> None:
+    """The generated tokens against the logits of one pass over the whole, but for rounding."""
+    everywhere = torch.ones_like(ids, dtype=torch.bool)
+    logits = model.logits(TokenBatch(ids, everywhere, everywhere), edits)[:, -NEW - 1 : -1].float().cpu()
+    best, chosen = logits.amax(2), logits.gather(2, ids[:, -NEW:, None])[..., 0]
+    spread = best - logits.mean(2)
+    rounding = ((best - chosen) / spread).max().item()
+    expect(rounding < 0.05, f"the tokens generated{what} are not the likeliest (off by {rounding:.2g}).")
+
+
+@RULES.each_case("text", "decode gives the text of tokens.")
+def _text(subject: Subject, case: Case) -> None:
+    with opened(subject, case) as source:
+        model = _model(source)
+        if type(model).decode is LanguageModel.decode:
+            raise NotApplicable("the language model's tokenizer is not known")
+        ids = next(iter(source.held_out_contexts(FEW, FEW)))[0].ids[0]
+        for tokens in (ids, ids.tolist()):
+            text = model.decode(tokens)
+            expect(isinstance(text, str) and text != "", f"decode gives {text!r} for {len(ids)} tokens.")

@@ -13,9 +13,17 @@ from qsae_core.conformance.cases import Case
 from qsae_core.conformance.check import Rules
 from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.subject import Subject
-from qsae_core.conformance.verdicts import NotApplicable, expect, expect_equal, expect_finite, set_seed
+from qsae_core.conformance.verdicts import (
+    NotApplicable,
+    expect,
+    expect_close,
+    expect_equal,
+    expect_finite,
+    set_seed,
+)
 from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.contracts.held_out_part import Overlap
+from qsae_core.contracts.language_model import Site
 
 RULES = Rules()
 HELD_OUT = 200
@@ -51,9 +59,13 @@ def _facts(subject: Subject, case: Case) -> None:
             expect(isinstance(value, str) and value != "", f"{name} is {value!r}, no text for a path.")
         tokens = source.training_tokens
         expect(tokens is None or (isinstance(tokens, int) and tokens > 0), f"training_tokens is {tokens!r}.")
-        site = source.site
-        well = site is None or (isinstance(site[0], int) and isinstance(site[1], str))
-        expect(well, f"site is {site!r}, neither (layer, site) nor None.")
+        for name, layers in (("source_sites", source.layers_in), ("target_sites", source.layers_out)):
+            sites = getattr(source, name)
+            well = isinstance(sites, tuple) and all(isinstance(site, Site) for site in sites)
+            expect(well, f"{name} is {sites!r}, no tuple of Site.")
+            expect(
+                len(sites) in (0, layers), f"{name} has {len(sites)} sites, and there are {layers} layers."
+            )
         json.dumps(source.describe(), allow_nan=False)
         state = source.state_dict()
         expect(json.loads(json.dumps(state)) == state, "state_dict() changes when it goes through JSON.")
@@ -201,13 +213,6 @@ def _own_data(subject: Subject, case: Case) -> None:
 
 def _count_held_out(source: DataSource) -> int:
     return sum(len(batch) for batch in source.held_out(MOST_SEEN, 64))
-
-
-def expect_close(actual: Tensor, expected: Tensor, what: str) -> None:
-    """Fail unless two tensors are equal but for the rounding of another batch size."""
-    expect(actual.shape == expected.shape, f"{what}: {list(actual.shape)} against {list(expected.shape)}.")
-    error = (actual - expected).abs().max().item() / max(expected.abs().max().item(), 1e-30)
-    expect(error <= 1e-4, f"{what}: they differ by {error:.3g} of the largest value.")
 
 
 @RULES.each_case("disjoint", "training never gives a held-out vector.")

@@ -12,7 +12,7 @@ from qsae_core.component import ComponentConfig
 from qsae_core.conformance.toy_model import ToyLanguageModel
 from qsae_core.contracts.coder import CoderShape
 from qsae_core.contracts.data import Batch, DataSource
-from qsae_core.contracts.language_model import LanguageModel, TokenBatch
+from qsae_core.contracts.language_model import LanguageModel, Site, TokenBatch
 
 
 class ToyConfig(ComponentConfig):
@@ -26,13 +26,21 @@ class ToyData(DataSource):
         shape: widths and layers; where it is that of an SAE, ``y`` is ``x``.
         seed: of the stream.
         model: the language model to show, or None; vectors are then the model's own.
+        source: the site of ``x``, where there is a model; that of ``y`` is its last one.
     """
 
     model_name, layer = "toy", "0"
 
-    def __init__(self, shape: CoderShape, *, seed: int = 0, model: ToyLanguageModel | None = None) -> None:
+    def __init__(
+        self,
+        shape: CoderShape,
+        *,
+        seed: int = 0,
+        model: ToyLanguageModel | None = None,
+        source: Site = ToyLanguageModel.SITE,
+    ) -> None:
         super().__init__(ToyConfig(), seed=seed)
-        self.shape, self.model, self._taken = shape, model, 0
+        self.shape, self.model, self.source, self._taken = shape, model, source, 0
         self.d_in, self.d_out = shape.d_in, shape.d_out
         self.layers_in, self.layers_out = shape.layers_in, shape.layers_out
 
@@ -72,23 +80,36 @@ class ToyData(DataSource):
         whole = self.model.contexts(contexts, seed=-1)
         for start in range(0, contexts, at_once):
             tokens = whole.rows(slice(start, start + at_once))
-            x = self.model.read(tokens, [self.model.SITE])[self.model.SITE][tokens.counted]
-            yield tokens, Batch(x, x, tokens.ids[tokens.counted])
+            yield tokens, self._read(tokens)
 
     @property
-    def site(self) -> tuple[int, str] | None:
-        """The toy model's only site, if there is a model."""
-        return None if self.model is None else self.model.SITE
+    def source_sites(self) -> tuple[Site, ...]:
+        """Where the toy model's vectors are read, if there is a model."""
+        return () if self.model is None else (self.source,)
+
+    @property
+    def target_sites(self) -> tuple[Site, ...]:
+        """The toy model's last site, if there is a model."""
+        return () if self.model is None else (self.model.SITE,)
 
     def _draw(self, size: int, seed: int) -> Batch:
         if self.model is not None:
             contexts = self.model.contexts(-(-size // (self.model.context - 1)), seed)
-            x = self.model.read(contexts, [self.model.SITE])[self.model.SITE][contexts.counted][:size]
-            return Batch(x, x, contexts.ids[contexts.counted][:size])
+            batch = self._read(contexts)
+            ids = None if batch.token_ids is None else batch.token_ids[:size]
+            x = batch.x[:size]
+            return Batch(x, x if batch.y is batch.x else batch.y[:size], ids)
         x = _superposition(size, self.layers_in, self.d_in, seed)
         if (self.d_in, self.layers_in) == (self.d_out, self.layers_out):
             return Batch(x, x)
         return Batch(x, _target(x, self.layers_out, self.d_out))
+
+    def _read(self, contexts: TokenBatch) -> Batch:
+        """The model's vectors at the counted positions."""
+        assert self.model is not None
+        found = self.model.read(contexts, [self.source, self.model.SITE])
+        x, y = (found[site][contexts.counted] for site in (self.source, self.model.SITE))
+        return Batch(x, x if self.source == self.model.SITE else y, contexts.ids[contexts.counted])
 
 
 def _superposition(size: int, layers: int, width: int, seed: int, n_features: int = 24) -> Tensor:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from qsae_core.contracts.language_model import Edit, LanguageModel, TokenBatch
+from qsae_core.contracts.language_model import Edits, LanguageModel, Site, TokenBatch, not_before
+from qsae_core.errors import ConfigError
 
 
 class ToyLanguageModel(LanguageModel):
-    """Embeds each token, mixes in the one before, and predicts the next token from that one vector.
+    """Embeds each token (``BEFORE``), mixes in the one before (``SITE``), predicts the next from that.
 
     Its text follows a fixed table of successors, so that its predictions are better than chance.
     """
 
-    SITE = (0, "resid_post")
+    BEFORE, SITE = Site(0, "resid_pre"), Site(0, "resid_post")
     name = "toy"
     context = 9
 
@@ -47,22 +48,57 @@ class ToyLanguageModel(LanguageModel):
         documents = 2 * torch.arange(n)[:, None] + (torch.arange(self.context) > self.context // 2)
         return TokenBatch(ids, counted, torch.ones_like(counted), documents.where(counted, -1))
 
-    def read(self, batch: TokenBatch, sites: Sequence[tuple[int, str]]) -> dict[tuple[int, str], Tensor]:
-        """Embedding of the token, and a fifth of the one before."""
-        embedded = self.embedding_VD[batch.ids]
-        before = torch.cat([torch.zeros_like(embedded[:, :1]), embedded[:, :-1]], dim=1)
-        return dict.fromkeys(sites, embedded + 0.2 * before)
+    def read(self, batch: TokenBatch, sites: Sequence[Site]) -> dict[Site, Tensor]:
+        """Embedding of the token; behind it, that and a fifth of the one before."""
+        found = self._vectors(batch.ids, None, {})
+        return {site: found[site] for site in sites}
 
-    def logits(self, batch: TokenBatch, edits: Mapping[tuple[int, str], Edit] | None = None) -> Tensor:
+    def logits(self, batch: TokenBatch, edits: Edits | None = None) -> Tensor:
         """Similarity of the vector to the token that each candidate follows."""
-        vectors = self.read(batch, [self.SITE])[self.SITE]
-        for edit in (edits or {}).values():
-            vectors = edit(vectors)
-        logits = torch.empty(*vectors.shape[:2], self.n_vocabulary)
-        logits[..., self.successors] = vectors @ self.embedding_VD.T
+        return self._predicted(self._vectors(batch.ids, None, edits or {})[self.SITE])
+
+    def extend(self, ids: Tensor, cache: Tensor | None, edits: Edits) -> tuple[Tensor, Tensor]:
+        """The cache is the last position's embedding ``[B, 1, D]``, as edited."""
+        found = self._vectors(ids, cache, edits)
+        return self._predicted(found[self.SITE][:, -1:])[:, 0], found[self.BEFORE][:, -1:]
+
+    def decode(self, ids: Sequence[int] | Tensor) -> str:
+        """``w3 w17 w0``."""
+        return " ".join(f"w{int(i)}" for i in ids)
+
+    def _vectors(self, ids_BT: Tensor, last_B1D: Tensor | None, edits: Edits) -> dict[Site, Tensor]:
+        _check_edits(edits)
+        found: dict[Site, Tensor] = {}
+        embedded = self._edited(self.BEFORE, self.embedding_VD[ids_BT], edits, found)
+        first = torch.zeros_like(embedded[:, :1]) if last_B1D is None else last_B1D
+        before = torch.cat([first, embedded[:, :-1]], dim=1)
+        self._edited(self.SITE, embedded + 0.2 * before, edits, found)
+        return found
+
+    def _edited(self, site: Site, vectors_BTD: Tensor, edits: Edits, found: dict[Site, Tensor]) -> Tensor:
+        if site in edits:
+            edit = edits[site]
+            vectors_BTD = edit.replace(vectors_BTD, {read: found[read] for read in edit.reads})
+        found[site] = vectors_BTD
+        return vectors_BTD
+
+    def _predicted(self, vectors_BTD: Tensor) -> Tensor:
+        logits = torch.empty(*vectors_BTD.shape[:2], self.n_vocabulary)
+        logits[..., self.successors] = vectors_BTD @ self.embedding_VD.T
         return logits
 
     @property
     def predicts_next(self) -> bool:
         """True: position t predicts token t + 1."""
         return True
+
+
+def _check_edits(edits: Edits) -> None:
+    order = [ToyLanguageModel.BEFORE, ToyLanguageModel.SITE]
+    for edited, edit in edits.items():
+        for site in (edited, *edit.reads):
+            if site not in order:
+                raise ConfigError(f"the toy model has no site {site}", allowed=", ".join(map(str, order)))
+        for read in edit.reads:
+            if order.index(read) >= order.index(edited):
+                raise not_before(edited, read, [site.name for site in order])

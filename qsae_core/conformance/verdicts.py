@@ -67,3 +67,10 @@ def expect_same_state(after: dict[str, Any], before: dict[str, Any], what: str) 
 def copy_of_state(module: torch.nn.Module) -> dict[str, Any]:
     """The module's state dict as copies, so that later changes show."""
     return {n: v.clone() if isinstance(v, torch.Tensor) else v for n, v in module.state_dict().items()}
+
+
+def expect_close(actual: torch.Tensor, expected: torch.Tensor, what: str) -> None:
+    """Fail unless two tensors are equal but for the rounding of another batch size."""
+    expect(actual.shape == expected.shape, f"{what}: {list(actual.shape)} against {list(expected.shape)}.")
+    error = (actual - expected).abs().max().item() / max(expected.abs().max().item(), 1e-30)
+    expect(error <= 1e-4, f"{what}: they differ by {error:.3g} of the largest value.")

@@ -10,7 +10,7 @@ from qsae_core.contracts.evaluation import Accumulator, Evaluation, EvaluationCo
 from qsae_core.contracts.format import Checkpoint, CheckpointFormat
 from qsae_core.contracts.held_out_part import HeldOutPart, Overlap
 from qsae_core.contracts.kernel_set import KernelSet
-from qsae_core.contracts.language_model import Edit, LanguageModel, TokenBatch
+from qsae_core.contracts.language_model import Edit, Edits, LanguageModel, Site, TokenBatch, not_before
 from qsae_core.contracts.metric import Metric, Observation, Origin, computed, measure, observe
 from qsae_core.contracts.named_tensors import ActivationWord, NamedTensors
 from qsae_core.contracts.norm_limit import NormLimit
@@ -33,6 +33,7 @@ __all__ = [
     "DataSource",
     "DenseForm",
     "Edit",
+    "Edits",
     "Evaluation",
     "EvaluationContext",
     "HeldOutPart",
@@ -52,6 +53,7 @@ __all__ = [
     "Pointwise",
     "Quantizer",
     "Result",
+    "Site",
     "SparseCoder",
     "SparseCodes",
     "SparsityRule",
@@ -62,6 +64,7 @@ __all__ = [
     "concatenate",
     "join_latents",
     "measure",
+    "not_before",
     "observe",
     "split_latents",
     "straight_through",

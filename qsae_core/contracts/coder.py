@@ -106,11 +106,15 @@ class SparseCoder(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def encode(self, x: Tensor) -> SparseCodes:
-        """``[B, d_in]`` in the data's space -> the codes."""
+        """``[B, d_in]`` in the data's space -> the codes, with ``inputs`` where ``has_skip``."""
 
     @abc.abstractmethod
     def decode(self, codes: SparseCodes) -> Tensor:
-        """Codes -> ``[B, d_out]`` in the data's space."""
+        """Codes -> ``[B, d_out]`` in the data's space.
+
+        Raises:
+            QsaeError: for codes of other latents, and for codes without ``inputs`` where ``has_skip``.
+        """
 
     @abc.abstractmethod
     def loss(self, batch: Batch) -> LossOutput:
@@ -133,6 +137,11 @@ class SparseCoder(nn.Module, abc.ABC):
         Raises:
             DataError: if all vectors of the sample, or all targets, are the same.
         """
+
+    @property
+    def has_skip(self) -> bool:
+        """Whether ``decode`` needs what was encoded besides the latents (``SparseCodes.inputs``)."""
+        return False
 
     def begin_training(self, budget: Budget) -> None:
         """Called before the first step, and again on resume, with the length of the run."""

@@ -28,6 +28,8 @@ class SparseCodes:
         k: entries per token where every token has the same number of them, else None.
         gates: float ``[N]``: 1 where an entry is active, else 0, with the gradient that the activation gives
             it (``Activation.gates``); None where no rule asked for it.
+        inputs: float ``[B, d_in]`` (``[B, L, d_in]``), no copy: what was encoded, in the data's space.
+            ``encode`` keeps it where the decoder has a skip connection, whose ``decode`` needs it; else None.
         memo: what operations have derived from the support (its order by latent); shared by all codes that
             ``with_values`` makes of these, and not part of their value.
     """
@@ -38,6 +40,7 @@ class SparseCodes:
     n_latents: int
     k: int | None = None
     gates: Tensor | None = field(default=None, compare=False)
+    inputs: Tensor | None = field(default=None, compare=False)
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @staticmethod
@@ -88,11 +91,24 @@ class SparseCodes:
         offsets = self.offsets[: n_tokens + 1]
         end = int(offsets[-1])
         gates = None if self.gates is None else self.gates[:end]
-        return SparseCodes(self.indices[:end], self.values[:end], offsets, self.n_latents, self.k, gates)
+        inputs = None if self.inputs is None else self.inputs[:n_tokens]
+        return SparseCodes(
+            self.indices[:end], self.values[:end], offsets, self.n_latents, self.k, gates, inputs
+        )
 
     def detach(self) -> SparseCodes:
         """The same codes without gradient."""
-        return replace(self, values=self.values.detach(), gates=None)
+        inputs = None if self.inputs is None else self.inputs.detach()
+        return replace(self, values=self.values.detach(), gates=None, inputs=inputs)
+
+    def to(self, device: str | torch.device) -> SparseCodes:
+        """The same codes on a device."""
+        tensors: dict[str, Any] = {
+            name: None if tensor is None else tensor.to(device, non_blocking=True)
+            for name in ("indices", "values", "offsets", "gates", "inputs")
+            for tensor in [getattr(self, name)]
+        }
+        return replace(self, **tensors, memo={})
 
     def l0(self) -> Tensor:
         """int64 ``[B]``: active latents of each token."""
@@ -113,7 +129,7 @@ class SparseCodes:
 
 
 def concatenate(parts: list[SparseCodes]) -> SparseCodes:
-    """The codes of consecutive chunks of a batch as one."""
+    """The codes of consecutive chunks of a batch as one; with inputs where all have them."""
     if len(parts) == 1:
         return parts[0]
     shifts = [0]
@@ -123,12 +139,14 @@ def concatenate(parts: list[SparseCodes]) -> SparseCodes:
         [parts[0].offsets, *(p.offsets[1:] + s for p, s in zip(parts[1:], shifts[1:], strict=False))]
     )
     same_k = {part.k for part in parts}
+    inputs = [part.inputs for part in parts if part.inputs is not None]
     return SparseCodes(
         torch.cat([p.indices for p in parts]),
         torch.cat([p.values for p in parts]),
         offsets,
         parts[0].n_latents,
         same_k.pop() if len(same_k) == 1 else None,
+        inputs=torch.cat(inputs) if len(inputs) == len(parts) else None,
     )
 
 
@@ -145,7 +163,8 @@ def split_latents(codes: SparseCodes, prefixes: Sequence[int]) -> list[SparseCod
         torch.cumsum(torch.bincount(rows[place], minlength=codes.batch_size), 0, out=offsets[1:])
         values = codes.values[place] if codes.values.numel() else codes.values
         gates = None if codes.gates is None else codes.gates[place]
-        parts.append(SparseCodes(codes.indices[place] - start, values, offsets, end - start, gates=gates))
+        indices = codes.indices[place] - start
+        parts.append(SparseCodes(indices, values, offsets, end - start, gates=gates, inputs=codes.inputs))
         start = end
     return parts
 
@@ -167,4 +186,5 @@ def join_latents(parts: Sequence[SparseCodes]) -> SparseCodes:
         starts[-1],
         sum(ks) if len(ks) == len(parts) else None,
         torch.cat(gates)[order] if len(gates) == len(parts) else None,
+        next((part.inputs for part in parts if part.inputs is not None), None),
     )

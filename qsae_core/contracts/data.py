@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qsae_core.component import ComponentConfig
 from qsae_core.contracts.held_out_part import HeldOutPart
-from qsae_core.contracts.language_model import LanguageModel, TokenBatch
+from qsae_core.contracts.language_model import LanguageModel, Site, TokenBatch
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,16 @@ class DataSource(abc.ABC):
         return None
 
     @property
-    def site(self) -> tuple[int, str] | None:
-        """``(layer, site)`` that ``y`` comes from, where a coder's output can be spliced in; or None."""
-        return None
+    def source_sites(self) -> tuple[Site, ...]:
+        """Where ``x`` is read in the language model: ``layers_in`` sites of width ``d_in`` each, in the order
+        of ``x``; empty where it does not come from a language model."""
+        return ()
+
+    @property
+    def target_sites(self) -> tuple[Site, ...]:
+        """Where ``y`` is read: ``layers_out`` sites of width ``d_out`` each; the source sites where ``y`` is
+        ``x``. A coder's output can take their vectors' place (``Edit``)."""
+        return ()
 
     def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
         """Release files, threads and models."""

@@ -1,4 +1,4 @@
-"""LanguageModel: vectors at its sites, read and replaced.
+"""LanguageModel: vectors at its sites, read and replaced; and text that it goes on with.
 
 Shapes: B contexts, T positions, D width, V tokens.
 """
@@ -8,8 +8,12 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
+
+from qsae_core.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -35,23 +39,56 @@ class TokenBatch:
         return TokenBatch(self.ids[which], self.counted[which], self.attention[which], documents)
 
 
-Edit = Callable[[Tensor], Tensor]
-"""Replaces the vectors at a site: ``[B, T, D] -> [B, T, D]``."""
+class Site(NamedTuple):
+    """A place in a language model where one vector a position passes; equal to the tuple of its parts."""
+
+    layer: int
+    """Counted from 0."""
+    name: str
+    """``resid_pre``, ``attn_out``, ``resid_mid``, ``mlp_in``, ``mlp_out`` or ``resid_post``."""
+
+    def __str__(self) -> str:
+        return f"{self.layer}.{self.name}"
+
+
+class Edit(NamedTuple):
+    """What is put in place of the vectors at a site, while a forward pass runs."""
+
+    replace: Callable[[Tensor, Mapping[Site, Tensor]], Tensor]
+    """``(vectors [B, T, D], {site that is read: its vectors [B, T, D']}) -> [B, T, D]``, all float32.
+
+    The sites that are read have the vectors that the same pass goes on with: edited, where they are edited
+    too. In generation T is the number of new positions alone.
+    """
+    reads: tuple[Site, ...] = ()
+    """Sites that the model computes before the edited one."""
+
+
+Edits = Mapping[Site, Edit]
 
 
 class LanguageModel(abc.ABC):
-    """A language model whose vectors can be read and replaced at a site."""
+    """A language model whose vectors can be read and replaced at its sites."""
 
     name: str
     """Short name for paths and tables (``smollm2-135m``)."""
 
     @abc.abstractmethod
-    def read(self, batch: TokenBatch, sites: Sequence[tuple[int, str]]) -> dict[tuple[int, str], Tensor]:
-        """Vectors float32 ``[B, T, D]`` at ``(layer, site)``; the forward stops after the last layer read."""
+    def read(self, batch: TokenBatch, sites: Sequence[Site]) -> dict[Site, Tensor]:
+        """Vectors float32 ``[B, T, D]`` at the sites, from one forward pass that ends after the last.
+
+        Raises:
+            QsaeError: if there is no such layer or site.
+        """
 
     @abc.abstractmethod
-    def logits(self, batch: TokenBatch, edits: Mapping[tuple[int, str], Edit] | None = None) -> Tensor:
-        """Logits ``[B, T, V]`` with the vectors at the sites replaced; everything downstream sees it."""
+    def logits(self, batch: TokenBatch, edits: Edits | None = None) -> Tensor:
+        """Logits ``[B, T, V]`` with the vectors at the sites replaced; everything downstream sees it.
+
+        Raises:
+            QsaeError: if there is no such layer or site, or an edit reads a site that is not computed before
+                the one that it edits (``not_before``).
+        """
 
     @property
     @abc.abstractmethod
@@ -62,3 +99,101 @@ class LanguageModel(abc.ABC):
     def has_logits(self) -> bool:
         """Whether ``logits`` can be had; False for a model that was saved without its head."""
         return True
+
+    def extend(self, ids: Tensor, cache: Any, edits: Edits) -> tuple[Tensor, Any]:
+        """Go on from a cache by some positions: what ``generate`` calls, for models that can.
+
+        Args:
+            ids: int64 ``[B, T]``, the tokens at the new positions.
+            cache: what the last call gave; None at the first position. It is used up.
+            edits: as for ``logits``; they see the new positions alone.
+
+        Returns:
+            Logits ``[B, V]`` of the last position, and the cache behind it.
+
+        Raises:
+            QsaeError: as ``logits``; and if there are more positions than the model takes.
+        """
+        raise DataError(f"the language model {self.name} cannot generate text")
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompt: Tensor,
+        n_tokens: int,
+        edits: Edits | None = None,
+        *,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Tensor:
+        """int64 ``[B, T + n_tokens]``, on the CPU: contexts, gone on with while the edits hold.
+
+        Each position is computed once, and an edit sees it once: the whole prompt first, then one new
+        position at a time. The last token is drawn and not computed.
+
+        Args:
+            prompt: int64 ``[B, T]``: contexts of one length, of 1 or more, without padding.
+            temperature: 0: always the likeliest token; else tokens are drawn from ``softmax(logits / t)``.
+            seed: of what is drawn.
+
+        Raises:
+            QsaeError: as ``extend``; if the model is no causal one; if an argument is none of the above.
+        """
+        _check_generation(self, prompt, n_tokens, temperature)
+        generator = torch.Generator().manual_seed(seed)
+        found, new, cache = [prompt.cpu()], prompt, None
+        for _ in range(n_tokens):
+            logits_BV, cache = self.extend(new, cache, edits or {})
+            new = _drawn(logits_BV.float().cpu(), temperature, generator)
+            found.append(new)
+        return torch.cat(found, dim=1)
+
+    def decode(self, ids: Sequence[int] | Tensor) -> str:
+        """The text of tokens, special ones included.
+
+        Args:
+            ids: of one context.
+
+        Raises:
+            QsaeError: if the model's tokenizer is not known.
+        """
+        raise DataError(f"the tokenizer of the language model {self.name} is not known")
+
+
+def not_before(edited: Site, read: Site, order: Sequence[str]) -> ConfigError:
+    """The error for an edit that reads a site which is not computed before the one that it edits.
+
+    Args:
+        order: the names of a layer's sites, as the model computes them.
+    """
+    return ConfigError(
+        f"the edit at {edited} reads {read}, which the language model does not compute before it",
+        allowed=f"sites of earlier layers; within a layer, earlier ones of {' -> '.join(order)}",
+        next="an edit is given the vectors of its own site first",
+    )
+
+
+def _check_generation(model: LanguageModel, prompt: Tensor, n_tokens: int, temperature: float) -> None:
+    if not model.predicts_next:
+        raise DataError(
+            f"{model.name} is an encoder: it does not go on with a text", allowed="a causal language model"
+        )
+    if prompt.dim() != 2 or prompt.dtype != torch.int64 or not prompt.shape[1]:
+        raise DataError(
+            f"the prompt is {list(prompt.shape)} of {prompt.dtype}",
+            allowed="int64 [B, T]: contexts of one length of at least 1",
+            next="ids[None] of a single context",
+        )
+    if n_tokens < 0 or not temperature >= 0:
+        raise ConfigError(
+            f"{n_tokens} tokens at temperature {temperature} cannot be generated",
+            allowed="0 tokens or more, at a temperature of 0 or more",
+        )
+
+
+def _drawn(logits_BV: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    """int64 ``[B, 1]``: the next token of each context."""
+    if temperature == 0:
+        return logits_BV.argmax(1, keepdim=True)
+    chances = (logits_BV.double() / temperature).softmax(1)
+    return torch.multinomial(chances, 1, generator=generator)

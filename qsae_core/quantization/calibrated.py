@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from qsae_core.coders.linear import LinearCoder
 from qsae_core.coders.matrix_coder import MatrixCoder
@@ -31,7 +32,7 @@ def linear(coder: MatrixCoder) -> LinearCoder:
     """The coder, whose decoder can be calibrated.
 
     Raises:
-        ConfigError: if its reconstruction is something else than ``f W_dec + b_dec``.
+        ConfigError: if its reconstruction is something else than ``f W_dec + b_dec [+ W_skip x]``.
     """
     if (
         not isinstance(coder, LinearCoder)
@@ -153,7 +154,7 @@ def fit(
         message(f"calibrating on {len(batch)} vectors, round {index + 1} of {method.rounds}")
         with torch.no_grad():
             codes = (coder if index else source).encode(batch.x).detach()
-            target = coder.norm_out(coder.target(batch)).flatten(1) - coder.b_dec
+            target = _left_to_latents(coder, batch)
             decoder.master.copy_(decoder.quantizer.calibrate(master, Calibration(codes, target)))
             coder.switch_off((decoder() == 0).all(1))
         _measure_ranges(coder, batch)
@@ -162,6 +163,13 @@ def fit(
             _finetune(coder, data, config, method)
     with torch.no_grad():
         return coder.errors_of_rows(master) if coder.is_quantized else None
+
+
+def _left_to_latents(coder: LinearCoder, batch: Batch) -> Tensor:
+    """``[N, E]``, normalised: what ``f W_dec`` is to give, the target without ``b_dec`` and without what goes
+    past the latents."""
+    target = coder.norm_out(coder.target(batch)).flatten(1) - coder.b_dec
+    return target - coder.skipped_past(torch.zeros_like(target), coder.normalized(batch.x))
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qsae_core import CoderConfig, ComponentSpec
+from qsae_core import CoderConfig, ComponentSpec, TranscoderConfig
 from qsae_core.conformance import Case
 from qsae_core.conformance.evaluation import ReferenceCoder
 from qsae_core.contracts.coder import LossOutput, SparseCoder
@@ -43,6 +43,52 @@ class RightTranscoder(RightSAE):
         codes = self.encode_normalized(self.norm_in(batch.x), W_enc, W_dec)
         y_hat = self.decode_normalized(codes, W_dec)
         return LossOutput({"mse": (y - y_hat).square().sum(1).mean()}, codes, y, y_hat)
+
+
+class SkipConfig(TranscoderConfig):
+    """With a skip connection, if wanted."""
+
+
+class RightSkip(RightSAE):
+    """The same through ``training_pass``, which knows of the skip connection."""
+
+    is_autoencoder = False
+    subtract_b_dec = False
+
+    @classmethod
+    def conformance_cases(cls, folder: pathlib.Path) -> list[Case]:
+        return [Case({"skip": True}), Case({"skip": False})]
+
+    def loss(self, batch: Batch) -> LossOutput:
+        _, codes, y_hat, _, _ = self.training_pass(batch)
+        y = self.norm_out(batch.y)
+        return LossOutput({"mse": (y - y_hat).square().sum(1).mean()}, codes, y, y_hat)
+
+
+class ForgetsInputs(RightSkip):
+    """Has a skip connection and says that it has none."""
+
+    @property
+    def has_skip(self) -> bool:
+        return False
+
+    def encode(self, x: Tensor) -> SparseCodes:
+        codes = super().encode(x)
+        return codes if self.W_skip is None else replace(codes, inputs=x)
+
+    def decode(self, codes: SparseCodes) -> Tensor:
+        x_hat = super().decode(codes)
+        return x_hat if codes.inputs is None else x_hat + self.norm_out.scale * codes.inputs[:, :1]
+
+
+class DropsInputs(RightSkip):
+    """Decodes codes without inputs as if it had no skip connection."""
+
+    def decode(self, codes: SparseCodes) -> Tensor:
+        if self.has_skip and codes.inputs is None:
+            zeros = torch.zeros(codes.batch_size, self.shape.d_in)
+            return super().decode(replace(codes, inputs=zeros))
+        return super().decode(codes)
 
 
 class CallsItselfATranscoder(RightTranscoder):
@@ -223,13 +269,20 @@ class CannotInitialize(RightSAE):
         raise RuntimeError("no data wanted")
 
 
-def coder(cls: type[SparseCoder], kind: str = "sae") -> ComponentSpec:
+def coder(
+    cls: type[SparseCoder], kind: str = "sae", config: type[CoderConfig] = RightConfig
+) -> ComponentSpec:
     parts = {"sparsity": {"use": "topk"}}
     target = f"{cls.__module__}:{cls.__name__}"
-    return ComponentSpec(kind, cls.__name__.lower(), RightConfig, target, default_parts=parts)
+    return ComponentSpec(kind, cls.__name__.lower(), config, target, default_parts=parts)
 
 
-RIGHT = [coder(RightSAE), coder(RightTranscoder, "transcoder"), coder(DeclaredUnusedBias)]
+RIGHT = [
+    coder(RightSAE),
+    coder(RightTranscoder, "transcoder"),
+    coder(RightSkip, "transcoder", SkipConfig),
+    coder(DeclaredUnusedBias),
+]
 WRONG = [
     (coder(CallsItselfATranscoder), "widths"),
     (coder(ForwardHasMore), "forward"),
@@ -250,4 +303,6 @@ WRONG = [
     (coder(NeedsAnEntry), "silent"),
     (coder(Broadcasts), "refuses"),
     (coder(DenseWithoutBias), "dense"),
+    (coder(DropsInputs, "transcoder", SkipConfig), "refuses"),
+    (coder(ForgetsInputs, "transcoder", SkipConfig), "skip"),
 ]

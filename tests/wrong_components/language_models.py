@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,7 +14,7 @@ from qsae_core.conformance.toy_data import ToyData
 from qsae_core.conformance.toy_model import ToyLanguageModel
 from qsae_core.contracts.coder import CoderShape
 from qsae_core.contracts.data import Batch
-from qsae_core.contracts.language_model import Edit, TokenBatch
+from qsae_core.contracts.language_model import Edits, LanguageModel, TokenBatch
 
 
 class RightTexts(ToyData):
@@ -64,19 +64,86 @@ class IgnoresEdits(RightTexts):
     """A model that reads and cannot be written."""
 
     class model_class(ToyLanguageModel):  # noqa: N801 (takes the place of the attribute)
-        def logits(self, batch: TokenBatch, edits: Mapping[tuple[int, str], Edit] | None = None) -> Tensor:
+        def logits(self, batch: TokenBatch, edits: Edits | None = None) -> Tensor:
             return super().logits(batch)
+
+
+class TwoSites(RightTexts):
+    """From the embedding to the vector behind it."""
+
+    def __init__(self, config: ComponentConfig, *, seed: int = 0, device: str = "cpu") -> None:
+        model = self.model_class(8, n_vocabulary=50_000)
+        ToyData.__init__(self, CoderShape(8, 8), seed=seed, model=model, source=model.BEFORE)
+
+
+class OtherSource(TwoSites):
+    """Held-out x that are not the model's at the source site."""
+
+    def held_out(self, n_tokens: int, batch_size: int) -> Iterator[Batch]:
+        for batch in super().held_out(n_tokens, batch_size):
+            yield Batch(batch.x * 1.1, batch.y, batch.token_ids)
+
+
+class ReadsAlways(TwoSites):
+    """A model that shows an edit the vectors of a clean pass, of whatever site."""
+
+    class model_class(ToyLanguageModel):  # noqa: N801
+        def logits(self, batch: TokenBatch, edits: Edits | None = None) -> Tensor:
+            clean = self.read(batch, [self.BEFORE, self.SITE])
+            blind = {
+                site: edit._replace(replace=lambda v, _, edit=edit: edit.replace(v, clean), reads=())
+                for site, edit in (edits or {}).items()
+            }
+            return super().logits(batch, blind)
+
+
+class ForgetsCache(TwoSites):
+    """Goes on as if the new position were the first."""
+
+    class model_class(ToyLanguageModel):  # noqa: N801
+        def extend(self, ids: Tensor, cache: Tensor | None, edits: Edits) -> tuple[Tensor, Tensor]:
+            logits, cache = super().extend(ids, None, edits)
+            return logits.roll(1, dims=1), cache
+
+
+class ComputesAgain(TwoSites):
+    """Generates without a cache, so that edits see each position again and again."""
+
+    class model_class(ToyLanguageModel):  # noqa: N801
+        def extend(self, ids: Tensor, cache: Tensor | None, edits: Edits) -> tuple[Tensor, Tensor]:
+            whole = ids if cache is None else torch.cat([cache, ids], dim=1)
+            return super().extend(whole, None, edits)[0], whole
+
+
+class NoText(TwoSites):
+    """Decodes to nothing."""
+
+    class model_class(ToyLanguageModel):  # noqa: N801
+        def decode(self, ids: Sequence[int] | Tensor) -> str:
+            return ""
+
+
+class ReadsOnly(TwoSites):
+    """A model that neither generates nor knows its tokenizer."""
+
+    class model_class(ToyLanguageModel):  # noqa: N801
+        extend, decode = LanguageModel.extend, LanguageModel.decode  # type: ignore[assignment]
 
 
 def source(cls: type[ToyData]) -> ComponentSpec:
     return ComponentSpec("data", cls.__name__.lower(), PlainConfig, f"{__name__}:{cls.__name__}")
 
 
-RIGHT = [source(RightTexts)]
+RIGHT = [source(RightTexts), source(TwoSites), source(ReadsOnly)]
 WRONG = [
     (source(OtherVectors), "held-out-site"),
+    (source(OtherSource), "held-out-site"),
     (source(CountsPadding), "held-out-contexts"),
     (source(ReadsTooMuch), "held-out-contexts"),
     (source(NumbersNoDocuments), "held-out-contexts"),
     (source(IgnoresEdits), "edits"),
+    (source(ReadsAlways), "edits-read"),
+    (source(ForgetsCache), "generates"),
+    (source(ComputesAgain), "generates"),
+    (source(NoText), "text"),
 ]

@@ -15,8 +15,15 @@ if TYPE_CHECKING:
 SiteName = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_in", "mlp_out"]
 
 
+TWO_PLACES = ("source_layer", "source_site", "target_layer", "target_site")
+PLACES = (
+    "layer (or layers) and site, where the vector that is read is also to be reconstructed; or source_layer, "
+    "source_site, target_layer and target_site, for a transcoder from one place to another"
+)
+
+
 class LmConfig(ComponentConfig):
-    """Hidden states of a language model, read at one site while it runs over text.
+    """Hidden states of a language model, read at one site while it runs over text, or at two for transcoders.
 
     The model is any Hugging Face causal LM or BERT-type encoder of a known architecture (`qsae sites
     MODEL` says what it offers); without options it is a small Llama that comes with this plugin, on the
@@ -30,12 +37,16 @@ class LmConfig(ComponentConfig):
         "`builtin`, a model directory (safetensors weights), a .gguf file, or a Hugging Face model id",
     )
     layer: int | None = option(None, "layer to read, counted from 0; none: the middle one", ge=0)
-    site: SiteName = option("resid_post", "where in the layer to read")
+    site: SiteName | None = option(None, "where in the layer to read; none: resid_post")
+    source_layer: int | None = option(
+        None, "layer of the vector to encode, for transcoders; none: the middle one", ge=0
+    )
+    source_site: SiteName | None = option(None, "site of the vector to encode, for transcoders; none: mlp_in")
     target_layer: int | None = option(
-        None, "layer of the vector to reconstruct, for transcoders; none: `layer`", ge=0
+        None, "layer of the vector to reconstruct, for transcoders; none: `source_layer`", ge=0
     )
     target_site: SiteName | None = option(
-        None, "site of the vector to reconstruct, for transcoders; none: `site`"
+        None, "site of the vector to reconstruct, for transcoders; none: mlp_out"
     )
     layers: str | None = option(
         None,
@@ -86,15 +97,22 @@ class LmConfig(ComponentConfig):
             raise exclusive("text", "dataset")
         if self.layers is not None and self.layer is not None:
             raise exclusive("layer", "layers")
-        if self.layers is not None and (self.target_layer is not None or self.target_site is not None):
-            raise ValueError("a separate target cannot be combined with several layers")
+        for one_place in ("layer", "site", "layers"):
+            for two in TWO_PLACES:
+                if getattr(self, one_place) is not None and getattr(self, two) is not None:
+                    raise exclusive(one_place, two, allowed=PLACES)
         return self
 
+    @property
+    def has_target(self) -> bool:
+        """Whether one vector is encoded and another is to be reconstructed."""
+        return any(getattr(self, name) is not None for name in TWO_PLACES)
 
-def exclusive(*options: str) -> OptionsError:
+
+def exclusive(*options: str, allowed: str = "one of them") -> OptionsError:
     """The error for options that are given together and exclude one another."""
     return OptionsError(
-        f"{' and '.join(options)} cannot be given together", allowed="one of them", exclusive=options
+        f"{' and '.join(options)} cannot be given together", allowed=allowed, exclusive=options
     )
 
 

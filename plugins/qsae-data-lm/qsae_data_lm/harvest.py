@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qsae_core.contracts import Batch
+from qsae_core.contracts import Batch, Site
 from qsae_core.errors import DataError
-from qsae_data_lm.hooks import Site
 from qsae_data_lm.language_model import HfLanguageModel
 from qsae_data_lm.packing import Tokens
 from qsae_data_lm.tokens import TextTokenizer

@@ -11,10 +11,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from qsae_core.contracts import Edit
-from qsae_data_lm.families import Family, Tap
+from qsae_core.contracts import Edit, Site, not_before
+from qsae_data_lm.families import SITES, Family, Layout, Tap
 
-Site = tuple[int, str]
 Replace = Callable[[Tensor], Tensor | None]
 """Sees a vector [B, T, D] and returns what is to take its place, or None to leave it."""
 
@@ -67,6 +66,21 @@ def read_sites(
     return {site: found[site] for site in sites}
 
 
+def check_edits(layout: Layout, edits: Mapping[Site, Edit]) -> None:
+    """Raises DataError for a layer or site that the model does not have, ConfigError where an edit reads a
+    site that is not computed before its own."""
+    for edited, edit in edits.items():
+        for site in (edited, *edit.reads):
+            layout.check(*site)
+        for read in edit.reads:
+            if _time(read) >= _time(edited):
+                raise not_before(edited, read, [site for site in SITES if site in layout.taps])
+
+
+def _time(site: Site) -> tuple[int, int]:
+    return site[0], SITES.index(site[1])
+
+
 @contextmanager
 def spliced(
     layers: nn.ModuleList, family: Family, edits: Mapping[Site, Edit], *, n_contexts: int
@@ -75,15 +89,24 @@ def spliced(
 
     An edit takes and gives float32 [B, T, D]; the result is cast to the model's dtype. An edit that
     returns its argument changes no bit of the logits.
+
+    Args:
+        edits: each reads sites that are computed before its own alone.
     """
+    seen: dict[Site, Tensor] = {}
     with _installed([]) as handles:
         for site in sorted(edits, key=lambda s: _INSTALL_ORDER.index(s[1])):
             layer, tap = layers[site[0]], family.taps[site[1]]
-            replace = by_context(_in_own_dtype(edits[site]), n_contexts)
+            replace = by_context(_in_own_dtype(site, edits[site], seen), n_contexts)
             if tap.bypassed:
                 handles.extend(_hook_bypassed(layer, tap, family.taps["mlp_out"], replace))
             else:
                 handles.append(_hook(layer, tap, replace))
+        for site in {site for edit in edits.values() for site in edit.reads} - set(edits):
+            tap = family.taps[site[1]]
+            look = by_context(_keeper(seen, site), n_contexts)
+            # resid_mid first, for the same module's input may be edited as mlp_in
+            handles.append(_hook(layers[site[0]], tap, look, first=tap.bypassed))
         yield
 
 
@@ -97,12 +120,20 @@ def by_context(replace: Callable[[Tensor], Any], n_contexts: int) -> Callable[[T
     return of_any_shape
 
 
-def _in_own_dtype(edit: Edit) -> Callable[[Tensor], Tensor]:
+def _keeper(seen: dict[Site, Tensor], site: Site) -> Replace:
+    def keep(vector: Tensor) -> None:
+        seen[site] = vector
+
+    return keep
+
+
+def _in_own_dtype(site: Site, edit: Edit, seen: dict[Site, Tensor]) -> Callable[[Tensor], Tensor]:
     def replace(vector: Tensor) -> Tensor:
-        edited = edit(vector.float())
+        edited = edit.replace(vector.float(), {read: seen[read].float() for read in edit.reads})
         if edited.shape != vector.shape:
             raise ValueError(f"an edit returned shape {tuple(edited.shape)} for {tuple(vector.shape)}")
-        return edited.to(vector.dtype)
+        seen[site] = edited.to(vector.dtype)  # others read it so
+        return seen[site]
 
     return replace
 

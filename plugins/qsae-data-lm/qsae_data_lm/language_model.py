@@ -5,16 +5,18 @@ B contexts, T positions, D width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from qsae_core.contracts import Edit, LanguageModel, TokenBatch
+from qsae_core.contracts import Edits, LanguageModel, Site, TokenBatch
 from qsae_core.errors import DataError
 from qsae_data_lm.families import Layout
-from qsae_data_lm.hooks import Site, find_layers, read_sites, spliced
+from qsae_data_lm.hooks import check_edits, find_layers, read_sites, spliced
+from qsae_data_lm.tokens import max_positions
 
 
 class HfLanguageModel(LanguageModel):
@@ -25,13 +27,18 @@ class HfLanguageModel(LanguageModel):
         layout: its layers and sites.
         name: short name for paths and tables.
         has_head: whether the weights of the head are the model's own; else it has sites and no logits.
+        tokenizer: of transformers, for `decode`.
     """
 
-    def __init__(self, model: Any, layout: Layout, name: str, *, has_head: bool = True) -> None:
+    def __init__(
+        self, model: Any, layout: Layout, name: str, *, has_head: bool = True, tokenizer: Any = None
+    ) -> None:
         self.model = model.eval().requires_grad_(False)
-        self._has_head = has_head
+        self._has_head, self._tokenizer = has_head, tokenizer
         self.layout, self.name = layout, name
         self._layers = find_layers(model, layout.family)
+        # newer versions of transformers have a new name for it
+        self._cache = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
     @property
     def predicts_next(self) -> bool:
@@ -59,14 +66,54 @@ class HfLanguageModel(LanguageModel):
         )
         return {site: vector.float() for site, vector in found.items()}
 
-    def logits(self, batch: TokenBatch, edits: Mapping[Site, Edit] | None = None) -> Tensor:
+    def logits(self, batch: TokenBatch, edits: Edits | None = None) -> Tensor:
         """Logits [B, T, V] in float32, with the vectors at the sites replaced.
 
         Gradients flow through the edits (not into the model's weights) where the caller leaves them on.
 
         Raises:
             DataError: if the model has no such layer or site, or was saved without its head.
+            ConfigError: if an edit reads a site that is not computed before its own.
         """
+        self._check_head()
+        edits = edits or {}
+        check_edits(self.layout, edits)
+        with spliced(self._layers, self.layout.family, edits, n_contexts=len(batch.ids)):
+            return self.model(**self._inputs(batch)).logits.float()
+
+    @torch.no_grad()
+    def extend(self, ids: Tensor, cache: Any, edits: Edits) -> tuple[Tensor, Any]:
+        """Logits [B, V] of the last of the new positions, and the cache of keys and values behind it.
+
+        Raises:
+            DataError: if the model has no such layer or site, takes fewer positions, or has no head.
+            ConfigError: as `logits`.
+        """
+        self._check_head()
+        check_edits(self.layout, edits)
+        limit = max_positions(self.model.config, self.layout)
+        behind = ids.shape[1] + (0 if cache is None else cache.get_seq_length())
+        if limit is not None and behind > limit:
+            raise DataError(
+                f"{self.name} takes at most {limit} positions, not {behind}",
+                allowed="a shorter prompt, or fewer tokens",
+            )
+        inputs = {"input_ids": ids.to(self.model.device), self._cache: cache, "use_cache": True}
+        with spliced(self._layers, self.layout.family, edits, n_contexts=len(ids)):
+            found = self.model(**inputs, logits_to_keep=1)
+        return found.logits[:, -1].float(), getattr(found, self._cache)
+
+    def decode(self, ids: Sequence[int] | Tensor) -> str:
+        """The text of one context's tokens, special ones included, with no space taken out of it.
+
+        Raises:
+            DataError: if the model was built without its tokenizer.
+        """
+        if self._tokenizer is None:
+            return super().decode(ids)
+        return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+    def _check_head(self) -> None:
         if not self.has_logits:
             raise DataError(
                 f"{self.name} was saved without its head, so it gives no logits",
@@ -74,11 +121,6 @@ class HfLanguageModel(LanguageModel):
                 allowed="reading its sites, which need no head",
                 next="save it with its head, from AutoModelForCausalLM",
             )
-        edits = edits or {}
-        for layer, site in edits:
-            self.layout.check(layer, site)
-        with spliced(self._layers, self.layout.family, edits, n_contexts=len(batch.ids)):
-            return self.model(**self._inputs(batch)).logits.float()
 
     def _inputs(self, batch: TokenBatch) -> dict[str, Any]:
         device = self.model.device

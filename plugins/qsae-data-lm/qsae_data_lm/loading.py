@@ -98,10 +98,15 @@ def choose_dtype(name: str, device: str) -> torch.dtype:
     return torch.bfloat16 if has_bf16 else torch.float32
 
 
-def load_model(model: str, layout: Layout, *, dtype: torch.dtype, device: str) -> HfLanguageModel:
+def load_model(
+    model: str, layout: Layout, *, dtype: torch.dtype, device: str, tokenizer: Any = None
+) -> HfLanguageModel:
     """The model in evaluation mode. Weights come from safetensors or GGUF; pickled ones are refused.
 
     What was saved without its head (`AutoModel`) has every site, but no logits.
+
+    Args:
+        tokenizer: what `load_tokenizer` gave, for text of tokens.
 
     Raises:
         DataError: if the weights are missing, pickled, or do not belong to the config.
@@ -124,7 +129,8 @@ def load_model(model: str, layout: Layout, *, dtype: torch.dtype, device: str) -
             where="data.model",
         )
     has_head = not info["missing_keys"]
-    return HfLanguageModel(loaded.to(device), layout, short_name(model), has_head=has_head)
+    name, model_there = short_name(model), loaded.to(device)
+    return HfLanguageModel(model_there, layout, name, has_head=has_head, tokenizer=tokenizer)
 
 
 def _check_weights(directory: Path) -> None:

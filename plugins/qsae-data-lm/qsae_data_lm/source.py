@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from qsae_core.contracts import Batch, DataSource, NormLimit, TokenBatch
+from qsae_core.contracts import Batch, DataSource, NormLimit, Site, TokenBatch
 from qsae_data_lm import LmConfig
 from qsae_data_lm.chosen_sites import chosen_sites, path_name
 from qsae_data_lm.documents import open_documents, shuffled, too_little
@@ -20,7 +20,6 @@ from qsae_data_lm.families import layout_of
 from qsae_data_lm.fingerprints import check_same, of_model, of_texts
 from qsae_data_lm.harvest import Harvester, join, select
 from qsae_data_lm.held_out_stream import HeldOutStream
-from qsae_data_lm.hooks import Site
 from qsae_data_lm.language_model import HfLanguageModel
 from qsae_data_lm.loading import choose_dtype, load_config, load_model, load_tokenizer
 from qsae_data_lm.packing import Packer
@@ -44,8 +43,8 @@ class LmSource(DataSource):
         super().__init__(config, seed=seed, device=device)
         model_config = load_config(config.model)
         layout = layout_of(model_config, config.model)
-        self._sites, self._target = chosen_sites(config, layout.n_layers)
-        for layer, site in [*self._sites, self._target]:
+        self._chosen = chosen_sites(config, layout.n_layers)
+        for layer, site in [*self._chosen.sources, *self._chosen.targets]:
             layout.check(layer, site)
         tokenizer = load_tokenizer(config.model)
         check_context(config.context, model_config, tokenizer, layout)
@@ -56,19 +55,19 @@ class LmSource(DataSource):
         )
         check_vocabulary(self._tokens, model_config, config.model)
         self._model = load_model(
-            config.model, layout, dtype=choose_dtype(config.dtype, device), device=device
+            config.model,
+            layout,
+            dtype=choose_dtype(config.dtype, device),
+            device=device,
+            tokenizer=tokenizer,
         )
-        is_same = self._sites == (self._target,) or len(self._sites) > 1
         forward_contexts = max(1, config.forward_tokens // config.context)
-        self._harvester = Harvester(
-            self._model, self._tokens, self._sites, None if is_same else self._target, forward_contexts
-        )
+        self._harvester = Harvester(self._model, self._tokens, *self._chosen, forward_contexts)
         self._held_out = HeldOutStream(self._documents, self._harvester, config.context, self._text)
         self._block_contexts = max(1, config.buffer_tokens // config.context)
-        self.d_in = self.d_out = layout.width
-        self.layers_in = len(self._sites)
-        self.layers_out = len(self._sites) if is_same else 1
-        self.model_name, self.layer = self._model.name, path_name(self._sites, self._target)
+        self.d_in, self.d_out = layout.width, layout.width  # every site of these families has one width
+        self.layers_in, self.layers_out = len(self._chosen.sources), len(self._chosen.targets)
+        self.model_name, self.layer = self._model.name, path_name(self._chosen)
         self._begin()
 
     @classmethod
@@ -83,7 +82,7 @@ class LmSource(DataSource):
         small |= {"buffer_tokens": 1024, "forward_tokens": 512}
         return [
             Case(small),
-            Case({**small, "layer": 0, "site": "mlp_in", "target_site": "mlp_out"}),
+            Case({**small, "source_layer": 0, "target_layer": 1, "target_site": "resid_post"}),
             Case({**small, "layers": [0, 1], "buffer_tokens": 100}),
         ]
 
@@ -211,13 +210,12 @@ class LmSource(DataSource):
     def describe(self) -> dict[str, Any]:
         """What is read from where, and which positions are left out (counted in the first block)."""
         first = self._tokens.batch(self._packer_at(0, 0, None).take(self._block_contexts))
-        sites = [f"{layer}.{site}" for layer, site in self._sites]
         return {
             "source": "lm",
             "model": self.config.model,
             "architecture": self._model.layout.model_type,
-            "sites": sites,
-            "target": sites if self.layers_out > 1 else f"{self._target[0]}.{self._target[1]}",
+            "source_sites": [str(site) for site in self.source_sites],
+            "target_sites": [str(site) for site in self.target_sites],
             "width": self.d_in,
             "dtype": str(self._model.model.dtype).removeprefix("torch."),
             "context": self.config.context,
@@ -238,9 +236,14 @@ class LmSource(DataSource):
         return self._model
 
     @property
-    def site(self) -> Site | None:
-        """Where `y` comes from; None where several layers are read."""
-        return self._target if self.layers_in == 1 else None
+    def source_sites(self) -> tuple[Site, ...]:
+        """Where `x` is read."""
+        return self._chosen.sources
+
+    @property
+    def target_sites(self) -> tuple[Site, ...]:
+        """Where `y` is read."""
+        return self._chosen.targets
 
     def close(self) -> None:
         """Lets the block go."""

@@ -101,9 +101,7 @@ class TextTokenizer:
 
 def check_context(context: int, config: Any, tokenizer: Any, layout: Layout) -> None:
     """Raises DataError if the model cannot take contexts of that length."""
-    limit = min(
-        _positions(config.get_text_config(), layout) or context, tokenizer.model_max_length or context
-    )
+    limit = min(max_positions(config, layout) or context, tokenizer.model_max_length or context)
     if context > limit:
         raise DataError(
             f"{layout.model} takes at most {limit} positions, not {context}",
@@ -112,8 +110,9 @@ def check_context(context: int, config: Any, tokenizer: Any, layout: Layout) -> 
         )
 
 
-def _positions(config: Any, layout: Layout) -> int | None:
+def max_positions(config: Any, layout: Layout) -> int | None:
     """How many positions a context can have; None where the config does not say."""
+    config = config.get_text_config()
     positions: int | None = getattr(config, "max_position_embeddings", None)
     if positions is not None and layout.family.positions_behind_padding:
         return positions - (config.pad_token_id + 1)

@@ -1,13 +1,20 @@
-"""A language model that loads in no time, and text for it."""
+"""Language models that load in no time, and text for them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import transformers as t
+from qsae_data_lm.families import layout_of
+from qsae_data_lm.language_model import HfLanguageModel
 from qsae_data_lm.places import BUILTIN
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from qsae_core.contracts.language_model import TokenBatch
 
 torch.set_num_threads(1)  # these models are too small to gain from more
 
@@ -45,3 +52,107 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sentences = (f"Sentence number {n} says that {n} times {n} is {n * n}.\n" for n in range(3000))
     path.write_text("".join(line + "\n" * (n % 5 == 4) for n, line in enumerate(sentences)))
     return path
+
+
+SMALL = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "intermediate_size": 24,
+    "max_position_embeddings": 32,
+    "pad_token_id": 0,
+}
+BERT = {k: v for k, v in SMALL.items() if k not in ("num_key_value_heads", "head_dim")}
+NEOX = BERT
+NO_HEAD_DIM = {k: v for k, v in SMALL.items() if k != "head_dim"}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2}
+OPT = {
+    **{k: v for k, v in BERT.items() if k != "intermediate_size"},
+    "ffn_dim": 24,
+    "word_embed_proj_dim": 16,
+    "activation_function": "gelu",
+}
+MODELS: dict[str, Callable[[], Any]] = {
+    "gpt2": lambda: t.GPT2LMHeadModel(
+        t.GPT2Config(vocab_size=50, n_embd=16, n_layer=3, n_head=2, n_positions=32)
+    ),
+    "gpt_neox": lambda: t.GPTNeoXForCausalLM(t.GPTNeoXConfig(**NEOX)),
+    "gpt_neox_sequential": lambda: t.GPTNeoXForCausalLM(t.GPTNeoXConfig(**NEOX, use_parallel_residual=False)),
+    "llama": lambda: t.LlamaForCausalLM(t.LlamaConfig(**SMALL)),
+    "mistral": lambda: t.MistralForCausalLM(t.MistralConfig(**SMALL)),
+    "qwen2": lambda: t.Qwen2ForCausalLM(t.Qwen2Config(**SMALL)),
+    "qwen3": lambda: t.Qwen3ForCausalLM(t.Qwen3Config(**SMALL)),
+    "gemma2": lambda: t.Gemma2ForCausalLM(t.Gemma2Config(**SMALL, attn_implementation="eager")),
+    "gemma3": lambda: t.Gemma3ForCausalLM(t.Gemma3TextConfig(**SMALL)),
+    "gemma": lambda: t.GemmaForCausalLM(t.GemmaConfig(**SMALL)),
+    "phi3": lambda: t.Phi3ForCausalLM(t.Phi3Config(**SMALL)),
+    "olmo2": lambda: t.Olmo2ForCausalLM(t.Olmo2Config(**NO_HEAD_DIM)),
+    "mixtral": lambda: t.MixtralForCausalLM(t.MixtralConfig(**SMALL, num_local_experts=4)),
+    "qwen2_moe": lambda: t.Qwen2MoeForCausalLM(
+        t.Qwen2MoeConfig(
+            **SMALL,
+            **EXPERTS,
+            moe_intermediate_size=12,
+            shared_expert_intermediate_size=12,
+            mlp_only_layers=[0],
+        )
+    ),
+    "qwen3_moe": lambda: t.Qwen3MoeForCausalLM(
+        t.Qwen3MoeConfig(**SMALL, **EXPERTS, moe_intermediate_size=12, mlp_only_layers=[0])
+    ),
+    "olmoe": lambda: t.OlmoeForCausalLM(t.OlmoeConfig(**NO_HEAD_DIM, **EXPERTS)),
+    "deepseek_v3": lambda: t.DeepseekV3ForCausalLM(
+        t.DeepseekV3Config(
+            **{**NO_HEAD_DIM, "num_key_value_heads": 2},
+            n_routed_experts=4,
+            num_experts_per_tok=2,
+            n_group=2,
+            topk_group=1,
+            moe_intermediate_size=12,
+            first_k_dense_replace=1,
+            q_lora_rank=8,
+            kv_lora_rank=8,
+            qk_rope_head_dim=4,
+            qk_nope_head_dim=4,
+            v_head_dim=8,
+        )
+    ),
+    "gpt_oss": lambda: t.GptOssForCausalLM(
+        t.GptOssConfig(**SMALL, num_local_experts=4, num_experts_per_tok=2, attn_implementation="eager")
+    ),
+    "opt": lambda: t.OPTForCausalLM(t.OPTConfig(**OPT)),
+    "opt_post_norm": lambda: t.OPTForCausalLM(t.OPTConfig(**OPT, do_layer_norm_before=False)),
+    "bert": lambda: t.BertForMaskedLM(t.BertConfig(**BERT)),
+    "roberta": lambda: t.RobertaForMaskedLM(t.RobertaConfig(**BERT)),
+}
+
+
+@pytest.fixture
+def make_lm() -> Callable[[str, str], HfLanguageModel]:
+    """A random model of a family, norms and biases random too, so that forgetting one shows."""
+
+    def make(family: str, name: str) -> HfLanguageModel:
+        torch.manual_seed(0)
+        model = MODELS[family]()
+        for parameter in model.parameters():
+            parameter.data += 0.3 * torch.randn_like(parameter)
+        return HfLanguageModel(model, layout_of(model.config, name), name)
+
+    return make
+
+
+@pytest.fixture(params=MODELS)
+def lm(request: pytest.FixtureRequest, make_lm: Callable[[str, str], HfLanguageModel]) -> HfLanguageModel:
+    """A random model of each family in turn."""
+    return make_lm(request.param, request.param)
+
+
+@pytest.fixture
+def batch() -> TokenBatch:
+    """Two contexts of seven positions."""
+    ids = torch.randint(1, 50, (2, 7), generator=torch.Generator().manual_seed(1))
+    ones = torch.ones_like(ids, dtype=torch.bool)
+    return TokenBatch(ids, ones, ones)

@@ -40,7 +40,7 @@ def test_it_predicts_held_out_text_as_its_card_says_and_far_better_than_the_bigr
 
 
 def test_the_defaults_read_its_middle_layer_on_the_standard_library(source: LmSource) -> None:
-    assert (source.site, source.d_in, source.model_name) == ((2, "resid_post"), 256, "builtin")
+    assert (source.source_sites, source.d_in, source.model_name) == (((2, "resid_post"),), 256, "builtin")
     batch = source.next_batch(1000)
     assert batch.x.shape == (1000, 256)
     assert source.describe()["held_out_documents"] > 10

@@ -40,6 +40,12 @@ def test_options_of_one_command_line_that_exclude_each_other():
     assert message.endswith("allowed: one of them\n  next:    leave one of them out")
 
 
+def test_one_place_and_two_exclude_each_other():
+    message = refusal({}, {"layer": 2, "target_site": "mlp_out"})
+    assert message.startswith("--data.layer and --data.target-site: layer and target_site cannot be given")
+    assert "source_layer, source_site, target_layer and target_site, for a transcoder" in message
+
+
 def test_a_text_that_is_not_there(tmp_path):
     for path, what in ((tmp_path / "none", "there is no file or folder"), (tmp_path, "no text in")):
         with pytest.raises(DataError, match=f"data.text: {what} {path}") as caught:

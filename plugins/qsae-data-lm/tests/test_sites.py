@@ -16,101 +16,11 @@ from qsae_data_lm.families import SITES, layout_of
 from qsae_data_lm.language_model import HfLanguageModel
 from torch import Tensor
 
-from qsae_core.contracts.language_model import TokenBatch
+from qsae_core.contracts.language_model import Edit, TokenBatch
 from qsae_core.errors import DataError
 
-BATCH, POSITIONS, LAYER = 2, 7, 1
-SMALL = {
-    "vocab_size": 50,
-    "hidden_size": 16,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 8,
-    "intermediate_size": 24,
-    "max_position_embeddings": 32,
-    "pad_token_id": 0,
-}
-BERT = {k: v for k, v in SMALL.items() if k not in ("num_key_value_heads", "head_dim")}
-NEOX = BERT
-NO_HEAD_DIM = {k: v for k, v in SMALL.items() if k != "head_dim"}
-EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2}
-OPT = {
-    **{k: v for k, v in BERT.items() if k != "intermediate_size"},
-    "ffn_dim": 24,
-    "word_embed_proj_dim": 16,
-    "activation_function": "gelu",
-}
-MODELS: dict[str, Callable[[], Any]] = {
-    "gpt2": lambda: t.GPT2LMHeadModel(
-        t.GPT2Config(vocab_size=50, n_embd=16, n_layer=3, n_head=2, n_positions=32)
-    ),
-    "gpt_neox": lambda: t.GPTNeoXForCausalLM(t.GPTNeoXConfig(**NEOX)),
-    "gpt_neox_sequential": lambda: t.GPTNeoXForCausalLM(t.GPTNeoXConfig(**NEOX, use_parallel_residual=False)),
-    "llama": lambda: t.LlamaForCausalLM(t.LlamaConfig(**SMALL)),
-    "mistral": lambda: t.MistralForCausalLM(t.MistralConfig(**SMALL)),
-    "qwen2": lambda: t.Qwen2ForCausalLM(t.Qwen2Config(**SMALL)),
-    "qwen3": lambda: t.Qwen3ForCausalLM(t.Qwen3Config(**SMALL)),
-    "gemma2": lambda: t.Gemma2ForCausalLM(t.Gemma2Config(**SMALL, attn_implementation="eager")),
-    "gemma3": lambda: t.Gemma3ForCausalLM(t.Gemma3TextConfig(**SMALL)),
-    "gemma": lambda: t.GemmaForCausalLM(t.GemmaConfig(**SMALL)),
-    "phi3": lambda: t.Phi3ForCausalLM(t.Phi3Config(**SMALL)),
-    "olmo2": lambda: t.Olmo2ForCausalLM(t.Olmo2Config(**NO_HEAD_DIM)),
-    "mixtral": lambda: t.MixtralForCausalLM(t.MixtralConfig(**SMALL, num_local_experts=4)),
-    "qwen2_moe": lambda: t.Qwen2MoeForCausalLM(
-        t.Qwen2MoeConfig(
-            **SMALL,
-            **EXPERTS,
-            moe_intermediate_size=12,
-            shared_expert_intermediate_size=12,
-            mlp_only_layers=[0],
-        )
-    ),
-    "qwen3_moe": lambda: t.Qwen3MoeForCausalLM(
-        t.Qwen3MoeConfig(**SMALL, **EXPERTS, moe_intermediate_size=12, mlp_only_layers=[0])
-    ),
-    "olmoe": lambda: t.OlmoeForCausalLM(t.OlmoeConfig(**NO_HEAD_DIM, **EXPERTS)),
-    "deepseek_v3": lambda: t.DeepseekV3ForCausalLM(
-        t.DeepseekV3Config(
-            **{**NO_HEAD_DIM, "num_key_value_heads": 2},
-            n_routed_experts=4,
-            num_experts_per_tok=2,
-            n_group=2,
-            topk_group=1,
-            moe_intermediate_size=12,
-            first_k_dense_replace=1,
-            q_lora_rank=8,
-            kv_lora_rank=8,
-            qk_rope_head_dim=4,
-            qk_nope_head_dim=4,
-            v_head_dim=8,
-        )
-    ),
-    "gpt_oss": lambda: t.GptOssForCausalLM(
-        t.GptOssConfig(**SMALL, num_local_experts=4, num_experts_per_tok=2, attn_implementation="eager")
-    ),
-    "opt": lambda: t.OPTForCausalLM(t.OPTConfig(**OPT)),
-    "opt_post_norm": lambda: t.OPTForCausalLM(t.OPTConfig(**OPT, do_layer_norm_before=False)),
-    "bert": lambda: t.BertForMaskedLM(t.BertConfig(**BERT)),
-    "roberta": lambda: t.RobertaForMaskedLM(t.RobertaConfig(**BERT)),
-}
-
-
-@pytest.fixture(params=MODELS)
-def lm(request: pytest.FixtureRequest) -> HfLanguageModel:
-    """A random model whose norms and biases are random too, so that forgetting one shows."""
-    torch.manual_seed(0)
-    model = MODELS[request.param]()
-    for parameter in model.parameters():
-        parameter.data += 0.3 * torch.randn_like(parameter)
-    return HfLanguageModel(model, layout_of(model.config, request.param), request.param)
-
-
-@pytest.fixture
-def batch() -> TokenBatch:
-    ids = torch.randint(1, 50, (BATCH, POSITIONS), generator=torch.Generator().manual_seed(1))
-    ones = torch.ones_like(ids, dtype=torch.bool)
-    return TokenBatch(ids, ones, ones)
+BATCH, POSITIONS, LAYER = 2, 7, 1  # of the fixture `batch`
+SAME = Edit(lambda x, _: x)
 
 
 def by_hand(lm: HfLanguageModel, batch: TokenBatch, replaced: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -221,8 +131,8 @@ def test_every_site_holds_the_vector_that_the_submodules_give(lm: HfLanguageMode
 def test_splicing_the_identity_changes_no_bit_of_the_logits(lm: HfLanguageModel, batch: TokenBatch) -> None:
     plain = lm.logits(batch)
     for site in lm.layout.taps:
-        assert torch.equal(lm.logits(batch, {(LAYER, site): lambda x: x}), plain), site
-    everywhere = {(layer, site): (lambda x: x) for layer in range(3) for site in lm.layout.taps}
+        assert torch.equal(lm.logits(batch, {(LAYER, site): SAME}), plain), site
+    everywhere = {(layer, site): SAME for layer in range(3) for site in lm.layout.taps}
     assert torch.equal(lm.logits(batch, everywhere), plain)
 
 
@@ -235,7 +145,7 @@ def test_splicing_is_what_the_layer_computes_by_hand_from_the_replacement(
     plain = lm.logits(batch)
     for site in lm.layout.taps:
         expected = by_hand(lm, batch, {site: replacement})["logits"]
-        spliced = lm.logits(batch, {(LAYER, site): lambda x: replacement})
+        spliced = lm.logits(batch, {(LAYER, site): Edit(lambda x, _: replacement)})
         torch.testing.assert_close(spliced, expected, msg=lambda m, site=site: f"{site}: {m}")
         assert not torch.allclose(spliced, plain)
 
@@ -247,7 +157,7 @@ def test_several_edits_of_one_layer_compose_in_the_order_of_the_computation(
     zeros = torch.zeros(BATCH, POSITIONS, 16)
     replaced = {site: zeros + 0.1 * n for n, site in enumerate(SITES) if site in lm.layout.taps}
     del replaced["resid_post"]
-    edits = {(LAYER, site): (lambda x, to=value: to) for site, value in reversed(replaced.items())}
+    edits = {(LAYER, site): Edit(lambda x, _, to=value: to) for site, value in reversed(replaced.items())}
     torch.testing.assert_close(lm.logits(batch, edits), by_hand(lm, batch, replaced)["logits"])
 
 
@@ -264,13 +174,13 @@ def test_nothing_behind_the_last_site_is_computed(lm: HfLanguageModel, batch: To
 def test_hooks_are_gone_after_an_error_in_an_edit(lm: HfLanguageModel, batch: TokenBatch) -> None:
     plain = lm.logits(batch)
     with pytest.raises(ValueError, match="shape"):
-        lm.logits(batch, {(LAYER, "mlp_out"): lambda x: x[..., :3]})
+        lm.logits(batch, {(LAYER, "mlp_out"): Edit(lambda x, _: x[..., :3])})
     assert torch.equal(lm.logits(batch), plain)
 
 
 def test_gradients_reach_an_edit_but_not_the_weights(lm: HfLanguageModel, batch: TokenBatch) -> None:
     added = torch.zeros(16, requires_grad=True)
-    lm.logits(batch, {(LAYER, "resid_post"): lambda x: x + added}).pow(2).sum().backward()
+    lm.logits(batch, {(LAYER, "resid_post"): Edit(lambda x, _: x + added)}).pow(2).sum().backward()
     assert added.grad is not None
     assert added.grad.abs().sum() > 0
     assert all(p.grad is None for p in lm.model.parameters())
@@ -288,15 +198,16 @@ def test_padding_is_not_attended_to(lm: HfLanguageModel, batch: TokenBatch) -> N
     torch.testing.assert_close(read[0], read[1])
 
 
-def test_a_parallel_layer_has_no_resid_mid_and_says_why() -> None:
-    model = MODELS["gpt_neox"]()
-    lm = HfLanguageModel(model, layout_of(model.config, "pythia"), "pythia")
+def test_a_parallel_layer_has_no_resid_mid_and_says_why(
+    make_lm: Callable[[str, str], HfLanguageModel],
+) -> None:
+    lm = make_lm("gpt_neox", "pythia")
     batch = TokenBatch(*(torch.ones(1, 4, dtype=dtype) for dtype in (torch.int64, torch.bool, torch.bool)))
     with pytest.raises(DataError, match=r"no site 'resid_mid'.*parallel") as caught:
         lm.read(batch, [(0, "resid_mid")])
     assert caught.value.allowed == "resid_pre, attn_out, mlp_in, mlp_out, resid_post"
     with pytest.raises(DataError, match="pythia has 3 layers") as caught:
-        lm.logits(batch, {(3, "resid_post"): lambda x: x})
+        lm.logits(batch, {(3, "resid_post"): SAME})
     assert caught.value.allowed == "0 to 2"
     assert "qsae sites pythia" in str(caught.value)
 

@@ -143,27 +143,48 @@ def test_vectors_can_be_trained_on(make: Make) -> None:
 
 
 def test_a_transcoder_reads_two_sites_of_the_same_tokens(make: Make) -> None:
-    source = make(layer=1, site="mlp_in", target_site="mlp_out")
+    source = make(source_layer=1)
     batch = source.next_batch(100)
     mlp = source.language_model().model.model.layers[1].mlp
     torch.testing.assert_close(mlp(batch.x), batch.y)
-    assert source.site == (1, "mlp_out")
-    assert source.layer == "1-mlp_in-mlp_out"
-    assert (source.layers_in, source.layers_out) == (1, 1)
+    assert (source.source_sites, source.target_sites) == (((1, "mlp_in"),), ((1, "mlp_out"),))
+    assert (source.layers_in, source.layers_out, source.layer) == (1, 1, "1-1")
+    described = source.describe()
+    assert (described["source_sites"], described["target_sites"]) == (["1.mlp_in"], ["1.mlp_out"])
+    assert torch.equal(make(layer=1, site="mlp_in").next_batch(100).x, batch.x)
+
+
+def test_source_and_target_are_layers_and_sites_of_their_own(make: Make) -> None:
+    source = make(source_layer=0, source_site="resid_post", target_layer=2, target_site="attn_out")
+    batch, held_out = source.next_batch(100), next(source.held_out(100, 100))
+    assert source.layer == "0-2-resid_post-attn_out"
+    for site, name in (((0, "resid_post"), "x"), ((2, "attn_out"), "y")):
+        alone = make(layer=site[0], site=site[1])
+        assert torch.equal(alone.next_batch(100).x, getattr(batch, name))
+        assert torch.equal(next(alone.held_out(100, 100)).x, getattr(held_out, name))
+
+
+def test_a_target_that_is_the_source_makes_an_autoencoder(make: Make) -> None:
+    source = make(source_site="mlp_out")
+    batch = source.next_batch(10)
+    assert batch.y is batch.x
+    assert source.source_sites == source.target_sites == ((1, "mlp_out"),)
+    assert source.layer == "1-mlp_out"
 
 
 def test_several_layers_are_read_at_once(make: Make) -> None:
     source = make(layers=(0, 2))
     batch = source.next_batch(60)
     assert batch.x.shape == (60, 2, 16)
-    assert (source.layers_in, source.layers_out, source.layer, source.site) == (2, 2, "0-2", None)
+    assert (source.layers_in, source.layers_out, source.layer) == (2, 2, "0-2")
+    assert source.source_sites == source.target_sites == ((0, "resid_post"), (2, "resid_post"))
     alone = make(layer=2).next_batch(60)
     assert torch.equal(batch.x[:, 1], alone.x)
 
 
 def test_names_for_result_paths(make: Make) -> None:
     source = make()
-    assert (source.model_name, source.layer, source.site) == ("tiny-llama", "1", (1, "resid_post"))
+    assert (source.model_name, source.layer, source.source_sites) == ("tiny-llama", "1", ((1, "resid_post"),))
     assert make(layer=2, site="attn_out").layer == "2-attn_out"
 
 
@@ -240,8 +261,10 @@ def test_options_that_exclude_each_other() -> None:
     for options in ({"text": "a", "dataset": "b"}, {"layer": 1, "layers": (1, 2)}):
         with pytest.raises(ValidationError, match="cannot be given together"):
             LmConfig(**options)
-    with pytest.raises(ValidationError, match="several layers"):
-        LmConfig(layers=(1, 2), target_site="mlp_out")
+    for options in ({"layers": (1, 2)}, {"layer": 1}, {"site": "mlp_in"}):
+        for other in ({"source_layer": 1}, {"source_site": "mlp_in"}, {"target_layer": 1}):
+            with pytest.raises(ValidationError, match="cannot be given together"):
+                LmConfig(**options, **other)
 
 
 def test_a_context_longer_than_the_model_takes_is_refused(make: Make) -> None:

@@ -22,13 +22,14 @@ from qsae_evaluation_loss_recovered.splice import constant_edit, replacing_edit
 
 
 class LossRecovered(Evaluation):
-    """The language model's loss with the coder's output in place of the site's vectors.
+    """The language model's loss with the coder's output in place of the target site's vectors.
 
-    Vectors are replaced at counted positions; those of BOS, padding and other special tokens pass through.
+    A transcoder reads its source site in the same pass. Vectors are replaced at counted positions; those of
+    BOS, padding and other special tokens pass through.
     Sums over all predictions are divided once. In nats per prediction, over held-out text:
 
     ``ce_clean``, ``ce_sae``, ``ce_zero``, ``ce_mean``: cross-entropy untouched, with the coder, with zeros,
-    and with the mean of the site's vectors at the counted positions of the same text;
+    and with the mean of the target site's vectors at the counted positions of the same text;
     ``delta_ce`` = ce_sae - ce_clean;
     ``ce_recovered`` = (ce_zero - ce_sae) / (ce_zero - ce_clean), ``ce_recovered_mean`` likewise;
     ``kl``, ``kl_zero``, ``kl_mean``: KL(untouched || replaced);
@@ -44,16 +45,14 @@ class LossRecovered(Evaluation):
             return f"{model.name} is an encoder: it has no next-token loss"
         if not model.has_logits:
             return f"{model.name} was saved without its head, so it gives no logits"
-        if context.data.site is None:
-            return "the data source's vectors come from no single site of the language model"
-        if not context.coder.is_autoencoder:
-            return "a transcoder's output cannot be spliced in from the vectors of the site that it replaces"
         if context.coder.shape.layers_in > 1:
             return "the coder reads several layers at once, and one site is spliced"
+        if len(context.data.source_sites) != 1 or len(context.data.target_sites) != 1:
+            return "the data source's vectors come from no single site of the language model"
         return None
 
     def start(self, context: EvaluationContext) -> SiteMean:
-        """The first pass, which finds the mean of the site's vectors."""
+        """The first pass, which finds the mean of the target site's vectors."""
         return SiteMean(cast(LossRecoveredConfig, self.config), context)
 
 
@@ -115,17 +114,17 @@ class Spliced(Accumulator):
         assert self.mean_D is not None  # a scored position is a counted one
         self.n_predictions += len(index)
         model = cast(LanguageModel, self.context.data.language_model())
-        site = cast(tuple[int, str], self.context.data.site)
+        (source,), (target,) = self.context.data.source_sites, self.context.data.target_sites
         clean = model.logits(batch)
         index, targets = index.to(clean.device), targets.to(clean.device)
         self.totals["clean"].add(clean, clean, index, targets)
         edits = {
-            "sae": replacing_edit(reconstruction_ND, batch.counted),
+            "sae": replacing_edit(reconstruction_ND, batch.counted, source, target),
             "zero": constant_edit(torch.zeros_like(self.mean_D), batch.counted),
             "mean": constant_edit(self.mean_D, batch.counted),
         }
         for name, edit in edits.items():
-            self.totals[name].add(model.logits(batch, {site: edit}), clean, index, targets)
+            self.totals[name].add(model.logits(batch, {target: edit}), clean, index, targets)
 
     def merge(self, other: Spliced) -> None:
         """Add what another one has seen."""

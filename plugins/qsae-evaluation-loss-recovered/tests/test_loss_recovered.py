@@ -19,16 +19,19 @@ from qsae_core.component import CoderConfig, ComponentConfig
 from qsae_core.contracts.coder import CoderShape, LossOutput, Parts
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.data import Batch, DataSource
-from qsae_core.contracts.language_model import Edit, LanguageModel, TokenBatch
+from qsae_core.contracts.language_model import Edits, LanguageModel, Site, TokenBatch
 from qsae_core.evaluation.evaluate import Outcome, evaluate
 from qsae_core.plugins.records import load_plugins
 
-SITE = (0, "resid_post")
+BEFORE, SITE = Site(0, "mlp_in"), Site(0, "mlp_out")
 LN2, LN6 = math.log(2), math.log(6)
 
 
 class LogitsAreVectors(LanguageModel):
-    """A token's vector is its row of a table, and the logits of the next token are that vector."""
+    """A token's vector is its row of a table, and the logits of the next token are that vector.
+
+    At the site before, the vector is a quarter of that.
+    """
 
     name = "toy"
 
@@ -36,15 +39,16 @@ class LogitsAreVectors(LanguageModel):
         self.table, self._predicts_next = table, predicts_next
         self.passes: list[int] = []
 
-    def read(self, batch: TokenBatch, sites: Sequence[tuple[int, str]]) -> dict[tuple[int, str], Tensor]:
-        return dict.fromkeys(sites, self.table[batch.ids])
+    def read(self, batch: TokenBatch, sites: Sequence[Site]) -> dict[Site, Tensor]:
+        found = {SITE: self.table[batch.ids], BEFORE: self.table[batch.ids] / 4}
+        return {site: found[site] for site in sites}
 
-    def logits(self, batch: TokenBatch, edits: Mapping[tuple[int, str], Edit] | None = None) -> Tensor:
+    def logits(self, batch: TokenBatch, edits: Edits | None = None) -> Tensor:
         self.passes.append(batch.ids.numel())
         vectors = self.table[batch.ids]
         for site, edit in (edits or {}).items():
             assert site == SITE
-            vectors = edit(vectors)
+            vectors = edit.replace(vectors, self.read(batch, edit.reads))
         return vectors
 
     @property
@@ -55,11 +59,11 @@ class LogitsAreVectors(LanguageModel):
 class Text(DataSource):
     """Contexts in which token 0 is special."""
 
-    site = SITE
+    source_sites = target_sites = (SITE,)
 
-    def __init__(self, model: LanguageModel | None, ids: list[list[int]]) -> None:
+    def __init__(self, model: LanguageModel | None, ids: list[list[int]], source: Site = SITE) -> None:
         super().__init__(ComponentConfig())
-        self.model, self.ids = model, torch.tensor(ids)
+        self.model, self.ids, self.source_sites = model, torch.tensor(ids), (source,)  # type: ignore[misc]
 
     def language_model(self) -> LanguageModel | None:
         return self.model
@@ -72,8 +76,10 @@ class Text(DataSource):
         at_once = max(1, batch_size // self.ids.shape[1])
         for start in range(0, needed, at_once):
             tokens = whole.rows(slice(start, min(start + at_once, needed)))
-            x = self.model.read(tokens, [SITE])[SITE][tokens.counted]
-            yield tokens, Batch(x, x, tokens.ids[tokens.counted])
+            found = self.model.read(tokens, [BEFORE, SITE])
+            x, y = (found[site][tokens.counted] for site in (*self.source_sites, SITE))
+            y = x if self.source_sites == (SITE,) else y
+            yield tokens, Batch(x, y, tokens.ids[tokens.counted])
 
     def next_batch(self, size: int) -> Batch:
         raise NotImplementedError
@@ -131,9 +137,10 @@ def run(
     table: Tensor = TABLE,
     batch_size: int = 100,
     n_tokens: int = 10**6,
+    source: Site = SITE,
     **options: int,
 ) -> dict[str, float | None]:
-    data = Text(LogitsAreVectors(table), ids)
+    data = Text(LogitsAreVectors(table), ids, source)
     return evaluated(Function(function, table.shape[1]), data, n_tokens, batch_size, **options).entry()
 
 
@@ -165,6 +172,15 @@ def test_by_hand() -> None:
     assert values["kl_mean"] == pytest.approx(
         (2 * kl(after_1, [1, m, 1]) + kl(after_2, [1, m, 1])) / 3, rel=1e-5
     )
+
+
+def test_a_transcoder_takes_the_place_of_its_target() -> None:
+    """It reads a quarter of the target: four times that is lossless, twice that is half of it."""
+    lossless = run(lambda x: 4 * x, source=BEFORE)
+    assert (lossless["ce_recovered"], lossless["kl"]) == (1, 0)
+    assert run(lambda x: 2 * x, source=BEFORE) == run(lambda x: x / 2)
+    edit = replacing_edit(torch.zeros(1, 3), torch.ones(1, 1, dtype=torch.bool), BEFORE, SITE)
+    assert edit.reads == (BEFORE,)  # a model that computes it later refuses
 
 
 def test_the_identity_recovers_everything() -> None:
@@ -226,7 +242,7 @@ def test_which_predictions_count() -> None:
 def test_special_tokens_pass_through() -> None:
     vectors = torch.arange(1.0, 13.0).reshape(2, 3, 2)
     counted = torch.tensor([[False, True, True], [True, False, True]])
-    edited = replacing_edit(vectors[counted] + 100, counted)(vectors)
+    edited = replacing_edit(vectors[counted] + 100, counted, SITE, SITE).replace(vectors, {})
     assert torch.equal(edited[~counted], vectors[~counted])
     assert torch.equal(edited[counted], vectors[counted] + 100)
     assert vectors[0, 1].tolist() == [3, 4]
@@ -235,7 +251,7 @@ def test_special_tokens_pass_through() -> None:
 def test_half_precision_models_get_their_own_dtype_back() -> None:
     vectors = torch.randn(1, 4, 2, dtype=torch.bfloat16)
     counted = torch.ones(1, 4, dtype=torch.bool)
-    edited = replacing_edit(vectors[counted].float(), counted)(vectors)
+    edited = replacing_edit(vectors[counted].float(), counted, SITE, SITE).replace(vectors, {})
     assert edited.dtype is torch.bfloat16
     assert torch.equal(edited, vectors)
 
@@ -315,13 +331,9 @@ def test_where_it_cannot_run() -> None:
     assert "no language model" in str(unavailable(Text(None, IDS), coder))
     assert "toy is an encoder" in str(unavailable(Text(LogitsAreVectors(TABLE, False), IDS), coder))
     no_site = Text(model, IDS)
-    no_site.site = None  # type: ignore[assignment,misc]
+    no_site.source_sites = no_site.target_sites = ()  # type: ignore[misc]
     assert "no single site" in str(unavailable(no_site, coder))
     assert "several layers" in str(unavailable(Text(model, IDS), Function(lambda x: x, 3, layers_in=2)))
-    transcoder = Function(lambda x: x, 3)
-    transcoder.is_autoencoder = False
-    transcoder.norm_target = transcoder.norm_in
-    assert "transcoder" in str(unavailable(Text(model, IDS), transcoder))
 
 
 @pytest.fixture(scope="module")
