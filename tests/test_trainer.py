@@ -21,7 +21,7 @@ from qsae_core.contracts.data import Batch
 from qsae_core.errors import ConfigError
 from qsae_core.training.optimizer import Adam
 from qsae_core.training.screening import screen_recall
-from qsae_core.training.trainer import Trainer, auto_learning_rate, schedule
+from qsae_core.training.trainer import StepSums, Trainer, auto_learning_rate, schedule
 
 PLAIN = PlainConfig()
 
@@ -252,6 +252,15 @@ class Restarts(TopKSAE):
         rows = torch.zeros(self.W_dec.shape, dtype=torch.bool)
         rows[0] = True
         return {"W_dec.weight": rows} if self.step == 2 else {}
+
+
+def test_what_is_not_defined_at_a_step_is_reported_as_none():
+    """Shares of the variance of a batch of one, as nested coders log them, are 0 / 0."""
+    trainer = Trainer(make_coder(), TrainConfig(steps=4), "coder")
+    values = {"fvu_1": float("nan"), "twice": 2.0}
+    trainer.sums = [StepSums(1, 1, {"mse": 1.0}, values, 1.0, 0.0, 1.0, 1.0)]
+    report = trainer.report()
+    assert (report["fvu_1"], report["fvu"], report["twice"]) == (None, None, 2.0)
 
 
 def test_what_was_set_anew_has_the_second_moments_of_the_others():

@@ -131,7 +131,8 @@ class Trainer:
         for term in sums[-1].terms:
             values[f"loss/{term}"] = sum(s.terms.get(term, 0.0) for s in sums) / steps
         for name in sums[-1].values:
-            values[name] = sum(s.values.get(name, 0.0) for s in sums) / steps
+            mean = sum(s.values.get(name, 0.0) for s in sums) / steps
+            values[name] = mean if math.isfinite(mean) else None  # shares of the variance of a single vector
         values["fvu"] = sum(s.squared_error for s in sums) / spread if spread > 0 else None
         values["l0"] = sum(s.active for s in sums) / sum(s.tokens for s in sums)
         values["dead"] = self.coder.dead_share()
