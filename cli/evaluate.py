@@ -79,6 +79,7 @@ def evaluate(
     from qsae_cli.summary import warn
     from qsae_core.config.run import resolve
     from qsae_core.evaluation import run as evaluation_run
+    from qsae_core.evaluation.kept import own_folder, store_outcomes
     from qsae_core.plugins.records import load_plugins
 
     plugins = load_plugins()
@@ -91,11 +92,11 @@ def evaluate(
         return
     found = evaluation_run.evaluate_artifact(path, config, plugins.registry, level=level, **sizes)
     warn(found.entry)
-    folder = store or (None if level is not None else evaluation_run.own_folder(path, config, tokens))
+    folder = store or (None if level is not None else own_folder(path, config, tokens))
     if folder is not None:
         about = {"coder": found.entry["path"], "model": found.entry["model"], "layer": found.entry["layer"]}
         about |= {"n_tokens": tokens or config.train.eval_tokens, "measured": found.entry["measured"]}
-        evaluation_run.store_outcomes(found.outcomes, folder, plugins.registry, about)
+        store_outcomes(found.outcomes, folder, plugins.registry, about)
     _print_coder(path, found.entry, config.to_dict(), as_json)
     if not as_json:
         from qsae_cli.findings import print_results

@@ -29,6 +29,11 @@ class Outcome(NamedTuple):
         return dict(self.result.values) if self.result is not None else {"unavailable": self.unavailable}
 
 
+def entries(outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, Any]]:
+    """Evaluation name -> its scalars, or why it could not run."""
+    return {name: outcome.entry() for name, outcome in outcomes.items()}
+
+
 @torch.no_grad()
 def evaluate(
     coder: MatrixCoder,
@@ -56,31 +61,28 @@ def evaluate(
         c.eval()
     errors = coder.atom_errors() if atom_errors is None else atom_errors
     observed = {what for evaluation in evaluations.values() for what in evaluation.observes}
-    context = EvaluationContext(
-        coder,
-        data,
-        make_metrics,
-        n_tokens,
-        batch_size,
-        str(coder.device),
-        errors,
-        twin if "twin" in observed else None,
-    )
+    seen_twin = twin if "twin" in observed else None
+    device = str(coder.device)
+    context = EvaluationContext(coder, data, make_metrics, n_tokens, batch_size, device, errors, seen_twin)
     try:
-        reasons = {name: refusal(evaluation, context) for name, evaluation in evaluations.items()}
-        started: dict[str, Accumulator] = {
-            name: evaluations[name].start(context) for name, reason in reasons.items() if reason is None
-        }
-        finished = run_passes(context, started)
-        return {
-            name: Outcome(evaluation, finished[name].result())
-            if name in finished
-            else Outcome(evaluation, None, reasons[name])
-            for name, evaluation in evaluations.items()
-        }
+        return _outcomes(context, evaluations)
     finally:
         for c, mode in zip(coders, modes, strict=True):
             c.train(mode)
+
+
+def _outcomes(context: EvaluationContext, evaluations: Mapping[str, Evaluation]) -> dict[str, Outcome]:
+    reasons = {name: refusal(evaluation, context) for name, evaluation in evaluations.items()}
+    started: dict[str, Accumulator] = {
+        name: evaluations[name].start(context) for name, reason in reasons.items() if reason is None
+    }
+    finished = run_passes(context, started)
+    return {
+        name: Outcome(evaluation, finished[name].result())
+        if name in finished
+        else Outcome(evaluation, None, reasons[name])
+        for name, evaluation in evaluations.items()
+    }
 
 
 def refusal(evaluation: Evaluation, context: EvaluationContext) -> str | None:

@@ -20,8 +20,10 @@ from qsae_core.config.settings import QuantizeConfig
 from qsae_core.contracts.coder import CoderShape
 from qsae_core.contracts.data import DataSource
 from qsae_core.errors import ArtifactError, ConfigError, TrainingError
+from qsae_core.evaluation.evaluate import entries
+from qsae_core.evaluation.kept import finished_entry
 from qsae_core.evaluation.measured_part import measured_part, origins, source_record
-from qsae_core.evaluation.run import check_widths, entries, evaluate_coder, finished_entry
+from qsae_core.evaluation.run import check_widths, evaluate_coder
 from qsae_core.interrupt import sigterm_interrupts
 from qsae_core.kinds import QUANTIZER_SLOTS
 from qsae_core.quantization.calibrated import OF_QUANTIZERS, fit, linear, normalizes, rotate, take_floats

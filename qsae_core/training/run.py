@@ -17,8 +17,8 @@ from qsae_core.config.run import RunConfig
 from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.errors import QsaeError, TrainingError
 from qsae_core.evaluation.evaluate import measure_held_out
+from qsae_core.evaluation.kept import finished_entry
 from qsae_core.evaluation.measured_part import measured_part, origins, source_record
-from qsae_core.evaluation.run import finished_entry
 from qsae_core.interrupt import Interrupt
 from qsae_core.results.files import write_json
 from qsae_core.results.run import FLOAT_TWIN, MAIN, Run, now, open_run, run_path
