@@ -16,6 +16,7 @@ from qsae_core import CoderConfig
 from qsae_core.coders import LinearCoder
 from qsae_core.conformance.reference_parts import plain_parts
 from qsae_core.contracts import Batch, CoderShape, LossOutput
+from qsae_core.quantization import calibrated
 from qsae_core.quantization.calibrated import normalize_coder, rotate_coder
 
 D, F = 8, 32
@@ -83,3 +84,21 @@ def test_fine_tuning_does_not_depend_on_the_unit_of_the_vectors(tmp_path, monkey
         (quantized,) = pathlib.Path("results", name).glob("*/*")
         assert qsae_core.load(quantized).config.normalize == ("scale" if name == "tuned" else "none")
     assert found[1] < found[0]
+
+
+def test_fine_tuning_knows_the_unit_of_its_loss(tmp_path, monkeypatch):
+    """A stored coder does not; V is the variance of the calibration vectors, here those of a file that is
+    calibrated on whole: 128 latents of uniform size on 3% of tokens each, times atoms of norm 1."""
+    monkeypatch.chdir(tmp_path)
+    generator = torch.Generator().manual_seed(0)
+    atoms = torch.nn.functional.normalize(torch.randn(128, 32, generator=generator))
+    codes = torch.rand(8000, 128, generator=generator) * (torch.rand(8000, 128, generator=generator) < 0.03)
+    torch.save(10 * (codes @ atoms), "large.pt")
+    qsae(TRAIN.replace("--normalize none", "--normalize center"))
+    (run,) = pathlib.Path("results/large").glob("*/*")
+    seen = []
+    monkeypatch.setattr(calibrated, "_finetune", lambda coder, *_: seen.append(coder.units.variance.item()))
+    qsae(f"quantize {run} --quantizer rtn --n-bits 2 --tokens 2048 --finetune encoder --finetune-steps 60")
+    # E f^2 - (E f)^2 of one latent is 0.03 / 3 - 0.015^2; atoms of norm 1, times 10
+    variance = 128 * (0.03 / 3 - 0.015**2) * 100
+    assert seen[0] == pytest.approx(variance, rel=0.2)

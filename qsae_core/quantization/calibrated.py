@@ -148,6 +148,7 @@ def fit(
     if normalizes(coder, method):
         message("normalising the coder's inputs, which leaves its function as it is")
         normalize_coder(coder, batch)
+    coder.units.fit(coder.norm_out(coder.target(batch)).flatten(1))  # artifacts do not hold them
     decoder = coder.W_dec
     master = decoder.master.detach().clone()
     for index in range(method.rounds):
