@@ -20,7 +20,7 @@ from qsae_core.plugins.records import load_plugins
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 LONGEST_NAME = 24
-TAKEN_NAMES = frozenset({"coder", "component", "data", "plain", "sparsity", "top-k"})
+TAKEN_NAMES = frozenset({"coder", "component", "data", "plain", "sparsity", "top-k", "transcoder"})
 """Names whose classes would be called as classes of qsae_core that the written files use."""
 IMPORTS: Mapping[str, tuple[str, ...]] = {"tracker": ()}
 """What a plugin of a kind imports besides qsae; torch for the others."""
