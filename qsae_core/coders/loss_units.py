@@ -25,7 +25,7 @@ class LossUnits(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("variance", torch.ones(()))
+        self.register_buffer("variance", torch.ones((), dtype=torch.float32))
 
     @torch.no_grad()
     def fit(self, sample_BD: Tensor) -> None:

@@ -61,6 +61,8 @@ class Restarts:
         silent = dead.mask(SILENT_SHARE).nonzero().squeeze(1).cpu()
         error_BD = (x_BD - x_hat_BD).detach()
         size_B = error_BD.square().sum(1).double().cpu()
+        if not size_B.isfinite().all():
+            return  # nor is the loss, which ends the run and says so
         count = min(len(silent), int(MOST_TOKENS * len(size_B)), int((size_B > 0).sum()))
         if count == 0:
             return
