@@ -19,9 +19,11 @@ SILENT_SHARE = 0.25
 """A latent begins anew after this share of ``dead_after_tokens``, so that few ever count as dead."""
 MOST_TOKENS = 0.25
 """The largest share of a batch whose errors become directions: those that are badly reconstructed are few."""
-ENCODER_NORM = 0.35
-"""Of a new encoder row. At 1 it would take the whole error of its own token, and some of every other token's;
-what is best grows with training, and a row that is too short still learns."""
+ENCODER_NORM = 0.2
+"""Of a new encoder row. At 1 it would take the whole error of its own token, and some of every other token's.
+FVU and dead share of ``qsae train --sae topk --layer 3 --n-latents 8192 --steps 200`` on the built-in model's
+held-out text: 0.1238 and 16.9% without restarts, 0.1198 and 9.1% at 0.15, 0.1195 and 4.2% at 0.2, 0.1302 and
+0.9% at 0.35 (one seed)."""
 
 
 class Found(NamedTuple):
