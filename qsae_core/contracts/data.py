@@ -32,6 +32,12 @@ class Batch:
     def __len__(self) -> int:
         return self.x.shape[0]
 
+    def rows(self, which: slice | Tensor) -> Batch:
+        """Some of the vectors; ``y is x`` stays so."""
+        x = self.x[which]
+        y = x if self.y is self.x else self.y[which]
+        return Batch(x, y, None if self.token_ids is None else self.token_ids[which])
+
     def to(self, device: str | torch.device) -> Batch:
         """The same batch on a device; ``y is x`` stays so."""
         x = self.x.to(device, non_blocking=True)

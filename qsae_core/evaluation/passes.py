@@ -83,7 +83,7 @@ def _batches(context: EvaluationContext, limits: list[int]) -> Iterator[Piece]:
         for start, end in zip(starts, [*starts[1:], len(counts)], strict=True):
             rows = slice(int(counts[:start].sum()), int(counts[:end].sum()))
             some = tokens.rows(slice(start, end))
-            yield some, _origin(some, n_contexts + start), _select(batch, rows)
+            yield some, _origin(some, n_contexts + start), batch.rows(rows)
         n_contexts, seen = n_contexts + len(counts), seen + int(counts.sum())
 
 
@@ -96,14 +96,8 @@ def _cut(batches: Iterator[Batch], limits: list[int]) -> Iterator[Batch]:
     for batch in batches:
         ends = [limit - seen for limit in limits if seen < limit < seen + len(batch)]
         for start, end in zip([0, *ends], [*ends, len(batch)], strict=True):
-            yield _select(batch, slice(start, end))
+            yield batch.rows(slice(start, end))
         seen += len(batch)
-
-
-def _select(batch: Batch, rows: slice) -> Batch:
-    x = batch.x[rows]
-    y = x if batch.y is batch.x else batch.y[rows]
-    return Batch(x, y, None if batch.token_ids is None else batch.token_ids[rows])
 
 
 def _origin(tokens: TokenBatch, first_context: int) -> Origin:

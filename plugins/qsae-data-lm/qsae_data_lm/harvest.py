@@ -81,7 +81,4 @@ def join(batches: list[Batch]) -> Batch:
 
 def select(batch: Batch, rows: np.ndarray | slice) -> Batch:
     """Some rows of a batch; `y is x` stays so."""
-    index = torch.from_numpy(rows).to(batch.x.device) if isinstance(rows, np.ndarray) else rows
-    x = batch.x[index]
-    y = x if batch.y is batch.x else batch.y[index]
-    return Batch(x, y, None if batch.token_ids is None else batch.token_ids[index])
+    return batch.rows(torch.from_numpy(rows).to(batch.x.device) if isinstance(rows, np.ndarray) else rows)
