@@ -17,6 +17,7 @@ from qsae_core.config.run import resolve
 from qsae_core.config.settings import TrainConfig
 from qsae_core.conformance.reference_parts import plain_parts
 from qsae_core.contracts.coder import CoderShape
+from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.data import Batch
 from qsae_core.errors import TrainingError
 from qsae_core.plugins.records import load_plugins
@@ -119,6 +120,38 @@ def test_it_is_left_where_it_finds_less_and_never_taken_up_again(monkeypatch, bo
     )
     assert "the exact product from step 15 on: bf16 finds 0.50000" in lines[2]
     assert choice.news() == []
+
+
+def test_some_tokens_of_a_batch_are_enough_unless_they_find_too_little(monkeypatch, both):
+    coder, seen = make_coder(), []
+
+    def recall(coder, x):
+        seen.append((len(x), x[1, 0].item()))
+        return 1.0 if len(x) != screening.WATCH_TOKENS or len(seen) < 4 else 0.5
+
+    monkeypatch.setattr(screening, "screen_recall", recall)
+    choice = Screening(coder, "auto", 100)
+    x = torch.arange(4096.0)[:, None].expand(-1, 8)
+    for step in (0, 5, 10, 15):
+        choice.before_step(x, step)
+    # 1024 of 4096 before the first step, 256 at each look; the third finds half, and the whole is asked
+    assert seen == [(1024, 4.0), (256, 16.0), (256, 16.0), (256, 16.0), (4096, 1.0)]
+    assert decided(choice) == [(0, "int8", 1.0)]
+    assert choice.recall == 1.0
+
+
+def test_recall_is_the_share_of_the_exact_codes_active_entries(monkeypatch):
+    """Three of these five entries are found; an entry of value 0 is none."""
+    exact = SparseCodes.from_dense(torch.tensor([[1.0, 2, 0, 0], [0, 3, 4, 0], [0, 0, 0, 5]]))
+    padded = SparseCodes.from_top_k(
+        torch.tensor([[0, 2], [1, 2], [0, 1]]), torch.tensor([[1.0, 7], [3, 4], [0, 0]]), 4
+    )
+    coder = make_coder()
+    coder.screen = "bf16"
+    monkeypatch.setattr(coder, "encode", lambda x: exact if coder.screen == "none" else padded)
+    assert screen_recall(coder, torch.zeros(3, 8)) == pytest.approx(3 / 5)
+    monkeypatch.setattr(coder, "encode", lambda x: padded if coder.screen == "none" else exact)
+    assert screen_recall(coder, torch.zeros(3, 8)) == pytest.approx(3 / 4)
 
 
 def test_a_screen_that_was_asked_for_is_kept(monkeypatch, both):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from qsae_core.coders.linear import LinearCoder
 from qsae_core.coders.matrix_coder import MatrixCoder
+from qsae_core.contracts.codes import SparseCodes
 from qsae_core.errors import ConfigError
 from qsae_core.kernels import Kind
 from qsae_core.kernels.dispatch import installed
@@ -32,6 +33,12 @@ cores with VNNI: int8 1.5 to 5.3 at 1024 latents of which 32 are active, and 0.6
 FEWEST_DIMENSIONS: dict[Kind, int] = {"int8": 1, "bf16": 256}
 """Widths from which that holds."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
+CHOICE_TOKENS, WATCH_TOKENS = 1024, 256
+"""Tokens of a batch on which recall is measured before the first step, and at each look while it trains.
+
+An exact product of whole batches, which a screen is there to avoid, at twenty steps of a run of 100 took as long as
+all of its steps. Where the few find too little, the whole batch decides.
+"""
 
 
 class Decision(NamedTuple):
@@ -107,7 +114,7 @@ class Screening:
         said = before
         for kind in kinds:
             self.coder.screen = kind
-            self.recall = screen_recall(self.coder, x)
+            self.recall = self._recall(x, CHOICE_TOKENS)
             found = "nothing to find" if self.recall is None else f"{self.recall:.5f} of the exact code"
             said = f"{said}; {kind} finds {found}" if said else f"{kind} finds {found}"
             if self.recall is not None and self.recall >= ENOUGH:
@@ -117,12 +124,20 @@ class Screening:
         self._decide(step, "none", f"{said} (at least {ENOUGH} is asked for)" if said else "no faster screen")
 
     def _watch(self, x: Tensor, step: int) -> None:
-        self.recall = screen_recall(self.coder, x)
+        self.recall = self._recall(x, WATCH_TOKENS)
         if self.recall is None or self.recall >= ENOUGH:
             return
         kinds = candidates(self.coder)
         before = f"{self.coder.screen} finds {self.recall:.5f} of the exact code"
         self._choose(x, step, kinds[kinds.index(self.coder.screen) + 1 :], before)
+
+    def _recall(self, x: Tensor, n_tokens: int) -> float | None:
+        """On so many tokens from the whole length of a batch; on all of it where these find too little."""
+        some = x[:: max(1, x.shape[0] // n_tokens)][:n_tokens]
+        found = screen_recall(self.coder, some)
+        if len(some) == len(x) or (found is not None and found >= ENOUGH):
+            return found
+        return screen_recall(self.coder, x)
 
     def _decide(self, step: int, kind: Kind, reason: str) -> None:
         self.decisions.append(Decision(step, kind, self.recall, reason))
@@ -184,11 +199,13 @@ def screen_recall(coder: MatrixCoder, x: Tensor) -> float | None:
             exact = coder.encode(x)
     finally:
         coder.screen = kind
-    in_screened = torch.zeros(exact.batch_size, exact.n_latents, dtype=torch.bool, device=x.device)
-    in_screened[screened.rows, screened.indices.long()] = True
-    active = exact.active
-    found = in_screened[exact.rows[active], exact.indices[active].long()]
-    return found.double().mean().item() if found.numel() else None
+    entries = _entries(exact)[exact.active]
+    return torch.isin(entries, _entries(screened)).double().mean().item() if entries.numel() else None
+
+
+def _entries(codes: SparseCodes) -> Tensor:
+    """int64 ``[N]``: a number for each pair of token and latent."""
+    return codes.rows * codes.n_latents + codes.indices
 
 
 @contextmanager
