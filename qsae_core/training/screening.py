@@ -36,8 +36,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 CHOICE_TOKENS, WATCH_TOKENS = 1024, 256
 """Tokens of a batch on which recall is measured before the first step, and at each look while it trains.
 
-An exact product of whole batches, which a screen is there to avoid, at twenty steps of a run of 100 took as long as
-all of its steps. Where the few find too little, the whole batch decides.
+An exact product of whole batches, which a screen is there to avoid, at twenty steps of a run of 100 took as
+long as all of its steps. Where the few find too little, the whole batch decides.
 """
 
 
