@@ -64,7 +64,8 @@ def evaluate(
     device: str,
     as_json: bool,
 ) -> None:
-    """Evaluate the trained coder at PATH: a run's folder, or any folder with coder.json.
+    """Evaluate the trained coder at PATH: a run's folder, or any folder with coder.json. Of a run with one
+    for each layer, all together and each alone.
 
     Without more, the evaluations of its training run are repeated on the same held-out data. --eval chooses
     others; --model, --text, --data-path and the data source's other flags choose other data. Data that the
@@ -79,7 +80,8 @@ def evaluate(
     from qsae_cli.summary import warn
     from qsae_core.config.run import resolve
     from qsae_core.evaluation import run as evaluation_run
-    from qsae_core.evaluation.kept import own_folder, store_outcomes
+    from qsae_core.evaluation.kept import own_folder, store_all
+    from qsae_core.evaluation.of_layers import WHOLE
     from qsae_core.plugins.records import load_plugins
 
     plugins = load_plugins()
@@ -96,7 +98,7 @@ def evaluate(
     if folder is not None:
         about = {"coder": found.entry["path"], "model": found.entry["model"], "layer": found.entry["layer"]}
         about |= {"n_tokens": tokens or config.train.eval_tokens, "measured": found.entry["measured"]}
-        store_outcomes(found.outcomes, folder, plugins.registry, about)
+        store_all({WHOLE: found.outcomes, **found.layers}, folder, plugins.registry, about)
     _print_coder(path, found.entry, config.to_dict(), as_json)
     if not as_json:
         from qsae_cli.findings import print_results
@@ -109,11 +111,11 @@ def _print_coder(path: pathlib.Path, result: dict[str, Any], config: dict[str, A
     if as_json:
         print_json(result)
         return
-    from qsae_cli.summary import labels, print_coders, unavailable
+    from qsae_cli.summary import labels, print_coders, rows_of, unavailable
 
     title = f"{path}: vectors of {result['model']}, layer {result['layer']}"
     of_level = f", level {result['level']}: {result['n_latents']:,} latents" if "level" in result else ""
-    print_coders([(labels(config)["coder"] + of_level, result)], title)
+    print_coders(rows_of({"coder": result}, {"coder": labels(config)["coder"] + of_level}), title)
     for sentence in unavailable(result):
         click.echo(sentence)
 

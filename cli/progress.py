@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -25,24 +26,34 @@ def describe_values(values: Mapping[str, float | None]) -> str:
     """``loss 103.2  fvu 0.214  l0 32.0  dead 1.2%  6,120 tok/s``; what is not there is left out."""
     shown = []
     for name, form in (("loss", "{:.4g}"), ("fvu", "{:.4f}"), ("l0", "{:.1f}"), ("dead", "{:.1%}")):
-        value = values.get(name)
-        if value is not None:
-            shown.append(f"{name} {form.format(value)}")
-    twin = values.get("float_twin/fvu")
-    if twin is not None:
-        shown.append(f"float twin's fvu {twin:.4f}")
+        shown += _ranged(values, "", name, name, form)
+    shown += _ranged(values, "float_twin/", "fvu", "float twin's fvu", "{:.4f}")
     speed = values.get("tokens_per_second")
     if speed is not None:
         shown.append(f"{speed:,.0f} tok/s")
     return "  ".join(shown)
 
 
+def _ranged(values: Mapping[str, float | None], kind: str, name: str, label: str, form: str) -> list[str]:
+    """A value as it is shown; of a coder for each layer, from the least of theirs to the largest."""
+    found = [values.get(f"{kind}{name}")]
+    if found == [None]:
+        pattern = re.compile(rf"{kind}(?!float_twin/)[^/]+/{name}")
+        found = [value for key, value in values.items() if pattern.fullmatch(key)]
+    known = [value for value in found if value is not None]
+    if not known:
+        return []
+    ends = dict.fromkeys(form.format(end) for end in (min(known), max(known)))
+    return [f"{label} {' to '.join(ends)}"]
+
+
 def describe_measurement(step: int, values: Mapping[str, Mapping[str, Any]]) -> str:
     """One line of held-out metrics."""
     parts = []
     for coder, metrics in values.items():
-        label = "held out" if coder == "coder" else f"held out, {coder.replace('_', ' ')}"
-        parts.append(f"{label}: {describe_values(metrics)}")
+        kind, _, layer = coder.partition("/")
+        label = "held out" if kind == "coder" else f"held out, {kind.replace('_', ' ')}"
+        parts.append(f"{label}{f', layer {layer}' if layer else ''}: {describe_values(metrics)}")
     return f"step {step}: " + "; ".join(parts)
 
 

@@ -101,7 +101,7 @@ def _method(values: Mapping[str, Any]) -> QuantizeConfig:
 
 
 def _show(run: Any, as_json: bool) -> None:
-    from qsae_cli.summary import labels, print_coders
+    from qsae_cli.summary import labels, print_coders, rows_of
     from qsae_core.results.files import read_json
     from qsae_core.results.run import values_of
     from qsae_core.results.words import rounds_atoms
@@ -112,7 +112,7 @@ def _show(run: Any, as_json: bool) -> None:
         return
     entry = summary["coders"]["coder"]
     record = run.record()
-    print_coders([(labels(record)["coder"], entry)], str(run.path))
+    print_coders(rows_of(summary["coders"], labels(record)), str(run.path))
     made = summary["quantized_from"]
     before, after = values_of(made), values_of(entry)
     whose = " (float masters)" if made["of_masters"] else ""

@@ -21,7 +21,10 @@ HEADINGS = (
 """Values of the evaluations that the table shows where they are there: name, heading, form."""
 
 
-def print_coders(rows: Sequence[tuple[str, Mapping[str, Any]]], title: str) -> None:
+Row = tuple[str, Mapping[str, Any]]
+
+
+def print_coders(rows: Sequence[Row], title: str) -> None:
     """Print one row a coder.
 
     Args:
@@ -48,9 +51,26 @@ def print_coders(rows: Sequence[tuple[str, Mapping[str, Any]]], title: str) -> N
             ]
         )
     print_table(columns, cells, title=title)
-    for sentence in dict.fromkeys(measured_on(entry) for _, entry in rows):
+    shared = [entry for label, entry in rows if "measured" in entry]
+    for sentence in dict.fromkeys(measured_on(entry) for entry in shared):
         if sentence is not None:
             click.echo(f"measured on {sentence}")
+
+
+def rows_of(coders: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> list[Row]:
+    """A row for each coder of ``metrics.json``; where there is one for each layer, these below the row of all
+    together.
+
+    Args:
+        coders: name -> its entry.
+        names: ``labels`` of the run.
+    """
+    rows: list[Row] = []
+    for name, entry in coders.items():
+        label, layers = names.get(name, name), entry.get("layers", {})
+        rows.append((f"{label}, {len(layers)} layers" if layers else label, entry))
+        rows += [(f"  layer {layer}", of_layer) for layer, of_layer in layers.items()]
+    return rows
 
 
 def warn(entry: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ import yaml
 from qsae_cli.options.component_options import ConfiguredCommand
 from qsae_cli.output import json_option, print_json
 from qsae_cli.progress import make_watcher
-from qsae_cli.summary import labels, print_coders, unavailable
+from qsae_cli.summary import labels, print_coders, rows_of, unavailable
 from qsae_cli.waiting import describe_waiting
 from qsae_core.config.layers import Layer
 from qsae_core.config.run import resolve
@@ -65,7 +65,7 @@ def _show(run: Run, as_json: bool) -> None:
     names = labels(run.record())
     coders = summary["coders"]
     title = f"{run.path}: {summary['tokens']:,} tokens of {summary['model']}, layer {summary['layer']}"
-    print_coders([(names.get(name, name), entry) for name, entry in coders.items()], title)
+    print_coders(rows_of(coders, names), title)
     for sentence in unavailable(coders["coder"]):
         click.echo(sentence)
     from qsae_cli.findings import print_results

@@ -1,7 +1,7 @@
 """qsae: train, quantize, evaluate and serve sparse autoencoders and transcoders.
 
 This top module is light (no torch) and holds what a plugin's top module needs. ``load``,
-``read_checkpoint``, ``Run`` and ``RunConfig`` are imported when they are asked for.
+``load_set``, ``read_checkpoint``, ``Run`` and ``RunConfig`` are imported when they are asked for.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from qsae_core.lazy import lazily
 
 if TYPE_CHECKING:
     from qsae_core.artifact.artifact import load
+    from qsae_core.artifact.coder_sets import load_set
     from qsae_core.artifact.imported import read_checkpoint
     from qsae_core.config.run import RunConfig
     from qsae_core.results.run import Run
@@ -46,6 +47,7 @@ __all__ = [
     "__version__",
     "hookimpl",
     "load",
+    "load_set",
     "name_of",
     "option",
     "read_checkpoint",
@@ -55,6 +57,7 @@ LATER = {
     "Run": "qsae_core.results.run",
     "RunConfig": "qsae_core.config.run",
     "load": "qsae_core.artifact.artifact",
+    "load_set": "qsae_core.artifact.coder_sets",
     "read_checkpoint": "qsae_core.artifact.imported",
 }
 """What is defined in later rooms -> where."""

@@ -9,7 +9,7 @@ from qsae_bench.inference_speed import sample_inputs, untrained
 from safetensors.torch import load_file, save_file
 
 import qsae_core
-from qsae_core.artifact import artifact
+from qsae_core.artifact import artifact, places
 from qsae_core.artifact import description as coder_json
 from qsae_core.compose.kernels import activate_kernels
 from qsae_core.config.layers import Layer
@@ -55,7 +55,7 @@ def test_a_run_s_name_alone_is_refused_with_the_folder_that_is_meant(trained):
 
 
 def test_ternary_decoders_take_trits_and_float16_scales(trained):
-    tensors = load_file(trained.final / artifact.TENSORS)
+    tensors = load_file(trained.final / places.TENSORS)
     # 20 trits in 4 bytes, 96 rows
     assert tensors["W_dec.codes"].dtype == torch.uint8
     assert tensors["W_dec.codes"].numel() == 96 * 4
@@ -65,11 +65,11 @@ def test_ternary_decoders_take_trits_and_float16_scales(trained):
 
 
 def test_counters_and_moments_stay_out_of_the_artifact(trained):
-    assert not [n for n in load_file(trained.final / artifact.TENSORS) if "dead" in n or "adam" in n]
+    assert not [n for n in load_file(trained.final / places.TENSORS) if "dead" in n or "adam" in n]
 
 
 def test_a_truncated_file_is_refused_by_name(final):
-    file = final / artifact.TENSORS
+    file = final / places.TENSORS
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ArtifactError, match="truncated") as caught:
         qsae_core.load(final)
@@ -78,7 +78,7 @@ def test_a_truncated_file_is_refused_by_name(final):
 
 @pytest.mark.parametrize("place", [0.3, 0.9])
 def test_one_altered_byte_is_refused(final, place):
-    file = final / artifact.TENSORS
+    file = final / places.TENSORS
     raw = bytearray(file.read_bytes())
     header = 8 + int.from_bytes(raw[:8], "little")
     raw[header + int(place * (len(raw) - header))] ^= 1
@@ -95,8 +95,8 @@ def test_an_altered_description_is_refused(final):
 
 
 def test_a_file_without_our_checksum_is_refused(final):
-    tensors = load_file(final / artifact.TENSORS)
-    save_file(tensors, final / artifact.TENSORS)
+    tensors = load_file(final / places.TENSORS)
+    save_file(tensors, final / places.TENSORS)
     with pytest.raises(ArtifactError, match="no checksum"):
         qsae_core.load(final)
 
@@ -119,12 +119,12 @@ def test_a_missing_plugin_is_named_with_the_distribution_to_install(final):
     from qsae_core.artifact.tensor_files import load_tensors, save_tensors
 
     file = final / coder_json.DESCRIPTION
-    tensors = load_tensors(final / artifact.TENSORS, file.read_text())
+    tensors = load_tensors(final / places.TENSORS, file.read_text())
     description = json.loads(file.read_text())
     description["config"]["sae"]["use"] = "exotic"
     description["distributions"]["sae"] = {"name": "qsae-sae-exotic", "version": "2.1"}
     file.write_text(json.dumps(description))
-    save_tensors(final / artifact.TENSORS, tensors, file.read_text())
+    save_tensors(final / places.TENSORS, tensors, file.read_text())
     with pytest.raises(PluginError, match="exotic") as caught:
         qsae_core.load(final)
     assert "pip install qsae-sae-exotic==2.1" in str(caught.value)
@@ -140,7 +140,7 @@ def test_a_folder_that_holds_no_coder_and_a_path_that_is_not_there(tmp_path):
 def test_a_loaded_coder_exports_again_what_it_was_loaded_from(trained, tmp_path):
     loaded = qsae_core.load(trained.path)
     again = loaded.export()
-    stored = load_file(trained.final / artifact.TENSORS)
+    stored = load_file(trained.final / places.TENSORS)
     assert set(again.tensors) == set(stored)
     assert all(torch.equal(again.tensors[name], stored[name]) for name in stored)
 

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 import qsae_core
 from qsae_cli.main import cli
-from qsae_core.artifact import artifact
 from qsae_core.artifact import description as coder_json
+from qsae_core.artifact import places
 from qsae_core.errors import ArtifactError, ConfigError, QsaeError
 
 SMALL = (
@@ -149,7 +149,7 @@ def test_a_plugin_that_is_not_installed(plugin_site, from_plugin):
 
 
 def test_a_truncated_file(packed):
-    file = packed / artifact.TENSORS
+    file = packed / places.TENSORS
     file.write_bytes(file.read_bytes()[:-1])
     refused(
         qsae("evaluate", packed),
@@ -161,7 +161,7 @@ def test_a_truncated_file(packed):
 
 
 def test_a_wrong_checksum(packed):
-    file = packed / artifact.TENSORS
+    file = packed / places.TENSORS
     raw = bytearray(file.read_bytes())
     raw[-1] ^= 1
     file.write_bytes(bytes(raw))
@@ -199,40 +199,40 @@ def test_a_path_with_no_coder(tmp_path):
 
 
 def test_float_masters_where_the_packed_coder_is_asked_for(packed):
-    file = packed / artifact.MASTERS
+    file = packed / places.MASTERS
     refused(
         qsae("evaluate", file), "holds the float weights", str(file), str(packed), f"qsae evaluate {packed}"
     )
-    (packed / artifact.TENSORS).write_bytes(file.read_bytes())
+    (packed / places.TENSORS).write_bytes(file.read_bytes())
     refused(
         qsae("evaluate", packed),
         "does not fit the coder that it describes",
         str(packed),
-        artifact.TENSORS,
+        places.TENSORS,
         "copy the whole folder",
     )
 
 
 def test_a_packed_file_where_float_masters_are_asked_for(packed):
-    (packed / artifact.MASTERS).write_bytes((packed / artifact.TENSORS).read_bytes())
+    (packed / places.MASTERS).write_bytes((packed / places.TENSORS).read_bytes())
     coder = qsae_core.load(packed)
     with pytest.raises(ArtifactError) as caught:
         coder.dictionary(quantized=False)
     complete(
         str(caught.value),
         "holds no tensor W_dec.weight",
-        str(packed / artifact.MASTERS),
+        str(packed / places.MASTERS),
         "the file that qsae wrote under this name",
         "copy the whole folder",
     )
 
 
 def another_runs_masters(folder: pathlib.Path, floats: pathlib.Path) -> None:
-    shutil.copyfile(floats / artifact.MASTERS, folder / artifact.MASTERS)
+    shutil.copyfile(floats / places.MASTERS, folder / places.MASTERS)
 
 
 def two_flipped_bits(folder: pathlib.Path, floats: pathlib.Path) -> None:
-    file = folder / artifact.MASTERS
+    file = folder / places.MASTERS
     raw = bytearray(file.read_bytes())
     raw[-1] ^= 1
     raw[-5] ^= 64
@@ -249,7 +249,7 @@ def test_float_masters_that_are_not_those_of_the_coder(damage, packed, floats, t
     for use in (lambda: coder.dictionary(quantized=False), coder.atom_errors):
         with pytest.raises(ArtifactError) as caught:
             use()
-        place = str(packed / artifact.MASTERS)
+        place = str(packed / places.MASTERS)
         complete(str(caught.value), expected, place, "the file as qsae wrote it", "copy the whole folder")
     for command in ("evaluate", f"quantize --quantizer rtn --out {tmp_path / 'new'}"):
         result = qsae(command, packed)
@@ -266,7 +266,7 @@ def test_float_masters_without_the_description_that_their_checksum_includes(pack
 
 
 def test_a_packed_coder_whose_floats_were_not_kept(packed):
-    (packed / artifact.MASTERS).unlink()
+    (packed / places.MASTERS).unlink()
     with pytest.raises(ArtifactError) as caught:
         qsae_core.load(packed).dictionary(quantized=False)
     complete(
@@ -288,7 +288,7 @@ def test_a_float_coder_has_no_packed_codes(floats):
 
 def test_a_quantized_coder_without_masters_is_not_quantized_again(packed, tmp_path):
     alone = tmp_path / "alone"
-    shutil.copytree(artifact.artifact_folder(packed), alone, ignore=lambda *_: {"masters.safetensors"})
+    shutil.copytree(places.artifact_folder(packed), alone, ignore=lambda *_: {"masters.safetensors"})
     refused(
         qsae("quantize --quantizer rtn --out", tmp_path, alone),
         "is quantized already",

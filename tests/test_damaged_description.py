@@ -17,7 +17,7 @@ from torch import Tensor
 
 import qsae_core
 from qsae_cli.main import cli
-from qsae_core.artifact import artifact, tensor_files
+from qsae_core.artifact import artifact, places, tensor_files
 from qsae_core.artifact import description as coder_json
 from qsae_core.errors import ArtifactError, QsaeError
 
@@ -57,7 +57,7 @@ def write(folder: pathlib.Path, description: Any, *, signed: bool) -> None:
     (folder / coder_json.DESCRIPTION).write_text(text)
     if not signed:
         return
-    file = folder / artifact.TENSORS
+    file = folder / places.TENSORS
     tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
     tensor_files.save_tensors(file, tensors, text, {"level 1": first_level(tensors)})
 

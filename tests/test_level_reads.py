@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 import qsae_core
 from qsae_cli.main import cli
-from qsae_core.artifact import artifact, tensor_files
+from qsae_core.artifact import artifact, places, tensor_files
 from qsae_core.artifact import description as coder_json
 from qsae_core.errors import ArtifactError
 
@@ -123,10 +123,10 @@ def copy_with(source: pathlib.Path, folder: pathlib.Path, altered: Mapping[str, 
     """A copy of an artifact in which these bits of these bytes are flipped."""
     folder.mkdir()
     (folder / coder_json.DESCRIPTION).write_bytes((source / coder_json.DESCRIPTION).read_bytes())
-    raw = np.frombuffer((source / artifact.TENSORS).read_bytes(), dtype=np.uint8).copy()
-    for name, stored in stored_tensors(source / artifact.TENSORS).items():
+    raw = np.frombuffer((source / places.TENSORS).read_bytes(), dtype=np.uint8).copy()
+    for name, stored in stored_tensors(source / places.TENSORS).items():
         raw[stored.start : stored.end][altered[name]] ^= bits
-    (folder / artifact.TENSORS).write_bytes(raw.tobytes())
+    (folder / places.TENSORS).write_bytes(raw.tobytes())
     return folder
 
 
@@ -200,7 +200,7 @@ def test_what_a_level_does_not_need_may_be_ruined_on_disk(trained, tmp_path, nam
     x = torch.randn(40, D, generator=torch.Generator().manual_seed(0))
     assert qsae_core.load(path).levels == levels.count
     for level in range(1, levels.count):
-        of_level = masks(path / artifact.TENSORS, levels, level)
+        of_level = masks(path / places.TENSORS, levels, level)
         ruined = copy_with(path, tmp_path / str(level), {n: ~m for n, m in of_level.items()}, 0xFF)
         sound, read = qsae_core.load(path, level=level), qsae_core.load(ruined, level=level)
         assert torch.equal(sound.encode(x).to_dense(), read.encode(x).to_dense())
@@ -213,9 +213,9 @@ def test_what_a_level_does_not_need_may_be_ruined_on_disk(trained, tmp_path, nam
 @pytest.mark.parametrize("name", CODERS)
 def test_each_needed_byte_counts(trained, tmp_path, name):
     path, levels = trained(name), CODERS[name]
-    for tensor, mask in masks(path / artifact.TENSORS, levels, 1).items():
+    for tensor, mask in masks(path / places.TENSORS, levels, 1).items():
         if mask.any():
-            flips = {n: np.zeros_like(m) for n, m in masks(path / artifact.TENSORS, levels, 1).items()}
+            flips = {n: np.zeros_like(m) for n, m in masks(path / places.TENSORS, levels, 1).items()}
             flips[tensor][np.flatnonzero(mask)[-1]] = True
             altered = copy_with(path, tmp_path / tensor, flips, 1)
             with pytest.raises(ArtifactError, match="was altered"):
@@ -228,7 +228,7 @@ def test_a_level_reads_as_many_bytes_as_it_is_made_of(trained, bytes_read, name)
     for level in range(1, levels.count + 1):
         bytes_read.clear()
         qsae_core.load(path, level=level)
-        expected = sum(int(mask.sum()) for mask in masks(path / artifact.TENSORS, levels, level).values())
+        expected = sum(int(mask.sum()) for mask in masks(path / places.TENSORS, levels, level).values())
         assert sum(bytes_read) == expected
         bytes_read.clear()
         assert artifact.level_bytes(path)[level - 1] == expected
@@ -240,6 +240,6 @@ def test_qsae_evaluate_reads_no_more_of_a_level(trained, bytes_read):
     line = ["evaluate", str(path), "--level", "2", "--eval", "reconstruction", "--json"]
     result = CliRunner().invoke(cli, line)
     assert result.exit_code == 0, result.output
-    expected = sum(int(mask.sum()) for mask in masks(path / artifact.TENSORS, levels, 2).values())
+    expected = sum(int(mask.sum()) for mask in masks(path / places.TENSORS, levels, 2).values())
     assert sum(bytes_read) == expected
     assert json.loads(result.stdout)["artifact"]["bytes"] == expected

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from qsae_cli.main import cli
-from qsae_core.artifact import artifact
+from qsae_core.artifact import artifact, places
 
 SMALL = (
     "--n-latents 64 --data synthetic --preset tiny --steps 60 --batch-size 256 --eval-tokens 2048 "
@@ -42,7 +42,7 @@ def test_all_levels_improve_and_read_more_bytes(run):
     assert all(fine <= coarse * 1.001 for coarse, fine in itertools.pairwise(fvus))
     assert fvus[-1] < fvus[0]
     sizes = [entry["artifact"]["bytes"] for entry in levels]
-    assert sizes == artifact.level_bytes(artifact.artifact_folder(run))
+    assert sizes == artifact.level_bytes(places.artifact_folder(run))
     assert sizes == sorted(set(sizes))
 
 

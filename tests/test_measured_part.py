@@ -12,7 +12,7 @@ from click.testing import CliRunner
 import qsae_core
 from qsae_cli.main import cli
 from qsae_core.artifact import artifact
-from qsae_core.artifact.artifact import artifact_folder
+from qsae_core.artifact.places import artifact_folder
 from qsae_core.evaluation.run import recorded_config
 from qsae_core.plugins.records import load_plugins
 from qsae_core.results.files import read_json, write_json

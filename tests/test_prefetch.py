@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from qsae_core.artifact import artifact
+from qsae_core.artifact import places
 from qsae_core.component import ComponentConfig
 from qsae_core.compose.compose import compose_data
 from qsae_core.config.layers import checked_layer
@@ -310,7 +310,7 @@ def train(config: Any, watcher: Any = None) -> Any:
 
 def trained_bytes(run: Any) -> bytes:
     """The tensors alone; the header in front of them holds a digest of the options."""
-    raw = (run.final / artifact.TENSORS).read_bytes()
+    raw = (run.final / places.TENSORS).read_bytes()
     return raw[8 + int.from_bytes(raw[:8], "little") :]
 
 

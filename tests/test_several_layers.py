@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 import qsae_core
 from qsae_cli.main import cli
-from qsae_core.artifact import artifact
+from qsae_core.artifact import places
 from qsae_core.compose.compose import compose_data
 from qsae_core.evaluation.run import recorded_config
 from qsae_core.plugins.records import load_plugins
@@ -62,7 +62,7 @@ def train(tmp_path_factory):
         summary = qsae(line, folder / "states.npy", "--out", folder / "results")
         run = pathlib.Path(summary["path"])
         registry = load_plugins().registry
-        with_data = compose_data(recorded_config(artifact.artifact_folder(run), registry), registry)
+        with_data = compose_data(recorded_config(places.artifact_folder(run), registry), registry)
         batches = [batch.x for batch in with_data.held_out(512, 128)]
         with_data.close()
         values = {n: c["evaluations"]["reconstruction"] for n, c in summary["coders"].items()}

@@ -115,3 +115,32 @@ def test_in_a_language_model(qsae: Any, tmp_path: pathlib.Path, skip: bool) -> N
     assert again["loss-recovered"]["ce_sae"] == pytest.approx(spliced["ce_sae"], rel=1e-4)
     qsae(*ROUND, "--out", tmp_path / "rounded", run)
     assert only_run(tmp_path / "rounded")[1]["loss-recovered"]["ce_sae"] > spliced["ce_clean"]
+
+
+def test_one_for_each_layer(qsae: Any, tmp_path: pathlib.Path) -> None:
+    """Each takes the place of its own layer's MLP; all at once cost more than any alone."""
+    places = ["--layers=1,2", "--source-site=mlp_in", "--target-site=mlp_out", "--per-layer"]
+    sizes = [*SMALL, "--steps=100", "--lr=0.003", "--eval-tokens=512", f"--out={tmp_path / 'out'}"]
+    qsae("train", "--transcoder=toy", "--skip", *LM, *sizes, *places)
+    (metrics,) = (tmp_path / "out").rglob("metrics.json")
+    run, entry = metrics.parent, json.loads(metrics.read_text())["coders"]["coder"]
+    assert run.parent.name == "1-2-mlp_in-mlp_out"
+    alone = [layer["evaluations"]["loss-recovered"]["ce_sae"] for layer in entry["layers"].values()]
+    values = entry["evaluations"]["loss-recovered"]
+    assert values["ce_clean"] < min(alone) < max(alone) < values["ce_sae"] < values["ce_zero"]
+    coders = qsae_core.load_set(run)
+    x = torch.randn(20, 2, coders.shape.d_in)
+    assert coders.has_skip
+    assert not coders.is_autoencoder
+    assert torch.equal(coders.decode(coders.encode(x)), coders(x))
+    again = json.loads(qsae("evaluate", "--json", run).stdout)["evaluations"]
+    assert again["loss-recovered"]["ce_sae"] == pytest.approx(values["ce_sae"], rel=1e-4)
+    qsae(*ROUND, "--out", tmp_path / "rounded", run)
+    (rounded,) = (tmp_path / "rounded").rglob("metrics.json")
+    small = qsae_core.load_set(rounded.parent)
+    assert all(coder.is_quantized for coder in small.members())
+    # the layer's own transcoder, trained alone, is the same one
+    one = ["--source-layer=2", f"--out={tmp_path / 'one'}", *SMALL, "--steps=100", "--lr=0.003"]
+    qsae("train", "--transcoder=toy", "--skip", *LM, *one, "--eval-tokens=512")
+    single = loaded(only_run(tmp_path / "one")[0])
+    assert torch.equal(single.atoms(), coders["2"].atoms())

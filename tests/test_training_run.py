@@ -14,8 +14,8 @@ import torch
 from qsae_sae_ternary.model import TernarySAE
 
 import qsae_core
-from qsae_core.artifact import artifact
 from qsae_core.artifact import description as coder_json
+from qsae_core.artifact import places
 from qsae_core.compose.compose import compose_coder, compose_data
 from qsae_core.config.layers import checked_layer
 from qsae_core.config.run import resolve
@@ -84,7 +84,7 @@ def run(config, watcher=None):
 
 def weights(finished, name="coder"):
     folder = finished.final if name == "coder" else finished.checkpoints / name
-    return (folder / artifact.TENSORS).read_bytes()
+    return (folder / places.TENSORS).read_bytes()
 
 
 def test_a_run_leaves_config_metrics_and_an_artifact_that_computes_the_same(vectors):
@@ -98,7 +98,7 @@ def test_a_run_leaves_config_metrics_and_an_artifact_that_computes_the_same(vect
     values = summary["coders"]["coder"]["evaluations"]["reconstruction"]
     assert 0 < values["fvu"] < 1
     assert values["l0"] <= 4
-    size = sum((done.final / n).stat().st_size for n in (artifact.TENSORS, coder_json.DESCRIPTION))
+    size = sum((done.final / n).stat().st_size for n in (places.TENSORS, coder_json.DESCRIPTION))
     assert summary["coders"]["coder"]["artifact"]["bytes"] == size
     assert [r.path for r in find_runs(vectors.parent / "results")] == [done.path]
     steps = [
@@ -114,7 +114,7 @@ def test_the_loaded_artifact_equals_the_trained_model_bit_for_bit(vectors):
     text = (done.final / coder_json.DESCRIPTION).read_text()
     from qsae_core.artifact.tensor_files import load_tensors
 
-    trained.load_state_dict(load_tensors(done.final / artifact.MASTERS, text))
+    trained.load_state_dict(load_tensors(done.final / places.MASTERS, text))
     trained.eval()
     loaded = qsae_core.load(done.path)
     x = torch.from_numpy(np.load(vectors)[:64])

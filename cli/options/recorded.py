@@ -13,13 +13,14 @@ def recorded(values: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
     Args:
         values: the command's own arguments, ``path`` among them; for ``--help`` a flag stands in its place.
     """
-    from qsae_core.artifact.artifact import artifact_folder
     from qsae_core.artifact.description import DESCRIPTION, usable_description
+    from qsae_core.artifact.places import artifact_folder, member_folders, set_folder
     from qsae_core.plugins.records import load_plugins
 
     path = values.get("path")
     if path is None or str(path).startswith("-"):
         return None
-    folder = artifact_folder(pathlib.Path(path))
+    several = set_folder(pathlib.Path(path))
+    folder = next(iter(member_folders(several).values())) if several else artifact_folder(pathlib.Path(path))
     config: dict[str, Any] = usable_description(folder, load_plugins().registry)["config"]
     return config, str(folder / DESCRIPTION)

@@ -25,6 +25,7 @@ from qsae_core.artifact.description import (
     read_description,
     usable_description,
 )
+from qsae_core.artifact.places import MASTERS, TENSORS, artifact_folder
 from qsae_core.artifact.tensor_files import load_part, load_tensors, part_bytes, save_tensors, tensor_reader
 from qsae_core.coders.export import Cut, Export, layout_at_level
 from qsae_core.coders.matrix_coder import MatrixCoder
@@ -43,8 +44,6 @@ from qsae_core.results.files import COPY, atomic_folder
 if TYPE_CHECKING:
     from qsae_core.config.run import RunConfig
     from qsae_core.registry import Registry
-
-TENSORS, MASTERS = "coder.safetensors", "masters.safetensors"
 
 
 def save(
@@ -214,38 +213,6 @@ def serve_with(coder: MatrixCoder, screen: Kind, arithmetic: Arithmetic, *, wher
     coder.screen = screen
     for matrix in coder.matrices().values():
         matrix.arithmetic = arithmetic
-
-
-def artifact_folder(path: pathlib.Path) -> pathlib.Path:
-    """The folder with ``coder.json`` that a user means by a run, a checkpoint or a file.
-
-    Raises:
-        ArtifactError: if there is none.
-    """
-    asked = "a run's folder, its checkpoints/final, or a folder that qsae wrote"
-    if not os.path.exists(path):  # pathlib's raises where a name is too long
-        raise ArtifactError(
-            "there is no such file or folder", where=str(path), allowed=asked, next="qsae runs"
-        )
-    if path.name == MASTERS:
-        raise ArtifactError(
-            "holds the float weights that were trained, not the packed coder that is served",
-            where=str(path),
-            allowed=f"{path.parent}, and dictionary(quantized=False) for float atoms",
-            next=f"qsae evaluate {path.parent}",
-        )
-    candidates = [path.parent] if path.is_file() else [path, path / "checkpoints" / "final", path / "final"]
-    for candidate in candidates:
-        if (candidate / DESCRIPTION).is_file():
-            return candidate
-    below = sorted(path.glob(f"*/*/checkpoints/final/{DESCRIPTION}"))  # NAME/LAYER/STEPS, and NAME was given
-    runs = [str(description.parents[2]) for description in below]
-    raise ArtifactError(
-        f"holds no trained coder (no {DESCRIPTION})",
-        where=str(path),
-        allowed=asked,
-        next=f"give {' or '.join(runs[:3])}" if runs else "qsae runs",
-    )
 
 
 def measurements(coder: MatrixCoder, folder: pathlib.Path) -> dict[str, Any]:

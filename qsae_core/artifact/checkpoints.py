@@ -7,8 +7,9 @@ import pathlib
 import tempfile
 from typing import TYPE_CHECKING
 
-from qsae_core.artifact.artifact import artifact_folder, load
+from qsae_core.artifact.artifact import load
 from qsae_core.artifact.description import read_description
+from qsae_core.artifact.places import artifact_folder
 from qsae_core.compose.compose import compose_format
 from qsae_core.contracts.format import Checkpoint
 from qsae_core.errors import ArtifactError, ConfigError

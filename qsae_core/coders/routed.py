@@ -42,6 +42,7 @@ class RoutedCoder(LinearCoder):
     """
 
     reads_layers = True
+    chooses_layer = True
     error_weight = None
     config: RoutedConfig
 

@@ -78,6 +78,14 @@ def compose_coder(
         return _build_coder(blocks, {}, registry, shape)
 
 
+def coder_class(config: RunConfig, registry: Registry) -> type[MatrixCoder]:
+    """The class of a run's SAE or transcoder."""
+    target: type[MatrixCoder] = registry.load_target(
+        registry.get(SLOTS[config.coder_slot].kind, config.coder.use)
+    )
+    return target
+
+
 def compose_metrics(config: RunConfig, registry: Registry) -> dict[str, Metric]:
     """Name -> a fresh metric, in the config's order."""
     return _build_list("metrics", "metric", config.metrics, config, registry)
@@ -157,7 +165,7 @@ def _other_layers(
         hint = source.for_several_layers
     else:
         wanted, allowed = "one layer", "vectors [B, d]; or a coder that reads several layers"
-        hint = source.for_one_layer
+        hint = f"{source.for_one_layer or 'other data'}; --per-layer for a coder of each layer"
     return ConfigError(
         f"{title} reads {wanted}, and the data gives {'one' if layers == 1 else layers}",
         where="data",

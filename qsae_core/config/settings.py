@@ -120,6 +120,9 @@ class RunSettings(ComponentConfig):
         "where anything is quantized, also train the same coder in full precision on the same batches, and "
         "show both",
     )
+    per_layer: bool = option(
+        False, "where the data gives several layers, train a coder for each of them, from the same batches"
+    )
     kernels: str = option(
         "auto",
         "compiled operations: auto (every installed kernel set that works here), none, or a set's name",

@@ -14,6 +14,7 @@ from qsae_core.contracts.language_model import Edit, Edits, LanguageModel, Site,
 from qsae_core.contracts.metric import Metric, Observation, Origin, computed, measure, observe
 from qsae_core.contracts.named_tensors import ActivationWord, NamedTensors
 from qsae_core.contracts.norm_limit import NormLimit
+from qsae_core.contracts.one_layer import OneLayer
 from qsae_core.contracts.quantizer import Calibration, Lookup, Packed, Quantizer, straight_through
 from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.contracts.tracker import Tracker
@@ -46,6 +47,7 @@ __all__ = [
     "NamedTensors",
     "NormLimit",
     "Observation",
+    "OneLayer",
     "Origin",
     "Overlap",
     "Packed",

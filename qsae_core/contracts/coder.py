@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -94,6 +94,8 @@ class SparseCoder(nn.Module, abc.ABC):
     """True where input and target are the same vectors; transcoders set it to False."""
     reads_layers: ClassVar[bool] = False
     """Whether inputs are ``[B, L, d_in]`` from several layers; a coder reads either one or several."""
+    chooses_layer: ClassVar[bool] = False
+    """Whether it reconstructs one of the layers that it reads, which it chooses for each token."""
     without_gradient: ClassVar[frozenset[str]] = frozenset()
     """Parameters that the loss does not reach; checked by the conformance suite."""
 
@@ -166,6 +168,40 @@ class SparseCoder(nn.Module, abc.ABC):
         """What the reconstruction of a batch is compared with, in the data's space: ``batch.y``, unless the
         coder itself chooses (a routed layer)."""
         return batch.y
+
+    def by_layer(self) -> Sequence[SparseCoder]:
+        """The coders of one layer each that this one is made of, in the order of layers; none for all but a
+        set of coders. Whoever observes it observes each of them too."""
+        return ()
+
+    def join(self, codes: Sequence[SparseCodes], x: Tensor) -> SparseCodes:
+        """The codes that each of ``by_layer`` gives for its layer of x, as ``encode`` gives those of all.
+
+        Args:
+            x: ``[B, L, d_in]``, what was encoded.
+        """
+        raise NotImplementedError("a coder that is not made of others")
+
+    def layers_read(self, layer: int) -> tuple[int, ...]:
+        """Numbers of the layers of x, ascending, that the reconstruction of a layer of y hangs on.
+
+        Where these are no later ones, the coder can take the target's place while the language model runs,
+        and sees what its own earlier layers have changed.
+
+        Args:
+            layer: of y, counted from 0.
+        """
+        return tuple(range(self.shape.layers_in))
+
+    def reconstruct_layer(self, x: Tensor, layer: int) -> Tensor:
+        """``[B, d_out]``: that layer of ``forward``, from the layers of x alone that it hangs on.
+
+        Args:
+            x: ``[B, L', d_in]`` (``[B, d_in]`` where the coder reads one layer): those of ``layers_read``.
+            layer: of y, counted from 0.
+        """
+        y_hat: Tensor = self(x)
+        return y_hat[:, layer] if self.shape.layers_out > 1 else y_hat
 
     def code_levels(self, codes: SparseCodes) -> Tensor | None:
         """uint8 ``[N]``: the level at which each value of this coder's codes is stored, 0 where it is zero;

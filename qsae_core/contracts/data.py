@@ -38,6 +38,12 @@ class Batch:
         y = x if self.y is self.x else self.y[which]
         return Batch(x, y, None if self.token_ids is None else self.token_ids[which])
 
+    def layer(self, number: int) -> Batch:
+        """Of vectors of several layers, on both sides, what a coder of one of them reads and reconstructs;
+        ``y is x`` stays so."""
+        x = self.x[:, number].contiguous()
+        return Batch(x, x if self.y is self.x else self.y[:, number].contiguous(), self.token_ids)
+
     def to(self, device: str | torch.device) -> Batch:
         """The same batch on a device; ``y is x`` stays so."""
         x = self.x.to(device, non_blocking=True)
@@ -139,6 +145,15 @@ class DataSource(abc.ABC):
         """Where ``y`` is read: ``layers_out`` sites of width ``d_out`` each; the source sites where ``y`` is
         ``x``. A coder's output can take their vectors' place (``Edit``)."""
         return ()
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """What each of the layers that are read at once is called, in the order of ``x``: its number in the
+        language model, the site with it where two sites are of one layer, or else its place in ``x``."""
+        sites = self.source_sites
+        if len({site.layer for site in sites}) == self.layers_in:
+            return tuple(str(site.layer) for site in sites)
+        return tuple(map(str, sites or range(self.layers_in)))
 
     def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
         """Release files, threads and models."""

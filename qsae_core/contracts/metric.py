@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -56,6 +56,8 @@ class Observation(NamedTuple):
     """What the full-precision twin makes of the same inputs, where an evaluation observes it."""
     first: int | None = None
     """How many tokens of the held-out data come before this batch; None: as many as were seen before."""
+    layers: tuple[Observation, ...] = ()
+    """Of a set of coders: what is seen of each, in the order of layers (``SparseCoder.by_layer``)."""
 
 
 @torch.no_grad()
@@ -77,21 +79,50 @@ def observe(
         twin: the full-precision twin, where its codes are wanted.
         first: how many tokens come before the batch.
     """
-    codes = coder.encode(batch.x)
+    more: dict[str, Any] = {"tokens": tokens, "origin": origin, "first": first}
+    layers = _observe_layers(coder, batch, atom_errors, twin, more)
+    if layers:
+        codes = coder.join([seen.codes for seen in layers], batch.x)
+        reconstruction = torch.stack([seen.reconstruction for seen in layers], dim=1)
+    else:
+        codes = coder.encode(batch.x)
+        reconstruction = coder.decode(codes)
     return Observation(
         coder.target(batch),
-        coder.decode(codes),
+        reconstruction,
         codes,
         coder.atom_norms(),
         batch.token_ids,
         coder.code_levels(codes),
         atom_errors,
         batch.x,
-        tokens,
-        origin,
-        None if twin is None else twin.encode(batch.x),
-        first,
+        twin_codes=None if twin is None else _twin_codes(twin, layers, batch),
+        layers=layers,
+        **more,
     )
+
+
+def _observe_layers(
+    coder: SparseCoder,
+    batch: Batch,
+    errors: AtomErrors | None,
+    twin: SparseCoder | None,
+    more: Mapping[str, Any],
+) -> tuple[Observation, ...]:
+    """What is seen of each coder of a set; the latents of one layer come after those of the one before."""
+    seen, start = [], 0
+    for i, part in enumerate(coder.by_layer()):
+        own = slice(start, start + part.n_latents)
+        known = None if errors is None else AtomErrors(errors.squared_sines[own], errors.norms[own, i])
+        other = None if twin is None else twin.by_layer()[i]
+        seen.append(observe(part, batch.layer(i), known, twin=other, **more))
+        start = own.stop
+    return tuple(seen)
+
+
+def _twin_codes(twin: SparseCoder, layers: tuple[Observation, ...], batch: Batch) -> SparseCodes:
+    of_each = [seen.twin_codes for seen in layers if seen.twin_codes is not None]
+    return twin.join(of_each, batch.x) if of_each else twin.encode(batch.x)
 
 
 SameMetric = TypeVar("SameMetric", bound="Metric")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
-from qsae_core.coders.matrix_coder import MatrixCoder
-from qsae_core.contracts.coder import AtomErrors
+from qsae_core.contracts.coder import AtomErrors, SparseCoder
 from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.contracts.evaluation import Accumulator, Evaluation, EvaluationContext, Result
 from qsae_core.contracts.metric import Metric, measure, observe
+from qsae_core.evaluation.of_layers import WHOLE, OfLayer, all_coders, contexts
 from qsae_core.evaluation.passes import run_passes
 
 
@@ -34,9 +34,8 @@ def entries(outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, Any]]:
     return {name: outcome.entry() for name, outcome in outcomes.items()}
 
 
-@torch.no_grad()
 def evaluate(
-    coder: MatrixCoder,
+    coder: SparseCoder,
     data: DataSource,
     evaluations: Mapping[str, Evaluation],
     make_metrics: Callable[[], list[Metric]],
@@ -44,7 +43,7 @@ def evaluate(
     n_tokens: int,
     batch_size: int,
     atom_errors: AtomErrors | None = None,
-    twin: MatrixCoder | None = None,
+    twin: SparseCoder | None = None,
 ) -> dict[str, Outcome]:
     """Evaluation name -> what came of it, from one pass over the held-out data for all of them.
 
@@ -55,7 +54,28 @@ def evaluate(
             float masters; None: what the coder itself says.
         twin: its full-precision twin, for evaluations that observe it.
     """
-    coders = [c for c in (coder, twin) if c is not None]
+    sizes = {"n_tokens": n_tokens, "batch_size": batch_size}
+    found = evaluate_layers(
+        coder, data, evaluations, make_metrics, atom_errors=atom_errors, twin=twin, **sizes
+    )
+    return found[WHOLE]
+
+
+@torch.no_grad()
+def evaluate_layers(
+    coder: SparseCoder,
+    data: DataSource,
+    evaluations: Mapping[str, Evaluation],
+    make_metrics: Callable[[], list[Metric]],
+    *,
+    n_tokens: int,
+    batch_size: int,
+    atom_errors: AtomErrors | None = None,
+    twin: SparseCoder | None = None,
+) -> dict[str, dict[str, Outcome]]:
+    """``WHOLE`` -> what ``evaluate`` gives; of a set of coders also layer -> the same of its coder alone, all
+    from one pass."""
+    coders = [*all_coders(coder), *all_coders(twin)]
     modes = [c.training for c in coders]
     for c in coders:
         c.eval()
@@ -71,18 +91,32 @@ def evaluate(
             c.train(mode)
 
 
-def _outcomes(context: EvaluationContext, evaluations: Mapping[str, Evaluation]) -> dict[str, Outcome]:
-    reasons = {name: refusal(evaluation, context) for name, evaluation in evaluations.items()}
-    started: dict[str, Accumulator] = {
-        name: evaluations[name].start(context) for name, reason in reasons.items() if reason is None
-    }
-    finished = run_passes(context, started)
-    return {
-        name: Outcome(evaluation, finished[name].result())
-        if name in finished
-        else Outcome(evaluation, None, reasons[name])
+Asked = dict[tuple[str, str], str | None]
+"""Layer or ``WHOLE``, and evaluation -> why it cannot run; None where it can."""
+
+
+def _outcomes(
+    whole: EvaluationContext, evaluations: Mapping[str, Evaluation]
+) -> dict[str, dict[str, Outcome]]:
+    of_layers = contexts(whole)
+    names = [WHOLE, *(name for name in of_layers if name != WHOLE)]
+    reasons: Asked = {
+        (layer, name): refusal(evaluation, of_layers[layer])
+        for layer in names
         for name, evaluation in evaluations.items()
     }
+    started: dict[tuple[str, str], Accumulator] = {}
+    for (layer, name), reason in reasons.items():
+        if reason is None:
+            accumulator = evaluations[name].start(of_layers[layer])
+            number = names.index(layer) - 1
+            started[layer, name] = accumulator if layer == WHOLE else OfLayer(accumulator, number)
+    finished = run_passes(whole, started)
+    found: dict[str, dict[str, Outcome]] = {layer: {} for layer in names}
+    for (layer, name), reason in reasons.items():
+        result = finished[layer, name].result() if reason is None else None
+        found[layer][name] = Outcome(evaluations[name], result, reason)
+    return found
 
 
 def refusal(evaluation: Evaluation, context: EvaluationContext) -> str | None:
@@ -96,7 +130,7 @@ def refusal(evaluation: Evaluation, context: EvaluationContext) -> str | None:
 
 @torch.no_grad()
 def measure_held_out(
-    coder: MatrixCoder, batches: Sequence[Batch], metrics: Sequence[Metric]
+    coder: SparseCoder, batches: Iterable[Batch], metrics: Sequence[Metric]
 ) -> dict[str, Any]:
     """The metrics' values over held-out batches, during training; the coder's mode is restored."""
     was_training = coder.training

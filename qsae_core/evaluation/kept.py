@@ -7,21 +7,51 @@ import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from qsae_core.artifact import artifact
+from qsae_core.artifact import artifact, places
 from qsae_core.artifact import description as coder_json
+from qsae_core.artifact.coder_sets import load_set, save_set
+from qsae_core.coders.coder_set import CoderSet
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.config.run import RunConfig
-from qsae_core.contracts.coder import AtomErrors
+from qsae_core.contracts.coder import AtomErrors, SparseCoder
 from qsae_core.contracts.data import DataSource
+from qsae_core.contracts.one_layer import OneLayer
 from qsae_core.evaluation.evaluate import Outcome, entries
-from qsae_core.evaluation.measured_part import MeasuredPart
-from qsae_core.evaluation.run import evaluate_coder
+from qsae_core.evaluation.measured_part import MeasuredPart, Origins, source_record
+from qsae_core.evaluation.of_layers import WHOLE
+from qsae_core.evaluation.run import evaluate_coder, set_entry
 from qsae_core.evaluation.stored import save_result
 from qsae_core.results.files import read_json
-from qsae_core.results.run import Run
+from qsae_core.results.run import Run, slug
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
+
+
+def save_coder(
+    coder: SparseCoder,
+    folder: pathlib.Path,
+    config: RunConfig,
+    registry: Registry,
+    data: DataSource,
+    *,
+    before: Origins | None = (),
+    masters: bool = False,
+) -> None:
+    """Write a trained coder, or one for each layer, with a record of the data that it was trained on.
+
+    Args:
+        before: what it was trained on before this run; None: not recorded.
+        masters: as ``artifact.save`` takes it.
+    """
+    if isinstance(coder, CoderSet):
+        views = {name: OneLayer(data, i) for i, name in enumerate(coder.names)}
+        sources = {name: source_record(view, config, before) for name, view in views.items()}
+        save_set(coder, folder, config, registry, sources, masters=masters)
+    else:
+        assert isinstance(coder, MatrixCoder)
+        source = source_record(data, config, before)
+        artifact.save(coder, folder, config, registry, source, masters=masters)
 
 
 def store_outcomes(
@@ -48,13 +78,34 @@ def store_outcomes(
     return written
 
 
+def store_all(
+    found: Mapping[str, Mapping[str, Outcome]],
+    folder: pathlib.Path,
+    registry: Registry,
+    about: Mapping[str, Any],
+) -> None:
+    """``store_outcomes`` of what was asked of a coder; of several, also of each below ``layers/``.
+
+    Args:
+        found: ``WHOLE`` or layer -> evaluation -> what came of it.
+    """
+    for layer, outcomes in found.items():
+        place = folder if layer == WHOLE else folder / "layers" / slug(layer)
+        of_layer = {} if layer == WHOLE else {"layer": layer}
+        store_outcomes(outcomes, place, registry, {**about, **of_layer})
+
+
 def own_folder(path: pathlib.Path, config: RunConfig, n_tokens: int | None) -> pathlib.Path | None:
     """Where a run keeps what its evaluations find, if ``path`` is a run's folder and the data are the run's
     own, as many of them; None elsewhere: what is found on other data does not replace it."""
     run = Run(path)
-    if not run.config_file.is_file() or not (run.final / coder_json.DESCRIPTION).is_file():
+    several = (run.final / places.MEMBERS).is_file()
+    if not run.config_file.is_file() or not (several or (run.final / coder_json.DESCRIPTION).is_file()):
         return None
-    recorded = read_json(run.final / coder_json.DESCRIPTION)["config"]
+    description = (
+        places.first_description(run.final) if several else read_json(run.final / coder_json.DESCRIPTION)
+    )
+    recorded = description["config"]
     same = json.loads(json.dumps(config.to_dict()["data"])) == recorded["data"]
     return run.evaluations if same and n_tokens in (None, recorded["train"]["eval_tokens"]) else None
 
@@ -69,17 +120,29 @@ def finished_entry(
     part: MeasuredPart,
     atom_errors: AtomErrors | None,
     device: str,
-    twin: MatrixCoder | None = None,
+    twin: SparseCoder | None = None,
 ) -> dict[str, Any]:
     """A coder's entry of ``metrics.json``: the artifact in a run's folder, loaded, measured and evaluated.
 
-    All that the evaluations found is stored below ``evaluations/`` of the run.
+    All that the evaluations found is stored below ``evaluations/`` of the run. Of several coders the entry is
+    that of all together, and ``layers`` has one for each.
     """
-    loaded = artifact.load(folder, device=device, registry=registry)
-    measured = artifact.measurements(loaded, folder) | {"path": str(folder.relative_to(run.path))}
+    several = (folder / places.MEMBERS).is_file()
+    loaded: SparseCoder = (load_set if several else artifact.load)(folder, device=device, registry=registry)
     outcomes = evaluate_coder(loaded, data, config, registry, atom_errors, twin=twin)
-    place = run.evaluations if folder == run.final else run.evaluations / folder.name
-    about = {"coder": measured["path"], "model": data.model_name, "layer": data.layer}
+    if isinstance(loaded, CoderSet):
+        entry = set_entry(loaded, folder, outcomes)
+    else:
+        assert isinstance(loaded, MatrixCoder)
+        measured = artifact.measurements(loaded, folder)
+        entry = {"artifact": measured, "evaluations": entries(outcomes[WHOLE])}
+    for of_coder in (entry, *entry.get("layers", {}).values()):
+        place = pathlib.Path(of_coder.pop("path", folder))
+        of_coder["artifact"]["path"] = str(place.relative_to(run.path))
+        of_coder["measured"] = part.entry()
+    about = {"coder": entry["artifact"]["path"], "model": data.model_name, "layer": data.layer}
     about |= {"n_tokens": config.train.eval_tokens, "measured": part.entry()}
-    store_outcomes(outcomes, place, registry, about)
-    return {"artifact": measured, "measured": part.entry(), "evaluations": entries(outcomes)}
+    store_all(
+        outcomes, run.evaluations if folder == run.final else run.evaluations / folder.name, registry, about
+    )
+    return entry

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from qsae_core.contracts.data import Batch
 from qsae_core.contracts.evaluation import Accumulator, EvaluationContext
 from qsae_core.contracts.language_model import TokenBatch
 from qsae_core.contracts.metric import Observation, Origin, observe
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 def observations(
@@ -36,14 +39,14 @@ def observations(
         seen += len(batch)
 
 
-def run_passes(context: EvaluationContext, started: dict[str, Accumulator]) -> dict[str, Accumulator]:
+def run_passes(context: EvaluationContext, started: Mapping[Name, Accumulator]) -> dict[Name, Accumulator]:
     """Show the data to every accumulator, and again to those that have a next pass.
 
     Args:
-        started: name -> accumulator.
+        started: by name.
 
     Returns:
-        name -> the accumulator whose result counts.
+        By the same names, the accumulators whose results count.
     """
     finished, going = dict(started), dict(started)
     while going:

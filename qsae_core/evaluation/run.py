@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor
-
-from qsae_core.artifact import artifact
+from qsae_core.artifact import artifact, places
 from qsae_core.artifact import description as coder_json
+from qsae_core.artifact.coder_sets import load_set, set_measurements
+from qsae_core.artifact.places import set_folder
+from qsae_core.coders.coder_set import CoderSet, join_errors
 from qsae_core.coders.matrix_coder import MatrixCoder
-from qsae_core.coders.serving import squared_sines
 from qsae_core.compose.compose import compose_data, compose_evaluations, compose_metrics
-from qsae_core.compose.setup import resolve_device, shape_of
+from qsae_core.compose.setup import resolve_device
 from qsae_core.config.layers import Layer, checked_layer
 from qsae_core.config.run import RunConfig, resolve
-from qsae_core.contracts.coder import AtomErrors
+from qsae_core.contracts.coder import AtomErrors, SparseCoder
 from qsae_core.contracts.data import DataSource
-from qsae_core.errors import DataError
-from qsae_core.evaluation.evaluate import Outcome, entries, evaluate
+from qsae_core.evaluation.beside import atom_errors_of, stored_twin
+from qsae_core.evaluation.evaluate import Outcome, entries, evaluate_layers
+from qsae_core.evaluation.fitting import data_of
 from qsae_core.evaluation.measured_part import measured_part, origins
+from qsae_core.evaluation.of_layers import WHOLE
 from qsae_core.kinds import LIST_DEFAULTS
-from qsae_core.results.run import FLOAT_TWIN
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
-
-DECODER = "W_dec"
 
 
 class Evaluated(NamedTuple):
@@ -40,8 +38,10 @@ class Evaluated(NamedTuple):
     (``MeasuredPart.entry``); ``artifact``, its measurements;
     ``evaluations``, name -> scalars; ``atom_errors_from``: ``masters``, ``float twin`` or None; of a level
     also ``level`` and ``n_latents``."""
-    outcomes: dict[str, Outcome]
+    outcomes: Mapping[str, Outcome]
     """Evaluation -> all that it found."""
+    layers: Mapping[str, Mapping[str, Outcome]] = {}
+    """Of several coders: layer -> the same of its coder alone; ``layers`` of the entry has their scalars."""
 
 
 def evaluate_artifact(
@@ -54,7 +54,7 @@ def evaluate_artifact(
     device: str = "auto",
     level: int | None = None,
 ) -> Evaluated:
-    """Load the coder at ``path`` and run the config's evaluations on the config's data.
+    """Load the coder at ``path``, or one for each layer, and run the config's evaluations on its data.
 
     Data that the coder was not trained on is measured whole, up to ``n_tokens``; of its training data what is
     held out. Metrics learn what quantization does to the atoms from its float masters, or, where these were
@@ -70,6 +70,9 @@ def evaluate_artifact(
         ConfigError: if there is no such level.
     """
     sizes = {"n_tokens": n_tokens, "batch_size": batch_size}
+    several = set_folder(path) if level is None else None
+    if several is not None:
+        return _evaluate_set(several, config, registry, resolve_device(device), sizes)
     (found,) = evaluate_levels(path, config, registry, [level], device=device, **sizes)
     return found
 
@@ -90,23 +93,22 @@ def evaluate_levels(
         levels: which; in it, None is the whole coder. None: all, the first one first.
     """
     device = resolve_device(device)
-    folder = artifact.artifact_folder(path)
+    folder = places.artifact_folder(path)
     description = coder_json.read_description(folder)
     if levels is None:
         levels = range(1, description["levels"]["count"] + 1)
     coder = artifact.load(folder, level=levels[0], device=device, registry=registry)
-    data = compose_data(config, registry, device=device)
+    opened = compose_data(config, registry, device=device)
     try:
-        check_widths(coder, data, folder)
+        data = data_of(coder, opened, folder, description)
         part = measured_part(data, config, origins(description), folder)
         sizes = {"n_tokens": n_tokens or part.size, "batch_size": batch_size}
         for level in levels:
             if level != levels[0]:
                 coder = artifact.load(folder, level=level, device=device, registry=registry)
-            errors, errors_from = _atom_errors(coder, folder, registry)
-            outcomes = evaluate_coder(
-                coder, data, config, registry, errors, twin=_twin(folder, config, registry, device), **sizes
-            )
+            errors, errors_from = atom_errors_of(coder, folder, registry)
+            twin = stored_twin(folder, config, registry, device)
+            outcomes = evaluate_coder(coder, data, config, registry, errors, twin=twin, **sizes)[WHOLE]
             entry = _entry(coder, data, folder, level)
             entry |= {
                 "measured": part.entry(),
@@ -115,7 +117,53 @@ def evaluate_levels(
             }
             yield Evaluated(entry, outcomes)
     finally:
+        opened.close()
+
+
+def _evaluate_set(
+    folder: pathlib.Path, config: RunConfig, registry: Registry, device: str, sizes: dict[str, int | None]
+) -> Evaluated:
+    """The coders of a run with one for each layer, together and each alone."""
+    coders = load_set(folder, device=device, registry=registry)
+    members = places.member_folders(folder)
+    data = compose_data(config, registry, device=device)
+    try:
+        description = places.first_description(folder)
+        data_of(coders, data, folder, description)
+        part = measured_part(data, config, origins(description), folder)
+        sizes = {**sizes, "n_tokens": sizes["n_tokens"] or part.size}
+        found = [atom_errors_of(coders[name], place, registry) for name, place in members.items()]
+        joined = join_errors(coders, [errors for errors, _ in found])
+        twin = stored_twin(folder, config, registry, device)
+        outcomes = evaluate_coder(coders, data, config, registry, joined, twin=twin, **sizes)
+    finally:
         data.close()
+    entry: dict[str, Any] = {"path": str(folder), "model": data.model_name, "layer": data.layer}
+    entry["measured"] = part.entry()
+    entry |= set_entry(coders, folder, outcomes)
+    entry["atom_errors_from"] = found[0][1] if joined is not None else None
+    whole = outcomes.pop(WHOLE)
+    return Evaluated(entry, whole, outcomes)
+
+
+def set_entry(
+    coders: CoderSet, folder: pathlib.Path, outcomes: Mapping[str, Mapping[str, Outcome]]
+) -> dict[str, Any]:
+    """``artifact`` and ``evaluations`` of all coders together, and ``layers``: layer -> those of its own."""
+    members = places.member_folders(folder)
+    layers = {
+        name: {
+            "path": str(place),
+            "artifact": artifact.measurements(coders[name], place),
+            "evaluations": entries(outcomes[name]),
+        }
+        for name, place in members.items()
+    }
+    return {
+        "artifact": set_measurements(coders, folder),
+        "evaluations": entries(outcomes[WHOLE]),
+        "layers": layers,
+    }
 
 
 def _entry(coder: MatrixCoder, data: DataSource, folder: pathlib.Path, level: int | None) -> dict[str, Any]:
@@ -139,7 +187,7 @@ def _measured(coder: MatrixCoder, folder: pathlib.Path, level: int | None) -> di
 
 
 def evaluate_coder(
-    coder: MatrixCoder,
+    coder: SparseCoder,
     data: DataSource,
     config: RunConfig,
     registry: Registry,
@@ -147,16 +195,16 @@ def evaluate_coder(
     *,
     n_tokens: int | None = None,
     batch_size: int | None = None,
-    twin: MatrixCoder | None = None,
-) -> dict[str, Outcome]:
-    """The config's evaluations, with its metrics, on the data's held-out part.
+    twin: SparseCoder | None = None,
+) -> dict[str, dict[str, Outcome]]:
+    """The config's evaluations, with its metrics, on the data's held-out part: ``evaluate_layers``.
 
     Args:
         atom_errors: ``SparseCoder.atom_errors``.
         n_tokens, batch_size: None: as in training.
         twin: the full-precision twin, for evaluations that observe it.
     """
-    return evaluate(
+    return evaluate_layers(
         coder,
         data,
         compose_evaluations(config, registry),
@@ -168,61 +216,18 @@ def evaluate_coder(
     )
 
 
-def _twin(folder: pathlib.Path, config: RunConfig, registry: Registry, device: str) -> MatrixCoder | None:
-    """The float twin beside an artifact, where an evaluation observes it."""
-    twin = folder.parent / FLOAT_TWIN
-    wanted = any("twin" in e.observes for e in compose_evaluations(config, registry).values())
-    if not wanted or folder == twin or not (twin / coder_json.DESCRIPTION).is_file():
-        return None
-    return artifact.load(twin, device=device, registry=registry)
-
-
 def recorded_config(folder: pathlib.Path, registry: Registry, changes: Layer | None = None) -> RunConfig:
     """The configuration that an artifact was trained with, and every default metric that is installed.
 
     Args:
         changes: a layer over it; another component that it chooses has none of the recorded one's options.
     """
-    tree = dict(coder_json.usable_description(folder, registry)["config"])
+    several = (folder / places.MEMBERS).is_file()
+    first = next(iter(places.member_folders(folder).values())) if several else folder
+    tree = dict(coder_json.usable_description(first, registry)["config"])
     chosen = [entry["use"] for entry in tree["metrics"]]
     installed = registry.names("metric")
     more = [name for name in LIST_DEFAULTS["metrics"] if name in installed and name not in chosen]
     tree["metrics"] = [*tree["metrics"], *({"use": name} for name in more)]
-    recorded = checked_layer(tree, str(folder / coder_json.DESCRIPTION))
+    recorded = checked_layer(tree, str(first / coder_json.DESCRIPTION))
     return resolve([dataclasses.replace(recorded, fallback=True), *([changes] if changes else [])], registry)
-
-
-@torch.no_grad()
-def _atom_errors(
-    coder: MatrixCoder, folder: pathlib.Path, registry: Registry
-) -> tuple[AtomErrors | None, str | None]:
-    """``SparseCoder.atom_errors``, or the same against the float twin's atoms; and which of the two."""
-    errors = coder.atom_errors()
-    if errors is not None:
-        return errors, "masters"
-    twin = folder.parent / FLOAT_TWIN
-    if DECODER not in coder.matrices() or not (twin / coder_json.DESCRIPTION).is_file():
-        return None, None
-    other, n = artifact.load(twin, device=str(coder.device), registry=registry), coder.n_latents
-    sines = squared_sines(_equal_layers(other)[:n], _equal_layers(coder))
-    return AtomErrors(sines, other.atom_norms()[:n]), "float twin"
-
-
-def _equal_layers(coder: MatrixCoder) -> Tensor:
-    """float32 ``[F, L d_out]``: its atoms over the scale of each layer's data, not rotated."""
-    return (coder.atoms() / coder.norm_out.scale).flatten(1)
-
-
-def check_widths(coder: MatrixCoder, data: DataSource, folder: pathlib.Path) -> None:
-    """Refuse data that a stored coder was not made for.
-
-    Raises:
-        DataError: with both shapes.
-    """
-    shape = shape_of(data)
-    if shape != coder.shape:
-        raise DataError(
-            f"the data does not fit the coder: {shape._asdict()} against {coder.shape._asdict()}",
-            where=str(folder),
-            next="choose the model, layer and site that the coder was trained on (coder.json: config.data)",
-        )

@@ -5,28 +5,32 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from qsae_core.artifact import artifact
 from qsae_core.artifact import description as coder_json
-from qsae_core.artifact.tensor_files import load_tensors
+from qsae_core.artifact import places
+from qsae_core.coders.coder_set import as_one, join_errors
+from qsae_core.coders.linear import LinearCoder
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.compose.compose import compose_coder, compose_data
 from qsae_core.compose.setup import resolve_device
 from qsae_core.config.run import RunConfig
 from qsae_core.config.settings import QuantizeConfig
-from qsae_core.contracts.coder import CoderShape
+from qsae_core.contracts.coder import AtomErrors
 from qsae_core.contracts.data import DataSource
-from qsae_core.errors import ArtifactError, ConfigError, TrainingError
+from qsae_core.contracts.one_layer import OneLayer
+from qsae_core.errors import ConfigError, TrainingError
 from qsae_core.evaluation.evaluate import entries
-from qsae_core.evaluation.kept import finished_entry
-from qsae_core.evaluation.measured_part import measured_part, origins, source_record
-from qsae_core.evaluation.run import check_widths, evaluate_coder
+from qsae_core.evaluation.fitting import data_of
+from qsae_core.evaluation.kept import finished_entry, save_coder
+from qsae_core.evaluation.measured_part import measured_part, origins
+from qsae_core.evaluation.of_layers import WHOLE
+from qsae_core.evaluation.run import evaluate_coder
 from qsae_core.interrupt import sigterm_interrupts
-from qsae_core.kinds import QUANTIZER_SLOTS
-from qsae_core.quantization.calibrated import OF_QUANTIZERS, fit, linear, normalizes, rotate, take_floats
+from qsae_core.quantization.calibrated import fit, linear, normalizes, rotate, take_floats
+from qsae_core.quantization.float_coder import float_coder
 from qsae_core.results.files import write_json
 from qsae_core.results.run import Run, late_run, run_path, slug
 
@@ -55,7 +59,8 @@ def quantize_artifact(
     """
     try:
         with sigterm_interrupts():
-            return _quantize(artifact.artifact_folder(path), config, registry, method, message)
+            folder = places.set_folder(path) or places.artifact_folder(path)
+            return _quantize(folder, config, registry, method, message)
     except KeyboardInterrupt as error:
         raise TrainingError(
             "quantizing was interrupted; no half-written run is left, and a run that was there before stays",
@@ -72,30 +77,32 @@ def _quantize(
     message: Callable[[str], None],
 ) -> Run:
     device = resolve_device(config.run.device)
-    source, of_masters = _float_coder(folder, device, registry)
-    coder = linear(compose_coder(config, registry, source.shape).to(device))
-    take_floats(coder, source)
-    rotated = rotate(coder, method.rotate, message)
-    config = _with_options(
-        config, rotate=rotated, **({"normalize": "scale"} if normalizes(coder, method) else {})
-    )
-    made = {"path": str(folder), "method": method.model_dump(mode="json")}
-    data = compose_data(config, registry, device=device)
+    several = (folder / places.MEMBERS).is_file()
+    folders: Mapping[Any, pathlib.Path] = places.member_folders(folder) if several else {None: folder}
+    pairs: dict[str | None, _Pair] = {}
+    for layer, place in folders.items():
+        pairs[layer], config = _pair(place, config, registry, method, message, device)
+    description = places.first_description(folder) if several else coder_json.read_description(folder)
+    opened = compose_data(config, registry, device=device)
     try:
-        check_widths(source, data, folder)
-        before = origins(coder_json.read_description(folder))
+        source = as_one({layer: pair.source for layer, pair in pairs.items()})
+        data = data_of(source, opened, folder, description)
+        before = origins(description)
         part = measured_part(data, config, before, folder, calibrated=True)
         if part.warning:
             message(f"warning: {part.warning}")
+        made = {"path": str(folder), "method": method.model_dump(mode="json")}
         with _open(config, data, method, folder, made) as run:
             started = time.perf_counter()
-            errors = fit(coder, source, data, config, method, message)
+            errors = _fit_all(pairs, data, config, method, message)
             seconds = time.perf_counter() - started
-            artifact.save(coder, run.final, config, registry, source_record(data, config, before))
+            coder = as_one({layer: pair.coder for layer, pair in pairs.items()})
+            save_coder(coder, run.final, config, registry, data, before=before)
             entry = finished_entry(
                 run.final, run, data, config, registry, part=part, atom_errors=errors, device=device
             )
-            evaluations = entries(evaluate_coder(source, data, config, registry))
+            evaluations = entries(evaluate_coder(source, data, config, registry)[WHOLE])
+            of_masters = all(pair.of_masters for pair in pairs.values())
             origin = made | {"of_masters": of_masters, "evaluations": evaluations}
             record: dict[str, Any] = {"model": data.model_name, "layer": data.layer}
             tokens = method.tokens + method.n_steps * config.train.batch_size
@@ -106,45 +113,51 @@ def _quantize(
         error.where = error.where or str(folder)
         raise
     finally:
-        data.close()
+        opened.close()
 
 
-def _float_coder(folder: pathlib.Path, device: str, registry: Registry) -> tuple[MatrixCoder, bool]:
-    """The stored coder, or where it is quantized the one of its float masters; and whether it is that one."""
-    stored = artifact.load(folder, registry=registry)
-    masters = _of_masters(folder, registry) if stored.is_quantized else None
-    source = masters or stored
-    if source.is_quantized:
-        raise ConfigError(
-            "this coder is quantized already",
-            where=str(folder),
-            allowed="a coder whose quantizers are all none, such as the float twin beside it, or one whose "
-            "float masters were kept",
-            next="train with --save-float, or with --quantizer none --encoder-quantizer none "
-            "--code-quantizer none",
-        )
-    return source.to(device).eval(), masters is not None
+class _Pair(NamedTuple):
+    """A float coder, and the one that takes its weights to a grid."""
+
+    source: MatrixCoder
+    coder: LinearCoder
+    of_masters: bool
+    """Whether the source is that of the float masters beside a quantized coder."""
 
 
-def _of_masters(folder: pathlib.Path, registry: Registry) -> MatrixCoder | None:
-    """A coder without quantizers, of the masters beside the one at ``folder``; None without these."""
-    file = folder / artifact.MASTERS
-    if not file.exists():
-        return None
-    description = coder_json.usable_description(folder, registry)
-    blocks = coder_json.components(description)
-    unquantized = {slot: {"use": "none"} for slot in QUANTIZER_SLOTS if slot in blocks}
-    coder = compose_coder({**blocks, **unquantized}, registry, CoderShape(**description["shape"]))
-    text = (folder / coder_json.DESCRIPTION).read_text(encoding="utf-8")
-    state = load_tensors(file, text)
-    kept = {name: t for name, t in state.items() if not any(part in name for part in OF_QUANTIZERS)}
-    result = coder.load_state_dict(kept, strict=False)
-    if result.missing_keys or result.unexpected_keys:
-        raise ArtifactError(
-            f"the float masters do not fit: {[*result.missing_keys, *result.unexpected_keys]}",
-            where=str(file),
-        )
-    return coder
+def _pair(
+    folder: pathlib.Path,
+    config: RunConfig,
+    registry: Registry,
+    method: QuantizeConfig,
+    message: Callable[[str], None],
+    device: str,
+) -> tuple[_Pair, RunConfig]:
+    """The two coders, and the configuration as the new one has it."""
+    source, of_masters = float_coder(folder, device, registry)
+    coder = linear(compose_coder(config, registry, source.shape).to(device))
+    take_floats(coder, source)
+    rotated = rotate(coder, method.rotate, message)
+    options = {"rotate": rotated, **({"normalize": "scale"} if normalizes(coder, method) else {})}
+    return _Pair(source, coder, of_masters), _with_options(config, **options)
+
+
+def _fit_all(
+    pairs: Mapping[str | None, _Pair],
+    data: DataSource,
+    config: RunConfig,
+    method: QuantizeConfig,
+    message: Callable[[str], None],
+) -> AtomErrors | None:
+    """Fit each coder to the same vectors of the training stream; what that does to the atoms."""
+    begin, found = data.state_dict(), []
+    for number, (layer, pair) in enumerate(pairs.items()):
+        own = data if layer is None else OneLayer(data, number)
+        if number:
+            data.load_state_dict(begin)
+        found.append(fit(pair.coder, pair.source, own, config, method, message))
+    coder = as_one({layer: pair.coder for layer, pair in pairs.items()})
+    return join_errors(coder, found)
 
 
 def _with_options(config: RunConfig, **changes: Any) -> RunConfig:

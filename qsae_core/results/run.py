@@ -25,6 +25,10 @@ LONGEST_SLUG = 120
 """Characters of a name made out of others: file systems take 255 bytes, and a seed or a hash is added."""
 
 
+ALIKE = ("seed", "compare_float", "per_layer")
+"""Of the ``run`` section: what has to be the same where a run is taken up again."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One training run on disk.
@@ -211,7 +215,11 @@ def _check_resumable(run: Run, config: RunConfig) -> None:
     before, now_ = run.record(), config.to_dict()
     skip = {"run", "versions", *RECORD_KEYS}
     changed = [k for k in now_ if k not in skip and now_[k] != before.get(k)]
-    changed += [f"run.{k}" for k in ("seed", "compare_float") if now_["run"][k] != before["run"][k]]
+    changed += [
+        f"run.{k}"
+        for k in ("seed", "compare_float", "per_layer")
+        if now_["run"][k] != before["run"].get(k, False)
+    ]
     if changed:
         raise TrainingError(
             f"the run was started with another configuration; different: {', '.join(changed)}",

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from qsae_core.lazy import lazily
 
 if TYPE_CHECKING:
-    from qsae_core.artifact.artifact import artifact_folder, measurements, save, serve_with
+    from qsae_core.artifact.artifact import measurements, save, serve_with
     from qsae_core.artifact.description import read_description
+    from qsae_core.artifact.places import artifact_folder
     from qsae_core.compose.compose import compose_coder, compose_data
     from qsae_core.compose.kernels import activate_kernels
     from qsae_core.config.errors import checked_options
@@ -71,8 +72,9 @@ __all__ = [
 ]
 
 _FROM = {
-    "artifact.artifact": ("artifact_folder", "measurements", "save", "serve_with"),
+    "artifact.artifact": ("measurements", "save", "serve_with"),
     "artifact.description": ("read_description",),
+    "artifact.places": ("artifact_folder",),
     "compose.compose": ("compose_coder", "compose_data"),
     "compose.kernels": ("activate_kernels",),
     "config.errors": ("checked_options",),

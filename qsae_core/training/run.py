@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qsae_core.artifact import artifact
-from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.compose.compose import compose_data, compose_evaluations, compose_metrics, compose_trackers
 from qsae_core.compose.kernels import activate_kernels
-from qsae_core.compose.setup import resolve_device, shape_of
+from qsae_core.compose.setup import resolve_device
 from qsae_core.config.run import RunConfig
 from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.errors import QsaeError, TrainingError
 from qsae_core.evaluation.evaluate import measure_held_out
-from qsae_core.evaluation.kept import finished_entry
-from qsae_core.evaluation.measured_part import measured_part, origins, source_record
 from qsae_core.interrupt import Interrupt
 from qsae_core.results.files import write_json
-from qsae_core.results.run import FLOAT_TWIN, MAIN, Run, now, open_run, run_path
+from qsae_core.results.run import FLOAT_TWIN, Run, now, open_run, run_path
 from qsae_core.training import checkpoints, early_end
+from qsae_core.training.finish import finish_coders
 from qsae_core.training.prefetch import BatchReader, batches_ahead
-from qsae_core.training.setup import check_targets, compose_pair
+from qsae_core.training.setup import Member, check_targets, compose_members
 from qsae_core.training.trainer import Trainer
 from qsae_core.training.watcher import Watcher
 
@@ -62,7 +58,7 @@ class _TrainingRun:
         self.config, self.plugins, self.watcher = config, plugins, watcher
         self.data, self.device = data, device
         self.steps = config.train.n_steps
-        self.configs: dict[str, RunConfig] = {}
+        self.members: list[Member] = []
         self.trainers: dict[str, Trainer] = {}
         self.held_out: list[Batch] = []
         self.trackers = list(compose_trackers(config, plugins.registry).values())
@@ -70,14 +66,14 @@ class _TrainingRun:
 
     def carry_out(self) -> Run:
         path = run_path(self.config, self.data.model_name, self.data.layer, self.steps)
-        coders = self._compose_coders()
+        self._compose_members()
         self.run = open_run(self.config, path, self.data.describe())
         active = activate_kernels(self.config.run.kernels, self.plugins.registry)
         self.run.update_record(status="running", active_kernels=[str(kernel_set) for kernel_set in active])
         resumes = self.config.run.resume
         with early_end.noted(self.run):
             with early_end.removed(self.run, if_fresh=not resumes):
-                first = self._restore(coders) if resumes else self._initialize(coders)
+                first = self._restore() if resumes else self._initialize()
             self.plugins.hook.qsae_train_start(run=self.run)
             for tracker in self.trackers:
                 tracker.start(self.run)
@@ -87,28 +83,26 @@ class _TrainingRun:
 
     # --- before the first step
 
-    def _compose_coders(self) -> dict[str, MatrixCoder]:
-        pair = compose_pair(self.config, self.plugins, shape_of(self.data))
-        self.configs = {name: config for name, (config, _) in pair.items()}
-        if FLOAT_TWIN in pair:
+    def _compose_members(self) -> None:
+        self.members = compose_members(self.config, self.plugins, self.data)
+        if any(member.kind == FLOAT_TWIN for member in self.members):
             self.watcher.message(
                 "a float twin (the same coder without quantizers) is trained on the same batches, "
                 "so that you see what quantization costs; --no-compare-float leaves it out"
             )
-        return {name: coder for name, (_, coder) in pair.items()}
 
-    def _initialize(self, coders: Mapping[str, MatrixCoder]) -> int:
+    def _initialize(self) -> int:
         self.watcher.message(f"measuring statistics on {self.config.train.statistics_tokens} vectors")
         sample = self.data.next_batch(self.config.train.statistics_tokens).to("cpu")  # where coders begin
         check_targets(self.config, sample)
-        for coder in coders.values():
-            coder.initialize(sample)
-        self._make_trainers(coders)
+        for member in self.members:
+            member.coder.initialize(member.batch(sample))
+        self._make_trainers()
         torch.manual_seed(self.config.run.seed)
         return 0
 
-    def _restore(self, coders: Mapping[str, MatrixCoder]) -> int:
-        self._make_trainers(coders)
+    def _restore(self) -> int:
+        self._make_trainers()
         latest = self.run.resume_states()[-1]
         first = checkpoints.load_state(latest, self.trainers, self.data)
         self.run.truncate_log(first)
@@ -116,9 +110,10 @@ class _TrainingRun:
         self.watcher.message(f"resuming after step {first} from {latest}")
         return first
 
-    def _make_trainers(self, coders: Mapping[str, MatrixCoder]) -> None:
-        for name, coder in coders.items():
-            self.trainers[name] = Trainer(coder.to(self.device), self.config.train, name)
+    def _make_trainers(self) -> None:
+        for member in self.members:
+            coder = member.coder.to(self.device)
+            self.trainers[member.key] = Trainer(coder, self.config.train, member.key)
 
     # --- the loop
 
@@ -172,8 +167,8 @@ class _TrainingRun:
 
     def _step(self, batch: Batch, step: int) -> None:
         try:
-            for trainer in self.trainers.values():
-                trainer.step(batch, step)
+            for member in self.members:
+                self.trainers[member.key].step(member.batch(batch), step)
         except TrainingError as error:
             early_end.explain_loss(error, self.run)
             raise
@@ -191,9 +186,9 @@ class _TrainingRun:
 
     def _log(self, step: int, tokens_per_second: float) -> None:
         values: dict[str, float | None] = {"tokens_per_second": tokens_per_second}
-        for name, trainer in self.trainers.items():
-            prefix = "" if name == MAIN else f"{name}/"
-            values |= {f"{prefix}{key}": value for key, value in trainer.report().items()}
+        for member in self.members:
+            report = self.trainers[member.key].report()
+            values |= {f"{member.log_prefix}{key}": value for key, value in report.items()}
         self.run.append_log(step, values)
         self.watcher.logged(step, values)
         for tracker in self.trackers:
@@ -202,12 +197,12 @@ class _TrainingRun:
 
     def _measure(self, step: int) -> None:
         values = {
-            name: measure_held_out(
-                trainer.coder,
-                self.held_out,
+            member.key: measure_held_out(
+                member.coder,
+                map(member.batch, self.held_out),
                 list(compose_metrics(self.config, self.plugins.registry).values()),
             )
-            for name, trainer in self.trainers.items()
+            for member in self.members
         }
         self.run.write_step_metrics(step, values)
         self.watcher.measured(step, values)
@@ -228,34 +223,13 @@ class _TrainingRun:
             "steps": self.steps,
             "tokens": self.config.train.n_tokens,
             "training_seconds": round(seconds, 3),
-            "coders": {},
         }
-        for name, trainer in self.trainers.items():
-            summary["coders"][name] = self._finish_coder(name, trainer.coder)
+        summary["coders"] = finish_coders(
+            self.members, self.run, self.data, self.config, self.plugins, self.watcher, self.device
+        )
         write_json(self.run.metrics_file, summary)
         self.run.update_record(status="finished", completed_at=now())
         checkpoints.remove_state(self.run, self.steps)
         for tracker in self.trackers:
             tracker.finish()
         self.plugins.hook.qsae_train_end(run=self.run)
-
-    def _finish_coder(self, name: str, coder: MatrixCoder) -> dict[str, Any]:
-        folder = self.run.final if name == MAIN else self.run.checkpoints / name
-        source = source_record(self.data, self.config)
-        registry = self.plugins.registry
-        masters = self.config.run.save_float and name == MAIN
-        artifact.save(coder, folder, self.configs[name], registry, source, masters=masters)
-        self.plugins.hook.qsae_checkpoint_saved(run=self.run, path=folder)
-        self.watcher.message(f"evaluating {folder}")
-        part = measured_part(self.data, self.config, origins({"source": source}), folder)
-        return finished_entry(
-            folder,
-            self.run,
-            self.data,
-            self.config,
-            registry,
-            part=part,
-            atom_errors=coder.atom_errors(),  # the one that was trained has its masters still
-            device=self.device,
-            twin=self.trainers[FLOAT_TWIN].coder if name == MAIN and FLOAT_TWIN in self.trainers else None,
-        )

@@ -1,15 +1,16 @@
-"""What a run needs before its first step: its coder and the float twin, and data that fits them."""
+"""What a run needs before its first step: its coders and their float twins, and data that fits them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from qsae_core.coders.matrix_coder import MatrixCoder
-from qsae_core.compose.compose import compose_coder
+from qsae_core.compose.compose import coder_class, compose_coder
+from qsae_core.compose.setup import shape_of
 from qsae_core.config.run import Block, RunConfig
 from qsae_core.contracts.coder import CoderShape
-from qsae_core.contracts.data import Batch
+from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.errors import ConfigError
 from qsae_core.kinds import QUANTIZER_SLOTS, SLOTS
 from qsae_core.results.run import FLOAT_TWIN, MAIN
@@ -18,16 +19,75 @@ if TYPE_CHECKING:
     from qsae_core.plugins.records import Plugins
 
 
-def compose_pair(
-    config: RunConfig, plugins: Plugins, shape: CoderShape
-) -> dict[str, tuple[RunConfig, MatrixCoder]]:
-    """``MAIN`` and, where the run compares with one, ``FLOAT_TWIN`` -> the configuration and its coder."""
-    coder = compose_coder(config, plugins.registry, shape)
-    pair = {MAIN: (config, coder)}
-    twin = float_twin(config, coder, plugins) if config.run.compare_float else None
-    if twin is not None:
-        pair[FLOAT_TWIN] = (twin, compose_coder(twin, plugins.registry, shape))
-    return pair
+class Member(NamedTuple):
+    """One coder of a run."""
+
+    kind: str
+    """``MAIN`` or ``FLOAT_TWIN``."""
+    config: RunConfig
+    coder: MatrixCoder
+    layer: str | None = None
+    """What its layer is called, where the run has a coder for each of several."""
+    number: int = 0
+    """Which of the data's layers that is."""
+
+    @property
+    def key(self) -> str:
+        """What logs and checkpoints call it: ``coder``, ``float_twin``, ``coder/3``."""
+        return self.kind if self.layer is None else f"{self.kind}/{self.layer}"
+
+    @property
+    def log_prefix(self) -> str:
+        """What stands before the names of its logged values: nothing, ``float_twin/``, ``3/``."""
+        return "".join(f"{part}/" for part in (self.kind, self.layer) if part not in (MAIN, None))
+
+    def batch(self, batch: Batch) -> Batch:
+        """Its vectors of a batch."""
+        return batch if self.layer is None else batch.layer(self.number)
+
+
+def compose_members(config: RunConfig, plugins: Plugins, data: DataSource) -> list[Member]:
+    """The coders of a run: one or, with ``run.per_layer``, one for each layer; then the float twins, where
+    the run compares with them.
+
+    Raises:
+        ConfigError: if there is to be one for each layer, and the coder or the data does not have it so.
+    """
+    per_layer = config.run.per_layer
+    if per_layer:
+        check_per_layer(config, plugins, data)
+    places = [(name, i) for i, name in enumerate(data.layer_names)] if per_layer else [(None, 0)]
+    shape = CoderShape(data.d_in, data.d_out) if per_layer else shape_of(data)
+    members, twins = [], []
+    for layer, number in places:
+        coder = compose_coder(config, plugins.registry, shape)
+        members.append(Member(MAIN, config, coder, layer, number))
+        twin = float_twin(config, coder, plugins) if config.run.compare_float else None
+        if twin is not None:
+            other = compose_coder(twin, plugins.registry, shape)
+            twins.append(Member(FLOAT_TWIN, twin, other, layer, number))
+    return members + twins
+
+
+def check_per_layer(config: RunConfig, plugins: Plugins, data: DataSource) -> None:
+    """Refuse one coder for each layer where the data or the coder is not made for it.
+
+    Raises:
+        ConfigError: which says what does not fit.
+    """
+    title = f"{config.coder_slot} '{config.coder.use}'"
+    fault, allowed, hint = None, None, None
+    if coder_class(config, plugins.registry).reads_layers:
+        fault = f"{title} reads several layers at once, and there is to be one for each"
+        allowed, hint = "coders that read one layer", "leave --per-layer out"
+    elif data.layers_in == 1:
+        fault, allowed = "there is to be a coder for each layer, and the data gives one", "several layers"
+        hint = f"{data.for_several_layers or 'other data'}; or leave --per-layer out"
+    elif data.layers_out != data.layers_in:
+        fault = f"the data goes from {data.layers_in} layers to {data.layers_out}"
+        allowed = "a target for each layer"
+    if fault is not None:
+        raise ConfigError(fault, where="--per-layer", allowed=allowed, next=hint)
 
 
 def check_targets(config: RunConfig, batch: Batch) -> None:

@@ -15,15 +15,17 @@ if TYPE_CHECKING:
 SiteName = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_in", "mlp_out"]
 
 
-TWO_PLACES = ("source_layer", "source_site", "target_layer", "target_site")
+TWO_LAYERS, TWO_SITES = ("source_layer", "target_layer"), ("source_site", "target_site")
 PLACES = (
     "layer (or layers) and site, where the vector that is read is also to be reconstructed; or source_layer, "
-    "source_site, target_layer and target_site, for a transcoder from one place to another"
+    "source_site, target_layer and target_site, for a transcoder from one place to another (or layers, "
+    "source_site and target_site, for transcoders within each of them)"
 )
 
 
 class LmConfig(ComponentConfig):
-    """Hidden states of a language model, read at one site while it runs over text, or at two for transcoders.
+    """Hidden states of a language model, read at one site while it runs over text, or at two for transcoders;
+    in one layer or in several at once.
 
     The model is any Hugging Face causal LM or BERT-type encoder of a known architecture (`qsae sites
     MODEL` says what it offers); without options it is a small Llama that comes with this plugin, on the
@@ -50,8 +52,8 @@ class LmConfig(ComponentConfig):
     )
     layers: str | None = option(
         None,
-        "several layers to read at once, for coders that take them: numbers and ranges (`3,6,9`, `4-8`), or "
-        "`middle`, the middle half; replaces `layer`",
+        "several layers to read at once, for coders that take them or for a coder of each (`--per-layer`): "
+        "numbers and ranges (`3,6,9`, `4-8`), or `middle`, the middle half; replaces `layer`",
         allowed="a list of layer numbers and ranges, such as 4,5,6 or 4-6; or middle",
         pattern=r"^(middle|\d+(-\d+)?(,\d+(-\d+)?)*)$",
     )
@@ -97,8 +99,9 @@ class LmConfig(ComponentConfig):
             raise exclusive("text", "dataset")
         if self.layers is not None and self.layer is not None:
             raise exclusive("layer", "layers")
-        for one_place in ("layer", "site", "layers"):
-            for two in TWO_PLACES:
+        apart = {"layer": (*TWO_LAYERS, *TWO_SITES), "site": (*TWO_LAYERS, *TWO_SITES), "layers": TWO_LAYERS}
+        for one_place, others in apart.items():
+            for two in others:
                 if getattr(self, one_place) is not None and getattr(self, two) is not None:
                     raise exclusive(one_place, two, allowed=PLACES)
         return self
@@ -106,7 +109,7 @@ class LmConfig(ComponentConfig):
     @property
     def has_target(self) -> bool:
         """Whether one vector is encoded and another is to be reconstructed."""
-        return any(getattr(self, name) is not None for name in TWO_PLACES)
+        return any(getattr(self, name) is not None for name in (*TWO_LAYERS, *TWO_SITES))
 
 
 def exclusive(*options: str, allowed: str = "one of them") -> OptionsError:

@@ -14,28 +14,30 @@ class Chosen(NamedTuple):
 
     sources: tuple[Site, ...]
     """What `x` is read from; several give `x` the shape [N, L, D]."""
-    target: Site | None
-    """What `y` is read from; None: `y` is `x`."""
+    own_targets: tuple[Site, ...] = ()
+    """What `y` is read from; none: `y` is `x`."""
 
     @property
     def targets(self) -> tuple[Site, ...]:
         """What `y` is read from."""
-        return self.sources if self.target is None else (self.target,)
+        return self.own_targets or self.sources
 
 
 def chosen_sites(config: LmConfig, n_layers: int) -> Chosen:
     """The sites that a configuration names."""
-    middle = n_layers // 2
-    if config.has_target:
-        layer = middle if config.source_layer is None else config.source_layer
-        target_layer = layer if config.target_layer is None else config.target_layer
-        source = Site(layer, config.source_site or "mlp_in")
-        target = Site(target_layer, config.target_site or "mlp_out")
-        return Chosen((source,), None if source == target else target)
-    site = config.site or "resid_post"
     if config.layers is not None:
-        return Chosen(tuple(Site(layer, site) for layer in layer_list(config.layers, n_layers)), None)
-    return Chosen((Site(middle if config.layer is None else config.layer, site),), None)
+        layers = layer_list(config.layers, n_layers)
+        source_layers = target_layers = layers
+    else:
+        middle = n_layers // 2
+        own = config.source_layer if config.has_target else config.layer
+        source_layers = [middle if own is None else own]
+        target_layers = source_layers if config.target_layer is None else [config.target_layer]
+    if not config.has_target:
+        return Chosen(tuple(Site(layer, config.site or "resid_post") for layer in source_layers))
+    sources = tuple(Site(layer, config.source_site or "mlp_in") for layer in source_layers)
+    targets = tuple(Site(layer, config.target_site or "mlp_out") for layer in target_layers)
+    return Chosen(sources, () if targets == sources else targets)
 
 
 def layer_list(text: str, n_layers: int) -> list[int]:
@@ -63,14 +65,16 @@ def layer_list(text: str, n_layers: int) -> list[int]:
 
 
 def path_name(chosen: Chosen) -> str:
-    """`9`, `9-mlp_out`, `3-5-7`; with a target `8-8`, `8-9`, `8-8-mlp_in-resid_post`.
+    """`9`, `9-mlp_out`, `3-5-7`; with targets `8-8`, `8-9`, `8-8-mlp_in-resid_post`, `3-5-mlp_in-mlp_out`.
 
     The layers; then the sites, where they are not the usual ones: resid_post, or from mlp_in to mlp_out.
     """
     names = [str(site.layer) for site in chosen.sources]
-    if chosen.target is None:
+    if not chosen.own_targets:
         sites, usual = [chosen.sources[0].name], ["resid_post"]
+    elif len(names) > 1:
+        sites, usual = [chosen.sources[0].name, chosen.targets[0].name], []
     else:
-        names.append(str(chosen.target.layer))
-        sites, usual = [chosen.sources[0].name, chosen.target.name], ["mlp_in", "mlp_out"]
+        names.append(str(chosen.targets[0].layer))
+        sites, usual = [chosen.sources[0].name, chosen.targets[0].name], ["mlp_in", "mlp_out"]
     return "-".join(names if sites == usual else [*names, *sites])

@@ -27,14 +27,14 @@ class Harvester:
         model: the language model.
         tokens: its tokenizer.
         sites_in: what `x` is read from; several give `x` the shape [N, L, D].
-        site_out: what `y` is read from; None: `y` is `x`.
+        sites_out: what `y` is read from, likewise; none: `y` is `x`.
         forward_contexts: contexts of one forward pass.
     """
 
     model: HfLanguageModel
     tokens: TextTokenizer
     sites_in: tuple[Site, ...]
-    site_out: Site | None
+    sites_out: tuple[Site, ...]
     forward_contexts: int
 
     def read(self, contexts_CT: Tokens, where: str) -> Iterator[Batch]:
@@ -43,7 +43,7 @@ class Harvester:
         Raises:
             DataError: on NaN or infinity, naming `where`, the context, the position and the token.
         """
-        wanted = list(dict.fromkeys([*self.sites_in, *([self.site_out] if self.site_out else [])]))
+        wanted = list(dict.fromkeys([*self.sites_in, *self.sites_out]))
         for start in range(0, len(contexts_CT), self.forward_contexts):
             batch = self.tokens.batch(contexts_CT[start : start + self.forward_contexts])
             with torch.inference_mode():
@@ -56,9 +56,8 @@ class Harvester:
                 if not bool(vector.sum().isfinite()) and not bool(vector.isfinite().all()):
                     row = int((~vector.isfinite().all(dim=1)).nonzero()[0])
                     self._refuse(site, where, start, batch.counted, batch.ids, row)
-            parts = [vectors[site] for site in self.sites_in]
-            x = parts[0] if len(parts) == 1 else torch.stack(parts, dim=1)
-            y = x if self.site_out is None else vectors[self.site_out]
+            x = _stacked([vectors[site] for site in self.sites_in])
+            y = _stacked([vectors[site] for site in self.sites_out]) if self.sites_out else x
             yield Batch(x, y, batch.ids[batch.counted].to(x.device))
 
     def _refuse(self, site: Site, where: str, start: int, counted: Tensor, ids: Tensor, row: int) -> None:
@@ -70,6 +69,11 @@ class Harvester:
             where=where,
             next="try --data.dtype fp32, another layer, or other text",
         )
+
+
+def _stacked(parts: list[Tensor]) -> Tensor:
+    """[N, D] of one site, [N, L, D] of several."""
+    return parts[0] if len(parts) == 1 else torch.stack(parts, dim=1)
 
 
 def join(batches: list[Batch]) -> Batch:

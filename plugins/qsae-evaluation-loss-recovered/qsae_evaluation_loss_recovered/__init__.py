@@ -7,7 +7,8 @@ from qsae_core import ComponentConfig, ComponentSpec, hookimpl, option
 
 class LossRecoveredConfig(ComponentConfig):
     """Cross-entropy and KL of the language model with the coder's output in place of the target site's
-    vectors; a transcoder reads its source site in the same pass.
+    vectors; a transcoder reads its source site in the same pass. Where there is a coder for each of several
+    layers, each alone, and all at once.
 
     Beside it, the same with zeros and with the site's mean there; CE recovered is the share of the damage
     of such an ablation that the coder undoes.

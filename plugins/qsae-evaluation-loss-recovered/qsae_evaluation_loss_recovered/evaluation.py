@@ -18,18 +18,20 @@ from qsae_core.contracts import (
 )
 from qsae_evaluation_loss_recovered import LossRecoveredConfig
 from qsae_evaluation_loss_recovered.scoring import Totals, recovered, scored_positions
-from qsae_evaluation_loss_recovered.splice import constant_edit, replacing_edit
+from qsae_evaluation_loss_recovered.splice import coder_edits, constant_edit
 
 
 class LossRecovered(Evaluation):
     """The language model's loss with the coder's output in place of the target site's vectors.
 
-    A transcoder reads its source site in the same pass. Vectors are replaced at counted positions; those of
+    A transcoder reads its source site in the same pass. Several coders, each of its layer, are all there at
+    once, each reading what those before it have changed; a crosscoder's output is that of the untouched pass.
+    Vectors are replaced at counted positions; those of
     BOS, padding and other special tokens pass through.
     Sums over all predictions are divided once. In nats per prediction, over held-out text:
 
     ``ce_clean``, ``ce_sae``, ``ce_zero``, ``ce_mean``: cross-entropy untouched, with the coder, with zeros,
-    and with the mean of the target site's vectors at the counted positions of the same text;
+    and with the mean of each target site's vectors at the counted positions of the same text;
     ``delta_ce`` = ce_sae - ce_clean;
     ``ce_recovered`` = (ce_zero - ce_sae) / (ce_zero - ce_clean), ``ce_recovered_mean`` likewise;
     ``kl``, ``kl_zero``, ``kl_mean``: KL(untouched || replaced);
@@ -39,16 +41,17 @@ class LossRecovered(Evaluation):
     observes = frozenset({"tokens"})
 
     def unavailable(self, context: EvaluationContext) -> str | None:
-        """The reason, where the language model is not causal or there is no single site to splice into."""
+        """The reason, where the language model is not causal or there is no site to splice into."""
         model = cast(LanguageModel, context.data.language_model())  # as ``observes`` says
         if not model.predicts_next:
             return f"{model.name} is an encoder: it has no next-token loss"
         if not model.has_logits:
             return f"{model.name} was saved without its head, so it gives no logits"
-        if context.coder.shape.layers_in > 1:
-            return "the coder reads several layers at once, and one site is spliced"
-        if len(context.data.source_sites) != 1 or len(context.data.target_sites) != 1:
-            return "the data source's vectors come from no single site of the language model"
+        if context.coder.chooses_layer:
+            return "the coder reconstructs one of several layers, another one for each token"
+        layers = context.coder.shape.layers_in, context.coder.shape.layers_out
+        if (len(context.data.source_sites), len(context.data.target_sites)) != layers:
+            return "the data source does not say from which sites of the language model its vectors come"
         return None
 
     def start(self, context: EvaluationContext) -> SiteMean:
@@ -57,7 +60,7 @@ class LossRecovered(Evaluation):
 
 
 class SiteMean(Accumulator):
-    """The mean of the site's vectors at the counted positions, which the second pass needs."""
+    """The mean of each target site's vectors at the counted positions, which the second pass needs."""
 
     def __init__(self, config: LossRecoveredConfig, context: EvaluationContext) -> None:
         self.config, self.context = config, context
@@ -87,10 +90,8 @@ class SiteMean(Accumulator):
 class Spliced(Accumulator):
     """Sums over predictions of the language model untouched and with its vectors replaced."""
 
-    def __init__(
-        self, config: LossRecoveredConfig, context: EvaluationContext, mean_D: Tensor | None
-    ) -> None:
-        self.config, self.context, self.mean_D = config, context, mean_D
+    def __init__(self, config: LossRecoveredConfig, context: EvaluationContext, mean: Tensor | None) -> None:
+        self.config, self.context, self.mean = config, context, mean
         self.n_tokens = config.tokens
         self.totals = {name: Totals() for name in ("clean", "sae", "zero", "mean")}
         self.n_predictions = 0
@@ -107,24 +108,26 @@ class Spliced(Accumulator):
             self._score(batch, observation.reconstruction[row : row + n_rows])
             row += n_rows
 
-    def _score(self, batch: TokenBatch, reconstruction_ND: Tensor) -> None:
-        index, targets = scored_positions(batch)
+    def _score(self, batch: TokenBatch, reconstruction: Tensor) -> None:
+        index, next_tokens = scored_positions(batch)
         if len(index) == 0:
             return
-        assert self.mean_D is not None  # a scored position is a counted one
+        assert self.mean is not None  # a scored position is a counted one
         self.n_predictions += len(index)
         model = cast(LanguageModel, self.context.data.language_model())
-        (source,), (target,) = self.context.data.source_sites, self.context.data.target_sites
+        sources, targets = self.context.data.source_sites, self.context.data.target_sites
         clean = model.logits(batch)
-        index, targets = index.to(clean.device), targets.to(clean.device)
-        self.totals["clean"].add(clean, clean, index, targets)
-        edits = {
-            "sae": replacing_edit(reconstruction_ND, batch.counted, source, target),
-            "zero": constant_edit(torch.zeros_like(self.mean_D), batch.counted),
-            "mean": constant_edit(self.mean_D, batch.counted),
+        index, next_tokens = index.to(clean.device), next_tokens.to(clean.device)
+        self.totals["clean"].add(clean, clean, index, next_tokens)
+        means_LD = self.mean.reshape(len(targets), -1)
+        constants = {"zero": torch.zeros_like(means_LD), "mean": means_LD}
+        replaced = {
+            name: {site: constant_edit(v, batch.counted) for site, v in zip(targets, values, strict=True)}
+            for name, values in constants.items()
         }
-        for name, edit in edits.items():
-            self.totals[name].add(model.logits(batch, {target: edit}), clean, index, targets)
+        replaced["sae"] = coder_edits(self.context.coder, reconstruction, batch.counted, sources, targets)
+        for name, edits in replaced.items():
+            self.totals[name].add(model.logits(batch, edits), clean, index, next_tokens)
 
     def merge(self, other: Spliced) -> None:
         """Add what another one has seen."""

@@ -1,20 +1,69 @@
-"""Edits that replace the vectors at a site. Shapes: B contexts, T positions, D width, N counted positions."""
+"""Edits that replace the vectors at a site.
+
+Shapes: B contexts, T positions, L layers, D width, N counted positions.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
 from torch import Tensor
 
-from qsae_core.contracts import Edit, Site
+from qsae_core.contracts import Edit, Site, SparseCoder
+
+Sites = tuple[Site, ...]
 
 
-def replacing_edit(vectors_ND: Tensor, counted_BT: Tensor, source: Site, target: Site) -> Edit:
-    """At ``target``: replace the vectors at counted positions, in their order, by these, which were made of
-    the vectors at ``source``.
+def coder_edits(
+    coder: SparseCoder, vectors: Tensor, counted_BT: Tensor, sources: Sites, targets: Sites
+) -> dict[Site, Edit]:
+    """The coder's output in place of the vectors at every target, at counted positions.
 
-    So the source has to be computed before the target, where the two are not the same.
+    At a single target these are the ``vectors``, which it gave for the untouched pass: nothing has changed
+    before it. At several, a layer's reconstruction is made while the model runs, from what the replaced
+    layers before it have made of its source. A coder of which a layer hangs on a later source too, such as a
+    crosscoder, cannot run along: its vectors are those of the untouched pass.
+
+    Args:
+        vectors: ``[N, D]``, or ``[N, L, D]`` at several targets: of the untouched pass.
     """
-    reads = () if source == target else (source,)
+    if len(targets) == 1:
+        return {targets[0]: replacing_edit(vectors, counted_BT, sources, targets[0])}
+    read = [tuple(sources[j] for j in coder.layers_read(i)) for i in range(len(targets))]
+    if any(site.layer > targets[i].layer for i, sites in enumerate(read) for site in sites):
+        return {
+            target: replacing_edit(vectors[:, i], counted_BT, (), target) for i, target in enumerate(targets)
+        }
+    return {target: running_edit(coder, i, counted_BT, read[i], target) for i, target in enumerate(targets)}
+
+
+def replacing_edit(vectors_ND: Tensor, counted_BT: Tensor, sources: Sites, target: Site) -> Edit:
+    """At ``target``: replace the vectors at counted positions, in their order, by these, which were made of
+    the vectors at the sources.
+
+    So these have to be computed before the target, where they are not the target itself.
+    """
+    reads = tuple(source for source in sources if source != target)
     return Edit(lambda vectors_BTD, _: _replaced(vectors_BTD, counted_BT, vectors_ND), reads)
+
+
+def running_edit(coder: SparseCoder, layer: int, counted_BT: Tensor, sources: Sites, target: Site) -> Edit:
+    """At ``target``: replace the vectors at counted positions by what the coder makes of the same pass.
+
+    Args:
+        layer: number of the target among the coder's.
+        sources: what that layer of the coder reads.
+    """
+
+    def replace(vectors_BTD: Tensor, found: Mapping[Site, Tensor]) -> Tensor:
+        counted = counted_BT.to(vectors_BTD.device)
+        read = [vectors_BTD if site == target else found[site] for site in sources]
+        x_NLD = torch.stack([each[counted] for each in read], dim=1)
+        made = coder.reconstruct_layer(x_NLD.to(coder.device), layer)
+        return _replaced(vectors_BTD, counted_BT, made)
+
+    return Edit(replace, tuple(source for source in sources if source != target))
 
 
 def constant_edit(vector_D: Tensor, counted_BT: Tensor) -> Edit:

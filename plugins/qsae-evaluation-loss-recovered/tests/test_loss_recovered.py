@@ -14,13 +14,14 @@ from qsae_evaluation_loss_recovered.scoring import Totals, recovered, scored_pos
 from qsae_evaluation_loss_recovered.splice import replacing_edit
 from torch import Tensor
 
+from qsae_core.coders.coder_set import CoderSet
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.component import CoderConfig, ComponentConfig
 from qsae_core.contracts.coder import CoderShape, LossOutput, Parts
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.contracts.language_model import Edits, LanguageModel, Site, TokenBatch
-from qsae_core.evaluation.evaluate import Outcome, evaluate
+from qsae_core.evaluation.evaluate import Outcome, evaluate, evaluate_layers
 from qsae_core.plugins.records import load_plugins
 
 BEFORE, SITE = Site(0, "mlp_in"), Site(0, "mlp_out")
@@ -179,7 +180,7 @@ def test_a_transcoder_takes_the_place_of_its_target() -> None:
     lossless = run(lambda x: 4 * x, source=BEFORE)
     assert (lossless["ce_recovered"], lossless["kl"]) == (1, 0)
     assert run(lambda x: 2 * x, source=BEFORE) == run(lambda x: x / 2)
-    edit = replacing_edit(torch.zeros(1, 3), torch.ones(1, 1, dtype=torch.bool), BEFORE, SITE)
+    edit = replacing_edit(torch.zeros(1, 3), torch.ones(1, 1, dtype=torch.bool), (BEFORE,), SITE)
     assert edit.reads == (BEFORE,)  # a model that computes it later refuses
 
 
@@ -242,7 +243,7 @@ def test_which_predictions_count() -> None:
 def test_special_tokens_pass_through() -> None:
     vectors = torch.arange(1.0, 13.0).reshape(2, 3, 2)
     counted = torch.tensor([[False, True, True], [True, False, True]])
-    edited = replacing_edit(vectors[counted] + 100, counted, SITE, SITE).replace(vectors, {})
+    edited = replacing_edit(vectors[counted] + 100, counted, (SITE,), SITE).replace(vectors, {})
     assert torch.equal(edited[~counted], vectors[~counted])
     assert torch.equal(edited[counted], vectors[counted] + 100)
     assert vectors[0, 1].tolist() == [3, 4]
@@ -251,7 +252,7 @@ def test_special_tokens_pass_through() -> None:
 def test_half_precision_models_get_their_own_dtype_back() -> None:
     vectors = torch.randn(1, 4, 2, dtype=torch.bfloat16)
     counted = torch.ones(1, 4, dtype=torch.bool)
-    edited = replacing_edit(vectors[counted].float(), counted, SITE, SITE).replace(vectors, {})
+    edited = replacing_edit(vectors[counted].float(), counted, (SITE,), SITE).replace(vectors, {})
     assert edited.dtype is torch.bfloat16
     assert torch.equal(edited, vectors)
 
@@ -321,6 +322,119 @@ def test_tokens_that_cannot_come_cost_nothing() -> None:
     assert totals.kl == 0
 
 
+# --- several layers
+
+
+EARLY, LATE = Site(0, "resid_post"), Site(1, "resid_post")
+
+
+class TwoLayers(LanguageModel):
+    """The first site has a token's row of a table, the second twice what the first one has, and these are the
+    logits."""
+
+    name, predicts_next = "two", True  # type: ignore[assignment]
+
+    def _run(self, batch: TokenBatch, edits: Edits) -> dict[Site, Tensor]:
+        found: dict[Site, Tensor] = {}
+        for site, computed in ((EARLY, lambda: TABLE[batch.ids]), (LATE, lambda: 2 * found[EARLY])):
+            found[site] = computed()
+            if site in edits:
+                read = {other: found[other] for other in edits[site].reads}  # KeyError: not yet computed
+                found[site] = edits[site].replace(found[site], read)
+        return found
+
+    def read(self, batch: TokenBatch, sites: Sequence[Site]) -> dict[Site, Tensor]:
+        found = self._run(batch, {})
+        return {site: found[site] for site in sites}
+
+    def logits(self, batch: TokenBatch, edits: Edits | None = None) -> Tensor:
+        return self._run(batch, edits or {})[LATE]
+
+
+class TextOfTwo(Text):
+    """The same contexts; vectors of both layers."""
+
+    layers_in = layers_out = 2
+    d_in = d_out = 3
+    model_name, layer = "two", "0-1"
+    target_sites = (EARLY, LATE)
+
+    def __init__(self) -> None:
+        super().__init__(TwoLayers(), IDS)
+        self.source_sites = (EARLY, LATE)  # type: ignore[misc]
+
+    def held_out_contexts(self, n_tokens: int, batch_size: int) -> Iterator[tuple[TokenBatch, Batch]]:
+        tokens = TokenBatch(self.ids, self.ids != 0, torch.ones_like(self.ids, dtype=torch.bool))
+        found = cast(LanguageModel, self.model).read(tokens, [EARLY, LATE])
+        x = torch.stack([found[site][tokens.counted] for site in (EARLY, LATE)], dim=1)
+        yield tokens, Batch(x, x, tokens.ids[tokens.counted])
+
+
+class Joint(Function):
+    """A coder of both layers at once; ``function`` is of ``[B, 2, D]``.
+
+    Args:
+        reads: of each layer of y, the layers of x that it hangs on; these alone are given it while a model
+            runs.
+    """
+
+    reads_layers = True
+
+    def __init__(self, function: Callable[[Tensor], Tensor], reads: Sequence[tuple[int, ...]]) -> None:
+        super().__init__(function, 3, layers_in=2)
+        self.shape, self.reads = CoderShape(3, 3, 2, 2), reads
+
+    def encode(self, x: Tensor) -> SparseCodes:
+        y = self.function(x).flatten(1)
+        return SparseCodes.from_dense(torch.cat([y.relu(), (-y).relu()], 1))
+
+    def decode(self, codes: SparseCodes) -> Tensor:
+        positive, negative = codes.to_dense().chunk(2, dim=1)
+        return (positive - negative).unflatten(1, (2, 3))
+
+    def layers_read(self, layer: int) -> tuple[int, ...]:
+        return self.reads[layer]
+
+    def reconstruct_layer(self, x: Tensor, layer: int) -> Tensor:
+        assert x.shape[1] == len(self.reads[layer])
+        whole = torch.full((len(x), 2, 3), math.nan)
+        whole[:, list(self.reads[layer])] = x
+        return self.function(whole)[:, layer]
+
+
+def of_two(coder: MatrixCoder | CoderSet) -> Mapping[str, Mapping[str, Outcome]]:
+    evaluations = {"it": LossRecovered(LossRecoveredConfig())}
+    return evaluate_layers(coder, TextOfTwo(), evaluations, list, n_tokens=100, batch_size=100)
+
+
+def test_coders_of_layers_each_read_what_the_one_before_has_left() -> None:
+    """Halving in the first layer and then in the second leaves a quarter of the logits."""
+    halves = CoderSet({"0": Function(lambda x: x / 2, 3), "1": Function(lambda x: x / 2, 3)})
+    found = {name: outcomes["it"].entry() for name, outcomes in of_two(halves).items()}
+    assert set(found) == {"", "0", "1"}
+    doubled = {"table": 2 * TABLE}
+    assert found[""]["ce_sae"] == pytest.approx(run(lambda x: x / 4, **doubled)["ce_sae"], rel=1e-6)
+    for name in ("0", "1"):  # each alone: half of them
+        assert found[name]["ce_sae"] == pytest.approx(run(lambda x: x / 2, **doubled)["ce_sae"], rel=1e-6)
+    for name, values in found.items():
+        assert values["ce_clean"] == pytest.approx(run(lambda x: x, **doubled)["ce_clean"], rel=1e-6), name
+        assert values["ce_zero"] == pytest.approx(math.log(3), rel=1e-6), name
+        assert values["ce_mean"] == pytest.approx(run(lambda x: x, **doubled)["ce_mean"], rel=1e-6), name
+
+
+def test_a_coder_across_layers_runs_along_where_it_reads_no_later_one() -> None:
+    """y_0 = x_0 / 2 and y_1 = x_0 + x_1 / 4, where x_1 = 2 x_0: of the untouched pass y_1 is 3/2 of x_0,
+    of the one with y_0 in place of x_0 half of that."""
+
+    def across(x: Tensor) -> Tensor:
+        return torch.stack([x[:, 0] / 2, x[:, 0] + x[:, 1] / 4], dim=1)
+
+    running = of_two(Joint(across, [(0,), (0, 1)]))[""]["it"].entry()
+    assert running["ce_sae"] == pytest.approx(run(lambda x: 0.75 * x)["ce_sae"], rel=1e-6)
+    untouched = of_two(Joint(across, [(0, 1), (0, 1)]))[""]["it"].entry()
+    assert untouched["ce_sae"] == pytest.approx(run(lambda x: 1.5 * x)["ce_sae"], rel=1e-6)
+
+
 def unavailable(data: DataSource, coder: Function) -> str | None:
     return evaluated(coder, data, 10, 10).unavailable
 
@@ -332,8 +446,11 @@ def test_where_it_cannot_run() -> None:
     assert "toy is an encoder" in str(unavailable(Text(LogitsAreVectors(TABLE, False), IDS), coder))
     no_site = Text(model, IDS)
     no_site.source_sites = no_site.target_sites = ()  # type: ignore[misc]
-    assert "no single site" in str(unavailable(no_site, coder))
-    assert "several layers" in str(unavailable(Text(model, IDS), Function(lambda x: x, 3, layers_in=2)))
+    assert "does not say from which sites" in str(unavailable(no_site, coder))
+    assert "does not say" in str(unavailable(Text(model, IDS), Function(lambda x: x, 3, layers_in=2)))
+    choosing = Function(lambda x: x, 3)
+    choosing.chooses_layer = True  # type: ignore[misc]
+    assert "another one for each token" in str(unavailable(Text(model, IDS), choosing))
 
 
 @pytest.fixture(scope="module")

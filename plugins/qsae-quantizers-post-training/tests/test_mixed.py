@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import qsae_core
 from qsae_cli.main import cli
-from qsae_core.artifact import artifact
+from qsae_core.artifact import artifact, places
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.quantizer import Calibration, Packed
 
@@ -133,7 +133,7 @@ def test_a_level_reads_the_bytes_of_its_own_rows(tmp_path):
     command = f"{train} --batch-size 64 --no-compare-float --name m --out {tmp_path}"
     assert CliRunner().invoke(cli, command.split()).exit_code == 0
     (folder,) = tmp_path.glob("m/*/*/checkpoints/final")
-    stored, level_bytes = load_file(folder / artifact.TENSORS), artifact.level_bytes(folder)
+    stored, level_bytes = load_file(folder / places.TENSORS), artifact.level_bytes(folder)
     widths_F, row = stored["W_dec.widths"].int(), 64 // 8
     others_F = [stored[n].nbytes // 256 for n in ("W_enc.weight", "b_enc", "W_dec.widths", "W_dec.scales")]
     for level in (1, 2):

@@ -1,0 +1,107 @@
+"""Where stored coders are: the folder that a path means, and the folders of several coders. Imports no torch.
+
+A folder holds one coder (``coder.json``), or one for each of several layers (``coders.json``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+from typing import Any
+
+from qsae_core.artifact.description import DESCRIPTION, read_description
+from qsae_core.errors import ArtifactError
+from qsae_core.results.files import COPY, read_json
+from qsae_core.results.run import slug
+
+TENSORS, MASTERS = "coder.safetensors", "masters.safetensors"
+MEMBERS = "coders.json"
+FORMAT, FORMAT_VERSION = "qsae-coders", 1
+"""Of ``coders.json``."""
+
+
+def artifact_folder(path: pathlib.Path) -> pathlib.Path:
+    """The folder with ``coder.json`` that a user means by a run, a checkpoint or a file.
+
+    Raises:
+        ArtifactError: if there is none.
+    """
+    asked = "a run's folder, its checkpoints/final, or a folder that qsae wrote"
+    if not os.path.exists(path):  # pathlib's raises where a name is too long
+        raise ArtifactError(
+            "there is no such file or folder", where=str(path), allowed=asked, next="qsae runs"
+        )
+    if path.name == MASTERS:
+        raise ArtifactError(
+            "holds the float weights that were trained, not the packed coder that is served",
+            where=str(path),
+            allowed=f"{path.parent}, and dictionary(quantized=False) for float atoms",
+            next=f"qsae evaluate {path.parent}",
+        )
+    candidates = [path.parent] if path.is_file() else [path, path / "checkpoints" / "final", path / "final"]
+    for candidate in candidates:
+        if (candidate / DESCRIPTION).is_file():
+            return candidate
+    several = set_folder(path)
+    if several is not None:
+        found = [str(d.parent) for d in sorted(several.glob(f"*/{DESCRIPTION}"))]
+        raise ArtifactError(
+            "holds several coders, one for each layer, and one is asked for here",
+            where=str(path),
+            allowed=", ".join(found),
+            next="give one of these; qsae_core.load_set reads all of them",
+        )
+    below = sorted(path.glob(f"*/*/checkpoints/final/{DESCRIPTION}"))  # NAME/LAYER/STEPS, and NAME was given
+    runs = [str(description.parents[2]) for description in below]
+    raise ArtifactError(
+        f"holds no trained coder (no {DESCRIPTION})",
+        where=str(path),
+        allowed=asked,
+        next=f"give {' or '.join(runs[:3])}" if runs else "qsae runs",
+    )
+
+
+def set_folder(path: pathlib.Path) -> pathlib.Path | None:
+    """The folder with ``coders.json`` that a user means by a run, a checkpoint or a file; else None."""
+    candidates = [path.parent] if path.is_file() else [path, path / "checkpoints" / "final", path / "final"]
+    return next((c for c in candidates if (c / MEMBERS).is_file()), None)
+
+
+def member_folders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Layer -> the folder of its coder, in the order of layers.
+
+    Raises:
+        ArtifactError: if ``coders.json`` is damaged or of a later format, or a coder is missing or another
+            one.
+    """
+    record, where = read_json(folder / MEMBERS), str(folder / MEMBERS)
+    try:
+        fits = (record["format"], record["format_version"]) == (FORMAT, FORMAT_VERSION)
+        entries = [(e["layer"], folder / str(e["folder"]), e["sha256"]) for e in record["coders"]]
+        fits = fits and bool(entries) and all(place == folder / slug(place.name) for _, place, _ in entries)
+    except (KeyError, TypeError):
+        fits = False
+    if not fits:
+        raise ArtifactError(
+            "does not describe several coders of this qsae",
+            where=where,
+            allowed=f"{MEMBERS} of format version {FORMAT_VERSION}, as qsae wrote it",
+            next=COPY,
+        )
+    for layer, place, recorded in entries:
+        if not (place / DESCRIPTION).is_file() or checksum(place) != recorded:
+            raise ArtifactError(
+                f"the coder of layer {layer} is missing or another one", where=str(place), next=COPY
+            )
+    return {layer: place for layer, place, _ in entries}
+
+
+def first_description(folder: pathlib.Path) -> dict[str, Any]:
+    """``coder.json`` of the first coder of a set: what was configured is the same for all of them."""
+    return read_description(next(iter(member_folders(folder).values())))
+
+
+def checksum(place: pathlib.Path) -> str:
+    """Of a coder's description, as ``coders.json`` holds it."""
+    return hashlib.sha256((place / DESCRIPTION).read_bytes()).hexdigest()

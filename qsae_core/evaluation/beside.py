@@ -1,0 +1,65 @@
+"""What a stored coder's float twin, in the folder beside it, says of it. Shapes: F latents, L layers."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from qsae_core.artifact import artifact, places
+from qsae_core.artifact import description as coder_json
+from qsae_core.artifact.coder_sets import load_set
+from qsae_core.coders.matrix_coder import MatrixCoder
+from qsae_core.coders.serving import squared_sines
+from qsae_core.compose.compose import compose_evaluations
+from qsae_core.config.run import RunConfig
+from qsae_core.contracts.coder import AtomErrors, SparseCoder
+from qsae_core.results.run import FLOAT_TWIN
+
+if TYPE_CHECKING:
+    from qsae_core.registry import Registry
+
+DECODER = "W_dec"
+
+
+def stored_twin(
+    folder: pathlib.Path, config: RunConfig, registry: Registry, device: str
+) -> SparseCoder | None:
+    """The float twin beside an artifact, where an evaluation observes it."""
+    twin = twin_folder(folder)
+    wanted = any("twin" in e.observes for e in compose_evaluations(config, registry).values())
+    if not wanted or twin is None:
+        return None
+    load = load_set if (twin / places.MEMBERS).is_file() else artifact.load
+    return load(twin, device=device, registry=registry)
+
+
+def twin_folder(folder: pathlib.Path) -> pathlib.Path | None:
+    """Where the float twin of a stored coder, or of several, is; None where there is none."""
+    of_set = (folder.parent / places.MEMBERS).is_file()
+    twin = folder.parent.parent / FLOAT_TWIN / folder.name if of_set else folder.parent / FLOAT_TWIN
+    there = any((twin / name).is_file() for name in (coder_json.DESCRIPTION, places.MEMBERS))
+    return twin if there and twin != folder else None
+
+
+@torch.no_grad()
+def atom_errors_of(
+    coder: MatrixCoder, folder: pathlib.Path, registry: Registry
+) -> tuple[AtomErrors | None, str | None]:
+    """``SparseCoder.atom_errors``, or the same against the float twin's atoms; and which of the two."""
+    errors = coder.atom_errors()
+    if errors is not None:
+        return errors, "masters"
+    twin = twin_folder(folder)
+    if DECODER not in coder.matrices() or twin is None:
+        return None, None
+    other, n = artifact.load(twin, device=str(coder.device), registry=registry), coder.n_latents
+    sines = squared_sines(_equal_layers(other)[:n], _equal_layers(coder))
+    return AtomErrors(sines, other.atom_norms()[:n]), "float twin"
+
+
+def _equal_layers(coder: MatrixCoder) -> Tensor:
+    """float32 ``[F, L d_out]``: its atoms over the scale of each layer's data, not rotated."""
+    return (coder.atoms() / coder.norm_out.scale).flatten(1)

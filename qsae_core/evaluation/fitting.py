@@ -1,0 +1,67 @@
+"""Whether data fits a stored coder, and which of its layers."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from qsae_core.coders.coder_set import CoderSet
+from qsae_core.compose.setup import shape_of
+from qsae_core.contracts.coder import CoderShape, SparseCoder
+from qsae_core.contracts.data import DataSource
+from qsae_core.contracts.one_layer import OneLayer
+from qsae_core.errors import DataError
+
+
+def data_of(
+    coder: SparseCoder, data: DataSource, folder: pathlib.Path, description: Mapping[str, Any]
+) -> DataSource:
+    """The data as a stored coder reads it: all of it, or where it was trained as one of several layers, and
+    these are read here, its own.
+
+    Args:
+        coder: or all of several.
+        description: ``coder.json``, of several the first one's.
+
+    Raises:
+        DataError: if its widths or layers are not the coder's, with both.
+    """
+    if isinstance(coder, CoderSet):
+        check_set(coder, data, folder)
+        return data
+    layer = description["source"].get("layer")
+    if data.layers_in > 1 and coder.shape.layers_in == 1 and layer in data.layer_names:
+        data = OneLayer(data, data.layer_names.index(layer))
+    check_shape(coder.shape, data, folder)
+    return data
+
+
+def check_set(coders: CoderSet, data: DataSource, folder: pathlib.Path) -> None:
+    """Refuse data of other layers than those of several coders.
+
+    Raises:
+        DataError: with both shapes, or the names of layers.
+    """
+    check_shape(coders.shape, data, folder)
+    if data.layer_names != coders.names:
+        raise DataError(
+            f"the data has the layers {', '.join(data.layer_names)}, and the coders are of "
+            f"{', '.join(coders.names)}",
+            where=str(folder),
+            next="choose the layers that the coders were trained on (coder.json: config.data)",
+        )
+
+
+def check_shape(shape: CoderShape, data: DataSource, folder: pathlib.Path) -> None:
+    """Refuse data that a stored coder was not made for.
+
+    Raises:
+        DataError: with both shapes.
+    """
+    if shape_of(data) != shape:
+        raise DataError(
+            f"the data does not fit the coder: {shape_of(data)._asdict()} against {shape._asdict()}",
+            where=str(folder),
+            next="choose the model, layer and site that the coder was trained on (coder.json: config.data)",
+        )

@@ -1,0 +1,70 @@
+"""Evaluating a set of coders: as one coder, and each of them, on the same observations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from qsae_core.contracts.coder import AtomErrors, SparseCoder
+from qsae_core.contracts.evaluation import Accumulator, EvaluationContext, Result
+from qsae_core.contracts.metric import Observation
+from qsae_core.contracts.one_layer import OneLayer
+
+WHOLE = ""
+"""Names what is asked of a coder, or of all coders of a set together, beside the names of layers."""
+
+
+class OfLayer(Accumulator):
+    """Shows an accumulator what is seen of one layer's coder.
+
+    Args:
+        inner: knows that coder alone.
+        number: of the layer, counted from 0.
+    """
+
+    def __init__(self, inner: Accumulator, number: int) -> None:
+        self.inner, self.number = inner, number
+        self.n_tokens = inner.n_tokens
+
+    def update(self, observation: Observation) -> None:
+        """Take the layer's part of a batch into account."""
+        self.inner.update(observation.layers[self.number])
+
+    def merge(self, other: OfLayer) -> None:
+        """Take into account what another one of the same layer has seen."""
+        self.inner.merge(other.inner)
+
+    def result(self) -> Result:
+        """The accumulator's."""
+        return self.inner.result()
+
+    def next_pass(self) -> OfLayer | None:
+        """What goes over the data once more, for the same layer."""
+        following = self.inner.next_pass()
+        return None if following is None else OfLayer(following, self.number)
+
+
+def contexts(whole: EvaluationContext) -> Mapping[str, EvaluationContext]:
+    """``WHOLE`` -> the context itself; of a set of coders also layer -> that of its coder."""
+    parts = whole.coder.by_layer()
+    found, start = {WHOLE: whole}, 0
+    for i, (name, coder) in enumerate(zip(whole.data.layer_names, parts, strict=False)):
+        own = slice(start, start + coder.n_latents)
+        found[name] = replace(
+            whole,
+            coder=coder,
+            data=OneLayer(whole.data, i),
+            atom_errors=_of_latents(whole.atom_errors, own, i),
+            twin=None if whole.twin is None else whole.twin.by_layer()[i],
+        )
+        start = own.stop
+    return found
+
+
+def all_coders(coder: SparseCoder | None) -> list[SparseCoder]:
+    """A coder and those that it is made of."""
+    return [] if coder is None else [coder, *coder.by_layer()]
+
+
+def _of_latents(errors: AtomErrors | None, own: slice, layer: int) -> AtomErrors | None:
+    return None if errors is None else AtomErrors(errors.squared_sines[own], errors.norms[own, layer])

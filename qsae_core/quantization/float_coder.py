@@ -1,0 +1,57 @@
+"""The float coder that is quantized: a stored one, or that of the float masters beside a quantized one."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import TYPE_CHECKING
+
+from qsae_core.artifact import artifact, places
+from qsae_core.artifact import description as coder_json
+from qsae_core.artifact.tensor_files import load_tensors
+from qsae_core.coders.matrix_coder import MatrixCoder
+from qsae_core.compose.compose import compose_coder
+from qsae_core.contracts.coder import CoderShape
+from qsae_core.errors import ArtifactError, ConfigError
+from qsae_core.kinds import QUANTIZER_SLOTS
+from qsae_core.quantization.calibrated import OF_QUANTIZERS
+
+if TYPE_CHECKING:
+    from qsae_core.registry import Registry
+
+
+def float_coder(folder: pathlib.Path, device: str, registry: Registry) -> tuple[MatrixCoder, bool]:
+    """The stored coder, or where it is quantized the one of its float masters; and whether it is that one."""
+    stored = artifact.load(folder, registry=registry)
+    masters = _of_masters(folder, registry) if stored.is_quantized else None
+    source = masters or stored
+    if source.is_quantized:
+        raise ConfigError(
+            "this coder is quantized already",
+            where=str(folder),
+            allowed="a coder whose quantizers are all none, such as the float twin beside it, or one whose "
+            "float masters were kept",
+            next="train with --save-float, or with --quantizer none --encoder-quantizer none "
+            "--code-quantizer none",
+        )
+    return source.to(device).eval(), masters is not None
+
+
+def _of_masters(folder: pathlib.Path, registry: Registry) -> MatrixCoder | None:
+    """A coder without quantizers, of the masters beside the one at ``folder``; None without these."""
+    file = folder / places.MASTERS
+    if not file.exists():
+        return None
+    description = coder_json.usable_description(folder, registry)
+    blocks = coder_json.components(description)
+    unquantized = {slot: {"use": "none"} for slot in QUANTIZER_SLOTS if slot in blocks}
+    coder = compose_coder({**blocks, **unquantized}, registry, CoderShape(**description["shape"]))
+    text = (folder / coder_json.DESCRIPTION).read_text(encoding="utf-8")
+    state = load_tensors(file, text)
+    kept = {name: t for name, t in state.items() if not any(part in name for part in OF_QUANTIZERS)}
+    result = coder.load_state_dict(kept, strict=False)
+    if result.missing_keys or result.unexpected_keys:
+        raise ArtifactError(
+            f"the float masters do not fit: {[*result.missing_keys, *result.unexpected_keys]}",
+            where=str(file),
+        )
+    return coder

@@ -1,0 +1,53 @@
+"""After the last step: a run's coders become artifacts, which are read back and evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from qsae_core.coders.coder_set import as_one
+from qsae_core.config.run import RunConfig
+from qsae_core.contracts.data import DataSource
+from qsae_core.evaluation.kept import finished_entry, save_coder
+from qsae_core.evaluation.measured_part import measured_part, origins, source_record
+from qsae_core.results.run import FLOAT_TWIN, MAIN, Run
+from qsae_core.training.setup import Member
+from qsae_core.training.watcher import Watcher
+
+if TYPE_CHECKING:
+    from qsae_core.plugins.records import Plugins
+
+
+def finish_coders(
+    members: Sequence[Member],
+    run: Run,
+    data: DataSource,
+    config: RunConfig,
+    plugins: Plugins,
+    watcher: Watcher,
+    device: str,
+) -> dict[str, Any]:
+    """Write the artifacts of all coders and evaluate them; ``MAIN`` and ``FLOAT_TWIN`` -> what of
+    ``metrics.json`` is theirs."""
+    of_kind = {kind: [m for m in members if m.kind == kind] for kind in (MAIN, FLOAT_TWIN)}
+    whole = {kind: as_one({m.layer: m.coder for m in found}) for kind, found in of_kind.items() if found}
+    entries = {}
+    for kind, coder in whole.items():
+        folder = run.final if kind == MAIN else run.checkpoints / kind
+        masters = config.run.save_float and kind == MAIN
+        save_coder(coder, folder, of_kind[kind][0].config, plugins.registry, data, masters=masters)
+        plugins.hook.qsae_checkpoint_saved(run=run, path=folder)
+        watcher.message(f"evaluating {folder}")
+        own = origins({"source": source_record(data, config)})
+        entries[kind] = finished_entry(
+            folder,
+            run,
+            data,
+            config,
+            plugins.registry,
+            part=measured_part(data, config, own, folder),
+            atom_errors=coder.atom_errors(),  # the one that was trained has its masters still
+            device=device,
+            twin=whole.get(FLOAT_TWIN) if kind == MAIN else None,
+        )
+    return entries
