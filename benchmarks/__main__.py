@@ -23,6 +23,7 @@ from benchmarks import (
     inference,
     install_peers,
     quality,
+    real_run,
     recovery,
     recovery_layers,
     results,
@@ -36,6 +37,7 @@ from benchmarks.settings import PEERS, ROOT, Settings
 
 BENCHMARKS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     training_step.NAME: training_step.run,
+    real_run.NAME: real_run.run,
     fidelity.NAME: fidelity.run,
     scaling.NAME: scaling.run,  # after the step, which says which screen is the fastest
     startup.NAME: startup.run,

@@ -35,13 +35,20 @@ class Schedule:
         self.values = {"warm_up": warm_up, "steps": steps, "min_steps": min_steps, "seconds": seconds}
 
 
-def run_side(side: Side, shape: Shape, schedule: Schedule, settings: Settings) -> dict[str, Any]:
-    """What the side's process wrote; ``{"error": reason}`` if it failed."""
+def run_side(
+    side: Side, shape: Shape, schedule: Schedule, settings: Settings, data: pathlib.Path | None = None
+) -> dict[str, Any]:
+    """What the side's process wrote; ``{"error": reason}`` if it failed.
+
+    Args:
+        data: ``.npy`` file of activations; None: sums of random atoms.
+    """
     python = settings.python(side.peer)
     if not pathlib.Path(python).exists():
         return {"error": f"no environment {pathlib.Path(python).parents[1].name}: see benchmarks/README.md"}
     rows = max(DATA_ROWS, shape.batch_size) if shape.d <= 512 else 2 * shape.batch_size
-    data = activations.make(settings.data, d=shape.d, rows=rows, seed=settings.seed)
+    if data is None:
+        data = activations.make(settings.data, d=shape.d, rows=rows, seed=settings.seed)
     out = settings.folder / "one_result.json"
     spec = {
         "out": str(out),

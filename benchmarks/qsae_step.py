@@ -1,6 +1,7 @@
 """qsae: ``Trainer.step`` of the coder that ``qsae train --sae topk`` would build.
 
-Options: ``screen`` (``none``, ``bf16``, ``int8``), ``kernels`` (``none``, or a kernel set's name).
+Options: ``screen`` (``none``, ``bf16``, ``int8``, ``auto``), ``kernels`` (``none``, or a kernel set's name).
+In the middle of a run: ``run_steps``, and ``keep_alive``, false where nothing is done about dead latents.
 """
 
 from __future__ import annotations
@@ -34,16 +35,21 @@ def main() -> None:
         trainer.step(Batch(batch, batch), number)
 
     result = measure(spec, step, "qsae")
-    write(spec, result | {"kernels": [str(a) for a in active], "report": trainer.report()})
+    report = trainer.report()
+    found = {"kernels": [str(a) for a in active], "report": report, "dead": report["dead"]}
+    write(spec, result | found)
 
 
 def tree(spec: Spec) -> dict[str, Any]:
-    """The run as YAML would give it; so long that no latent counts as dead while it is timed."""
+    """The run as YAML would give it; as long as ``run_steps``, or so long that no latent counts as dead while
+    it is timed."""
+    off = {} if spec.options.get("keep_alive", True) else {"auxk_coefficient": 0.0, "restart": False}
+    steps = spec.options.get("run_steps", 20_000)
     return {
-        "sae": {"use": "topk", "n_latents": spec.n_latents},
+        "sae": {"use": "topk", "n_latents": spec.n_latents, **off},
         "sparsity": {"use": "topk", "k": spec.k},
         "data": {"use": "tensors", "path": spec.data},
-        "train": {"steps": 20_000, "batch_size": spec.batch_size, "screen": spec.options["screen"]},
+        "train": {"steps": steps, "batch_size": spec.batch_size, "screen": spec.options["screen"]},
         "run": {"seed": spec.seed, "threads": spec.threads, "kernels": spec.options["kernels"]},
         "metrics": [],
         "evaluate": [],
@@ -52,7 +58,6 @@ def tree(spec: Spec) -> dict[str, Any]:
 
 def make_coder(config: RunConfig, registry: Registry, spec: Spec) -> SparseCoder:
     coder = compose_coder(config, registry, CoderShape(spec.d, spec.d))
-    coder.screen = config.train.screen
     sample = read_rows(spec, STATISTICS_ROWS)
     coder.initialize(Batch(sample, sample))
     return coder

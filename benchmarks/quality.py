@@ -22,7 +22,7 @@ QUICK_ROWS = 8192
 
 def run(settings: Settings) -> dict[str, Any]:
     """On the built-in language model's middle layer."""
-    path = _harvested("builtin", None, settings)
+    path = harvested("builtin", None, settings)
     return _compare(NAME, path, "the built-in language model, middle layer", BUILT_IN, settings)
 
 
@@ -32,12 +32,13 @@ def run_states(settings: Settings) -> dict[str, Any]:
         return _compare(NAME_STATES, settings.states, f"the file {settings.states}", STATES, settings)
     if settings.model is None:
         raise SystemExit(f"{NAME_STATES} needs --states FILE.npy, or --model DIR and --layer N")
-    path = _harvested(settings.model, settings.layer, settings)
+    path = harvested(settings.model, settings.layer, settings)
     layer = "the middle layer" if settings.layer is None else f"layer {settings.layer}"
     return _compare(NAME_STATES, path, f"{pathlib.Path(settings.model).name}, {layer}", STATES, settings)
 
 
-def _harvested(model: str, layer: int | None, settings: Settings) -> pathlib.Path:
+def harvested(model: str, layer: int | None, settings: Settings) -> pathlib.Path:
+    """Hidden states of a model, float32 ``[N, d]``, read if they are not there."""
     rows = QUICK_ROWS if settings.quick else ROWS
     name = f"{pathlib.Path(model).name}-{'middle' if layer is None else layer}-{rows}-seed{settings.seed}.npy"
     return harvest(settings.data / name, rows=rows, model=model, layer=layer, seed=settings.seed)

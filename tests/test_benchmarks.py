@@ -63,7 +63,7 @@ def test_the_page_has_ratios_to_the_best_fp32_side_of_a_peer(tmp_path):
     assert "| torch operators: a step in at most 0.75 of one fp32 product | 1.00 | no | - |" in page
     assert "| compiled kernels: at least 18 times SAELens | - | not measured | - |" in page
     assert "| sparsify | not part of this run |" in page
-    assert "Not measured: fidelity, scaling, startup, inference." in page
+    assert "Not measured: run, fidelity, scaling, startup, inference." in page
 
 
 def test_a_peer_that_fails_is_a_line_with_its_reason(tmp_path):

@@ -69,8 +69,8 @@ qsae is measured with huge pages, which the `qsae` command asks torch for by its
 **x product** is the time of a step over that of one fp32 encoder product `x W^T`, which each process times
 just after its steps. Where that product runs near the processor's peak, the parts of a step that wait for
 memory (Adam alone moves 0.9 GB) are a larger share of it. Peak memory is the largest resident set of the
-process, imports included. Latents that count as dead would add an auxiliary loss; in so few steps no side has
-any.
+process, imports included. Latents that count as dead add an auxiliary loss; in so few steps no side has any:
+[below](#in-a-real-run) are steps with them.
 """
 
 

@@ -2,7 +2,8 @@
 
 Options: ``autocast`` (its own option), ``sparse`` (its ``use_sparse_activations``, which it recommends for
 float32 and small k; with its default of rescaling codes by the decoder's norms their backward does not run on
-a CPU, so that is off then).
+a CPU, so that is off then). In the middle of a run: ``run_steps``, ``lr``, and ``dead_tokens`` without firing
+after which a latent is dead.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def main() -> None:
         trainer.step(batch)
         trainer.n_training_steps += 1
 
-    write(spec, measure(spec, step, "sae-lens"))
+    found = measure(spec, step, "sae-lens")
+    write(spec, found | {"dead": trainer.dead_neurons.float().mean().item()})
 
 
 def make_trainer(spec: Spec) -> SAETrainer:
@@ -37,9 +39,12 @@ def make_trainer(spec: Spec) -> SAETrainer:
         use_sparse_activations=sparse,
         rescale_acts_by_decoder_norm=not sparse,
     )
+    rate = spec.options.get("lr", 3e-4)
     training = SAETrainerConfig(
-        total_training_samples=20_000 * spec.batch_size,
-        lr_end=3e-4,
+        total_training_samples=spec.options.get("run_steps", 20_000) * spec.batch_size,
+        lr=rate,
+        lr_end=rate,
+        dead_feature_window=spec.options.get("dead_tokens", 1000 * spec.batch_size) // spec.batch_size,
         train_batch_size_samples=spec.batch_size,
         device="cpu",
         autocast=bool(spec.options.get("autocast")),

@@ -5,7 +5,9 @@ methods: unit-norm decoder, forward, backward, gradient projected off the decode
 scheduler, dead counting. Without Triton the coder uses its eager decoder. Adam instead of its default
 (signum), so that all sides do the same; it would take an 8-bit Adam where bitsandbytes is installed.
 
-Option ``autocast``: forward within torch's autocast, as the coder does by itself on a GPU.
+Option ``autocast``: forward within torch's autocast, as the coder does by itself on a GPU. In the middle of a
+run: ``run_steps``, ``lr``, and ``dead_tokens`` without firing after which a latent is dead, for its auxiliary
+loss, which is off by default, with the weight 1/32 of its authors' paper.
 """
 
 from __future__ import annotations
@@ -75,14 +77,21 @@ def make_coder(d: int, n_latents: int, k: int) -> SparseCoder:
 def main() -> None:
     spec = read_spec()
     coder = make_coder(spec.d, spec.n_latents, spec.k)
-    adam = Adam(coder.parameters(), lr=2e-4 / (spec.n_latents / 2**14) ** 0.5)
-    one_step = Step(coder, adam, get_linear_schedule_with_warmup(adam, 1000, 20_000))
+    steps = spec.options.get("run_steps", 20_000)
+    adam = Adam(coder.parameters(), lr=spec.options.get("lr", 2e-4 / (spec.n_latents / 2**14) ** 0.5))
+    schedule = get_linear_schedule_with_warmup(adam, min(1000, steps // 20), steps)
+    aux = {}
+    if "dead_tokens" in spec.options:
+        aux = {"auxk_alpha": 1 / 32, "dead_after_tokens": spec.options["dead_tokens"]}
+    one_step = Step(coder, adam, schedule, **aux)
 
     def step(batch: Tensor, number: int) -> None:
         with autocast(spec):
             one_step(batch, number)
 
-    write(spec, measure(spec, step, "eai-sparsify") | {"note": f"decoder: {decoder_impl.__name__}"})
+    found = measure(spec, step, "eai-sparsify") | {"note": f"decoder: {decoder_impl.__name__}"}
+    silent = one_step.tokens_since_fired > one_step.dead_after_tokens
+    write(spec, found | {"dead": silent.float().mean().item()})
 
 
 if __name__ == "__main__":

@@ -62,9 +62,10 @@ def read_rows(spec: Spec, n: int) -> Tensor:
 
 
 def read_batches(spec: Spec) -> list[Tensor]:
-    """All batches that the data holds, at most four, float32 ``[B, D]``."""
+    """All batches that the data holds, at most four or as many as the option ``batches`` says; float32
+    ``[B, D]``."""
     rows = np.load(spec.data, mmap_mode="r").shape[0]
-    batches = min(4, rows // spec.batch_size)
+    batches = min(spec.options.get("batches", 4), rows // spec.batch_size)
     return list(read_rows(spec, batches * spec.batch_size).split(spec.batch_size))
 
 

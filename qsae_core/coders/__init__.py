@@ -1,6 +1,7 @@
 """What SAEs and transcoders share: coders to derive from, and mechanics to call by name."""
 
 from qsae_core.coders.binary_latents import BinaryLatentCoder, usual_l0
+from qsae_core.coders.coder_set import CoderSet
 from qsae_core.coders.dead_latents import DeadLatents, auxk_loss
 from qsae_core.coders.level_rules import LevelRules
 from qsae_core.coders.linear import LinearCoder, Pass, check_gates
@@ -14,6 +15,7 @@ from qsae_core.coders.steps import step, step_candidates
 
 __all__ = [
     "BinaryLatentCoder",
+    "CoderSet",
     "DeadLatents",
     "LevelRules",
     "LinearCoder",
