@@ -131,6 +131,9 @@ def test_a_folder_without_one_format_of_tensors(states, names, advice):
     refused(train(folder), f"error: {folder}: the folder holds ", f"next:    {advice}")
 
 
+EACH = "--per-layer for a coder of each layer"
+
+
 @pytest.mark.parametrize(
     ("sae", "data", "advice"),
     [
@@ -138,8 +141,8 @@ def test_a_folder_without_one_format_of_tensors(states, names, advice):
         ("route", "--data synthetic", "--layers 3; or another coder"),
         ("route", "--data lm", "--layers middle, or numbers such as --layers 3,6,9; or another coder"),
         ("topk", "--data tensors --middle layers", "--middle positions, which makes each vector"),
-        ("topk", "--data synthetic --layers 2", "--layers 1; or another coder"),
-        ("topk", "--data lm --layers 0,1", "--layer N; or another coder"),
+        ("topk", "--data synthetic --layers 2", f"--layers 1; {EACH}; or another coder"),
+        ("topk", "--data lm --layers 0,1", f"--layer N; {EACH}; or another coder"),
     ],
 )
 def test_layers_that_do_not_fit_get_the_advice_of_the_data_source(tmp_path, sae, data, advice):

@@ -20,11 +20,11 @@ def section(result: Result) -> str:
     return f"""\
 ## In a real run
 
-The mean of steps {first} to {last} of a run of {middle["steps"]} on hidden states of the built-in language
-model, at {_sizes(middle)}. Each side does what it has against dead latents:
-qsae by its defaults, the peers with their own auxiliary loss and a window of an eighth of the run, since their
-own of 10M tokens (SAELens: 1000 steps) is longer than it. Each peer has ten times its rate for long runs.
-`dead` is the side's own count after the last of these steps.
+The mean of steps {first} to {last} of a run of {middle["steps"]} on hidden states of the built-in
+language model, at {_sizes(middle)}. Each side does what it has against dead latents:
+qsae by its defaults, the peers with their own auxiliary loss and a window of an eighth of the run, since
+their own of 10M tokens (SAELens: 1000 steps) is longer than it. Each peer has ten times its rate for long
+runs. `dead` is the side's own count after the last of these steps.
 
 {table(columns, _rows(middle))}
 
