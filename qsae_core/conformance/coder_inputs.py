@@ -78,6 +78,24 @@ def _skip(subject: Subject, case: Case) -> None:
             expect(not torch.equal(other, whole), "decode does not use the inputs of the codes.")
 
 
+@RULES.each_case(
+    "layers", "reconstruct_layer has each layer of forward, from the layers of layers_read alone."
+)
+def _layers(subject: Subject, case: Case) -> None:
+    coder, batch = trained(subject, case, built(subject, Variant(case, {})))
+    if coder.chooses_layer:
+        return
+    with torch.no_grad():
+        whole = coder(batch.x)
+        for layer in range(coder.shape.layers_out):
+            read = list(coder.layers_read(layer))
+            known = sorted(set(read) & set(range(coder.shape.layers_in)))
+            expect(read == known, f"layers_read({layer}) is {read}, of {coder.shape.layers_in} layers.")
+            x = batch.x[:, read] if coder.reads_layers else batch.x
+            own = whole[:, layer] if coder.shape.layers_out > 1 else whole
+            expect_close(coder.reconstruct_layer(x, layer), own, f"layer {layer} of what forward gives")
+
+
 def _no_vectors(x: Tensor) -> Iterator[tuple[str, Tensor]]:
     shape = list(x.shape)
     yield f"one vector {shape[1:]}", x[0]

@@ -91,6 +91,33 @@ class DropsInputs(RightSkip):
         return super().decode(codes)
 
 
+class RightAcross(RightSAE):
+    """Of two layers at once."""
+
+    reads_layers = True
+    normalizes_layers = True
+
+    @classmethod
+    def conformance_cases(cls, folder: pathlib.Path) -> list[Case]:
+        return [Case({}, {"layers_in": 2, "layers_out": 2})]
+
+    def loss(self, batch: Batch) -> LossOutput:
+        x, codes, x_hat, _, _ = self.training_pass(batch)
+        terms = {"mse": (x - x_hat).square().sum(1).mean()}
+        return LossOutput(terms, codes, self.norm_out.by_layer(x), self.norm_out.by_layer(x_hat))
+
+
+class ReadsLaterLayers(RightAcross):
+    """Says that a layer hangs on the ones before it, and takes the later ones for zeros."""
+
+    def layers_read(self, layer: int) -> tuple[int, ...]:
+        return tuple(range(layer + 1))
+
+    def reconstruct_layer(self, x: Tensor, layer: int) -> Tensor:
+        later = x.new_zeros(len(x), self.shape.layers_in - x.shape[1], x.shape[2])
+        return super().reconstruct_layer(torch.cat([x, later], 1), layer)
+
+
 class CallsItselfATranscoder(RightTranscoder):
     """Registered as an SAE."""
 
@@ -282,6 +309,7 @@ RIGHT = [
     coder(RightTranscoder, "transcoder"),
     coder(RightSkip, "transcoder", SkipConfig),
     coder(DeclaredUnusedBias),
+    coder(RightAcross),
 ]
 WRONG = [
     (coder(CallsItselfATranscoder), "widths"),
@@ -302,6 +330,7 @@ WRONG = [
     (coder(ReadsFloat32Alone), "reads"),
     (coder(NeedsAnEntry), "silent"),
     (coder(Broadcasts), "refuses"),
+    (coder(ReadsLaterLayers), "layers"),
     (coder(DenseWithoutBias), "dense"),
     (coder(DropsInputs, "transcoder", SkipConfig), "refuses"),
     (coder(ForgetsInputs, "transcoder", SkipConfig), "skip"),
