@@ -101,7 +101,7 @@ def test_what_a_run_says(trained):
         assert list(entry["layers"]) == ["0", "1", "2"]
         whole = entry["evaluations"]["reconstruction"]
         own = [layer["evaluations"]["reconstruction"] for layer in entry["layers"].values()]
-        assert whole["fvu"] == pytest.approx(sum(v["fvu"] for v in own) / L)
+        assert whole["mean"]["fvu"] == pytest.approx(sum(v["fvu"] for v in own) / L)
         assert whole["l0"] == pytest.approx(sum(v["l0"] for v in own))
         assert whole["n_tokens"] == own[0]["n_tokens"]
         assert entry["artifact"]["float_bytes"] == sum(
@@ -291,6 +291,26 @@ def test_quantized_each_as_it_would_be_alone(trained, tmp_path):
         assert own == pytest.approx(alone["coders"]["coder"]["evaluations"]["reconstruction"])
     twins = summary_of(line, tmp_path / "twins", trained / "checkpoints" / "float_twin")
     assert twins["quantized_from"]["of_masters"] is False
+
+
+# --- comparing
+
+
+def test_compared_as_one_and_each(trained):
+    def rows(*paths):
+        result = qsae("compare --json", *paths)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    folder = trained / "checkpoints" / "final"
+    entry = read_json(trained / "metrics.json")["coders"]["coder"]
+    whole, twin = rows(trained)
+    assert (whole["mean"]["bytes"], twin["label"]) == (entry["artifact"]["bytes"], "float twin")
+    assert whole["mean"]["fvu"] == pytest.approx(entry["evaluations"]["reconstruction"]["fvu"])
+    each = rows(folder / "0", folder / "2")
+    assert [row["label"] for row in each] == ["ternary (ste) (data.layer=0)", "ternary (ste) (data.layer=2)"]
+    for row, layer in zip(each, ("0", "2"), strict=True):
+        assert row["mean"]["fvu"] == entry["layers"][layer]["evaluations"]["reconstruction"]["fvu"]
 
 
 # --- files

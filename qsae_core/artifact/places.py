@@ -97,9 +97,14 @@ def member_folders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     return {layer: place for layer, place, _ in entries}
 
 
-def first_description(folder: pathlib.Path) -> dict[str, Any]:
-    """``coder.json`` of the first coder of a set: what was configured is the same for all of them."""
-    return read_description(next(iter(member_folders(folder).values())))
+def stored_description(folder: pathlib.Path) -> dict[str, Any]:
+    """``coder.json`` of a coder; of several that of the first, since what was configured is the same for all.
+
+    Raises:
+        ArtifactError: as ``read_description`` and ``member_folders``.
+    """
+    several = (folder / MEMBERS).is_file()
+    return read_description(next(iter(member_folders(folder).values())) if several else folder)
 
 
 def checksum(place: pathlib.Path) -> str:

@@ -21,7 +21,6 @@ from qsae_core.evaluation.measured_part import MeasuredPart, Origins, source_rec
 from qsae_core.evaluation.of_layers import WHOLE
 from qsae_core.evaluation.run import evaluate_coder, set_entry
 from qsae_core.evaluation.stored import save_result
-from qsae_core.results.files import read_json
 from qsae_core.results.run import Run, slug
 
 if TYPE_CHECKING:
@@ -99,13 +98,10 @@ def own_folder(path: pathlib.Path, config: RunConfig, n_tokens: int | None) -> p
     """Where a run keeps what its evaluations find, if ``path`` is a run's folder and the data are the run's
     own, as many of them; None elsewhere: what is found on other data does not replace it."""
     run = Run(path)
-    several = (run.final / places.MEMBERS).is_file()
-    if not run.config_file.is_file() or not (several or (run.final / coder_json.DESCRIPTION).is_file()):
+    stored = any((run.final / name).is_file() for name in (places.MEMBERS, coder_json.DESCRIPTION))
+    if not run.config_file.is_file() or not stored:
         return None
-    description = (
-        places.first_description(run.final) if several else read_json(run.final / coder_json.DESCRIPTION)
-    )
-    recorded = description["config"]
+    recorded = places.stored_description(run.final)["config"]
     same = json.loads(json.dumps(config.to_dict()["data"])) == recorded["data"]
     return run.evaluations if same and n_tokens in (None, recorded["train"]["eval_tokens"]) else None
 

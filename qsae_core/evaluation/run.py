@@ -128,7 +128,7 @@ def _evaluate_set(
     members = places.member_folders(folder)
     data = compose_data(config, registry, device=device)
     try:
-        description = places.first_description(folder)
+        description = places.stored_description(folder)
         data_of(coders, data, folder, description)
         part = measured_part(data, config, origins(description), folder)
         sizes = {**sizes, "n_tokens": sizes["n_tokens"] or part.size}

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from qsae_core.artifact import description as coder_json
 from qsae_core.artifact import places
 from qsae_core.coders.coder_set import as_one, join_errors
 from qsae_core.coders.linear import LinearCoder
@@ -82,7 +81,7 @@ def _quantize(
     pairs: dict[str | None, _Pair] = {}
     for layer, place in folders.items():
         pairs[layer], config = _pair(place, config, registry, method, message, device)
-    description = places.first_description(folder) if several else coder_json.read_description(folder)
+    description = places.stored_description(folder)
     opened = compose_data(config, registry, device=device)
     try:
         source = as_one({layer: pair.source for layer, pair in pairs.items()})

@@ -12,8 +12,7 @@ from qsae_core.lazy import lazily
 
 if TYPE_CHECKING:
     from qsae_core.artifact.artifact import measurements, save, serve_with
-    from qsae_core.artifact.description import read_description
-    from qsae_core.artifact.places import artifact_folder
+    from qsae_core.artifact.places import artifact_folder, stored_description
     from qsae_core.compose.compose import compose_coder, compose_data
     from qsae_core.compose.kernels import activate_kernels
     from qsae_core.config.errors import checked_options
@@ -58,7 +57,6 @@ __all__ = [
     "parse_yaml",
     "quantize_artifact",
     "quantizers_of",
-    "read_description",
     "read_json",
     "read_layer",
     "recorded_config",
@@ -67,14 +65,14 @@ __all__ = [
     "save",
     "serve_with",
     "slug",
+    "stored_description",
     "train",
     "values_of",
 ]
 
 _FROM = {
     "artifact.artifact": ("measurements", "save", "serve_with"),
-    "artifact.description": ("read_description",),
-    "artifact.places": ("artifact_folder",),
+    "artifact.places": ("artifact_folder", "stored_description"),
     "compose.compose": ("compose_coder", "compose_data"),
     "compose.kernels": ("activate_kernels",),
     "config.errors": ("checked_options",),

@@ -135,14 +135,24 @@ def _of_run(run: Run) -> Iterator[Measured]:
         yield dataclasses.replace(found, method=method)
 
 
+def _of_layers(run: Run) -> Iterator[Measured]:
+    """Of a run with a coder for each layer, these coders."""
+    for name, entry in read_json(run.metrics_file)["coders"].items():
+        for layer, own in entry.get("layers", {}).items():
+            found = _measured(run.path / own["artifact"]["path"], run.path, f"{name}/{layer}", own)
+            data = found.config["data"] | {"layer": layer}  # what sets it apart from the others
+            yield dataclasses.replace(found, config={**found.config, "data": data})
+
+
 def _of_artifact(path: pathlib.Path, registry: Registry) -> Iterator[Measured]:
     folder = runs.artifact_folder(path)
-    run = Run(folder.parents[1]) if len(folder.parents) > 1 else None
-    if run is not None and run.metrics_file.exists():
-        for measured in _of_run(run):
-            if measured.folder.resolve() == folder.resolve():
-                yield measured
-                return
+    for parent in folder.parents[1:3]:  # RUN/checkpoints/final, RUN/checkpoints/final/LAYER
+        run = Run(parent)
+        if run.metrics_file.exists():
+            for measured in [*_of_run(run), *_of_layers(run)]:
+                if measured.folder.resolve() == folder.resolve():
+                    yield measured
+                    return
     beside = Run(folder).metrics_file
     if beside.exists():
         entry = read_json(beside)
@@ -193,8 +203,8 @@ def _faults(summary: Any, measured: Mapping[str, Any]) -> Iterator[str]:
 def _measured(
     folder: pathlib.Path, run: pathlib.Path | None, name: str, entry: Mapping[str, Any]
 ) -> Measured:
-    description = runs.read_description(folder)
-    sizes = {n: math.prod(matrix["shape"]) for n, matrix in description["layout"].items()}
+    description, n_coders = runs.stored_description(folder), len(entry.get("layers", {})) or 1
+    sizes = {n: n_coders * math.prod(matrix["shape"]) for n, matrix in description["layout"].items()}
     values = values_of(entry)
     known = "masters" if values.get("weight_error") is not None else None
     source = entry.get("atom_errors_from", known)
