@@ -30,8 +30,9 @@ from qsae_core.evaluation.run import evaluate_coder
 from qsae_core.interrupt import sigterm_interrupts
 from qsae_core.quantization.calibrated import fit, linear, normalizes, rotate, take_floats
 from qsae_core.quantization.float_coder import float_coder
+from qsae_core.results.beginning import late_run
 from qsae_core.results.files import write_json
-from qsae_core.results.run import Run, late_run, run_path, slug
+from qsae_core.results.run import Run, run_path, slug
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry

@@ -15,8 +15,9 @@ from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.errors import QsaeError, TrainingError
 from qsae_core.evaluation.evaluate import measure_held_out
 from qsae_core.interrupt import Interrupt
+from qsae_core.results.beginning import open_run
 from qsae_core.results.files import write_json
-from qsae_core.results.run import FLOAT_TWIN, Run, now, open_run, run_path
+from qsae_core.results.run import FLOAT_TWIN, Run, now, run_path
 from qsae_core.training import checkpoints, early_end
 from qsae_core.training.finish import finish_coders
 from qsae_core.training.prefetch import BatchReader, batches_ahead

@@ -1,0 +1,110 @@
+"""How a run's folder begins: anew, taken up again, or as one that appears when it is complete."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from qsae_core.config.layers import RECORD_KEYS
+from qsae_core.errors import TrainingError
+from qsae_core.results.files import swapped_folder, write_json
+from qsae_core.results.run import Run, git_state, now
+
+if TYPE_CHECKING:
+    from qsae_core.config.run import RunConfig
+
+ALIKE = ("seed", "compare_float", "per_layer")
+"""Of the ``run`` section: what has to be the same where a run is taken up again."""
+
+
+def open_run(config: RunConfig, path: pathlib.Path, data_record: dict[str, Any]) -> Run:
+    """Make a run's folder, or take up the one that is there if the configuration says so.
+
+    Raises:
+        TrainingError: if there is a run already and neither ``--overwrite`` nor ``--resume`` was given,
+            if there is nothing to resume, or if what would be resumed had another configuration.
+    """
+    run = Run(path)
+    if config.run.resume:
+        _check_resumable(run, config)
+        return run
+    if run.config_file.exists():
+        resumable = not run.finished and bool(run.resume_states())
+        _check_replaceable(run, config, ", or --resume" if resumable else "")
+        shutil.rmtree(path)
+    _write_record(run, config, {"data_record": data_record})
+    return run
+
+
+@contextlib.contextmanager
+def late_run(config: RunConfig, path: pathlib.Path, record: Mapping[str, Any]) -> Iterator[Run]:
+    """Give a run in another folder, which becomes ``path``, a finished run, when the block ends well.
+
+    Until then what is at ``path`` stays as it is, and so it does where the block fails.
+
+    Args:
+        record: what its record has beside the configuration.
+
+    Raises:
+        TrainingError: if there is a run already and ``--overwrite`` was not given, or something else.
+    """
+    there = Run(path)
+    if there.config_file.exists():
+        _check_replaceable(there, config)
+    elif path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise TrainingError(
+            "is there already, and is no run", where=str(path), allowed="another --name or --out"
+        )
+    with swapped_folder(path) as folder:
+        run = Run(folder)
+        _write_record(run, config, record)
+        yield run
+        run.update_record(status="finished", completed_at=now())
+
+
+def _check_replaceable(run: Run, config: RunConfig, besides: str = "") -> None:
+    if not config.run.overwrite:
+        state = "a finished run" if run.finished else "an unfinished run"
+        raise TrainingError(
+            f"{state} is there already",
+            where=str(run.path),
+            allowed=f"--overwrite, another --name or --out{besides}",
+            next=f"qsae evaluate {run.path}" if run.finished else "add --overwrite to begin again",
+        )
+
+
+def _write_record(run: Run, config: RunConfig, more: Mapping[str, Any]) -> None:
+    started = {"status": "running", "started_at": now(), "completed_at": None, "git": git_state()}
+    write_json(run.config_file, {**config.to_dict(), **started, **more})
+
+
+def _check_resumable(run: Run, config: RunConfig) -> None:
+    if not run.config_file.exists():
+        raise TrainingError("there is no run to resume", where=str(run.path), next="leave --resume out")
+    if run.finished:
+        raise TrainingError(
+            "this run is finished", where=str(run.path), next="qsae evaluate " + str(run.path)
+        )
+    if not run.resume_states():
+        raise TrainingError(
+            "the run has no checkpoint to resume from",
+            where=str(run.path),
+            next="--overwrite starts it again",
+        )
+    before, now_ = run.record(), config.to_dict()
+    skip = {"run", "versions", *RECORD_KEYS}
+    changed = [k for k in now_ if k not in skip and now_[k] != before.get(k)]
+    changed += [
+        f"run.{k}"
+        for k in ("seed", "compare_float", "per_layer")
+        if now_["run"][k] != before["run"].get(k, False)
+    ]
+    if changed:
+        raise TrainingError(
+            f"the run was started with another configuration; different: {', '.join(changed)}",
+            where=str(run.config_file),
+            next=f"qsae train --config {run.config_file} --resume",
+        )
