@@ -64,6 +64,8 @@ def artifact_folder(path: pathlib.Path) -> pathlib.Path:
 
 def set_folder(path: pathlib.Path) -> pathlib.Path | None:
     """The folder with ``coders.json`` that a user means by a run, a checkpoint or a file; else None."""
+    if not os.path.exists(path):  # pathlib's raises where a name is too long
+        return None
     candidates = [path.parent] if path.is_file() else [path, path / "checkpoints" / "final", path / "final"]
     return next((c for c in candidates if (c / MEMBERS).is_file()), None)
 
