@@ -70,6 +70,10 @@ def test_between_widths_of_files(qsae: Any, tmp_path: pathlib.Path, skip: bool, 
     assert (codes.inputs is not None) is skip
     assert torch.equal(coder.decode(codes), coder(inputs))
     assert coder(inputs).shape == (100, 12)
+    if "--k=8" in sparsity:
+        speed = json.loads(qsae("bench", "--quick", "--screen=none", "--json", run).stdout)
+        assert speed["same_entries"] > 0.999
+        assert speed["relative_difference"] < 1e-4
     again = json.loads(qsae("evaluate", "--json", run).stdout)["evaluations"]
     assert again["reconstruction"]["fvu"] == pytest.approx(values["reconstruction"]["fvu"], rel=1e-5)
 

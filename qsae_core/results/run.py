@@ -38,8 +38,8 @@ class Run:
 
     @property
     def evaluations(self) -> pathlib.Path:
-        """What the evaluations found: a folder each; of the float twin below ``float_twin``, of a coder for each
-        layer below ``layers/LAYER``."""
+        """What the evaluations found: a folder each; of the float twin below ``float_twin``, of coders of
+        single layers below ``layers/LAYER``."""
         return self.path / "evaluations"
 
     @property

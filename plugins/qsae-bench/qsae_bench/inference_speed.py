@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,17 +43,30 @@ class PlainCoder:
         self.W_enc = norm_in.inverse_direction(rows) / norm_in.scale**2
         self.b_enc = coder.encoder_bias(rows) - self.W_enc @ norm_in.mean
         self.W_dec, self.b_dec = coder.atoms(), norm_out.inverse(coder.b_dec)
+        self.norms = None if coder.unit_norm_rows else self.W_dec.norm(dim=1)
+        self.W_skip = None
+        if coder.has_skip:
+            form = coder.dense()
+            self.b_dec, self.W_skip = form.b_dec, form.W_skip
 
     def encode(self, x_BD: Tensor) -> SparseCodes:
-        """The k largest of ``relu(x W_enc^T + b_enc)``."""
+        """The k largest of ``relu(x W_enc^T + b_enc)``, times the norms of atoms where these differ."""
         latents_BF = torch.relu_(F.linear(x_BD, self.W_enc, self.b_enc))
-        values_BK, indices_BK = torch.topk(latents_BF, self.k, dim=1, sorted=False)
-        return SparseCodes.from_top_k(indices_BK, values_BK, latents_BF.shape[1])
+        if self.norms is None:
+            values_BK, indices_BK = torch.topk(latents_BF, self.k, dim=1, sorted=False)
+        else:
+            indices_BK = torch.topk(latents_BF * self.norms, self.k, dim=1, sorted=False).indices
+            values_BK = latents_BF.gather(1, indices_BK)
+        codes = SparseCodes.from_top_k(indices_BK, values_BK, latents_BF.shape[1])
+        return codes if self.W_skip is None else replace(codes, inputs=x_BD)
 
     def decode(self, codes: SparseCodes) -> Tensor:
-        """``f W_dec + b_dec``."""
+        """``f W_dec + b_dec [+ W_skip x]``."""
         indices_BK, values_BK = codes.indices.view(-1, self.k), codes.values.view(-1, self.k)
-        return F.embedding_bag(indices_BK, self.W_dec, mode="sum", per_sample_weights=values_BK) + self.b_dec
+        summed = F.embedding_bag(indices_BK, self.W_dec, mode="sum", per_sample_weights=values_BK)
+        if self.W_skip is None or codes.inputs is None:
+            return summed + self.b_dec
+        return summed + F.linear(codes.inputs, self.W_skip, self.b_dec)
 
     def reconstruct(self, x_BD: Tensor) -> Tensor:
         """Both."""
@@ -80,7 +94,7 @@ class Rate(NamedTuple):
 def measure(coder: LinearCoder, batch_sizes: Sequence[int], repeats: int, seed: int = 0) -> dict[str, Any]:
     """Rates of encode, decode and both, and how far the codes and reconstructions agree.
 
-    Inputs are random codes of the coder's own atoms with a tenth of noise. The two sides alternate; medians.
+    Inputs are those of ``sample_inputs``. The two sides alternate; medians.
 
     Returns:
         ``rates``: list of ``Rate``; ``same_entries``: share of float32's active entries that the codes
@@ -115,8 +129,11 @@ def _rates(coder: LinearCoder, plain: PlainCoder, x: Tensor, repeats: int) -> It
 
 
 def sample_inputs(coder: LinearCoder, n_tokens: int, seed: int) -> Tensor:
-    """``[B, D]`` in the data's space: sums of random atoms, as many as the code keeps, and noise."""
+    """``[B, d_in]`` in the data's space: sums of random atoms, as many as the code keeps, and noise; for a
+    transcoder, whose atoms are elsewhere, noise with the inputs' mean and scale."""
     generator = torch.Generator().manual_seed(seed)
+    if not coder.is_autoencoder:
+        return coder.norm_in.inverse(torch.randn(n_tokens, coder.shape.d_in, generator=generator))
     k = coder.sparsity.fixed_k or 1
     indices_BK = torch.stack(
         [torch.randperm(coder.n_latents, generator=generator)[:k] for _ in range(n_tokens)]
