@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
+from qsae_core.coders.coder_set import CoderSet
 from qsae_core.coders.linear import LinearCoder
 from qsae_core.component import CoderConfig, ComponentConfig
 from qsae_core.conformance.cases import Case
@@ -26,7 +27,7 @@ from qsae_core.conformance.verdicts import (
     expect_same_state,
     set_seed,
 )
-from qsae_core.contracts.coder import CoderShape, LossOutput
+from qsae_core.contracts.coder import CoderShape, LossOutput, SparseCoder
 from qsae_core.contracts.data import Batch
 from qsae_core.contracts.evaluation import Evaluation, EvaluationContext, Result
 from qsae_core.contracts.metric import Metric, Observation
@@ -81,12 +82,13 @@ class ReferenceMetric(Metric):
 
 
 def contexts(batch_size: int = 32) -> Iterator[tuple[str, EvaluationContext]]:
-    """(description, context): data with a language model, and without one; both with a twin."""
-    for what, model in (
-        ("data with a language model", ToyLanguageModel(SHAPE.d_in)),
-        ("data without one", None),
+    """(description, context): data with a language model, without one, and of two layers with a coder for
+    each; all with a twin."""
+    for what, data in (
+        ("data with a language model", ToyData(SHAPE, model=ToyLanguageModel(SHAPE.d_in))),
+        ("data without one", ToyData(SHAPE)),
+        ("a coder for each of two layers", ToyData(SHAPE._replace(layers_in=2, layers_out=2))),
     ):
-        data = ToyData(SHAPE, model=model)
         coder, twin = _coder(data), _coder(data)
 
         def make_metrics() -> list[Metric]:
@@ -95,12 +97,15 @@ def contexts(batch_size: int = 32) -> Iterator[tuple[str, EvaluationContext]]:
         yield what, EvaluationContext(coder, data, make_metrics, N_TOKENS, batch_size, "cpu", twin=twin)
 
 
-def _coder(data: ToyData) -> ReferenceCoder:
-    parts = plain_parts(k=4)
+def _coder(data: ToyData) -> SparseCoder:
+    sample = data.next_batch(256)
+    coders: dict[str, ReferenceCoder] = {}
     with torch.random.fork_rng(devices=[]):
         set_seed(0)
-        coder = ReferenceCoder(CoderConfig(n_latents=32), SHAPE, parts)
-        coder.initialize(data.next_batch(256))
+        for i, name in enumerate(data.layer_names):
+            coders[name] = ReferenceCoder(CoderConfig(n_latents=32), SHAPE, plain_parts(k=4))
+            coders[name].initialize(sample if data.layers_in == 1 else sample.layer(i))
+    coder: SparseCoder = CoderSet(coders) if len(coders) > 1 else next(iter(coders.values()))
     return coder.eval()
 
 
@@ -175,8 +180,9 @@ def _stored(subject: Subject, case: Case) -> None:
             check_result(result, what)
         except QsaeError as error:
             raise CheckFailure(f"{error}.") from error
+        n = next(context.coder.n_latents for other, context in contexts() if other == what)
         for name, column in result.per_latent.items():
-            expect(len(column) == 32, f"on {what}, {name} has {len(column)} values for 32 latents.")
+            expect(len(column) == n, f"on {what}, {name} has {len(column)} values for {n} latents.")
         if any(value is not None and not math.isfinite(value) for _, value in _scalars(result)):
             continue  # 'values' reports it
         with tempfile.TemporaryDirectory() as folder:

@@ -72,6 +72,9 @@ class AlwaysOne:
     def code_levels(self, codes: SparseCodes) -> None:
         return None
 
+    def by_layer(self) -> tuple[()]:
+        return ()
+
 
 def held_out(n_tokens: int, batch_size: int) -> Iterator[Batch]:
     x = torch.tensor([[2.0, 3.0], [4.0, 5.0], [6.0, 7.0]])[:n_tokens]
