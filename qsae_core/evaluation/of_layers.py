@@ -47,8 +47,9 @@ class OfLayer(Accumulator):
 def contexts(whole: EvaluationContext) -> Mapping[str, EvaluationContext]:
     """``WHOLE`` -> the context itself; of a set of coders also layer -> that of its coder."""
     parts = whole.coder.by_layer()
+    names = whole.data.layer_names if parts else ()
     found, start = {WHOLE: whole}, 0
-    for i, (name, coder) in enumerate(zip(whole.data.layer_names, parts, strict=False)):
+    for i, (name, coder) in enumerate(zip(names, parts, strict=True)):
         own = slice(start, start + coder.n_latents)
         found[name] = replace(
             whole,
