@@ -169,7 +169,8 @@ def test_a_section_works_as_it_stands(name, reader):
     for command, output in reader.outputs.items():
         if command.startswith("qsae train") and "--help" not in command and "--dry-run" not in command:
             artifact = re.search(r"^artifact: (.*)$", output, re.MULTILINE)[1]
-            assert (reader.folder / artifact / "coder.safetensors").is_file(), command
+            name = "coders.json" if "--per-layer" in command else "coder.safetensors"
+            assert (reader.folder / artifact / name).is_file(), command
 
 
 def test_what_the_install_section_installs(reader):
