@@ -15,10 +15,11 @@ test: setup lint  ## lint, types, and every test
 test-fast: setup  ## the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow"
 
-test-pythons: setup  ## the fast tests on every other Python from 3.10 to 3.13 that the machine has
+test-pythons: setup  ## every other Python from 3.10 to 3.13 that the machine has; lint has types of the oldest
+	$(BIN)/python .ci/typecheck --python-version 3.13
 	$(BIN)/python .ci/pythons
 
-test-oldest: setup  ## the same on this one, with the oldest dependencies that the pyproject files admit
+test-oldest: setup  ## this Python, with the oldest dependencies that the pyproject files admit
 	$(BIN)/python .ci/pythons --oldest
 
 lint: setup
@@ -37,7 +38,8 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt plugins/requirements-dev.txt $(PLUGINS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch setuptools wheel "flit_core>=3.9,<4"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch \
+		"setuptools>=77.0.3" "flit_core>=3.11,<4"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation \
 		--requirement plugins/requirements-dev.txt
 	touch $@

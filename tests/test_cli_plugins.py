@@ -124,10 +124,15 @@ def test_a_contested_component_is_shown_on_both_sides(site):
 @pytest.mark.parametrize(
     ("name", "source", "code"),
     [
-        ("acme-fine", "", 0),
+        pytest.param("acme-fine", "", 0, marks=pytest.mark.torch),
         ("acme-bad", "1 / 0", 1),
         ("acme-rival", GOOD.replace("acme-hello", "acme-rival"), 1),
-        ("acme-base", GOOD.replace("acme_good.maths:Doubler", "pathlib:Path").replace('"doubler"', '"x"'), 1),
+        pytest.param(
+            "acme-base",
+            GOOD.replace("acme_good.maths:Doubler", "pathlib:Path").replace('"doubler"', '"x"'),
+            1,
+            marks=pytest.mark.torch,
+        ),
     ],
 )
 def test_strict_exits_1_when_something_is_wrong(site, name, source, code):
@@ -141,6 +146,7 @@ def test_strict_exits_1_when_something_is_wrong(site, name, source, code):
         assert "does not subclass qsae_core.contracts.Activation" in done.stdout
 
 
+@pytest.mark.torch
 def test_strict_forgives_what_is_blocked_on_purpose(site):
     site.add("acme-bad", "1 / 0")
     assert site.qsae("list-plugins", "--strict", QSAE_PLUGINS="acme-good").returncode == 0
@@ -272,6 +278,7 @@ def test_every_installed_component_can_be_described_and_pasted(site):
 # --- check
 
 
+@pytest.mark.torch
 def test_check_passes_a_good_plugin_and_names_the_fault_of_a_bad_one(site):
     good = site.qsae("check", "acme-good", "--json")
     results = {entry["id"]: entry for entry in json.loads(good.stdout)}
@@ -287,6 +294,7 @@ def test_check_passes_a_good_plugin_and_names_the_fault_of_a_bad_one(site):
     assert any("activation-doubler-target" in line and "FAIL" in line for line in table.stdout.splitlines())
 
 
+@pytest.mark.torch
 def test_check_of_what_is_not_installed(site):
     done = site.qsae("check", "acme-god")
     assert done.returncode == 2

@@ -110,6 +110,7 @@ def test_register_commands_adds_a_command(plugin_site):
     assert "Say hello." in plugin_site.qsae("--help", QSAE_PLUGINS="acme").stdout
 
 
+@pytest.mark.torch
 def test_the_life_of_a_run(plugin_site, tmp_path):
     plugin_site.add("acme-diary", textwrap.dedent(DIARY))
     command = (

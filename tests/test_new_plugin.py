@@ -38,6 +38,7 @@ def install(folder: pathlib.Path, site: pathlib.Path, monkeypatch) -> None:
     wheel.unlink()
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_installs_and_is_listed_with_a_component_that_loads(kind, tmp_path, plugin_site, monkeypatch):
     folder = tmp_path / f"qsae-{kind.replace('_', '-')}-probe-two"

@@ -47,7 +47,7 @@ def test_its_project_file(dist):
         assert file["build-system"]["build-backend"] == "setuptools.build_meta"
     else:
         assert file["build-system"] == {
-            "requires": ["flit_core>=3.9,<4"],
+            "requires": ["flit_core>=3.11,<4"],
             "build-backend": "flit_core.buildapi",
         }
         assert file["tool"]["flit"]["module"] == {"name": module}

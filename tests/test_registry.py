@@ -159,6 +159,7 @@ def target_error(plugin_site, target: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.torch
 def test_a_target_is_imported_when_asked_for(plugin_site):
     plugin_site.add("acme-x", "", files={"maths.py": MATHS})
     doubler = Registry().load_target(spec("activation", "doubler", "acme_x.maths:Doubler"))
@@ -173,6 +174,16 @@ def test_a_target_is_imported_when_asked_for(plugin_site):
             "acme_x.nothing:Doubler",
             "cannot be imported: ModuleNotFoundError: No module named 'acme_x.nothing'",
         ),
+    ],
+)
+def test_a_target_that_cannot_be_imported_is_refused_with_its_distribution(plugin_site, target, expected):
+    assert expected in target_error(plugin_site, target)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
         ("acme_x.maths:Doublr", "module 'acme_x.maths' has no 'Doublr'; did you mean 'Doubler'?"),
         (
             "acme_x.maths:number",

@@ -372,7 +372,7 @@ def test_counts_may_be_written_as_floats(registry: Registry) -> None:
         ("a.yaml", "sae: [plain", "line 1, column 12: not valid YAML: expected ',' or ']'"),
         ("a.yaml", "spasity: topk", "unknown section 'spasity'; did you mean 'sparsity'?"),
         ("a.yaml", "- sae", "a configuration is a mapping of sections, not list"),
-        ("a.json", '{"sae": "plain",}', "line 1, column 17: not valid JSON"),
+        ("a.json", '{"sae" "plain"}', "line 1, column 8: not valid JSON"),
         ("a.json", '{"sae": "plain", "sae": "x"}', "'sae' stands twice"),
     ],
 )
