@@ -1,4 +1,4 @@
-"""Measure qsae beside its peers and write docs/performance.md and docs/quality.md.
+"""Measure qsae beside its peers and write docs/performance.md, real-run.md and quality.md.
 
 python -m benchmarks                   everything; `make bench` does this
 python -m benchmarks --only step       one benchmark (repeatable); the others' results stay as they are
@@ -33,6 +33,7 @@ from benchmarks import (
 )
 from benchmarks.pages import performance as page
 from benchmarks.pages import quality as page_quality
+from benchmarks.pages import real_run as page_real_run
 from benchmarks.settings import PEERS, ROOT, Settings
 
 BENCHMARKS: dict[str, Callable[[Settings], dict[str, Any]]] = {
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     target = options.page or (settings.folder if options.quick else ROOT / "docs") / "performance.md"
     for path in (
         page.render(settings, target),
+        page_real_run.render(settings, target.with_name("real-run.md")),
         page_quality.render(settings, target.with_name("quality.md")),
     ):
         if path is not None:
@@ -94,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0)
     add("--threads", type=int, default=os.cpu_count(), help="CPU threads of every side; default: all")
     add("--out", type=pathlib.Path, help="folder of data, logs and results; default: build/bench")
-    add("--page", type=pathlib.Path, help="default: docs/performance.md; quality.md is written beside it")
+    add("--page", type=pathlib.Path, help="default: docs/performance.md; the others are written beside it")
     add("--states", type=pathlib.Path, help="hidden states [N, d] for quality-states, as .npy")
     add("--model", help="or a model directory whose states are read for it, and kept in build/bench/data")
     add("--layer", type=int, help="of that model; default: the middle one")

@@ -63,7 +63,32 @@ def test_the_page_has_ratios_to_the_best_fp32_side_of_a_peer(tmp_path):
     assert "| torch operators: a step in at most 0.75 of one fp32 product | 1.00 | no | - |" in page
     assert "| compiled kernels: at least 18 times SAELens | - | not measured | - |" in page
     assert "| sparsify | not part of this run |" in page
-    assert "Not measured: run, fidelity, scaling, startup, inference." in page
+    assert "Not measured: fidelity, scaling, startup, inference." in page
+
+
+def test_steps_of_a_real_run_are_means(tmp_path):
+    """Steps of 1, 1 and 4 s take 2 s on average, whatever their median; 100 tokens, and a product of 0.5 s."""
+    write_step_result(tmp_path)
+    results = tmp_path / "results"
+    about = json.loads((results / "step.json").read_text())["about"]
+
+    def side(library, *times, **more):
+        own = {"product_seconds": [0.4, 0.5, 0.9], "dead": 0.25, **more}
+        return {"library": library, "what": "as it is", "rounds": [{"seconds": list(times), **own}]}
+
+    sizes = {"batch_size": 100, "d": 8, "n_latents": 16, "k": 2}
+    failed = {"library": "sparsify", "what": "fp32", "rounds": [{"error": "ImportError: no such thing"}]}
+    sides = [side("qsae", 1, 1, 4), side("SAELens", 5, 5, 5, dead=0.5), failed]
+    middle = {**sizes, "before": 10, "timed": 3, "steps": 20, "sides": sides}
+    whole = {**sizes, "command": "qsae train", "products": 0.333, "dead": 0.01}
+    (results / "run.json").write_text(json.dumps({"about": about, "middle": middle, "whole": whole}))
+    render(tmp_path)
+    page = (tmp_path / "real-run.md").read_text()
+    assert "The mean of steps 11 to 13 of a run of 20" in page
+    assert "| qsae, as it is | 50 | 1.00 | 4.00 | 25.0% |" in page
+    assert "| SAELens, as it is | 20 | 2.50 | 10.0 | 50.0% |" in page
+    assert "| sparsify, fp32 | failed: ImportError: no such thing |" in page
+    assert "0.33 products a step on average, 1.0% of the latents dead at its end" in page
 
 
 def test_a_peer_that_fails_is_a_line_with_its_reason(tmp_path):

@@ -94,6 +94,7 @@ def _machine(about: dict[str, Any], results: dict[str, Result]) -> str:
 def _peers(results: dict[str, Result]) -> list[str]:
     """``sae-lens 6.54.12 (torch 2.13.0, Python 3.11.7)`` of each peer that ran."""
     records = [r for shape in results.get("step", {"shapes": []})["shapes"] for r in shape["sides"]]
+    records += [r for result in results.values() for r in result.get("middle", {"sides": []})["sides"]]
     measured = [r for record in records if record["library"] != "qsae" for r in record["rounds"]]
     measured += [contender for result in results.values() for contender in result.get("contenders", [])]
     names = [

@@ -1,24 +1,45 @@
-"""The page's part about real runs, in which latents die."""
+"""docs/real-run.md: steps of real runs, in which latents die. Every number comes from the JSON file."""
 
 from __future__ import annotations
 
+import pathlib
 from typing import Any
 
 from benchmarks import real_run
+from benchmarks.pages import about
 from benchmarks.pages.tables import count, percent, ratio, table
+from benchmarks.results import read
+from benchmarks.settings import Settings
 from benchmarks.sides import QSAE
 from benchmarks.training_step import error
 
 Result = dict[str, Any]
 
 
-def section(result: Result) -> str:
+def render(settings: Settings, page: pathlib.Path) -> pathlib.Path | None:
+    """Write the page; None without a result."""
+    result = read(real_run.NAME, settings)
+    if result is None:
+        return None
+    results = {real_run.NAME: result}
+    parts = [_text(result), about.warnings(results), about.section(results, "")]
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text("\n".join(part for part in parts if part))
+    return page
+
+
+def _text(result: Result) -> str:
     """Steps in the middle of a run, of every side; a whole run of ``qsae train``."""
     middle, whole = result["middle"], result["whole"]
     first, last = middle["before"] + 1, middle["before"] + middle["timed"]
     columns = ["side", "tokens/s", "qsae is faster by", "x product", "dead"]
     return f"""\
-## In a real run
+# Steps of real runs
+
+Early steps of a coder flatter every library: nothing is dead yet, and nothing is done about it. These are
+later ones; [performance.md](performance.md) has the early ones and all else.
+
+## In the middle of a run
 
 The mean of steps {first} to {last} of a run of {middle["steps"]} on hidden states of the built-in
 language model, at {_sizes(middle)}. Each side does what it has against dead latents:
@@ -28,12 +49,13 @@ runs. `dead` is the side's own count after the last of these steps.
 
 {table(columns, _rows(middle))}
 
-The whole of
+## A whole run
 
     {whole["command"]}
 
-with reading, statistics of the inputs, and the choice and watching of its screen, but without evaluation:
-{_took(whole)}.
+From the first step to the last, with reading and with choosing and watching the screen, but without
+evaluation: {_took(whole)}.
+The product is timed before and after it.
 """
 
 

@@ -70,7 +70,7 @@ qsae is measured with huge pages, which the `qsae` command asks torch for by its
 just after its steps. Where that product runs near the processor's peak, the parts of a step that wait for
 memory (Adam alone moves 0.9 GB) are a larger share of it. Peak memory is the largest resident set of the
 process, imports included. Latents that count as dead add an auxiliary loss; in so few steps no side has any:
-[below](#in-a-real-run) are steps with them.
+[real-run.md](real-run.md) has steps with them.
 """
 
 
