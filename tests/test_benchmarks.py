@@ -67,7 +67,7 @@ def test_the_page_has_ratios_to_the_best_fp32_side_of_a_peer(tmp_path):
 
 
 def test_steps_of_a_real_run_are_means(tmp_path):
-    """Steps of 1, 1 and 4 s take 2 s on average, whatever their median; 100 tokens, and a product of 0.5 s."""
+    """Steps of 1, 1 and 4 s take 2 s on average, whatever their median; 100 tokens; a product takes 0.5 s."""
     write_step_result(tmp_path)
     results = tmp_path / "results"
     about = json.loads((results / "step.json").read_text())["about"]

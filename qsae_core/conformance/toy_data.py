@@ -53,10 +53,7 @@ class ToyData(DataSource):
         """The same vectors however they are cut."""
         whole = self._draw(n_tokens, -1)
         for start in range(0, n_tokens, batch_size):
-            rows = slice(start, start + batch_size)
-            x = whole.x[rows]
-            y = x if whole.y is whole.x else whole.y[rows]
-            yield Batch(x, y, None if whole.token_ids is None else whole.token_ids[rows])
+            yield whole.rows(slice(start, start + batch_size))
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches were taken."""
@@ -95,10 +92,7 @@ class ToyData(DataSource):
     def _draw(self, size: int, seed: int) -> Batch:
         if self.model is not None:
             contexts = self.model.contexts(-(-size // (self.model.context - 1)), seed)
-            batch = self._read(contexts)
-            ids = None if batch.token_ids is None else batch.token_ids[:size]
-            x = batch.x[:size]
-            return Batch(x, x if batch.y is batch.x else batch.y[:size], ids)
+            return self._read(contexts).rows(slice(size))
         x = _superposition(size, self.layers_in, self.d_in, seed)
         if (self.d_in, self.layers_in) == (self.d_out, self.layers_out):
             return Batch(x, x)
