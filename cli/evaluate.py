@@ -11,7 +11,7 @@ import click
 
 from qsae_cli.options.choice_options import Scope
 from qsae_cli.options.component_options import ConfiguredCommand
-from qsae_cli.options.recorded import recorded
+from qsae_cli.options.recorded import check_data, recorded
 from qsae_cli.output import json_option, print_json
 from qsae_core.config.layers import Layer
 from qsae_core.kinds import CODER_SLOTS, PART_SLOTS
@@ -84,6 +84,7 @@ def evaluate(
     from qsae_core.evaluation.of_layers import WHOLE
     from qsae_core.plugins.records import load_plugins
 
+    check_data(path, layers)
     plugins = load_plugins()
     config = resolve(layers, plugins.registry)
     sizes: dict[str, Any] = {"n_tokens": tokens, "batch_size": batch_size, "device": device}

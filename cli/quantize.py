@@ -11,7 +11,7 @@ import click
 
 from qsae_cli.options.choice_options import Scope
 from qsae_cli.options.component_options import ConfiguredCommand
-from qsae_cli.options.recorded import recorded
+from qsae_cli.options.recorded import check_data, recorded
 from qsae_cli.output import json_option, print_json
 from qsae_core.config.layers import Layer
 from qsae_core.config.settings import QuantizeConfig
@@ -63,6 +63,7 @@ def quantize(layers: list[Layer], **values: Any) -> None:
     from qsae_core.config.run import resolve
     from qsae_core.plugins.records import load_plugins
 
+    check_data(values["path"], layers)
     registry = load_plugins().registry
     config = resolve(layers, registry)
     chosen = [config.components[s].use for s in QUANTIZER_SLOTS if s in config.components]

@@ -323,7 +323,7 @@ def test_where_one_coder_is_asked_for(trained):
     with pytest.raises(ArtifactError, match="holds several coders") as caught:
         qsae_core.load(trained)
     assert str(trained / "checkpoints" / "final" / "1") in str(caught.value.allowed)
-    with pytest.raises(ArtifactError, match="holds no several coders"):
+    with pytest.raises(ArtifactError, match="holds one coder, and no set"):
         qsae_core.load_set(trained / "checkpoints" / "final" / "1")
 
 

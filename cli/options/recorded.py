@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from qsae_core.config.layers import Layer
 
 
 def recorded(values: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
@@ -24,3 +26,20 @@ def recorded(values: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
     folder = next(iter(member_folders(several).values())) if several else artifact_folder(pathlib.Path(path))
     config: dict[str, Any] = usable_description(folder, load_plugins().registry)["config"]
     return config, str(folder / DESCRIPTION)
+
+
+def check_data(path: pathlib.Path, layers: Sequence[Layer]) -> None:
+    """Refuse a coder that was imported without data, where no data is chosen now either.
+
+    Args:
+        layers: the command's, the recorded one first.
+
+    Raises:
+        ConfigError: with what to choose.
+    """
+    from qsae_core.artifact.description import check_data_known
+    from qsae_core.artifact.places import artifact_folder, set_folder, stored_description
+
+    folder = set_folder(path) or artifact_folder(path)
+    chosen = any("data" in layer.tree for layer in layers[1:])
+    check_data_known(stored_description(folder), chosen, str(folder))

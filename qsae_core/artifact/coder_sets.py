@@ -13,7 +13,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from qsae_core.artifact import artifact
-from qsae_core.artifact.places import FORMAT, FORMAT_VERSION, MEMBERS, checksum, member_folders, set_folder
+from qsae_core.artifact.places import (
+    FORMAT,
+    FORMAT_VERSION,
+    MEMBERS,
+    artifact_folder,
+    checksum,
+    member_folders,
+    set_folder,
+)
 from qsae_core.coders.coder_set import CoderSet
 from qsae_core.errors import ArtifactError
 from qsae_core.kernels import Kind
@@ -73,11 +81,12 @@ def load_set(
     """
     folder = set_folder(pathlib.Path(path))
     if folder is None:
+        one = artifact_folder(pathlib.Path(path))  # says what is there, if that is no coder either
         raise ArtifactError(
-            f"holds no several coders (no {MEMBERS})",
-            where=str(path),
-            allowed="a run with one coder for each layer",
-            next="qsae_core.load reads a single coder",
+            f"holds one coder, and no set of them (no {MEMBERS})",
+            where=str(one),
+            allowed="a run with a coder for each layer",
+            next="qsae_core.load reads a single one",
         )
     served: dict[str, Any] = {"screen": screen, "arithmetic": arithmetic, "kernels": kernels}
     members = {

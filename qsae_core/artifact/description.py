@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 from pydantic_core import ErrorDetails
 
-from qsae_core.errors import ArtifactError, PluginError
+from qsae_core.errors import ArtifactError, ConfigError, PluginError
 from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, SLOTS
 from qsae_core.results.files import COPY, read_json
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 FORMAT = "qsae-coder"
 FORMAT_VERSION = 2
 DESCRIPTION = "coder.json"
+NO_DATA = "no_data"
+"""Key of ``source``, true of a coder that was imported without data: its ``config`` then has no data of its
+own."""
 
 
 class _Entry(BaseModel):
@@ -171,6 +174,24 @@ def usable_description(folder: pathlib.Path, registry: Registry) -> dict[str, An
     description = read_description(folder)
     _check_installed(description, registry, str(folder / DESCRIPTION))
     return description
+
+
+def check_data_known(description: Mapping[str, Any], chosen: bool, where: str) -> None:
+    """Refuse to measure a coder that was imported without data on what happens to be the default.
+
+    Args:
+        chosen: whether data was chosen now.
+
+    Raises:
+        ConfigError: with what to choose.
+    """
+    if description["source"].get(NO_DATA) and not chosen:
+        raise ConfigError(
+            "it was imported, and what vectors it is for is not recorded",
+            where=where,
+            allowed="data that is chosen now",
+            next="--model NAME --layer N --site SITE, or --data-path FILE; qsae import keeps what it is given",
+        )
 
 
 def distributions(config: RunConfig, registry: Registry) -> dict[str, dict[str, str]]:

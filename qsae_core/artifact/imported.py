@@ -15,6 +15,7 @@ from torch import Tensor
 
 from qsae_core.artifact import artifact
 from qsae_core.artifact.checkpoints import format_of, open_checkpoint
+from qsae_core.artifact.description import NO_DATA
 from qsae_core.coders.linear import LinearCoder
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.compose.compose import compose_coder
@@ -85,12 +86,13 @@ def import_checkpoint(
     coder = compose_checkpoint(checkpoint, registry, str(path))
     made = Layer({**checkpoint.components, **blocks(checkpoint, registry)}, str(path), fallback=True)
     config: RunConfig = resolve([made, *layers], registry)
-    if not any("data" in layer.tree for layer in (made, *layers)):
-        message(
-            f"it does not say which vectors it is for, and no data was chosen: {config.data.use} is recorded "
-            "for it; evaluate and quantize it with --model, --layer and --site, or with --data-path"
-        )
     source = {**checkpoint.source, "imported_from": {"path": str(path), "format": form}}
+    if not any("data" in layer.tree for layer in (made, *layers)):
+        source[NO_DATA] = True
+        message(
+            "no data was chosen for it: evaluate and quantize it with --model, --layer and --site, or with "
+            "--data-path; given here, they are recorded for it"
+        )
     artifact.save(coder, out, config, registry, source)
     return coder
 

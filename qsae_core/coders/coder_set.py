@@ -18,6 +18,7 @@ from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.contracts.coder import AtomErrors, CoderShape, LossOutput, SparseCoder
 from qsae_core.contracts.codes import SparseCodes, join_latents, split_latents
 from qsae_core.contracts.data import Batch
+from qsae_core.errors import ConfigError
 
 
 class CoderSet(SparseCoder):
@@ -51,9 +52,23 @@ class CoderSet(SparseCoder):
         """The same, as a sequence."""
         return list(self.members())
 
-    def __getitem__(self, name: str) -> MatrixCoder:
-        """The coder of a layer."""
-        return dict(zip(self.names, self.members(), strict=True))[name]
+    def __getitem__(self, name: str | int) -> MatrixCoder:
+        """The coder of a layer, by its name or number in the model.
+
+        Raises:
+            ConfigError: if there is none of that name.
+        """
+        if str(name) not in self.names:
+            raise ConfigError(f"there is no coder of layer {name!r}", allowed=", ".join(self.names))
+        return dict(zip(self.names, self.members(), strict=True))[str(name)]
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of layers."""
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        """How many layers."""
+        return len(self.names)
 
     def encode(self, x: Tensor) -> SparseCodes:
         """``[B, L, d_in]`` -> the codes of all layers."""

@@ -72,6 +72,8 @@ class DataSource(abc.ABC):
     """What a user gives this source for vectors of one layer (``--layer N``), where it can read several."""
     for_several_layers: ClassVar[str | None] = None
     """What a user gives it for vectors of several layers; None where it has one layer alone."""
+    for_targets: ClassVar[str | None] = None
+    """What a user gives it for targets of their own, which transcoders need; None where it has none."""
     prefetch: int = 0
     """Batches that ``train.prefetch: auto`` reads ahead in another thread while a GPU trains; 0: none.
 

@@ -228,6 +228,8 @@ def recorded_config(folder: pathlib.Path, registry: Registry, changes: Layer | N
     chosen = [entry["use"] for entry in tree["metrics"]]
     installed = registry.names("metric")
     more = [name for name in LIST_DEFAULTS["metrics"] if name in installed and name not in chosen]
+    data_chosen = changes is not None and "data" in changes.tree
+    coder_json.check_data_known(coder_json.read_description(first), data_chosen, str(first))
     tree["metrics"] = [*tree["metrics"], *({"use": name} for name in more)]
     recorded = checked_layer(tree, str(first / coder_json.DESCRIPTION))
     return resolve([dataclasses.replace(recorded, fallback=True), *([changes] if changes else [])], registry)

@@ -95,7 +95,7 @@ class _TrainingRun:
     def _initialize(self) -> int:
         self.watcher.message(f"measuring statistics on {self.config.train.statistics_tokens} vectors")
         sample = self.data.next_batch(self.config.train.statistics_tokens).to("cpu")  # where coders begin
-        check_targets(self.config, sample)
+        check_targets(self.config, sample, self.data)
         for member in self.members:
             member.coder.initialize(member.batch(sample))
         self._make_trainers()

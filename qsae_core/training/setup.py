@@ -90,18 +90,27 @@ def check_per_layer(config: RunConfig, plugins: Plugins, data: DataSource) -> No
         raise ConfigError(fault, where="--per-layer", allowed=allowed, next=hint)
 
 
-def check_targets(config: RunConfig, batch: Batch) -> None:
-    """Refuse data with targets of its own for a coder that reconstructs its input.
+def check_targets(config: RunConfig, batch: Batch, data: DataSource) -> None:
+    """Refuse data with targets of its own for a coder that reconstructs its input, and data without for one
+    that does not.
 
     Raises:
         ConfigError: which names the coder.
     """
-    if config.coder_slot == "sae" and batch.y is not batch.x:
+    own, title = batch.y is not batch.x, f"'{config.coder.use}'"
+    if config.coder_slot == "sae" and own:
         raise ConfigError(
-            f"SAE '{config.coder.use}' reconstructs its input, but the data has targets of its own",
+            f"SAE {title} reconstructs its input, but the data has targets of its own",
             where="--data",
             allowed="data without targets, or a transcoder",
             next="qsae list-plugins shows the installed transcoders",
+        )
+    if config.coder_slot == "transcoder" and not own:
+        raise ConfigError(
+            f"transcoder {title} predicts other vectors than it reads, and the data has no targets",
+            where="--data",
+            allowed="data with a source and a target, or an SAE",
+            next=data.for_targets or "other data",
         )
 
 

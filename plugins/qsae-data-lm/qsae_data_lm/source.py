@@ -38,6 +38,10 @@ class LmSource(DataSource):
     config: LmConfig
     for_one_layer = "--layer N"
     for_several_layers = "--layers middle, or numbers such as --layers 3,6,9"
+    for_targets = (
+        "--source-layer N --target-layer N, with --source-site and --target-site where they are not mlp_in "
+        "and mlp_out; or --layers 3,6,9 --source-site mlp_in --target-site mlp_out"
+    )
 
     def __init__(self, config: LmConfig, *, seed: int = 0, device: str = "cpu") -> None:
         super().__init__(config, seed=seed, device=device)

@@ -43,6 +43,7 @@ class TensorsSource(DataSource):
     layer = "tensors"
     for_one_layer = "--middle positions, which makes each vector of [N, L, d] a row of its own"
     for_several_layers = "--middle layers, for tensors [N, L, d]"
+    for_targets = "--target-path FILE, whose row i belongs to row i of --data-path"
     prefetch = 2
 
     def __init__(self, config: ComponentConfig, *, seed: int = 0, device: str = "cpu") -> None:
