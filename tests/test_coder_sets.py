@@ -101,7 +101,7 @@ def test_what_a_run_says(trained):
         assert list(entry["layers"]) == ["0", "1", "2"]
         whole = entry["evaluations"]["reconstruction"]
         own = [layer["evaluations"]["reconstruction"] for layer in entry["layers"].values()]
-        assert whole["mean"]["fvu"] == pytest.approx(sum(v["fvu"] for v in own) / L)
+        assert whole["fvu"] == pytest.approx(sum(v["fvu"] for v in own) / L)
         assert whole["l0"] == pytest.approx(sum(v["l0"] for v in own))
         assert whole["n_tokens"] == own[0]["n_tokens"]
         assert entry["artifact"]["float_bytes"] == sum(
