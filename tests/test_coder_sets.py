@@ -247,6 +247,15 @@ def test_evaluated_again(trained):
     )
 
 
+def test_what_is_said_of_atoms_is_of_those_that_are_stored(states, tmp_path):
+    """Not of a training step's, which chance rounds otherwise."""
+    line = f"train --sae topk --quantizer stochastic --per-layer --save-float --middle layers {SMALL}"
+    run = pathlib.Path(summary_of(f"{line} --eval-every 0 --out {tmp_path} --data-path", states)["path"])
+    trained = read_json(run / "metrics.json")["coders"]["coder"]["evaluations"]["reconstruction"]
+    again = summary_of("evaluate", run)["evaluations"]["reconstruction"]
+    assert trained["weight_error"] == pytest.approx(again["weight_error"])
+
+
 def test_a_coder_of_a_set_takes_vectors_of_its_layer_alone(trained, states, tmp_path):
     np.save(tmp_path / "one.npy", np.load(states)[:, 1])
     line = f"evaluate {trained / 'checkpoints' / 'final' / '1'} --middle positions --data-path"
