@@ -165,6 +165,27 @@ def test_what_does_not_go_together(states, tmp_path, flags, said):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_layer_that_does_not_vary_is_named(states, tmp_path):
+    x = np.load(states)
+    x[:, 1] = 3
+    np.save(tmp_path / "x.npy", x)
+    line = f"train --sae topk --middle layers --per-layer {SMALL} --out {tmp_path / 'out'} --data-path"
+    result = qsae(line, tmp_path / "x.npy")
+    assert result.exit_code != 0
+    assert "data, layer 1: the vectors do not vary" in result.output
+
+
+def test_layers_of_one_folder_are_refused_before_training(states, tmp_path, monkeypatch):
+    from qsae_data_tensors.source import TensorsSource
+
+    monkeypatch.setattr(TensorsSource, "layer_names", ("Up/1", "up-1", "down"))
+    line = f"train --sae topk --middle layers --per-layer {SMALL} --out {tmp_path} --data-path"
+    result = qsae(line, states)
+    assert result.exit_code != 0
+    assert "two of the layers Up/1, up-1, down would have the same folder" in result.output
+    assert not list(tmp_path.iterdir())
+
+
 # --- the set as a coder
 
 

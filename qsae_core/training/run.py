@@ -97,7 +97,7 @@ class _TrainingRun:
         sample = self.data.next_batch(self.config.train.statistics_tokens).to("cpu")  # where coders begin
         check_targets(self.config, sample)
         for member in self.members:
-            member.coder.initialize(member.batch(sample))
+            member.initialize(sample)
         self._make_trainers()
         torch.manual_seed(self.config.run.seed)
         return 0
