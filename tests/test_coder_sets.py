@@ -80,7 +80,9 @@ def same(one: pathlib.Path, other: pathlib.Path) -> bool:
 # --- training
 
 
-@pytest.mark.parametrize("sae", ["topk", "ternary --quantizer ste", "batchtopk"])
+@pytest.mark.parametrize(
+    "sae", ["topk", "ternary --quantizer ste", "batchtopk", "topk --quantizer stochastic"]
+)
 def test_each_is_what_it_would_be_alone(tmp_path, sae):
     line = f"train --sae {sae} {LM} {SMALL} --eval-every 0 --out {tmp_path}"
     together = pathlib.Path(summary_of(f"{line} --layers 1,3 --per-layer")["path"])
