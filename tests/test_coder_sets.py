@@ -359,7 +359,21 @@ def test_where_one_coder_is_asked_for(trained):
         qsae_core.load_set(trained / "checkpoints" / "final" / "1")
 
 
-@pytest.mark.parametrize("fault", ["missing", "exchanged", "altered", "escaping", "version", "empty", "list"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "missing",
+        "exchanged",
+        "altered",
+        "escaping",
+        "version",
+        "empty",
+        "list",
+        "swapped",
+        "twice",
+        "no name",
+    ],
+)
 def test_damaged(trained, tmp_path, fault):
     folder = tmp_path / "final"
     shutil.copytree(trained / "checkpoints" / "final", folder)
@@ -378,12 +392,32 @@ def test_damaged(trained, tmp_path, fault):
         record["format_version"] = 2
     elif fault == "empty":
         record["coders"] = []
+    elif fault == "swapped":
+        first, second = record["coders"][:2]
+        first["layer"], second["layer"] = second["layer"], first["layer"]
+    elif fault == "twice":
+        record["coders"][1] = record["coders"][0]
+    elif fault == "no name":
+        record["coders"][1]["layer"] = ["1"]
     else:
         record = [record]
     if fault not in ("missing", "exchanged", "altered"):
         (folder / places.MEMBERS).write_text(json.dumps(record))
     with pytest.raises(ArtifactError):
         qsae_core.load_set(folder)
+
+
+def test_a_long_name_of_a_layer(trained, tmp_path):
+    from qsae_core.artifact.coder_sets import save_set
+    from qsae_core.config.layers import checked_layer
+    from qsae_core.config.run import resolve
+    from qsae_core.plugins.records import load_plugins
+
+    registry = load_plugins().registry
+    config = resolve([checked_layer({"sae": {"use": "ternary"}}, "test")], registry)
+    coders = CoderSet(dict(zip(["a" * 300, "b", "c"], qsae_core.load_set(trained).members(), strict=True)))
+    save_set(coders, tmp_path / "set", config, registry, {name: {} for name in coders.names})
+    assert tuple(places.member_folders(tmp_path / "set")) == coders.names
 
 
 # --- several layers of a language model, for transcoders
