@@ -345,6 +345,21 @@ def test_compared_as_one_and_each(trained):
         assert row["mean"]["fvu"] == entry["layers"][layer]["evaluations"]["reconstruction"]["fvu"]
 
 
+def test_compared_by_the_folder_of_all_coders(trained, tmp_path):
+    def rows(*paths):
+        result = qsae("compare --json", *paths)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    folders = trained / "checkpoints" / "final", trained / "checkpoints" / "float_twin"
+    assert rows(*folders) == rows(trained)
+    shutil.copytree(folders[0], tmp_path / "copy")
+    (copy,) = rows(tmp_path / "copy")
+    assert copy["mean"]["bits_whole"] == rows(trained)[0]["mean"]["bits_whole"]
+    evaluated = qsae("compare --evaluate", folders[0] / "0", folders[0] / "2").output
+    assert "FVUs of different data do not compare" in evaluated
+
+
 # --- files
 
 
