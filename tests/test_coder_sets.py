@@ -311,8 +311,9 @@ def test_one_pass_reads_the_data_once(trained, monkeypatch):
 # --- quantizing
 
 
-def test_quantized_each_as_it_would_be_alone(trained, tmp_path):
-    line = "quantize --quantizer rtn --n-bits 4 --tokens 1024 --out"
+@pytest.mark.parametrize("more", ["", "--encoder-quantizer stochastic --finetune encoder --finetune-steps 5"])
+def test_quantized_each_as_it_would_be_alone(trained, tmp_path, more):
+    line = f"quantize --quantizer rtn --quantizer.n-bits 4 {more} --tokens 1024 --out"
     together = summary_of(line, tmp_path / "set", trained)
     made = pathlib.Path(together["path"]) / "checkpoints" / "final"
     assert together["quantized_from"]["of_masters"] is True
