@@ -80,7 +80,9 @@ def same(one: pathlib.Path, other: pathlib.Path) -> bool:
 # --- training
 
 
-@pytest.mark.parametrize("sae", ["topk", "ternary --quantizer ste", "batchtopk"])
+@pytest.mark.parametrize(
+    "sae", ["topk", "ternary --quantizer ste", "batchtopk", "topk --quantizer stochastic"]
+)
 def test_each_is_what_it_would_be_alone(tmp_path, sae):
     line = f"train --sae {sae} {LM} {SMALL} --eval-every 0 --out {tmp_path}"
     together = pathlib.Path(summary_of(f"{line} --layers 1,3 --per-layer")["path"])
@@ -101,7 +103,7 @@ def test_what_a_run_says(trained):
         assert list(entry["layers"]) == ["0", "1", "2"]
         whole = entry["evaluations"]["reconstruction"]
         own = [layer["evaluations"]["reconstruction"] for layer in entry["layers"].values()]
-        assert whole["mean"]["fvu"] == pytest.approx(sum(v["fvu"] for v in own) / L)
+        assert whole["fvu"] == pytest.approx(sum(v["fvu"] for v in own) / L)
         assert whole["l0"] == pytest.approx(sum(v["l0"] for v in own))
         assert whole["n_tokens"] == own[0]["n_tokens"]
         assert entry["artifact"]["float_bytes"] == sum(
@@ -162,6 +164,27 @@ def test_what_does_not_go_together(states, tmp_path, flags, said):
     result = qsae(f"train {flags} {SMALL} --out {tmp_path} --data-path", states)
     assert result.exit_code != 0
     assert said in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_layer_that_does_not_vary_is_named(states, tmp_path):
+    x = np.load(states)
+    x[:, 1] = 3
+    np.save(tmp_path / "x.npy", x)
+    line = f"train --sae topk --middle layers --per-layer {SMALL} --out {tmp_path / 'out'} --data-path"
+    result = qsae(line, tmp_path / "x.npy")
+    assert result.exit_code != 0
+    assert "data, layer 1: the vectors do not vary" in result.output
+
+
+def test_layers_of_one_folder_are_refused_before_training(states, tmp_path, monkeypatch):
+    from qsae_data_tensors.source import TensorsSource
+
+    monkeypatch.setattr(TensorsSource, "layer_names", ("Up/1", "up-1", "down"))
+    line = f"train --sae topk --middle layers --per-layer {SMALL} --out {tmp_path} --data-path"
+    result = qsae(line, states)
+    assert result.exit_code != 0
+    assert "two of the layers Up/1, up-1, down would have the same folder" in result.output
     assert not list(tmp_path.iterdir())
 
 
@@ -247,6 +270,15 @@ def test_evaluated_again(trained):
     )
 
 
+def test_what_is_said_of_atoms_is_of_those_that_are_stored(states, tmp_path):
+    """Not of a training step's, which chance rounds otherwise."""
+    line = f"train --sae topk --quantizer stochastic --per-layer --save-float --middle layers {SMALL}"
+    run = pathlib.Path(summary_of(f"{line} --eval-every 0 --out {tmp_path} --data-path", states)["path"])
+    trained = read_json(run / "metrics.json")["coders"]["coder"]["evaluations"]["reconstruction"]
+    again = summary_of("evaluate", run)["evaluations"]["reconstruction"]
+    assert trained["weight_error"] == pytest.approx(again["weight_error"])
+
+
 def test_a_coder_of_a_set_takes_vectors_of_its_layer_alone(trained, states, tmp_path):
     np.save(tmp_path / "one.npy", np.load(states)[:, 1])
     line = f"evaluate {trained / 'checkpoints' / 'final' / '1'} --middle positions --data-path"
@@ -279,8 +311,9 @@ def test_one_pass_reads_the_data_once(trained, monkeypatch):
 # --- quantizing
 
 
-def test_quantized_each_as_it_would_be_alone(trained, tmp_path):
-    line = "quantize --quantizer rtn --n-bits 4 --tokens 1024 --out"
+@pytest.mark.parametrize("more", ["", "--encoder-quantizer stochastic --finetune encoder --finetune-steps 5"])
+def test_quantized_each_as_it_would_be_alone(trained, tmp_path, more):
+    line = f"quantize --quantizer rtn --quantizer.n-bits 4 {more} --tokens 1024 --out"
     together = summary_of(line, tmp_path / "set", trained)
     made = pathlib.Path(together["path"]) / "checkpoints" / "final"
     assert together["quantized_from"]["of_masters"] is True
@@ -313,6 +346,21 @@ def test_compared_as_one_and_each(trained):
         assert row["mean"]["fvu"] == entry["layers"][layer]["evaluations"]["reconstruction"]["fvu"]
 
 
+def test_compared_by_the_folder_of_all_coders(trained, tmp_path):
+    def rows(*paths):
+        result = qsae("compare --json", *paths)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    folders = trained / "checkpoints" / "final", trained / "checkpoints" / "float_twin"
+    assert rows(*folders) == rows(trained)
+    shutil.copytree(folders[0], tmp_path / "copy")
+    (copy,) = rows(tmp_path / "copy")
+    assert copy["mean"]["bits_whole"] == rows(trained)[0]["mean"]["bits_whole"]
+    evaluated = qsae("compare --evaluate", folders[0] / "0", folders[0] / "2").output
+    assert "FVUs of different data do not compare" in evaluated
+
+
 # --- files
 
 
@@ -327,7 +375,21 @@ def test_where_one_coder_is_asked_for(trained):
         qsae_core.load_set(trained / "checkpoints" / "final" / "1")
 
 
-@pytest.mark.parametrize("fault", ["missing", "exchanged", "altered", "escaping", "version", "empty", "list"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "missing",
+        "exchanged",
+        "altered",
+        "escaping",
+        "version",
+        "empty",
+        "list",
+        "swapped",
+        "twice",
+        "no name",
+    ],
+)
 def test_damaged(trained, tmp_path, fault):
     folder = tmp_path / "final"
     shutil.copytree(trained / "checkpoints" / "final", folder)
@@ -346,12 +408,32 @@ def test_damaged(trained, tmp_path, fault):
         record["format_version"] = 2
     elif fault == "empty":
         record["coders"] = []
+    elif fault == "swapped":
+        first, second = record["coders"][:2]
+        first["layer"], second["layer"] = second["layer"], first["layer"]
+    elif fault == "twice":
+        record["coders"][1] = record["coders"][0]
+    elif fault == "no name":
+        record["coders"][1]["layer"] = ["1"]
     else:
         record = [record]
     if fault not in ("missing", "exchanged", "altered"):
         (folder / places.MEMBERS).write_text(json.dumps(record))
     with pytest.raises(ArtifactError):
         qsae_core.load_set(folder)
+
+
+def test_a_long_name_of_a_layer(trained, tmp_path):
+    from qsae_core.artifact.coder_sets import save_set
+    from qsae_core.config.layers import checked_layer
+    from qsae_core.config.run import resolve
+    from qsae_core.plugins.records import load_plugins
+
+    registry = load_plugins().registry
+    config = resolve([checked_layer({"sae": {"use": "ternary"}}, "test")], registry)
+    coders = CoderSet(dict(zip(["a" * 300, "b", "c"], qsae_core.load_set(trained).members(), strict=True)))
+    save_set(coders, tmp_path / "set", config, registry, {name: {} for name in coders.names})
+    assert tuple(places.member_folders(tmp_path / "set")) == coders.names
 
 
 # --- several layers of a language model, for transcoders

@@ -80,8 +80,10 @@ def member_folders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     record, where = read_json(folder / MEMBERS), str(folder / MEMBERS)
     try:
         fits = (record["format"], record["format_version"]) == (FORMAT, FORMAT_VERSION)
-        entries = [(e["layer"], folder / str(e["folder"]), e["sha256"]) for e in record["coders"]]
-        fits = fits and bool(entries) and all(place == folder / slug(place.name) for _, place, _ in entries)
+        entries = [(e["layer"], folder / slug(e["layer"]), e["sha256"]) for e in record["coders"]]
+        names = [place.name for _, place, _ in entries]
+        fits = fits and bool(entries) and names == [e["folder"] for e in record["coders"]]
+        fits = fits and len(set(names)) == len(names)
     except (KeyError, TypeError):
         fits = False
     if not fits:

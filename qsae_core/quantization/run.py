@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
+
 from qsae_core.artifact import places
 from qsae_core.coders.coder_set import as_one, join_errors
 from qsae_core.coders.linear import LinearCoder
@@ -149,13 +151,17 @@ def _fit_all(
     method: QuantizeConfig,
     message: Callable[[str], None],
 ) -> AtomErrors | None:
-    """Fit each coder to the same vectors of the training stream; what that does to the atoms."""
+    """Fit each coder to the same vectors of the training stream, and chance begins alike for each; what that
+    does to the atoms."""
     begin, found = data.state_dict(), []
     for number, (layer, pair) in enumerate(pairs.items()):
         own = data if layer is None else OneLayer(data, number)
         if number:
             data.load_state_dict(begin)
-        found.append(fit(pair.coder, pair.source, own, config, method, message))
+        devices = [pair.coder.device] if pair.coder.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(config.run.seed)
+            found.append(fit(pair.coder, pair.source, own, config, method, message))
     coder = as_one({layer: pair.coder for layer, pair in pairs.items()})
     return join_errors(coder, found)
 

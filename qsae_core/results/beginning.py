@@ -97,11 +97,7 @@ def _check_resumable(run: Run, config: RunConfig) -> None:
     before, now_ = run.record(), config.to_dict()
     skip = {"run", "versions", *RECORD_KEYS}
     changed = [k for k in now_ if k not in skip and now_[k] != before.get(k)]
-    changed += [
-        f"run.{k}"
-        for k in ("seed", "compare_float", "per_layer")
-        if now_["run"][k] != before["run"].get(k, False)
-    ]
+    changed += [f"run.{k}" for k in ALIKE if now_["run"][k] != before["run"].get(k, False)]
     if changed:
         raise TrainingError(
             f"the run was started with another configuration; different: {', '.join(changed)}",

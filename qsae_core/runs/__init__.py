@@ -12,7 +12,8 @@ from qsae_core.lazy import lazily
 
 if TYPE_CHECKING:
     from qsae_core.artifact.artifact import measurements, save, serve_with
-    from qsae_core.artifact.places import artifact_folder, stored_description
+    from qsae_core.artifact.coder_sets import set_measurements
+    from qsae_core.artifact.places import artifact_folder, set_folder, stored_description
     from qsae_core.compose.compose import compose_coder, compose_data
     from qsae_core.compose.kernels import activate_kernels
     from qsae_core.config.errors import checked_options
@@ -64,6 +65,8 @@ __all__ = [
     "rounds_atoms",
     "save",
     "serve_with",
+    "set_folder",
+    "set_measurements",
     "slug",
     "stored_description",
     "train",
@@ -72,7 +75,8 @@ __all__ = [
 
 _FROM = {
     "artifact.artifact": ("measurements", "save", "serve_with"),
-    "artifact.places": ("artifact_folder", "stored_description"),
+    "artifact.coder_sets": ("set_measurements",),
+    "artifact.places": ("artifact_folder", "set_folder", "stored_description"),
     "compose.compose": ("compose_coder", "compose_data"),
     "compose.kernels": ("activate_kernels",),
     "config.errors": ("checked_options",),

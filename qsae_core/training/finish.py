@@ -32,6 +32,8 @@ def finish_coders(
     of_kind = {kind: [m for m in members if m.kind == kind] for kind in (MAIN, FLOAT_TWIN)}
     whole = {kind: as_one({m.layer: m.coder for m in found}) for kind, found in of_kind.items() if found}
     entries = {}
+    for coder in whole.values():
+        coder.eval()  # what is said of its atoms is of those that are stored, not of a training step's
     for kind, coder in whole.items():
         folder = run.final if kind == MAIN else run.checkpoints / kind
         masters = config.run.save_float and kind == MAIN

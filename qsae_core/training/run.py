@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -97,7 +100,7 @@ class _TrainingRun:
         sample = self.data.next_batch(self.config.train.statistics_tokens).to("cpu")  # where coders begin
         check_targets(self.config, sample, self.data)
         for member in self.members:
-            member.coder.initialize(member.batch(sample))
+            member.initialize(sample)
         self._make_trainers()
         torch.manual_seed(self.config.run.seed)
         return 0
@@ -168,12 +171,24 @@ class _TrainingRun:
 
     def _step(self, batch: Batch, step: int) -> None:
         try:
-            for member in self.members:
-                self.trainers[member.key].step(member.batch(batch), step)
+            for layer, alike in self._by_layer():
+                with alike:
+                    for member in self.members:
+                        if member.layer == layer:
+                            self.trainers[member.key].step(member.batch(batch), step)
         except TrainingError as error:
             early_end.explain_loss(error, self.run)
             raise
         self._note_screens()
+
+    def _by_layer(self) -> Iterator[tuple[str | None, AbstractContextManager[None]]]:
+        """The layers that have a coder of their own (None: all layers), and a block for its step: in each of
+        these chance begins alike, as it would if the run had that layer alone."""
+        layers = list(dict.fromkeys(member.layer for member in self.members))
+        devices = [self.device] if self.device.startswith("cuda") else []
+        for layer in layers:
+            last = layer == layers[-1]
+            yield layer, contextlib.nullcontext() if last else torch.random.fork_rng(devices=devices)
 
     def _note_screens(self) -> None:
         """Say what was decided about screens, and put it on record."""

@@ -11,9 +11,9 @@ from qsae_core.compose.setup import shape_of
 from qsae_core.config.run import Block, RunConfig
 from qsae_core.contracts.coder import CoderShape
 from qsae_core.contracts.data import Batch, DataSource
-from qsae_core.errors import ConfigError
+from qsae_core.errors import ConfigError, DataError
 from qsae_core.kinds import QUANTIZER_SLOTS, SLOTS
-from qsae_core.results.run import FLOAT_TWIN, MAIN
+from qsae_core.results.run import FLOAT_TWIN, MAIN, slug
 
 if TYPE_CHECKING:
     from qsae_core.plugins.records import Plugins
@@ -44,6 +44,15 @@ class Member(NamedTuple):
     def batch(self, batch: Batch) -> Batch:
         """Its vectors of a batch."""
         return batch if self.layer is None else batch.layer(self.number)
+
+    def initialize(self, sample: Batch) -> None:
+        """``SparseCoder.initialize`` with its vectors of a sample; an error names its layer."""
+        try:
+            self.coder.initialize(self.batch(sample))
+        except DataError as error:
+            if self.layer is not None:
+                error.where = f"{error.where or 'data'}, layer {self.layer}"
+            raise
 
 
 def compose_members(config: RunConfig, plugins: Plugins, data: DataSource) -> list[Member]:
@@ -86,6 +95,9 @@ def check_per_layer(config: RunConfig, plugins: Plugins, data: DataSource) -> No
     elif data.layers_out != data.layers_in:
         fault = f"the data goes from {data.layers_in} layers to {data.layers_out}"
         allowed = "a target for each layer"
+    elif len(set(map(slug, data.layer_names))) < data.layers_in:
+        fault = f"two of the layers {', '.join(data.layer_names)} would have the same folder"
+        allowed = "names that differ in more than capitals and signs"
     if fault is not None:
         raise ConfigError(fault, where="--per-layer", allowed=allowed, next=hint)
 

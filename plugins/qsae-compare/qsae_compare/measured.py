@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qsae_core import Run, load, runs
+from qsae_core import Run, load, load_set, runs
 from qsae_core.errors import ArtifactError
 from qsae_core.runs import CODER_SLOTS, SLOTS, read_json, values_of
 
@@ -145,7 +145,8 @@ def _of_layers(run: Run) -> Iterator[Measured]:
 
 
 def _of_artifact(path: pathlib.Path, registry: Registry) -> Iterator[Measured]:
-    folder = runs.artifact_folder(path)
+    several = runs.set_folder(path)
+    folder = several or runs.artifact_folder(path)
     for parent in folder.parents[1:3]:  # RUN/checkpoints/final, RUN/checkpoints/final/LAYER
         run = Run(parent)
         if run.metrics_file.exists():
@@ -161,8 +162,14 @@ def _of_artifact(path: pathlib.Path, registry: Registry) -> Iterator[Measured]:
         _check_summary(summary, beside, folder, MEASURED)
         yield _measured(folder, None, "coder", summary["coders"]["coder"])
         return
-    coder = load(folder, kernels="none", registry=registry)
-    unmeasured = {"artifact": runs.measurements(coder, folder), "evaluations": {}}
+    unmeasured: dict[str, Any] = {"evaluations": {}}
+    if several is not None:
+        coders = load_set(folder, kernels="none", registry=registry)
+        unmeasured["artifact"] = runs.set_measurements(coders, folder)
+        unmeasured["layers"] = dict.fromkeys(coders.names)
+    else:
+        coder = load(folder, kernels="none", registry=registry)
+        unmeasured["artifact"] = runs.measurements(coder, folder)
     yield _measured(folder, None, "coder", unmeasured)
 
 
@@ -242,7 +249,10 @@ def measure_again(
         values |= {n: measured.values[n] for n in OF_FLOAT_ATOMS}
     known_now = {"artifact": found["artifact"], "values": values, "errors_from": source}
     known_now |= {"vectors": runs.measured_on(found), "warning": found["measured"]["warning"]}
-    return dataclasses.replace(measured, **known_now, measured_on=config.to_dict()["data"])
+    recorded = runs.stored_description(measured.folder)["config"].get("data", {})
+    own = {key: v for key, v in measured.config.get("data", {}).items() if recorded.get(key) != v}
+    measured_on = config.to_dict()["data"] | own  # a coder of a set reads its layer of other data too
+    return dataclasses.replace(measured, **known_now, measured_on=measured_on)
 
 
 def _same_vectors(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

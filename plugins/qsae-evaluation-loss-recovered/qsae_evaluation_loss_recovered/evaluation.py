@@ -18,7 +18,7 @@ from qsae_core.contracts import (
 )
 from qsae_evaluation_loss_recovered import LossRecoveredConfig
 from qsae_evaluation_loss_recovered.scoring import Totals, recovered, scored_positions
-from qsae_evaluation_loss_recovered.splice import coder_edits, constant_edit
+from qsae_evaluation_loss_recovered.splice import cannot_splice, coder_edits, constant_edit
 
 
 class LossRecovered(Evaluation):
@@ -52,7 +52,7 @@ class LossRecovered(Evaluation):
         layers = context.coder.shape.layers_in, context.coder.shape.layers_out
         if (len(context.data.source_sites), len(context.data.target_sites)) != layers:
             return "the data source does not say from which sites of the language model its vectors come"
-        return None
+        return cannot_splice(context.coder, context.data, model)
 
     def start(self, context: EvaluationContext) -> SiteMean:
         """The first pass, which finds the mean of the target site's vectors."""

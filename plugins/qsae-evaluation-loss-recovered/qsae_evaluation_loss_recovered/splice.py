@@ -10,7 +10,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from qsae_core.contracts import Edit, Site, SparseCoder
+from qsae_core.contracts import DataSource, Edit, LanguageModel, Site, SparseCoder
+from qsae_core.errors import ConfigError
 
 Sites = tuple[Site, ...]
 
@@ -30,12 +31,41 @@ def coder_edits(
     """
     if len(targets) == 1:
         return {targets[0]: replacing_edit(vectors, counted_BT, sources, targets[0])}
-    read = [tuple(sources[j] for j in coder.layers_read(i)) for i in range(len(targets))]
-    if any(site.layer > targets[i].layer for i, sites in enumerate(read) for site in sites):
+    read = _sites_read(coder, sources, targets)
+    if _reads_later_layers(read, targets):
         return {
             target: replacing_edit(vectors[:, i], counted_BT, (), target) for i, target in enumerate(targets)
         }
     return {target: running_edit(coder, i, counted_BT, read[i], target) for i, target in enumerate(targets)}
+
+
+def cannot_splice(coder: SparseCoder, data: DataSource, model: LanguageModel) -> str | None:
+    """Why the coder's output cannot take its targets' place, as one context shows: it reads a site that the
+    language model computes later. None where it can."""
+    sources, targets = data.source_sites, data.target_sites
+    read = _sites_read(coder, sources, targets)
+    edits = {
+        target: Edit(lambda vectors_BTD, _: vectors_BTD, tuple(site for site in sites if site != target))
+        for target, sites in zip(targets, read, strict=True)
+    }
+    from_untouched = len(targets) > 1 and _reads_later_layers(read, targets)
+    if from_untouched or not any(edit.reads for edit in edits.values()):
+        return None
+    contexts, _ = next(iter(data.held_out_contexts(1, 1)))
+    try:
+        model.logits(contexts, edits)
+    except ConfigError as error:
+        return f"the coder reads what comes after its target: {error.what}"
+    return None
+
+
+def _sites_read(coder: SparseCoder, sources: Sites, targets: Sites) -> list[Sites]:
+    """For each target the sources that its reconstruction hangs on."""
+    return [tuple(sources[j] for j in coder.layers_read(i)) for i in range(len(targets))]
+
+
+def _reads_later_layers(read: list[Sites], targets: Sites) -> bool:
+    return any(site.layer > targets[i].layer for i, sites in enumerate(read) for site in sites)
 
 
 def replacing_edit(vectors_ND: Tensor, counted_BT: Tensor, sources: Sites, target: Site) -> Edit:

@@ -20,11 +20,11 @@ from qsae_core.component import CoderConfig, ComponentConfig
 from qsae_core.contracts.coder import CoderShape, LossOutput, Parts
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.data import Batch, DataSource
-from qsae_core.contracts.language_model import Edits, LanguageModel, Site, TokenBatch
+from qsae_core.contracts.language_model import Edits, LanguageModel, Site, TokenBatch, not_before
 from qsae_core.evaluation.evaluate import Outcome, evaluate, evaluate_layers
 from qsae_core.plugins.records import load_plugins
 
-BEFORE, SITE = Site(0, "mlp_in"), Site(0, "mlp_out")
+BEFORE, SITE, AFTER = Site(0, "mlp_in"), Site(0, "mlp_out"), Site(0, "resid_post")
 LN2, LN6 = math.log(2), math.log(6)
 
 
@@ -42,6 +42,7 @@ class LogitsAreVectors(LanguageModel):
 
     def read(self, batch: TokenBatch, sites: Sequence[Site]) -> dict[Site, Tensor]:
         found = {SITE: self.table[batch.ids], BEFORE: self.table[batch.ids] / 4}
+        found[AFTER] = found[SITE] * 2
         return {site: found[site] for site in sites}
 
     def logits(self, batch: TokenBatch, edits: Edits | None = None) -> Tensor:
@@ -49,6 +50,9 @@ class LogitsAreVectors(LanguageModel):
         vectors = self.table[batch.ids]
         for site, edit in (edits or {}).items():
             assert site == SITE
+            for read in edit.reads:
+                if read == AFTER:
+                    raise not_before(site, read, ["mlp_in", "mlp_out", "resid_post"])
             vectors = edit.replace(vectors, self.read(batch, edit.reads))
         return vectors
 
@@ -77,7 +81,7 @@ class Text(DataSource):
         at_once = max(1, batch_size // self.ids.shape[1])
         for start in range(0, needed, at_once):
             tokens = whole.rows(slice(start, min(start + at_once, needed)))
-            found = self.model.read(tokens, [BEFORE, SITE])
+            found = self.model.read(tokens, [BEFORE, SITE, AFTER])
             x, y = (found[site][tokens.counted] for site in (*self.source_sites, SITE))
             y = x if self.source_sites == (SITE,) else y
             yield tokens, Batch(x, y, tokens.ids[tokens.counted])
@@ -182,6 +186,12 @@ def test_a_transcoder_takes_the_place_of_its_target() -> None:
     assert run(lambda x: 2 * x, source=BEFORE) == run(lambda x: x / 2)
     edit = replacing_edit(torch.zeros(1, 3), torch.ones(1, 1, dtype=torch.bool), (BEFORE,), SITE)
     assert edit.reads == (BEFORE,)  # a model that computes it later refuses
+
+
+def test_a_transcoder_whose_target_comes_before_its_source_is_not_spliced() -> None:
+    values = run(lambda x: x / 2, source=AFTER)
+    assert values.keys() == {"unavailable"}
+    assert "the coder reads what comes after its target" in str(values["unavailable"])
 
 
 def test_the_identity_recovers_everything() -> None:
