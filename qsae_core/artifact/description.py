@@ -190,7 +190,7 @@ def check_data_known(description: Mapping[str, Any], chosen: bool, where: str) -
             "it was imported, and what vectors it is for is not recorded",
             where=where,
             allowed="data that is chosen now",
-            next="--model NAME --layer N --site SITE, or --data-path FILE; qsae import keeps what it is given",
+            next="--model NAME --layer N --site SITE, or --data-path FILE; qsae import keeps what it gets",
         )
 
 
