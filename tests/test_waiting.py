@@ -14,9 +14,11 @@ from qsae_cli.waiting import OF_USERS, describe_waiting, let_threads_sleep
 def test_threads_sleep_where_nobody_says_otherwise():
     environ = {"OMP_NUM_THREADS": "3"}
     let_threads_sleep(environ)
-    assert environ == {"OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "passive"}
+    assert environ == {"OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}
     said = describe_waiting(3, environ)
-    assert said.startswith("3 threads, asleep while they wait for one another (OMP_WAIT_POLICY=passive;")
+    assert said.startswith(
+        "3 threads, soon asleep where they wait (OMP_WAIT_POLICY=passive, GOMP_SPINCOUNT=1000;"
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,7 @@ try:
 finally:
     getenv = ctypes.CDLL(None).getenv
     getenv.restype = ctypes.c_char_p
-    print("found", getenv(b"OMP_WAIT_POLICY"), "torch" in sys.modules)
+    print("found", getenv(b"OMP_WAIT_POLICY"), getenv(b"GOMP_SPINCOUNT"), "torch" in sys.modules)
 """
 
 
@@ -54,4 +56,4 @@ def test_the_command_sets_it_for_libraries_before_torch_is_imported():
     done = subprocess.run(
         [sys.executable, "-c", SHOW], env=environ, capture_output=True, text=True, check=False, timeout=120
     )
-    assert done.stdout.splitlines()[-1] == "found b'passive' False", done
+    assert done.stdout.splitlines()[-1] == "found b'passive' b'1000' False", done
