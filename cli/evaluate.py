@@ -103,9 +103,16 @@ def evaluate(
     _print_coder(path, found.entry, config.to_dict(), as_json)
     if not as_json:
         from qsae_cli.findings import print_results
+        from qsae_core.results.run import slug
 
-        results = {name: o.result for name, o in found.outcomes.items() if o.result is not None}
-        print_results(results, folder)
+        print_results(_results(found.outcomes), folder)
+        for layer, outcomes in found.layers.items():
+            place = None if folder is None else folder / "layers" / slug(layer)
+            print_results(_results(outcomes), place, layer)
+
+
+def _results(outcomes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: outcome.result for name, outcome in outcomes.items() if outcome.result is not None}
 
 
 def _print_coder(path: pathlib.Path, result: dict[str, Any], config: dict[str, Any], as_json: bool) -> None:

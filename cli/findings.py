@@ -18,15 +18,19 @@ ROWS = 10
 """Rows of a table that are printed; the file has all."""
 
 
-def print_results(results: Mapping[str, Result], folder: pathlib.Path | None) -> None:
+def print_results(
+    results: Mapping[str, Result], folder: pathlib.Path | None, layer: str | None = None
+) -> None:
     """Print what each evaluation found that the table of coders has no column for.
 
     Args:
         results: evaluation name -> result.
         folder: where they are stored, one folder an evaluation; None: they are not.
+        layer: of whose coder, where there is one for each.
     """
     shown = {name for name, _, _ in HEADINGS}
-    for name, result in results.items():
+    for evaluation, result in results.items():
+        name = evaluation if layer is None else f"{evaluation}, layer {layer}"
         beside = {*result.chance, *result.baseline, *result.uncertainty}
         if beside or not shown & result.values.keys():
             _print_values(name, result)
@@ -35,7 +39,7 @@ def print_results(results: Mapping[str, Result], folder: pathlib.Path | None) ->
         for title, table in result.tables.items():
             _print_rows(f"{name}: {title}", table)
         if folder is not None and (result.per_latent or result.tables):
-            click.echo(f"all of it: {folder / name}")
+            click.echo(f"all of it: {folder / evaluation}")
 
 
 def _print_values(name: str, result: Result) -> None:

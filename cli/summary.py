@@ -81,12 +81,20 @@ def warn(entry: Mapping[str, Any]) -> None:
 
 
 def unavailable(entry: Mapping[str, Any]) -> list[str]:
-    """A sentence for each evaluation that the data could not support."""
-    return [
-        f"{name}: not evaluated, {values['unavailable']}"
+    """A sentence for each evaluation that the data could not support, or that failed; of a coder for each
+    layer also where that is so of some of them alone."""
+    found = {
+        name: values["unavailable"]
         for name, values in entry["evaluations"].items()
         if "unavailable" in values
-    ]
+    }
+    sentences = [f"{name}: not evaluated, {reason}" for name, reason in found.items()]
+    for layer, own in entry.get("layers", {}).items():
+        for name, values in own["evaluations"].items():
+            reason = values.get("unavailable")
+            if reason is not None and reason != found.get(name):
+                sentences.append(f"{name}, layer {layer}: not evaluated, {reason}")
+    return sentences
 
 
 def labels(config: Mapping[str, Any]) -> dict[str, str]:

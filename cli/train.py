@@ -70,6 +70,10 @@ def _show(run: Run, as_json: bool) -> None:
         click.echo(sentence)
     from qsae_cli.findings import print_results
     from qsae_core.evaluation.stored import load_results
+    from qsae_core.results.run import slug
 
     print_results(load_results(run.evaluations), run.evaluations)
+    for layer in coders["coder"].get("layers", {}):
+        folder = run.evaluations / "layers" / slug(layer)
+        print_results(load_results(folder), folder, layer)
     click.echo(f"artifact: {run.final}")

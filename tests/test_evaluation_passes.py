@@ -172,3 +172,31 @@ def test_what_is_missing_is_said() -> None:
     )
     assert found["twin"].entry() == {"tokens": 8.0}
     assert given.coder.training
+
+
+class Faulty(Evaluation):
+    """Goes wrong at its second batch."""
+
+    def start(self, context: EvaluationContext) -> Accumulator:
+        class Wrong(Sees):
+            def update(self, observation: Observation) -> None:
+                super().update(observation)
+                if len(self.seen) == 2:
+                    raise KeyError("no such thing")
+
+        return Wrong()
+
+
+class Sound(Evaluation):
+    def start(self, context: EvaluationContext) -> Accumulator:
+        return Sees()
+
+
+def test_what_one_evaluation_does_wrong_is_its_own() -> None:
+    given = context(model=False)
+    asked = {"wrong": Faulty(ComponentConfig()), "sound": Sound(ComponentConfig())}
+    found = evaluate(given.coder, given.data, asked, list, n_tokens=60, batch_size=20)
+    assert found["sound"].result is not None
+    assert found["wrong"].result is None
+    reason = found["wrong"].entry()["unavailable"]
+    assert reason.startswith("it failed (KeyError: 'no such thing'; test_evaluation_passes.py:")

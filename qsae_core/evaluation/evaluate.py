@@ -11,6 +11,7 @@ from qsae_core.contracts.coder import AtomErrors, SparseCoder
 from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.contracts.evaluation import Accumulator, Evaluation, EvaluationContext, Result
 from qsae_core.contracts.metric import Metric, measure, observe
+from qsae_core.evaluation.guarded import Guarded
 from qsae_core.evaluation.of_layers import WHOLE, OfLayer, all_coders, contexts
 from qsae_core.evaluation.passes import run_passes
 
@@ -22,7 +23,7 @@ class Outcome(NamedTuple):
     result: Result | None
     """None where the data could not support it."""
     unavailable: str | None = None
-    """Why it could not."""
+    """Why it could not; or, where the evaluation itself is at fault, what came out of it."""
 
     def entry(self) -> dict[str, Any]:
         """Its scalars by name, or ``{"unavailable": reason}``: what ``metrics.json`` holds."""
@@ -105,18 +106,29 @@ def _outcomes(
         for layer in names
         for name, evaluation in evaluations.items()
     }
-    started: dict[tuple[str, str], Accumulator] = {}
-    for (layer, name), reason in reasons.items():
-        if reason is None:
-            accumulator = evaluations[name].start(of_layers[layer])
-            number = names.index(layer) - 1
-            started[layer, name] = accumulator if layer == WHOLE else OfLayer(accumulator, number)
+    started = {
+        (layer, name): _started(evaluations[name], of_layers[layer], names.index(layer) - 1)
+        for (layer, name), reason in reasons.items()
+        if reason is None
+    }
     finished = run_passes(whole, started)
     found: dict[str, dict[str, Outcome]] = {layer: {} for layer in names}
     for (layer, name), reason in reasons.items():
-        result = finished[layer, name].result() if reason is None else None
+        result = None
+        if reason is None:
+            accumulator = finished[layer, name]
+            result = accumulator.result()
+            if isinstance(accumulator, Guarded) and accumulator.fault is not None:
+                result, reason = None, accumulator.fault
         found[layer][name] = Outcome(evaluations[name], result, reason)
     return found
+
+
+def _started(evaluation: Evaluation, context: EvaluationContext, layer: int) -> Accumulator:
+    """What knows nothing yet, of the whole (-1) or of a layer's coder."""
+    if layer < 0:
+        return Guarded(lambda: evaluation.start(context))
+    return Guarded(lambda: OfLayer(evaluation.start(context), layer))
 
 
 def refusal(evaluation: Evaluation, context: EvaluationContext) -> str | None:

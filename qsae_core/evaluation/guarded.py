@@ -1,0 +1,65 @@
+"""One evaluation's own fault is its own: the others go on, and what they found is kept."""
+
+from __future__ import annotations
+
+import pathlib
+import traceback
+from collections.abc import Callable
+from typing import TypeVar
+
+from qsae_core.contracts.evaluation import Accumulator, Result
+from qsae_core.contracts.metric import Observation
+from qsae_core.errors import QsaeError
+
+Given = TypeVar("Given")
+
+
+class Guarded(Accumulator):
+    """Calls an accumulator until something else than a QsaeError comes out of it, and never again.
+
+    A QsaeError is the user's to mend, and goes through.
+
+    Args:
+        start: makes the accumulator.
+    """
+
+    def __init__(self, start: Callable[[], Accumulator]) -> None:
+        self.fault: str | None = None
+        """What came out of it, and where; None: nothing did."""
+        self.inner = self._tried(start)
+        self.n_tokens = 1 if self.inner is None else self.inner.n_tokens
+
+    def update(self, observation: Observation) -> None:
+        """Take one batch into account."""
+        inner = self.inner
+        if inner is not None and self.fault is None:
+            self._tried(lambda: inner.update(observation))
+
+    def merge(self, other: Guarded) -> None:
+        """Take into account what another one has seen."""
+        inner, its = self.inner, other.inner
+        self.fault = self.fault or other.fault
+        if inner is not None and its is not None and self.fault is None:
+            self._tried(lambda: inner.merge(its))
+
+    def next_pass(self) -> Guarded | None:
+        """What goes over the data once more."""
+        following = None if self.inner is None or self.fault else self._tried(self.inner.next_pass)
+        return None if following is None else Guarded(lambda: following)
+
+    def result(self) -> Result:
+        """What it found; nothing where it failed, now or before."""
+        found = None if self.inner is None or self.fault else self._tried(self.inner.result)
+        return Result() if found is None else found
+
+    def _tried(self, call: Callable[[], Given]) -> Given | None:
+        try:
+            return call()
+        except QsaeError:
+            raise
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{pathlib.Path(last.filename).name}:{last.lineno}"
+            said = " ".join(str(error).split())
+            self.fault = f"it failed ({type(error).__name__}: {said}; {place})"
+            return None
