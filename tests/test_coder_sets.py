@@ -342,6 +342,10 @@ def test_compared_as_one_and_each(trained):
     assert whole["mean"]["fvu"] == pytest.approx(entry["evaluations"]["reconstruction"]["fvu"])
     each = rows(folder / "0", folder / "2")
     assert [row["label"] for row in each] == ["ternary (ste) (data.layer=0)", "ternary (ste) (data.layer=2)"]
+    twin = rows(folder / "0", trained, trained / "checkpoints" / "float_twin" / "0")
+    delta = 100 * (twin[0]["mean"]["fvu"] - twin[-1]["mean"]["fvu"])
+    assert twin[-1]["label"] == "float twin, layer 0"
+    assert twin[0]["mean"]["delta_fvu_points"] == pytest.approx(delta)  # not of all layers' twins
     for row, layer in zip(each, ("0", "2"), strict=True):
         assert row["mean"]["fvu"] == entry["layers"][layer]["evaluations"]["reconstruction"]["fvu"]
 

@@ -201,7 +201,7 @@ def _make(planned: Planned, paths: Mapping[str, pathlib.Path], plugins: Plugins)
 def _measure_again(
     measured: list[Measured], registry: Registry, on: Layer | None, tokens: int | None, device: str
 ) -> list[Measured]:
-    from qsae_compare.measured import measure_again
+    from qsae_compare.again import measure_again
 
     done = []
     for m in measured:

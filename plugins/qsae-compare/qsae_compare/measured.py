@@ -11,21 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from qsae_core import Run, load, load_set, runs
 from qsae_core.errors import ArtifactError
-from qsae_core.runs import CODER_SLOTS, SLOTS, read_json, values_of
+from qsae_core.runs import CODER_SLOTS, FLOAT_TWIN, SLOTS, read_json, values_of
 
 if TYPE_CHECKING:
-    from qsae_core.runs import Layer, Registry
+    from qsae_core.runs import Registry
 
-OF_FLOAT_ATOMS = ("kappa", "weight_error", "weight_error_unweighted", "predicted_delta_fvu")
-"""Values that need the atoms before quantization."""
 DECODER, ENCODER = "W_dec", "W_enc"
 """How the names of a coder's decoder and encoder matrices begin."""
 METHOD = "quantized"
 """What an essence calls the way in which a trained coder was quantized."""
 MEASURED: dict[str, Any] = {"bytes": int, "times_smaller": (int, float), "bits_per_weight": dict}
 """What is known of an artifact in a summary, and as what."""
-SAME_FVU = 1e-4
-"""Relative difference up to which two FVUs of a coder are those of the same vectors, on whatever device."""
 OF_METHOD = ("finetune", "alternate", "finetune_steps", "lr")
 """What comparisons read of how a coder was quantized."""
 
@@ -37,7 +33,7 @@ class Measured:
     Attributes:
         folder: where its ``coder.json`` is.
         run: the folder of its training run; None for an artifact that stands by itself.
-        name: what its run calls it: ``coder``, ``float_twin``.
+        name: what its run calls it: ``coder``, ``float_twin``; of one layer's ``coder/2``.
         config: the configuration that it was trained with, as in ``coder.json``.
         sizes: matrix -> how many weights it has.
         artifact: what ``artifact.measurements`` gave.
@@ -62,6 +58,16 @@ class Measured:
     measured_on: Mapping[str, Any] | None = None
     vectors: str | None = None
     warning: str | None = None
+
+    @property
+    def is_twin(self) -> bool:
+        """Whether it was trained beside a quantized coder."""
+        return self.name.partition("/")[0] == FLOAT_TWIN
+
+    @property
+    def of_layer(self) -> str:
+        """The layer whose coder it is, where its run has one for each; else empty."""
+        return self.name.partition("/")[2]
 
     @property
     def data(self) -> Mapping[str, Any]:
@@ -217,45 +223,3 @@ def _measured(
     source = entry.get("atom_errors_from", known)
     config, vectors = description["config"], runs.measured_on(entry)
     return Measured(folder, run, name, config, sizes, entry["artifact"], values, source, vectors=vectors)
-
-
-def measure_again(
-    measured: Measured,
-    registry: Registry,
-    on: Layer | None = None,
-    *,
-    n_tokens: int | None = None,
-    batch_size: int | None = None,
-    device: str = "auto",
-) -> Measured:
-    """The same coder, evaluated again.
-
-    Where its float masters are gone, what ``kappa`` says is that of its record if this measurement repeats
-    the recorded one. Otherwise it rests on the float twin's atoms; without a twin nothing is predicted.
-
-    Args:
-        on: the data, metrics and evaluations that it changes; None: those of its run.
-        n_tokens: None: as ``evaluate_artifact`` takes it.
-    """
-    config = runs.recorded_config(measured.folder, registry, on)
-    found = runs.evaluate_artifact(
-        measured.folder, config, registry, n_tokens=n_tokens, batch_size=batch_size, device=device
-    ).entry
-    values, source = values_of(found), found["atom_errors_from"]
-    same_size = on is None and n_tokens in (None, config.train.eval_tokens)
-    known = source != "masters" and measured.errors_from == "masters" and same_size
-    if known and values.get("kappa") is not None and _same_vectors(values, measured.values):
-        source = "masters"
-        values |= {n: measured.values[n] for n in OF_FLOAT_ATOMS}
-    known_now = {"artifact": found["artifact"], "values": values, "errors_from": source}
-    known_now |= {"vectors": runs.measured_on(found), "warning": found["measured"]["warning"]}
-    recorded = runs.stored_description(measured.folder)["config"].get("data", {})
-    own = {key: v for key, v in measured.config.get("data", {}).items() if recorded.get(key) != v}
-    measured_on = config.to_dict()["data"] | own  # a coder of a set reads its layer of other data too
-    return dataclasses.replace(measured, **known_now, measured_on=measured_on)
-
-
-def _same_vectors(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two measurements of a coder saw the same vectors: their FVUs then differ by rounding alone."""
-    before, after = one.get("fvu"), other.get("fvu")
-    return before is not None and after is not None and math.isclose(before, after, rel_tol=SAME_FVU)

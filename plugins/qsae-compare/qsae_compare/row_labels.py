@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from qsae_compare.measured import Measured
-from qsae_core.runs import CODER_SLOTS, FLOAT_TWIN, coder_label, quantizers_of
+from qsae_core.runs import CODER_SLOTS, coder_label, quantizers_of
 
 MOST_OPTIONS, LONGEST = 2, 48
 """Options, and their characters, that a label has at most."""
@@ -61,8 +61,8 @@ def _told_apart(
 
 
 def _name(m: Measured) -> str:
-    if m.name == FLOAT_TWIN:
-        return TWIN
+    if m.is_twin:
+        return f"{TWIN}, layer {m.of_layer}" if m.of_layer else TWIN
     if m.run is None:
         return m.folder.name
     given = m.config["run"].get("name")

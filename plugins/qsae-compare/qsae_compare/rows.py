@@ -10,7 +10,7 @@ from typing import Any
 
 from qsae_compare.measured import DECODER, ENCODER, METHOD, Measured
 from qsae_compare.row_labels import MOST_OPTIONS, labels
-from qsae_core.runs import CODER_SLOTS, FLOAT_TWIN, QUANTIZER_SLOTS
+from qsae_core.runs import CODER_SLOTS, QUANTIZER_SLOTS
 
 EQUAL_L0 = 0.03
 """Codes whose mean numbers of active latents differ by more than this share are not compared at equal L0."""
@@ -141,7 +141,7 @@ def _groups(measured: Sequence[Measured], by_seed: bool) -> tuple[list[list[Meas
         same = next((other for other in members if other.seed == m.seed), None)
         if same is None:
             members.append(m)
-        elif m.name != FLOAT_TWIN:  # twins of one size are trained alike beside every quantized coder
+        elif not m.is_twin:  # twins of one size are trained alike beside every quantized coder
             left_out.append(f"{m.folder} is left out: same configuration and seed as {same.folder}")
     return list(groups.values()), left_out
 
@@ -167,7 +167,8 @@ def _baseline(m: Measured, measured: Sequence[Measured], chosen: Sequence[Measur
         return [c for c in chosen if c.seed == m.seed] or list(chosen)
     if m.is_float:
         return []
-    twin = [c for c in measured if c.name == FLOAT_TWIN and c.run is not None and c.run == m.run]
+    beside = [c for c in measured if c.is_twin and c.run is not None and c.run == m.run]
+    twin = [c for c in beside if c.of_layer == m.of_layer]
     if twin:
         return twin
     essence = _without_quantizers(m)
