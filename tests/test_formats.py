@@ -113,7 +113,12 @@ def test_atoms_of_any_norm_keep_it_and_do_not_change_the_ranks(site):
     settings = {"format": "qsae-format-theirs", "architecture": "topk", "k": 2, "hook": "blocks.3"}
     pathlib.Path("theirs/cfg.json").write_text(json.dumps(settings))
     noted = site.qsae("import", "theirs", "--out", "ours").stderr
-    assert "it does not say which vectors it is for, and no data was chosen: lm is recorded" in noted
+    assert "no data was chosen for it: evaluate and quantize it with --model, --layer and --site" in noted
+    for command in ("evaluate ours", "quantize ours --quantizer rtn", "compare ours --evaluate"):
+        refused = site.qsae(*command.split())  # not measured on what happens to be the default
+        assert refused.returncode == 2, refused.stdout
+        assert "what vectors it is for is not recorded" in refused.stderr
+        assert "--data-path FILE" in refused.stderr
     for coder in (
         qsae_core.load("ours"),
         qsae_core.read_checkpoint("theirs", registry=load_plugins().registry),
@@ -127,4 +132,5 @@ def test_atoms_of_any_norm_keep_it_and_do_not_change_the_ranks(site):
         assert torch.allclose(codes[codes > 0], latents[codes > 0], rtol=1e-5)
         assert torch.allclose(coder(x), codes @ W_dec + 1, rtol=1e-5, atol=1e-4)
     source = json.loads(pathlib.Path("ours/coder.json").read_text())["source"]
-    assert source == {"hook": "blocks.3", "imported_from": {"path": "theirs", "format": "theirs"}}
+    imported = {"path": "theirs", "format": "theirs"}
+    assert source == {"hook": "blocks.3", "imported_from": imported, "no_data": True}

@@ -121,6 +121,18 @@ def test_in_a_language_model(qsae: Any, tmp_path: pathlib.Path, skip: bool) -> N
     assert only_run(tmp_path / "rounded")[1]["loss-recovered"]["ce_sae"] > spliced["ce_clean"]
 
 
+def test_data_without_targets_is_refused(qsae: Any, plugin_site: Any, tmp_path: pathlib.Path) -> None:
+    """A transcoder that predicts what it reads would be an autoencoder under another name."""
+    for places in ([], ["--layers=1,2", "--per-layer"]):
+        done = plugin_site.qsae(
+            "train", "--transcoder=toy", *LM, *SMALL, "--steps=2", *places, f"--out={tmp_path / 'no'}"
+        )
+        assert done.returncode == 2
+        assert "the data has no targets" in done.stderr
+        assert "--source-layer N --target-layer N" in done.stderr
+    assert not list((tmp_path / "no").glob("*"))
+
+
 def test_one_for_each_layer(qsae: Any, tmp_path: pathlib.Path) -> None:
     """Each takes the place of its own layer's MLP; all at once cost more than any alone."""
     places = ["--layers=1,2", "--source-site=mlp_in", "--target-site=mlp_out", "--per-layer"]
