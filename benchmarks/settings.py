@@ -52,8 +52,7 @@ class Settings:
         seed: of data and initial weights.
         threads: CPU threads of every side.
         command: how this was called, for the page.
-        states: ``.npy`` file of hidden states ``[N, D]`` for ``quality-states``.
-        model: a model whose states are read for ``quality-states`` where there is no such file.
+        model: a model whose states are read for ``quality-code`` and the like.
         layer: of that model; None: the middle one.
     """
 
@@ -64,7 +63,6 @@ class Settings:
     seed: int
     threads: int
     command: str
-    states: pathlib.Path | None = None
     model: str | None = None
     layer: int | None = None
 
