@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     kinds = ", ".join(quality.NAMES.values())
     add("--model", help=f"directory of the model of {kinds}; its states are kept in build/bench/data")
     add("--layer", type=int, help="of that model; default: the middle one")
+    add("--n-latents", type=int, help="of the TopK SAEs that quality compares; default: 4096")
     return parser
 
 
@@ -124,6 +125,7 @@ def _settings(options: argparse.Namespace, arguments: Sequence[str]) -> Settings
         command=shlex.join(["python", "-m", "benchmarks", *arguments]),
         model=options.model,
         layer=options.layer,
+        n_latents=options.n_latents,
     )
 
 

@@ -63,6 +63,7 @@ def _measure(
     """
     train, test = harvested(kind, model, layer, settings)
     compared, alone = (QUICK, QUICK) if settings.quick else (COMPARED, ALONE)
+    compared = compared._replace(n_latents=settings.n_latents or compared.n_latents)
     vectors = _drawn(name, train, test, compared, settings)
     contenders = [*topk_contenders(compared), *changes]
     result = compare(name, vectors, compared, contenders, settings)

@@ -54,6 +54,7 @@ class Settings:
         command: how this was called, for the page.
         model: a model whose states are read for ``quality-code`` and the like.
         layer: of that model; None: the middle one.
+        n_latents: F at which the quality benchmarks compare TopK SAEs; None: their own choice.
     """
 
     folder: pathlib.Path
@@ -65,6 +66,7 @@ class Settings:
     command: str
     model: str | None = None
     layer: int | None = None
+    n_latents: int | None = None
 
     @property
     def results(self) -> pathlib.Path:
