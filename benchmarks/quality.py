@@ -46,6 +46,12 @@ def run_kind(kind: str, settings: Settings) -> dict[str, Any]:
     return _measure(NAMES[kind], kind, settings.model, settings.layer, title, [], settings)
 
 
+def sizes(settings: Settings) -> tuple[Sizes, Sizes]:
+    """Of the comparison, and of qsae alone."""
+    compared, alone = (QUICK, QUICK) if settings.quick else (COMPARED, ALONE)
+    return compared._replace(n_latents=settings.n_latents or compared.n_latents), alone
+
+
 def _measure(
     name: str,
     kind: str,
@@ -62,8 +68,7 @@ def _measure(
         changes: what else is trained at the sizes of the comparison.
     """
     train, test = harvested(kind, model, layer, settings)
-    compared, alone = (QUICK, QUICK) if settings.quick else (COMPARED, ALONE)
-    compared = compared._replace(n_latents=settings.n_latents or compared.n_latents)
+    compared, alone = sizes(settings)
     vectors = _drawn(name, train, test, compared, settings)
     contenders = [*topk_contenders(compared), *changes]
     result = compare(name, vectors, compared, contenders, settings)

@@ -1,5 +1,6 @@
 """What the quality benchmarks train and measure on: texts split by document, and who takes part."""
 
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -11,7 +12,8 @@ from benchmarks import contenders, qsae_training, texts
 from benchmarks.contenders import Contender
 from benchmarks.kept import Kept
 from benchmarks.peers.training import Spec
-from benchmarks.quality import COMPARED
+from benchmarks.quality import ALONE, COMPARED, sizes
+from benchmarks.settings import Settings
 from benchmarks.vectors import draw, harvest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -64,6 +66,13 @@ def test_every_library_has_as_many_rates_and_labels_are_unique():
 def test_qsae_takes_part_with_its_defaults_alone():
     (attempt,) = contenders.topk_contenders(COMPARED)[0].attempts
     assert attempt == {"label": "auto", "lr": "auto", "arguments": ["--sae", "topk"]}
+
+
+def test_the_peers_may_be_compared_at_fewer_latents():
+    settings = Settings(ROOT, ROOT, (), False, 0, 1, "c")
+    assert sizes(settings) == (COMPARED, ALONE)
+    fewer = dataclasses.replace(settings, n_latents=512)
+    assert sizes(fewer) == (COMPARED._replace(n_latents=512), ALONE)
 
 
 def test_an_attempt_is_trained_again_with_other_seeds():

@@ -83,7 +83,7 @@ rates of its tables below: what a user of it would find after a search.
 """
 
 ABOUT_ALONE = """\
-The other libraries take 3 to 15 times as long for these sizes, so they are compared at smaller ones.
+The other libraries take several times as long for these sizes, so they are compared at smaller ones.
 """
 
 DATA = """\
