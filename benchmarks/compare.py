@@ -54,7 +54,7 @@ def compare(
 def _measure(
     contender: Contender, name: str, vectors: Vectors, sizes: Sizes, settings: Settings, kept: Kept
 ) -> dict[str, Any]:
-    """A contender's record; a peer's may be one that was kept."""
+    """A contender's record, which may be one that was kept."""
     folder = settings.folder / name
     spec = Spec(
         out=str(folder / "result.json"),
@@ -67,13 +67,13 @@ def _measure(
         threads=settings.threads,
         attempts=list(contender.attempts),
     )
-    if contender.library == "qsae":
-        return _record(
-            contender, spec, vectors, {"outcomes": qsae_training.train(spec, vectors, name, settings)}
-        )
 
     def measure() -> dict[str, Any]:
-        return _record(contender, spec, vectors, _train_peer(contender, spec, name, settings))
+        if contender.library == "qsae":
+            trained = {"outcomes": qsae_training.train(spec, vectors, name, settings)}
+        else:
+            trained = _train_peer(contender, spec, name, settings)
+        return _record(contender, spec, vectors, trained)
 
     return kept.record(contender, spec, measure)
 

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 
-from benchmarks import contenders, qsae_training, texts
+from benchmarks import contenders, kept, qsae_training, texts
 from benchmarks.contenders import Contender
 from benchmarks.kept import Kept
 from benchmarks.peers.training import Spec
@@ -50,6 +50,25 @@ def test_a_peer_is_trained_once_for_what_it_depends_on(tmp_path, monkeypatch):
     for expected in (5, 6):  # what failed is tried again
         ask(spec._replace(seed=2), error="no memory")
         assert len(trained) == expected
+
+
+def test_qsae_is_trained_again_when_its_source_changes(tmp_path, monkeypatch):
+    np.save(tmp_path / "vectors.npy", np.zeros((4, 2), dtype=np.float32))
+    (tmp_path / "qsae_core" / "coders").mkdir(parents=True)
+    source = tmp_path / "qsae_core" / "coders" / "linear.py"
+    source.write_text("as it is")
+    monkeypatch.setattr(kept, "ROOT", tmp_path)
+    own = contenders.topk_contenders(COMPARED)[0]
+    spec = Spec("out", "train", "held_out", 2, 3, 1, 0, 1, list(own.attempts))
+    results = iter(range(3))
+
+    def ask():
+        records = Kept(tmp_path / "kept", tmp_path / "vectors.npy", tmp_path / "vectors.npy")
+        return records.record(own, spec, lambda: {"attempts": [{"fvu": next(results)}]})
+
+    assert ask() == ask() == {"attempts": [{"fvu": 0}]}
+    source.write_text("another")
+    assert ask() == {"attempts": [{"fvu": 1}]}
 
 
 def test_every_library_has_as_many_rates_and_labels_are_unique():
