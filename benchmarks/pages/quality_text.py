@@ -90,5 +90,6 @@ DATA = """\
 Texts (`python -m benchmarks.texts FOLDER`): `code` is the source of Python's standard library, `news` is
 articles and `talk` people who tell a forum of a conflict, both from data sets that a wheel on PyPI holds. One
 document in eight is for the test, which a hash of it decides. The hidden states come from qsae's own data
-source `lm`, in its shuffled order for training, in the text's order for the test.
+source `lm`, in its shuffled order for training, in the text's order for the test. Minutes are those
+of the last call, which takes over what stopped ones kept.
 """
