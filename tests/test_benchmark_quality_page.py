@@ -72,8 +72,8 @@ def test_the_summary_has_a_line_for_each_text():
     again["plain"] = False  # a run with one thing changed is not qsae's own
     peers = [contender("SAELens", "topk", {"x1": 0.3, "x3": 0.2}), contender("sparsify", "a", {"x1": 0.25})]
     lines = summary([states_result(own, again, *peers), states_result(own, FAILED)]).splitlines()
-    assert "| a model: talk | 0.2500 | 25.0% | 0.2000 | 25.0% | +5.00 | SAELens (topk), x3 |" in lines
-    assert "| a model: talk | 0.2500 | 25.0% | - | - | - | - |" in lines
+    assert "| a model: talk | 8 | 0.2500 | 25.0% | 0.2000 | 25.0% | +5.00 | SAELens (topk), x3 |" in lines
+    assert "| a model: talk | 8 | 0.2500 | 25.0% | - | - | - | - |" in lines
 
 
 def test_larger_runs_of_qsae_alone_have_a_line_for_each_seed():

@@ -43,7 +43,7 @@ def summary(results: list[Result]) -> str:
     for result in results:
         plain = [record for record in result["contenders"] if record["plain"]]
         own, peer = _own(plain), _best_peer(plain)
-        row = [_text_of(result)]
+        row = [_text_of(result), str(result["n_latents"])]
         row += ["-", "-"] if own is None else [f"{own['fvu']:.4f}", percent(own["dead"], 1)]
         if peer is None:
             rows.append([*row, "-", "-", "-", "-"])
@@ -52,7 +52,7 @@ def summary(results: list[Result]) -> str:
         row += [f"{found['fvu']:.4f}", percent(found["dead"], 1)]
         points = "-" if own is None else f"{100 * (own['fvu'] - found['fvu']):+.2f}"
         rows.append([*row, points, f"{peer['library']} ({peer['kind']}), {found['label']}"])
-    columns = ["states", "qsae: FVU", "dead", "best peer: FVU", "dead", "points", "which"]
+    columns = ["states", "F", "qsae: FVU", "dead", "best peer: FVU", "dead", "points", "which"]
     return "\n".join(["## Beside the best of the peers\n", table(columns, rows), "", ABOUT_SUMMARY])
 
 
