@@ -1,9 +1,9 @@
-"""Measure qsae beside its peers and write docs/performance.md, real-run.md and quality.md.
+"""Measure qsae beside its peers and write docs/performance.md, real-run.md, quality.md and recovery.md.
 
 python -m benchmarks                   everything; `make bench` does this
 python -m benchmarks --only step       one benchmark (repeatable); the others' results stay as they are
-python -m benchmarks --only quality-states --model DIR --layer N
-                                       what no other run measures: quality on the states of any model
+python -m benchmarks --only quality-news --model DIR --layer N
+                                       what no run without a model measures: quality on a kind of text
 python -m benchmarks --render-only     write the pages again from the results that are there
 python -m benchmarks --quick           small shapes and few repeats: does everything run?
 """
@@ -11,6 +11,7 @@ python -m benchmarks --quick           small shapes and few repeats: does everyt
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import pathlib
 import shlex
@@ -34,6 +35,7 @@ from benchmarks import (
 from benchmarks.pages import performance as page
 from benchmarks.pages import quality as page_quality
 from benchmarks.pages import real_run as page_real_run
+from benchmarks.pages import recovery as page_recovery
 from benchmarks.settings import PEERS, ROOT, Settings
 
 BENCHMARKS: dict[str, Callable[[Settings], dict[str, Any]]] = {
@@ -46,7 +48,7 @@ BENCHMARKS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     quality.NAME: quality.run,
     recovery.NAME: recovery.run,
     recovery_layers.NAME: recovery_layers.run,
-    quality.NAME_STATES: quality.run_states,
+    **{name: functools.partial(quality.run_kind, kind) for kind, name in quality.NAMES.items()},
 }
 ENVIRONMENTS = "QSAE_BENCH_PEERS"
 
@@ -63,6 +65,7 @@ def main(arguments: Sequence[str]) -> int:
         page.render(settings, target),
         page_real_run.render(settings, target.with_name("real-run.md")),
         page_quality.render(settings, target.with_name("quality.md")),
+        page_recovery.render(settings, target.with_name("recovery.md")),
     ):
         if path is not None:
             results.progress(f"wrote {path}")
@@ -70,9 +73,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _all(settings: Settings) -> list[str]:
-    """Without the one that needs states, where none are given."""
-    has_states = settings.states is not None or settings.model is not None
-    return [name for name in BENCHMARKS if has_states or name != quality.NAME_STATES]
+    """Without those that need a model, where none is given."""
+    needs_model = () if settings.model else quality.NAMES.values()
+    return [name for name in BENCHMARKS if name not in needs_model]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,9 +100,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=int, default=os.cpu_count(), help="CPU threads of every side; default: all")
     add("--out", type=pathlib.Path, help="folder of data, logs and results; default: build/bench")
     add("--page", type=pathlib.Path, help="default: docs/performance.md; the others are written beside it")
-    add("--states", type=pathlib.Path, help="hidden states [N, d] for quality-states, as .npy")
-    add("--model", help="or a model directory whose states are read for it, and kept in build/bench/data")
+    kinds = ", ".join(quality.NAMES.values())
+    add("--model", help=f"directory of the model of {kinds}; its states are kept in build/bench/data")
     add("--layer", type=int, help="of that model; default: the middle one")
+    add("--n-latents", type=int, help="of the TopK SAEs that quality compares; default: 4096")
     return parser
 
 
@@ -119,9 +123,9 @@ def _settings(options: argparse.Namespace, arguments: Sequence[str]) -> Settings
         seed=options.seed,
         threads=options.threads,
         command=shlex.join(["python", "-m", "benchmarks", *arguments]),
-        states=options.states and options.states.resolve(),
         model=options.model,
         layer=options.layer,
+        n_latents=options.n_latents,
     )
 
 

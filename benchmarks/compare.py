@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks import processes, qsae_training
 from benchmarks.contenders import SCRIPTS, Contender
+from benchmarks.kept import Kept
 from benchmarks.peers.training import Spec, arrays_file
 from benchmarks.results import progress
 from benchmarks.scores import score
@@ -32,12 +33,13 @@ def compare(
         name: of the benchmark, and of the folder that takes what is written on the way.
     """
     held_out = np.load(vectors.held_out, mmap_mode="r")
+    kept = Kept(settings.folder / "kept", vectors.train, vectors.held_out)
     records = []
     for contender in contenders:
         peer = SCRIPTS[contender.library][1] if contender.library in SCRIPTS else None
         if peer in PEERS and peer not in settings.peers:
             continue
-        records.append(_measure(contender, name, vectors, sizes, settings))
+        records.append(_measure(contender, name, vectors, sizes, settings, kept))
         progress(f"{name}: {contender.library} {contender.kind}: {_short(records[-1])}")
     return {
         **sizes._asdict(),
@@ -50,8 +52,9 @@ def compare(
 
 
 def _measure(
-    contender: Contender, name: str, vectors: Vectors, sizes: Sizes, settings: Settings
+    contender: Contender, name: str, vectors: Vectors, sizes: Sizes, settings: Settings, kept: Kept
 ) -> dict[str, Any]:
+    """A contender's record, which may be one that was kept."""
     folder = settings.folder / name
     spec = Spec(
         out=str(folder / "result.json"),
@@ -64,10 +67,19 @@ def _measure(
         threads=settings.threads,
         attempts=list(contender.attempts),
     )
-    if contender.library == "qsae":
-        result = {"outcomes": qsae_training.train(spec, vectors, name, settings)}
-    else:
-        result = _train_peer(contender, spec, name, settings)
+
+    def measure() -> dict[str, Any]:
+        if contender.library == "qsae":
+            trained = {"outcomes": qsae_training.train(spec, vectors, name, settings)}
+        else:
+            trained = _train_peer(contender, spec, name, settings)
+        return _record(contender, spec, vectors, trained)
+
+    return kept.record(contender, spec, measure)
+
+
+def _record(contender: Contender, spec: Spec, vectors: Vectors, result: dict[str, Any]) -> dict[str, Any]:
+    """What was trained, with its scores."""
     attempts = [
         attempt | outcome | _scored(spec, number, vectors, outcome)
         for number, (attempt, outcome) in enumerate(

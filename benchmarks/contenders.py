@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from benchmarks.settings import Sizes
 from qsae_core.coders.routed import RoutedCoder
 from qsae_core.plugins.records import load_plugins
 
@@ -17,6 +18,8 @@ SAE_LENS_RATE = 3e-4
 """Default of its ``LanguageModelSAERunnerConfig`` and of its ``SAETrainerConfig``."""
 OWN_RATES = {"standard": 1e-3, "gated": 5e-5, "jumprelu": 7e-5}
 """Defaults of dictionary_learning's trainers where they are not those of the 1/sqrt(F) rule."""
+OTHER_SEEDS = ", other seeds"
+"""Ends the kind of a contender that is another one again."""
 SCRIPTS = {
     "SAELens": ("benchmarks/peers/sae_lens_train.py", "sae-lens"),
     "dictionary_learning": ("benchmarks/peers/dictionary_learning_train.py", "dictionary-learning"),
@@ -31,8 +34,10 @@ class Contender(NamedTuple):
         library: ``qsae``, or a key of ``SCRIPTS``.
         kind: names it on the page, unique within the library.
         attempts: for each run its ``label``, its ``lr`` (``"auto"`` for qsae's own choice), and what the
-            library's script understands; for qsae ``arguments`` of ``qsae train``.
-        plain: whether it takes part in the comparison, and is not qsae with one thing changed.
+            library's script understands; for qsae ``arguments`` of ``qsae train``. ``seed`` replaces the
+            call's.
+        plain: whether it takes part in the comparison, and is not one of its runs again, with one thing
+            changed.
     """
 
     library: str
@@ -51,35 +56,53 @@ def signum_rate(n_latents: int) -> float:
     return 5e-3 / math.sqrt(n_latents / 2**14)
 
 
-def topk_contenders(n_latents: int, tokens: int, batch_size: int) -> Iterator[Contender]:
-    """Every library's TopK SAE.
+def topk_contenders(sizes: Sizes) -> list[Contender]:
+    """Every library's TopK SAE: qsae, which is the first, at its own rate, the peers at several.
 
     The peers' auxiliary loss revives latents that have not fired for 10M tokens or 1000 steps, longer than a
     short run. qsae scales that to an eighth of the run, so the peers are also measured with that, at the
     middle rate alone.
     """
-    rate, window = topk_rate(n_latents), tokens // 8
-    yield _qsae("topk", ["--sae", "topk"], rate)
-    yield _sweep("SAELens", "topk", SAE_LENS_RATE, kind="topk")
-    aux = {"kind": "topk", "dead_window": window // batch_size}
-    yield _sweep("SAELens", "topk, scaled AuxK window", SAE_LENS_RATE, MULTIPLES[1:2], **aux)
-    yield _sweep("dictionary_learning", "topk", rate, kind="topk")
-    aux = {"kind": "topk", "dead_after_tokens": window}
-    yield _sweep("dictionary_learning", "topk, scaled AuxK window", rate, MULTIPLES[1:2], **aux)
-    yield _sweep("sparsify", "topk, Adam", rate, optimizer="adam")
-    aux = {"optimizer": "adam", "auxk_alpha": 1 / 32, "dead_after_tokens": window}
-    yield _sweep("sparsify", "topk, Adam, AuxK", rate, MULTIPLES[1:2], **aux)
-    yield _sweep("sparsify", "topk, signum", signum_rate(n_latents), SIGNUM_MULTIPLES, optimizer="signum")
+    batch_size, n_latents = sizes.batch_size, sizes.n_latents
+    rate, window = topk_rate(n_latents), sizes.steps * batch_size // 8
+    steps, tokens = {"dead_window": window // batch_size}, {"dead_after_tokens": window}
+    middle = MULTIPLES[1:2]
+    adam: dict[str, Any] = {"optimizer": "adam"}
+    auxk = adam | {"auxk_alpha": 1 / 32} | tokens
+    signum = signum_rate(n_latents)
+    return [
+        _topk("topk", plain=True),
+        _sweep("SAELens", "topk", SAE_LENS_RATE, kind="topk"),
+        _sweep("SAELens", "topk, scaled AuxK window", SAE_LENS_RATE, middle, kind="topk", **steps),
+        _sweep("dictionary_learning", "topk", rate, kind="topk"),
+        _sweep("dictionary_learning", "topk, scaled AuxK window", rate, middle, kind="topk", **tokens),
+        _sweep("sparsify", "topk, Adam", rate, **adam),
+        _sweep("sparsify", "topk, Adam, AuxK", rate, middle, **auxk),
+        _sweep("sparsify", "topk, signum", signum, SIGNUM_MULTIPLES, optimizer="signum"),
+    ]
+
+
+def topk_changes() -> list[Contender]:
+    """qsae's TopK SAE at its own rate, with one thing changed."""
     changes = {
+        "without restarts": ["--no-restart"],
         "without AuxK": ["--auxk-coefficient", "0"],
+        "without either": ["--no-restart", "--auxk-coefficient", "0"],
         "vectors as they are": ["--normalize", "none"],
         "rate falls from the warm-up on": ["--decay", "0.95"],
         "gradients not clipped": ["--clip", "none"],
-        "another seed": ["--seed", "1"],
     }
-    for what, arguments in changes.items():
-        attempt = {"label": "auto", "lr": "auto", "arguments": ["--sae", "topk", *arguments]}
-        yield Contender("qsae", f"topk, {what}", (attempt,), plain=False)
+    return [_topk(f"topk, {what}", *arguments) for what, arguments in changes.items()]
+
+
+def other_seeds(contender: Contender, label: str, seeds: Sequence[int]) -> Contender:
+    """One attempt of a contender again, with other seeds; the page shows them as such.
+
+    Initial weights depend on the seed, and of qsae the order of the vectors too, as in a user's run.
+    """
+    attempt = next(attempt for attempt in contender.attempts if attempt["label"] == label)
+    again = (attempt | {"label": f"{label}, seed {seed}", "seed": seed} for seed in seeds)
+    return contender._replace(kind=f"{contender.kind}{OTHER_SEEDS}", attempts=tuple(again), plain=False)
 
 
 def recovery_contenders(n_latents: int, l0: float) -> Iterator[Contender]:
@@ -148,6 +171,11 @@ def variant(name: str, l0: float, n_latents: int) -> Contender:
     if name == "residual-quantized":  # k of each level
         return _qsae(f"{name}, 4 levels of 1", [*own, "--n-levels", "4", "--k", "1"], rate)
     return _qsae(name, own, rate)
+
+
+def _topk(kind: str, *arguments: str, plain: bool = False) -> Contender:
+    attempt = {"label": "auto", "lr": "auto", "arguments": ["--sae", "topk", *arguments]}
+    return Contender("qsae", kind, (attempt,), plain)
 
 
 def _qsae(kind: str, arguments: list[str], rate: float) -> Contender:

@@ -27,14 +27,15 @@ def install(settings: Settings) -> None:
             progress(f"installing {peer} failed: {error}")
 
 
-def _requirements(peer: str) -> pathlib.Path:
+def requirements(peer: str) -> pathlib.Path:
+    """The file that says which versions."""
     return ROOT / "benchmarks" / "peers" / f"{peer}.txt"
 
 
 def _is_ready(folder: pathlib.Path, peer: str) -> bool:
     """Whether an environment that this module made is of these versions; others are taken as they are."""
     ready = folder / READY
-    return not ready.exists() or ready.read_text() == _requirements(peer).read_text()
+    return not ready.exists() or ready.read_text() == requirements(peer).read_text()
 
 
 def _install(folder: pathlib.Path, peer: str) -> None:
@@ -42,10 +43,10 @@ def _install(folder: pathlib.Path, peer: str) -> None:
     venv.create(folder, with_pip=True, clear=True)
     ready = folder / READY
     ready.write_text("not ready")
-    requirements = _requirements(peer).read_text().split()
-    torch = [requirement for requirement in requirements if requirement.startswith("torch==")]
+    wanted = requirements(peer).read_text().split()
+    torch = [requirement for requirement in wanted if requirement.startswith("torch==")]
     pip = [str(folder / "bin" / "python"), "-m", "pip"]
     subprocess.run([*pip, "install", "-qq", *torch], check=True)
-    subprocess.run([*pip, "install", "-qq", *requirements], check=True)
+    subprocess.run([*pip, "install", "-qq", *wanted], check=True)
     subprocess.run([*pip, "uninstall", "-qq", "--yes", *NOT_NEEDED], check=True)
-    ready.write_text(_requirements(peer).read_text())
+    ready.write_text(requirements(peer).read_text())

@@ -21,6 +21,9 @@ from qsae_core.artifact import artifact
 from qsae_core.contracts.coder import SparseCoder
 from qsae_core.contracts.codes import SparseCodes
 
+LEAST_HELD_OUT = 1024
+"""Vectors that a run measures itself on where nobody reads what it finds."""
+
 
 class Outcome(NamedTuple):
     """One call of ``qsae train``.
@@ -39,7 +42,7 @@ class Outcome(NamedTuple):
 def train(spec: Spec, vectors: Vectors, name: str, settings: Settings) -> list[dict[str, Any]]:
     """Run each attempt and write its arrays: ``{command, seconds, own_fvu}``, or ``{command, error}``.
 
-    ``own_fvu`` is what ``qsae train`` measured itself, on as many held-out vectors.
+    ``own_fvu`` is what ``qsae train`` measured itself, where the held-out vectors are those of its own data.
     """
     return [_run(number, spec, vectors, name, settings) for number in range(len(spec.attempts))]
 
@@ -89,13 +92,13 @@ def run(arguments: list[str], n_held_out: int, name: str, title: str, settings: 
 def _run(number: int, spec: Spec, vectors: Vectors, name: str, settings: Settings) -> dict[str, Any]:
     attempt = spec.attempts[number]
     arguments = arguments_of(attempt, spec, vectors.arguments, spec.seed)
-    n_held_out = np.load(vectors.held_out, mmap_mode="r").shape[0]
+    n_held_out = len(np.load(vectors.held_out, mmap_mode="r")) if vectors.same_source else LEAST_HELD_OUT
     title = f"{' '.join(attempt['arguments'])} {attempt['label']}"
     outcome = run(arguments, n_held_out, name, title, settings)
     if outcome.folder is None:
         return outcome.shown
     write_arrays(spec, number, serve(outcome.folder))
-    return {**outcome.shown, "own_fvu": outcome.values["fvu"]}
+    return outcome.shown | ({"own_fvu": outcome.values["fvu"]} if vectors.same_source else {})
 
 
 def arguments_of(attempt: dict[str, Any], sizes: Spec | Sizes, data: list[str], seed: int) -> list[str]:
@@ -106,7 +109,7 @@ def arguments_of(attempt: dict[str, Any], sizes: Spec | Sizes, data: list[str], 
         "--steps": sizes.steps,
         "--batch-size": sizes.batch_size,
         "--lr": attempt["lr"],
-        "--seed": seed,
+        "--seed": attempt.get("seed", seed),
     }
     own = attempt["arguments"]
     left_out = {*own, *(["--k"] if attempt.get("penalty") else [])}

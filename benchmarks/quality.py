@@ -1,59 +1,133 @@
-"""Benchmarks ``quality`` and ``quality-states``: FVU of every library's TopK SAE on the same states."""
+"""Benchmarks ``quality`` and ``quality-KIND``: every library's TopK SAE on hidden states of one kind of text.
+
+All train on the states of the kind's training documents, and are measured on those of its test documents.
+"""
 
 from __future__ import annotations
 
 import pathlib
 from typing import Any
 
-from benchmarks.compare import compare
-from benchmarks.contenders import topk_contenders
+from benchmarks import texts
+from benchmarks.compare import best, compare
+from benchmarks.contenders import Contender, other_seeds, topk_changes, topk_contenders
 from benchmarks.settings import ROOT, Settings, Sizes
-from benchmarks.vectors import draw, harvest
+from benchmarks.vectors import Vectors, draw, harvest
 
-NAME, NAME_STATES = "quality", "quality-states"
-ROWS = 300_000
-"""Hidden states that are read from a model; about 1.4 passes over them make a run."""
-HELD_OUT = 16_384
-BUILT_IN = Sizes(batch_size=2048, n_latents=4096, k=32, steps=200, held_out=HELD_OUT)
-STATES = BUILT_IN._replace(n_latents=8192)
+NAME = "quality"
+NAMES = {kind: f"quality-{kind}" for kind in texts.KINDS}
+"""Kind of text -> the benchmark on a model that has to be given."""
+BUILT_IN_KIND = "code"
+"""Of text that the built-in language model was trained for."""
+ROWS, TEST_ROWS = 300_000, 60_000
+"""Hidden states of training and of test documents that are read from a model."""
+COMPARED = Sizes(batch_size=1024, n_latents=4096, k=32, steps=200, held_out=TEST_ROWS)
+"""Small, since SAELens and dictionary_learning multiply dense matrices."""
+ALONE = Sizes(batch_size=2048, n_latents=8192, k=32, steps=400, held_out=TEST_ROWS)
+"""Of qsae alone."""
+SEEDS, PEER_SEEDS = (1, 2), (1,)
+"""Beside the call's own one: of qsae at its own rate, and of the best peer at its best rate."""
 QUICK = Sizes(batch_size=128, n_latents=256, k=8, steps=20, held_out=1024)
 QUICK_ROWS = 8192
 
 
 def run(settings: Settings) -> dict[str, Any]:
-    """On the built-in language model's middle layer."""
-    path = harvested("builtin", None, settings)
-    return _compare(NAME, path, "the built-in language model, middle layer", BUILT_IN, settings)
+    """On the built-in language model's middle layer; with what single parts of qsae's recipe change."""
+    title = "the built-in language model, middle layer"
+    return _measure(NAME, BUILT_IN_KIND, "builtin", None, title, topk_changes(), settings)
 
 
-def run_states(settings: Settings) -> dict[str, Any]:
-    """On the states of a file, or of a model that is read first."""
-    if settings.states is not None:
-        return _compare(NAME_STATES, settings.states, f"the file {settings.states}", STATES, settings)
+def run_kind(kind: str, settings: Settings) -> dict[str, Any]:
+    """On a given model and a kind of text."""
     if settings.model is None:
-        raise SystemExit(f"{NAME_STATES} needs --states FILE.npy, or --model DIR and --layer N")
-    path = harvested(settings.model, settings.layer, settings)
+        raise SystemExit(f"{NAMES[kind]} needs --model DIR and --layer N")
     layer = "the middle layer" if settings.layer is None else f"layer {settings.layer}"
-    return _compare(NAME_STATES, path, f"{pathlib.Path(settings.model).name}, {layer}", STATES, settings)
+    title = f"{pathlib.Path(settings.model).name}, {layer}"
+    return _measure(NAMES[kind], kind, settings.model, settings.layer, title, [], settings)
 
 
-def harvested(model: str, layer: int | None, settings: Settings) -> pathlib.Path:
-    """Hidden states of a model, float32 ``[N, d]``, read if they are not there."""
-    rows = QUICK_ROWS if settings.quick else ROWS
-    name = f"{pathlib.Path(model).name}-{'middle' if layer is None else layer}-{rows}-seed{settings.seed}.npy"
-    return harvest(settings.data / name, rows=rows, model=model, layer=layer, seed=settings.seed)
+def sizes(settings: Settings) -> tuple[Sizes, Sizes]:
+    """Of the comparison, and of qsae alone."""
+    compared, alone = (QUICK, QUICK) if settings.quick else (COMPARED, ALONE)
+    return compared._replace(n_latents=settings.n_latents or compared.n_latents), alone
 
 
-def _compare(name: str, path: pathlib.Path, title: str, full: Sizes, settings: Settings) -> dict[str, Any]:
-    sizes = QUICK if settings.quick else full
-    shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-    vectors = draw(
+def _measure(
+    name: str,
+    kind: str,
+    model: str,
+    layer: int | None,
+    title: str,
+    changes: list[Contender],
+    settings: Settings,
+) -> dict[str, Any]:
+    """``compare``'s record with seeds, and ``alone``, that of qsae at larger sizes.
+
+    Args:
+        model: a directory, or ``builtin``.
+        changes: what else is trained at the sizes of the comparison.
+    """
+    train, test = harvested(kind, model, layer, settings)
+    compared, alone = sizes(settings)
+    vectors = _drawn(name, train, test, compared, settings)
+    contenders = [*topk_contenders(compared), *changes]
+    result = compare(name, vectors, compared, contenders, settings)
+    seeded = compare(name, vectors, compared, _seeds(contenders, result["contenders"]), settings)
+    result["contenders"] += seeded["contenders"]
+    own = [other_seeds(contenders[0], "auto", (settings.seed, *SEEDS))]
+    vectors = _drawn(name, train, test, alone, settings)
+    return {
+        "title": title,
+        "kind": kind,
+        **result,
+        "alone": compare(name, vectors, alone, own, settings),
+    }
+
+
+def _seeds(contenders: list[Contender], records: list[dict[str, Any]]) -> list[Contender]:
+    """Other seeds of qsae at its own rate, and of the best attempt of all peers."""
+    chosen = [other_seeds(contenders[0], "auto", SEEDS)]
+    peers = [(r, attempt) for r in records if r["library"] != "qsae" and (attempt := best(r))]
+    if peers:
+        record, attempt = min(peers, key=lambda pair: pair[1]["fvu"])
+        names = record["library"], record["kind"]
+        contender = next(c for c in contenders if (c.library, c.kind) == names)
+        chosen.append(other_seeds(contender, attempt["label"], PEER_SEEDS))
+    return chosen
+
+
+def _drawn(name: str, train: pathlib.Path, test: pathlib.Path, sizes: Sizes, settings: Settings) -> Vectors:
+    shown = train.relative_to(ROOT) if train.is_relative_to(ROOT) else train
+    return draw(
         {"use": "tensors", "path": str(shown)},
         settings.folder / name,
         steps=sizes.steps,
         batch_size=sizes.batch_size,
-        held_out=sizes.held_out,
+        held_out=test,
         seed=settings.seed,
     )
-    contenders = topk_contenders(sizes.n_latents, sizes.steps * sizes.batch_size, sizes.batch_size)
-    return {"title": title, **compare(name, vectors, sizes, contenders, settings)}
+
+
+def harvested(
+    kind: str, model: str, layer: int | None, settings: Settings
+) -> tuple[pathlib.Path, pathlib.Path]:
+    """Files of the states of training and of test documents, read where they are not there."""
+    rows, test_rows = (QUICK_ROWS, QUICK.held_out) if settings.quick else (ROWS, TEST_ROWS)
+    stem = f"{pathlib.Path(model).name}-{'middle' if layer is None else layer}-{kind}"
+    train, test = texts.files(settings.data / "texts", kind)
+    data = {"use": "lm", "model": model, "layer": layer}
+    return (
+        harvest(
+            settings.data / f"{stem}-{rows}-seed{settings.seed}.npy",
+            data | {"dataset": str(train)},
+            rows=rows,
+            seed=settings.seed,
+        ),
+        harvest(
+            settings.data / f"{stem}-test-{test_rows}.npy",
+            data | {"dataset": str(test)},
+            rows=test_rows,
+            seed=settings.seed,
+            whole=True,
+        ),
+    )

@@ -16,7 +16,7 @@ from benchmarks.contenders import topk_rate
 from benchmarks.peers.stopwatch import Spec, product_seconds, read_batches
 from benchmarks.processes import Schedule, run_side
 from benchmarks.qsae_training import run as run_command
-from benchmarks.quality import harvested
+from benchmarks.quality import BUILT_IN_KIND, harvested
 from benchmarks.results import progress
 from benchmarks.settings import ROOT, Settings, Shape
 from benchmarks.sides import COMPILED, HUGE_PAGES, QSAE, Side, peer_sides
@@ -42,7 +42,7 @@ def middle(settings: Settings) -> dict[str, Any]:
     """Each side in a process of its own, rounds over all of them."""
     shape = Shape(64, 256, 512, 8) if settings.quick else MIDDLE
     before, timed, steps = (4, 3, 10) if settings.quick else (BEFORE, TIMED, STEPS)
-    data = harvested("builtin", None, settings)
+    data, _ = harvested(BUILT_IN_KIND, "builtin", None, settings)
     window = max(1, steps // 8) * shape.batch_size
     common = {"run_steps": steps, "batches": before + timed}
     of_peers = {"lr": RATE * topk_rate(shape.n_latents), "dead_tokens": window}

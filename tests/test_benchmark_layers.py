@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.contenders import is_routed, several_layers
-from benchmarks.pages.quality import layers_section
+from benchmarks.pages.recovery import layers_section
 from benchmarks.recovery_layers import paired
 from benchmarks.scores import recovery
 from benchmarks.vectors import describe
@@ -57,7 +57,7 @@ def test_a_small_run_and_its_table(tmp_path):
     for record in result["contenders"]:
         (attempt,) = record["attempts"]
         assert 0 < attempt["chance"] < attempt["mcc"] < 1  # initial atoms know the data
-    text = (tmp_path / "quality.md").read_text()
+    text = (tmp_path / "recovery.md").read_text()
     assert "## Recovery of a dictionary in 2 layers" in text
     assert all(f"| {kind} |" in text for kind in ("crosscoder", "route"))
 

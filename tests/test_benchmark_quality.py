@@ -1,9 +1,7 @@
-"""The quality benchmarks: their scores by hand, the same vectors for all sides, and what the page says."""
+"""The quality benchmarks: their scores by hand, the same vectors for all sides, and how sides are run."""
 
 import itertools
-import json
 import pathlib
-import subprocess
 import sys
 
 import numpy as np
@@ -12,8 +10,7 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks import compare, contenders, scores
-from benchmarks.contenders import Contender, recovery_contenders, several_layers
-from benchmarks.pages.quality import contender_table, recovery_section, states_section, verdict
+from benchmarks.contenders import Contender
 from benchmarks.qsae_training import atoms
 from benchmarks.settings import Settings
 from benchmarks.vectors import Vectors, draw
@@ -204,144 +201,3 @@ def test_a_peer_is_scored_on_what_it_leaves_and_a_failure_is_its_reason(tmp_path
     assert result["contenders"][1]["attempts"][0]["error"] == "ValueError: no such kind"
     assert compare.best(result["contenders"][0]) is perfect
     assert compare.best(result["contenders"][1]) is None
-
-
-def test_every_library_has_as_many_rates_and_labels_are_unique():
-    for contender in [
-        *contenders.topk_contenders(8192, 409_600, 2048),
-        *contenders.recovery_contenders(256, 4.2),
-    ]:
-        labels = [attempt["label"] for attempt in contender.attempts]
-        assert len(set(labels)) == len(labels)
-        sweeps = {label.partition(",")[0] for label in labels} - {"auto"}
-        aux = "AuxK" in contender.kind
-        assert len(sweeps) == (1 if aux else 3) or not contender.plain
-
-
-def test_states_have_to_be_given(tmp_path):
-    command = [sys.executable, "-m", "benchmarks", "--only", "quality-states", "--peers", "none"]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode != 0
-    assert "quality-states needs --states FILE.npy, or --model DIR and --layer N" in done.stderr
-
-
-# --- the page
-
-
-def contender(library, kind, fvus, *, plain=True, **more):
-    attempts = [
-        {
-            "label": label,
-            "lr": "auto" if label == "auto" else 0.001,
-            "fvu": fvu,
-            "l0": 4.0,
-            "dead": 0.25,
-            **more,
-        }
-        for label, fvu in fvus.items()
-    ]
-    return {"library": library, "kind": kind, "plain": plain, "attempts": attempts}
-
-
-FAILED = {
-    "library": "SAELens",
-    "kind": "gated",
-    "plain": True,
-    "attempts": [{"label": "x1", "lr": 0.1, "error": "ImportError: no such thing"}],
-}
-
-
-def states_result(*records):
-    sizes = {"batch_size": 10, "n_latents": 8, "k": 2, "steps": 4, "d": 3, "held_out": 5}
-    return {**sizes, "title": "a model", "source": {}, "contenders": list(records)}
-
-
-def test_the_verdict_compares_the_best_of_each_side():
-    peers = [
-        contender("SAELens", "topk", {"x1": 0.3, "x3": 0.2}),
-        contender("sparsify", "topk", {"x1": 0.25}),
-    ]
-    above = verdict([contender("qsae", "topk", {"auto": 0.24, "x1": 0.21}), *peers])
-    assert "**above** the best of the peers, which is SAELens (topk) with\n0.2000" in above
-    assert "the best of its rates 0.2100, +1.00 points" in above
-    assert "its own choice of rate 0.2400, +4.00 points" in above
-    reached = verdict([contender("qsae", "topk", {"auto": 0.24, "x1": 0.2}), *peers])
-    assert "is at or below the best of the peers" in reached
-    assert "Nothing to compare" in verdict([contender("qsae", "topk", {"auto": 0.2}), FAILED])
-
-
-def test_the_table_has_every_rate_and_marks_the_best():
-    lines = contender_table(
-        [
-            contender("qsae", "topk", {"auto": 0.2, "x1": 0.25}),
-            contender("sparsify", "topk", {"x1": 0.3}),
-            FAILED,
-        ]
-    ).splitlines()
-    assert (
-        lines[2] == "| qsae | topk | auto: 0.2000, x1 (1.0e-03): 0.2500 | **0.2000** | auto | 4.0 | 25.0% |"
-    )
-    assert lines[3] == "| sparsify | topk | x1 (1.0e-03): 0.3000 | 0.3000 | x1 | 4.0 | 25.0% |"
-    assert lines[4] == "| SAELens | gated | x1 (1.0e-01): failed | - | - | - | - |"
-
-
-def test_the_section_has_changes_and_failures():
-    own = contender("qsae", "topk", {"auto": 0.2, "x1": 0.1}, command="qsae train --sae topk")
-    changed = contender("qsae", "topk, without AuxK", {"auto": 0.23}, plain=False)
-    text = states_section(states_result(own, changed, FAILED))
-    assert "d=3, F=8, k=2, B=10, 4 steps (40 vectors), measured on 5 others." in text
-    assert "| without AuxK | 0.2300 | +3.00 | 25.0% |" in text  # beside its own rate, not the best
-    assert "* SAELens, gated: ImportError: no such thing" in text
-    assert "`qsae train --sae topk`" in text
-
-
-def test_recovery_is_sorted_by_mcc_and_shows_the_run_of_largest_mcc():
-    low = contender("qsae", "topk", {"x1": 0.1}, mcc=0.5, mmcs=0.6)
-    high = contender("sparsify", "topk", {"x1": 0.2}, mcc=0.7, mmcs=0.8)
-    high["attempts"].append({**high["attempts"][0], "label": "x3", "fvu": 0.1, "mcc": 0.4, "l0": 9.0})
-    result = states_result(low, high, FAILED)
-    result |= {"source": {"features": 6, "mean_l0": 2.5}, "chance": {"mcc": 0.3, "mmcs": 0.35}}
-    result |= {"several_layers": ["crosscoder"]}
-    text = recovery_section(result)
-    rows = [line for line in text.splitlines() if line.startswith(("| qsae", "| sparsify"))]
-    assert rows == [
-        "| sparsify | topk | 0.700 | 0.800 | 0.200 | 4.0 | 25.0% | x1 | 4.0 to 9.0 |",
-        "| qsae | topk | 0.500 | 0.600 | 0.100 | 4.0 | 25.0% | x1 | - |",
-    ]
-    assert "crosscoder read several layers" in text
-
-
-def test_every_installed_sae_takes_part_in_recovery_or_reads_several_layers():
-    taking_part = {c.kind.split(",")[0] for c in recovery_contenders(256, 4.2) if c.library == "qsae"}
-    layered = set(several_layers())
-    assert taking_part | layered == set(load_plugins().registry.names("sae"))
-    assert taking_part.isdisjoint(layered)
-    assert layered >= {"crosscoder", "route"}
-
-
-def test_a_page_is_written_for_what_was_measured_alone(tmp_path):
-    own = contender("qsae", "topk", {"auto": 0.2}, command="qsae train --sae topk")
-    machine = {"cpu": "a CPU", "cores": 4, "flags": ["avx2"], "memory_bytes": 8 * 10**9, "huge_pages": None}
-    machine |= {"system": "s", "kernel": "k", "python": "3.11", "commit": None, "versions": {}}
-    about = {"date": "2026-01-01", "minutes": 1.0, "load_before": 9.0, "command": "c", "seed": 0}
-    about |= {"threads": 4, "quick": False, "machine": machine}
-    (tmp_path / "results").mkdir()
-    peer = contender("SAELens", "topk", {"x1": 0.3})
-    peer |= {"distribution": "sae-lens", "version": "6.1", "torch": "2.13", "python": "3.11"}
-    (tmp_path / "results" / "quality.json").write_text(
-        json.dumps({"about": about, **states_result(own, peer)})
-    )
-    command = [sys.executable, "-m", "benchmarks", "--render-only", "--out", str(tmp_path)]
-    page = tmp_path / "pages" / "performance.md"
-    done = subprocess.run(
-        [*command, "--page", str(page)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    text = page.with_name("quality.md").read_text()
-    assert "qsae's FVU is at or below the best of the peers" in text
-    assert "sae-lens 6.1 (torch 2.13, Python 3.11)" in text
-    assert "Not measured: quality-states, recovery, recovery-layers." in text
-    assert "not idle" not in text  # no number of this page is a time
-    assert not page.exists()

@@ -123,5 +123,27 @@ def test_a_quick_run_measures_everything(tmp_path):
         result = json.loads((tmp_path / "results" / f"{name}.json").read_text())
         attempts = [attempt for contender in result["contenders"] for attempt in contender["attempts"]]
         # the page's own measure is that of `qsae train`, on the same vectors
-        assert all(attempt["fvu"] == pytest.approx(attempt["own_fvu"], rel=1e-6) for attempt in attempts)
-    assert "Not measured: quality-states." in (tmp_path / "quality.md").read_text()
+        own = [attempt for attempt in attempts if "own_fvu" in attempt]
+        # the page's own measure is that of `qsae train`, where both are of the same vectors
+        assert all(attempt["fvu"] == pytest.approx(attempt["own_fvu"], rel=1e-6) for attempt in own)
+        assert bool(own) == (name == "recovery")
+    text = (tmp_path / "quality.md").read_text()
+    assert "the built-in language model, middle layer: code" in text
+    assert "Not measured: quality-code, quality-news, quality-talk." in text
+    unseen_documents_are_measured_as_qsae_evaluate_does(tmp_path)
+
+
+def unseen_documents_are_measured_as_qsae_evaluate_does(folder):
+    """On the last run of `quality`, whose folder is still there."""
+    result = json.loads((folder / "results" / "quality.json").read_text())
+    fvus = [attempt["fvu"] for record in result["contenders"] for attempt in record["attempts"]]
+    assert len(set(fvus)) == len(fvus)  # every change changes something
+    attempts = result["alone"]["contenders"][0]["attempts"]
+    assert [attempt["seed"] for attempt in attempts] == [0, 1, 2]
+    run = next((folder / "quality" / "run").rglob("metrics.json")).parent
+    (test,) = (folder / "data").glob("*-test-*.npy")
+    command = [str(pathlib.Path(sys.executable).parent / "qsae"), "evaluate", str(run), "--json"]
+    command += ["--data", "tensors", "--data-path", str(test)]
+    own = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
+    values = json.loads(own.stdout)["evaluations"]["reconstruction"]
+    assert attempts[-1]["fvu"] == pytest.approx(values["fvu"], rel=1e-6)

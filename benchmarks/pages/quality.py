@@ -1,21 +1,23 @@
-"""docs/quality.md from the results of ``quality``, ``quality-states`` and ``recovery``."""
+"""docs/quality.md from the results of ``quality`` and ``quality-KIND``."""
 
 from __future__ import annotations
 
 import pathlib
 from typing import Any
 
-from benchmarks import quality, recovery, recovery_layers
+from benchmarks import quality
 from benchmarks.compare import best, working
+from benchmarks.contenders import OTHER_SEEDS
 from benchmarks.pages import about as page_about
-from benchmarks.pages.quality_text import ABOUT_LAYERS, ABOUT_RECOVERY, DATA, INTRODUCTION, SETTINGS
+from benchmarks.pages.quality_text import ABOUT_ALONE, ABOUT_SUMMARY, DATA, INTRODUCTION, SETTINGS
+from benchmarks.pages.records import best_of, error, failures, sizes
 from benchmarks.pages.tables import percent, table
 from benchmarks.results import read
 from benchmarks.settings import Settings
 
 Result = dict[str, Any]
 Record = dict[str, Any]
-NAMES = (quality.NAME_STATES, quality.NAME, recovery.NAME, recovery_layers.NAME)
+NAMES = (*quality.NAMES.values(), quality.NAME)
 
 
 def render(settings: Settings, page: pathlib.Path) -> pathlib.Path | None:
@@ -24,15 +26,9 @@ def render(settings: Settings, page: pathlib.Path) -> pathlib.Path | None:
     if not results:
         return None
     parts = [INTRODUCTION, page_about.warnings(results, timed=False)]
-    for name in (quality.NAME_STATES, quality.NAME):
-        if name in results:
-            parts.append(states_section(results[name]))
-    if quality.NAME in results or quality.NAME_STATES in results:
-        parts.append(SETTINGS)
-    if recovery.NAME in results:
-        parts.append(recovery_section(results[recovery.NAME]))
-    if recovery_layers.NAME in results:
-        parts.append(layers_section(results[recovery_layers.NAME]))
+    parts += [summary(list(results.values())), alone_section(list(results.values()))]
+    parts += [states_section(result) for result in results.values()]
+    parts.append(SETTINGS)
     missing = [name for name in NAMES if name not in results]
     parts += [f"Not measured: {', '.join(missing)}.\n"] if missing else []
     parts.append(page_about.section(results, DATA))
@@ -41,39 +37,71 @@ def render(settings: Settings, page: pathlib.Path) -> pathlib.Path | None:
     return page
 
 
+def summary(results: list[Result]) -> str:
+    """qsae at its own rate beside the best of the peers, a line for each text."""
+    rows = []
+    for result in results:
+        plain = [record for record in result["contenders"] if record["plain"]]
+        own, peer = _own(plain), _best_peer(plain)
+        row = [_text_of(result), str(result["n_latents"])]
+        row += ["-", "-"] if own is None else [f"{own['fvu']:.4f}", percent(own["dead"], 1)]
+        if peer is None:
+            rows.append([*row, "-", "-", "-", "-"])
+            continue
+        found = best_of(peer)
+        row += [f"{found['fvu']:.4f}", percent(found["dead"], 1)]
+        points = "-" if own is None else f"{100 * (own['fvu'] - found['fvu']):+.2f}"
+        rows.append([*row, points, f"{peer['library']} ({peer['kind']}), {found['label']}"])
+    columns = ["states", "F", "qsae: FVU", "dead", "best peer: FVU", "dead", "points", "which"]
+    return "\n".join(["## Beside the best of the peers\n", table(columns, rows), "", ABOUT_SUMMARY])
+
+
+def alone_section(results: list[Result]) -> str:
+    """qsae at larger sizes, a line for each text and seed."""
+    rows = []
+    for result in results:
+        attempts = [attempt for record in result["alone"]["contenders"] for attempt in record["attempts"]]
+        for attempt in attempts:
+            row = [_text_of(result), str(attempt["seed"])]
+            if "error" in attempt:
+                rows.append([*row, str(attempt["error"]), "-"])
+            else:
+                rows.append([*row, f"{attempt['fvu']:.4f}", percent(attempt["dead"], 1)])
+    used = list(dict.fromkeys(sizes(result["alone"]) for result in results))
+    columns = ["states", "seed", "FVU", "dead"]
+    return "\n".join(["## qsae alone, larger\n", *used, "", table(columns, rows), "", ABOUT_ALONE])
+
+
 def states_section(result: Result) -> str:
-    """The verdict, every contender with every rate, and qsae with one thing changed."""
+    """The verdict, every contender with every rate, seeds, and qsae with one thing changed."""
     plain = [record for record in result["contenders"] if record["plain"]]
-    changed = [record for record in result["contenders"] if not record["plain"]]
-    qsae = next((r for r in plain if r["library"] == "qsae" and best(r)), None)
-    parts = [f"## FVU on hidden states: {result['title']}\n", f"{_sizes(result)}\n", verdict(plain), ""]
-    parts += [contender_table(plain), "", failures(plain)]
-    if qsae is not None and changed:
-        parts += [change_table(qsae, changed), "", _command(qsae)]
+    seeds = [record for record in result["contenders"] if record["kind"].endswith(OTHER_SEEDS)]
+    changed = [record for record in result["contenders"] if not record["plain"] and record not in seeds]
+    parts = [f"## {_text_of(result)}\n", f"{sizes(result)}\n", verdict(plain), contender_table(plain), ""]
+    parts += [failures(plain), seed_table(plain, seeds), ""]
+    own = next((record for record in plain if record["library"] == "qsae"), None)
+    if own is not None:
+        parts += [change_table(own, changed), ""] if changed else []
+        parts.append(f"`{own['attempts'][0]['command']}`\n")
     return "\n".join(part for part in parts if part is not None)
 
 
 def verdict(records: list[Record]) -> str:
-    """Whether qsae's best FVU, and that of its own rate, are at or below the best of the peers."""
-    own = next((r for r in records if r["library"] == "qsae" and best(r)), None)
-    peers = [r for r in records if r["library"] != "qsae" and best(r)]
-    if own is None or not peers:
+    """Whether the FVU of qsae's own rate is at or below the best of the peers."""
+    own, peer = _own(records), _best_peer(records)
+    if own is None or peer is None:
         return "Nothing to compare: one side has no numbers.\n"
-    peer = min(peers, key=lambda record: _best(record)["fvu"])
-    least, automatic = _best(own)["fvu"], [a for a in working(own) if a["label"] == "auto"]
-    values = [("the best of its rates", least), *(("its own choice of rate", a["fvu"]) for a in automatic)]
-    goal = _best(peer)["fvu"]
-    said = "; ".join(f"with {what} {fvu:.4f}, {100 * (fvu - goal):+.2f} points" for what, fvu in values)
-    reached = "at or below" if least <= goal else "**above**"
+    goal = best_of(peer)["fvu"]
+    reached = "at or below" if own["fvu"] <= goal else "**above**"
     return (
-        f"qsae's FVU is {reached} the best of the peers, which is {peer['library']} ({peer['kind']}) with\n"
-        f"{goal:.4f}: {said}.\n"
+        f"qsae's FVU, {own['fvu']:.4f} at its own rate, is {reached} the best of the peers, which is\n"
+        f"{peer['library']} ({peer['kind']}) with {goal:.4f}: {100 * (own['fvu'] - goal):+.2f} points.\n"
     )
 
 
 def contender_table(records: list[Record]) -> str:
     """A line for each contender: FVU at each rate, then what the best of them has; the best FVU is bold."""
-    values = [_best(record)["fvu"] for record in records if best(record)]
+    values = [best_of(record)["fvu"] for record in records if best(record)]
     rows = []
     for record in records:
         found = best(record)
@@ -89,6 +117,22 @@ def contender_table(records: list[Record]) -> str:
     return table(columns, rows, texts=3)
 
 
+def seed_table(plain: list[Record], seeds: list[Record]) -> str | None:
+    """FVU and dead share of each seed, of those that have several; None where none has."""
+    rows = []
+    for record in seeds:
+        names = record["library"], record["kind"].removesuffix(OTHER_SEEDS)
+        first = next(best_of(r) for r in plain if (r["library"], r["kind"]) == names)
+        attempts = [first, *working(record)]
+        fvus = ", ".join(f"{attempt['fvu']:.4f}" for attempt in attempts)
+        shares = ", ".join(percent(attempt["dead"], 1) for attempt in attempts)
+        rows.append([*names, first["label"], fvus, shares])
+    if not rows:
+        return None
+    columns = ["library", "coder", "at", "FVU of each seed", "dead"]
+    return "The same with other seeds, the one above first:\n\n" + table(columns, rows, texts=3)
+
+
 def change_table(own: Record, changed: list[Record]) -> str:
     """qsae's run at its own rate beside the same with one thing changed."""
     base = next((a for a in working(own) if a["label"] == "auto"), None)
@@ -97,7 +141,7 @@ def change_table(own: Record, changed: list[Record]) -> str:
         found = best(record)
         what = record["kind"].partition(", ")[2]
         if found is None or base is None:
-            rows.append([what, _error(record), "-", "-"])
+            rows.append([what, error(record), "-", "-"])
             continue
         points = f"{100 * (found['fvu'] - base['fvu']):+.2f}"
         rows.append([what, f"{found['fvu']:.4f}", points, percent(found["dead"], 1)])
@@ -105,77 +149,18 @@ def change_table(own: Record, changed: list[Record]) -> str:
     return title + table(["change", "FVU", "points", "dead"], rows)
 
 
-def recovery_section(result: Result) -> str:
-    """Each contender's attempt of largest MCC, and of all attempts the range of L0."""
-    records = [record for record in result["contenders"] if best(record)]
-    rows = []
-    for record in sorted(records, key=lambda r: -_best(r, "mcc")["mcc"]):
-        found = _best(record, "mcc")
-        l0 = [attempt["l0"] for attempt in working(record)]
-        rows.append(
-            [
-                record["library"],
-                record["kind"],
-                *(f"{found[name]:.3f}" for name in ("mcc", "mmcs", "fvu")),
-                f"{found['l0']:.1f}",
-                percent(found["dead"], 1),
-                str(found["label"]),
-                f"{min(l0):.1f} to {max(l0):.1f}" if len(l0) > 1 else "-",
-            ]
-        )
-    columns = ["library", "SAE", "MCC", "MMCS", "FVU", "L0", "dead", "at", "L0 of all its runs"]
-    source, chance = result["source"], result["chance"]
-    data = (
-        f"{_sizes(result)} {source['features']} features, {source['mean_l0']:.1f} of them active on average. "
-        f"Random directions have an MCC of {chance['mcc']:.3f} and an MMCS of {chance['mmcs']:.3f}.\n"
-    )
-    parts = ["## Recovery of a known dictionary\n", data, table(columns, rows, texts=2), "", ABOUT_RECOVERY]
-    if result["several_layers"]:
-        parts.append(
-            f"{', '.join(result['several_layers'])} read several layers, so they have other data, and\n"
-            "a table of their own: benchmark `recovery-layers`.\n"
-        )
-    return "\n".join([*parts, failures(result["contenders"])])
+def _own(records: list[Record]) -> dict[str, Any] | None:
+    """qsae's attempt, which is at its own rate."""
+    return next((found for r in records if r["library"] == "qsae" and (found := best(r))), None)
 
 
-def layers_section(result: Result) -> str:
-    """Each SAE's attempt of largest MCC, beside that of as many random directions."""
-    records = [record for record in result["contenders"] if best(record)]
-    rows = []
-    for record in sorted(records, key=lambda r: -_best(r, "mcc")["mcc"]):
-        found = _best(record, "mcc")
-        scores = [f"{found[name]:.3f}" for name in ("mcc", "chance", "mmcs", "fvu")]
-        rest = [f"{found['l0']:.1f}", percent(found["dead"], 1), str(found["label"])]
-        rows.append([record["kind"], str(record["n_latents"]), *scores, *rest])
-    columns = ["SAE", "latents", "MCC", "random MCC", "MMCS", "FVU", "L0", "dead", "at"]
-    tokens = result["steps"] * result["batch_size"]
-    data = (
-        f"The features of the table above in {result['layers']} layers of width {result['d']}: in each, "
-        f"their directions are turned\nby another rotation. k={result['k']}, B={result['batch_size']}, "
-        f"{result['steps']} steps ({tokens:,} tokens), measured on {result['held_out']:,} others.\n"
-    )
-    parts = [
-        f"## Recovery of a dictionary in {result['layers']} layers\n",
-        data,
-        table(columns, rows, texts=1),
-    ]
-    return "\n".join([*parts, "", ABOUT_LAYERS, failures(result["contenders"])])
+def _best_peer(records: list[Record]) -> Record | None:
+    peers = [r for r in records if r["library"] != "qsae" and best(r)]
+    return min(peers, key=lambda record: best_of(record)["fvu"], default=None)
 
 
-def failures(records: list[Record]) -> str:
-    """Contenders without any number, with the reason."""
-    lines = [f"* {r['library']}, {r['kind']}: {_error(r)}" for r in records if best(r) is None]
-    return "\n".join(["Not driven, or without a number:\n", *lines, ""]) if lines else ""
-
-
-def _best(record: Record, by: str = "fvu") -> dict[str, Any]:
-    found = best(record, by)
-    assert found is not None
-    return found
-
-
-def _error(record: Record) -> str:
-    return next((str(a["error"]) for a in record["attempts"] if "error" in a), "no attempt")
+def _text_of(result: Result) -> str:
+    return f"{result['title']}: {result['kind']}"
 
 
 def _tried(attempt: dict[str, Any]) -> str:
@@ -183,16 +168,3 @@ def _tried(attempt: dict[str, Any]) -> str:
     value = "failed" if "error" in attempt else f"{attempt['fvu']:.4f}"
     rate = "" if attempt["lr"] == "auto" else f" ({attempt['lr']:.1e})"
     return f"{attempt['label']}{rate}: {value}"
-
-
-def _sizes(result: Result) -> str:
-    tokens = result["steps"] * result["batch_size"]
-    return (
-        f"d={result['d']}, F={result['n_latents']}, k={result['k']}, B={result['batch_size']}, "
-        f"{result['steps']} steps ({tokens:,} vectors), measured on {result['held_out']:,} others."
-    )
-
-
-def _command(own: Record) -> str:
-    found = next((a for a in own["attempts"] if a["label"] == "auto"), own["attempts"][0])
-    return f"`{found['command']}`\n"

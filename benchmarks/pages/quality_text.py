@@ -14,14 +14,15 @@ its own coder, in a process and a virtual environment of its own, on the same ve
 * **the same training vectors in the same order.** qsae's data source writes its stream to a file, and the
   peers read that. qsae measures the statistics of its normalisation on vectors that come before it; the peers
   measure theirs on the training vectors;
-* **the same held-out vectors**, on which nobody trains;
+* **the same test vectors, of documents that nobody trains on**: none has a neighbour in the training;
 * **the same measure.** What each library reconstructs, in the data's own space, goes through one function:
   FVU = sum ||x - x_hat||^2 / sum ||x - mean||^2. L0 is the mean number of active latents, and a latent is
-  dead if it is active on no held-out vector.
+  dead if it is active on no test vector.
 
 What differs is what each library does with these vectors: initial weights, scaling, loss, schedule,
-auxiliary loss. Everything not named below is its default. All libraries have one seed; how much another one
-changes is shown for qsae.
+auxiliary loss. Everything not named below is its default. All numbers are of one seed; how much another one
+changes is shown for qsae and for the best peer. How much of a known dictionary each library finds is on a
+page of its own, [recovery.md](recovery.md).
 """
 
 _MULTIPLES = ", ".join(str(m) for m in MULTIPLES)
@@ -32,7 +33,7 @@ _GIVEN = [
         "qsae",
         "its default: mean and RMS of the data",
         "its default: 5% warm-up, 20% decay",
-        f"`auto`, which is its default, and {_RULE}",
+        "`auto`, which is its default",
     ],
     [
         "SAELens",
@@ -76,25 +77,19 @@ qsae scales its window to an eighth of a short run: the lines with AuxK give the
 the middle rate.
 """
 
-ABOUT_RECOVERY = """\
-MCC is the mean |cos| between true features and decoder rows under the one-to-one matching that makes it
-largest, MMCS the mean over true features of the largest |cos| with any row. For each SAE the run of largest
-MCC is shown, of all learning rates (as above; for dictionary_learning's standard, gated and jumprelu trainers
-multiples of their own defaults) and, where sparsity comes from a penalty, of three penalties; `x3, 0.2` is
-three times the library's rate and a penalty of 0.2. qsae's rows also have its own rate, so one run more. What
-is recovered depends on L0, so compare SAEs of about the same. The atoms of a ternary SAE have few directions
-to choose from: the best ternary copy of a random direction has a cosine of 0.90.
+ABOUT_SUMMARY = """\
+"Points" are hundredths of FVU. qsae has its own rate and its defaults alone, a peer the best of all lines and
+rates of its tables below: what a user of it would find after a search.
 """
 
-ABOUT_LAYERS = """\
-An atom of a crosscoder has a direction in every layer, and is compared with a feature's directions in all of
-them at once. An atom of the routed SAEs has one direction for all layers, so that it can be a feature in one
-of them: they have as many latents as there are features in all layers together, and are compared with those.
-The routed SAEs' FVU is of the vectors that the router takes. None of the libraries above trains such an SAE.
+ABOUT_ALONE = """\
+The other libraries take several times as long for these sizes, so they are compared at smaller ones.
 """
 
 DATA = """\
-The hidden states come from qsae's own data source `lm`, in its shuffled order, and are split into blocks of
-which one in twenty is held out; vectors of one document can be on both sides. The synthetic vectors are those
-of the data source `synthetic` with its default preset.
+Texts (`python -m benchmarks.texts FOLDER`): `code` is the source of Python's standard library, `news` is
+articles and `talk` people who tell a forum of a conflict, both from data sets that a wheel on PyPI holds. One
+document in eight is for the test, which a hash of it decides. The hidden states come from qsae's own data
+source `lm`, in its shuffled order for training, in the text's order for the test. Minutes are those
+of the last call, which takes over what stopped ones kept.
 """

@@ -39,7 +39,7 @@ class Spec(NamedTuple):
     seed: int
     threads: int
     attempts: list[dict[str, Any]]
-    """For each coder: ``kind`` and ``lr``, and what the side alone understands."""
+    """For each coder: ``kind`` and ``lr``, perhaps its own ``seed``, and what the side alone understands."""
 
     @property
     def d(self) -> int:
@@ -94,9 +94,10 @@ def main(train: Callable[[Spec, dict[str, Any]], Trained], distribution: str) ->
     torch.set_num_threads(spec.threads)
     seconds = []
     for number, attempt in enumerate(spec.attempts):
-        torch.manual_seed(spec.seed)
+        seeded = spec._replace(seed=attempt.get("seed", spec.seed))
+        torch.manual_seed(seeded.seed)
         started = time.perf_counter()
-        trained = train(spec, attempt)
+        trained = train(seeded, attempt)
         seconds.append(time.perf_counter() - started)
         write_arrays(spec, number, trained)
         print(f"attempt {number}: {seconds[-1]:.1f} s", flush=True)
