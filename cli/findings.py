@@ -38,8 +38,9 @@ def print_results(
             _print_columns(name, result)
         for title, table in result.tables.items():
             _print_rows(f"{name}: {title}", table)
-        if folder is not None and (result.per_latent or result.tables):
-            click.echo(f"all of it: {folder / evaluation}")
+        if result.per_latent or result.tables:
+            place = None if folder is None else folder / evaluation
+            click.echo(f"all of it: {place}" if place else "not kept; --store DIR keeps all of it")
 
 
 def _print_values(name: str, result: Result) -> None:

@@ -14,14 +14,17 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from qsae_sae_topk import TopKConfig
+from qsae_sae_topk.model import TopKSAE
 from safetensors.torch import load_file
 
 import qsae_core
 from qsae_cli.main import cli
 from qsae_core.artifact import places
 from qsae_core.coders.coder_set import CoderSet
-from qsae_core.contracts import Batch, OneLayer, observe
-from qsae_core.errors import ArtifactError, DataError, TrainingError
+from qsae_core.conformance.reference_parts import plain_parts
+from qsae_core.contracts import Batch, CoderShape, OneLayer, observe
+from qsae_core.errors import ArtifactError, ConfigError, DataError, TrainingError
 from qsae_core.evaluation.stored import load_result
 from qsae_core.results.files import read_json
 from qsae_core.training.trainer import Trainer
@@ -239,6 +242,25 @@ def test_vectors_of_another_shape(trained):
         coders.encode(torch.zeros(5, L + 1, D))
     with pytest.raises(DataError, match="latents"):
         coders.decode(coders["0"].encode(torch.ones(5, D)))
+
+
+def test_what_is_no_set(trained):
+    coders = qsae_core.load_set(trained)
+    with pytest.raises(ConfigError, match="one shape"):
+        CoderSet({})
+    with pytest.raises(ConfigError, match="one shape"):
+        CoderSet({"0": coders["0"], "1": built(8)})
+    with pytest.raises(ConfigError, match="no coder of layer 9") as caught:
+        coders[9]
+    assert caught.value.allowed == "0, 1, 2"
+    assert (list(coders), len(coders), coders[1]) == (["0", "1", "2"], L, coders["1"])
+    with pytest.raises(DataError, match="the vectors have the shape"):
+        coders.reconstruct_layer(torch.zeros(5, L, D), 1)
+
+
+def built(width: int) -> TopKSAE:
+    config = TopKConfig(n_latents=F, normalize="none", rotate=False)
+    return TopKSAE(config, CoderShape(width, width), plain_parts(k=K))
 
 
 def test_its_loss_is_that_of_each(trained, states):

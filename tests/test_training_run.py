@@ -329,8 +329,10 @@ def test_a_run_that_is_cut_off_while_it_evaluates_resumes_there(vectors, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(evaluation_run, "evaluate_layers", pressed)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(TrainingError, match="while the coder was evaluated") as caught:
             run(configuration(vectors))
+    assert str(caught.value.next).endswith("--resume evaluates it")
+    assert read_json(pathlib.Path(str(caught.value.where)) / "config.json")["status"] == "interrupted"
     watcher = Silent()
     resumed = run(configuration(vectors, run={"resume": True}), watcher)
     assert watcher.steps == []  # no step was left to train

@@ -18,7 +18,7 @@ from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.contracts.coder import AtomErrors, CoderShape, LossOutput, SparseCoder
 from qsae_core.contracts.codes import SparseCodes, join_latents, split_latents
 from qsae_core.contracts.data import Batch
-from qsae_core.errors import ConfigError
+from qsae_core.errors import ConfigError, DataError
 
 
 class CoderSet(SparseCoder):
@@ -30,12 +30,21 @@ class CoderSet(SparseCoder):
 
     Args:
         members: name of the layer -> its coder, in the order of layers; of one shape.
+
+    Raises:
+        ConfigError: if there is none, or their shapes differ.
     """
 
     reads_layers = True
 
     def __init__(self, members: Mapping[str, MatrixCoder]) -> None:
         coders = list(members.values())
+        shapes = {coder.shape for coder in coders}
+        if len(shapes) != 1 or next(iter(shapes))[2:] != (1, 1):
+            raise ConfigError(
+                "coders of a set have one shape, and read a layer each",
+                where=", ".join(f"{name}: {tuple(c.shape)}" for name, c in members.items()) or "no coder",
+            )
         shape, n = coders[0].shape, len(coders)
         super().__init__(coders[0].config, CoderShape(shape.d_in, shape.d_out, n, n), coders[0].parts)
         self.names, self.coders = tuple(members), nn.ModuleList(coders)
@@ -126,7 +135,15 @@ class CoderSet(SparseCoder):
         return (layer,)
 
     def reconstruct_layer(self, x: Tensor, layer: int) -> Tensor:
-        """``[B, 1, d_in] -> [B, d_out]``, by the layer's coder."""
+        """``[B, 1, d_in] -> [B, d_out]``, by the layer's coder.
+
+        Raises:
+            DataError: for vectors of more layers than its own.
+        """
+        if x.dim() != 3 or x.shape[1] != 1:
+            raise DataError(
+                f"the vectors have the shape {list(x.shape)}", allowed="[B, 1, d_in]: its layer alone"
+            )
         y_hat: Tensor = self.coders[layer](x[:, 0].contiguous())
         return y_hat
 

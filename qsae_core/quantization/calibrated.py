@@ -157,6 +157,7 @@ def fit(
             codes = (coder if index else source).encode(batch.x).detach()
             target = _left_to_latents(coder, batch)
             decoder.master.copy_(decoder.quantizer.calibrate(master, Calibration(codes, target)))
+            coder.eval()  # a stochastic quantizer rounds as it will be stored
             coder.switch_off((decoder() == 0).all(1))
         _measure_ranges(coder, batch)
         if method.steps_of_round:

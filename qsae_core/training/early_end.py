@@ -67,6 +67,24 @@ def interrupted(run: Run, step: int, steps: int) -> TrainingError:
     )
 
 
+@contextlib.contextmanager
+def finishing(run: Run) -> Iterator[None]:
+    """A block after the last step, whose state is saved: where Ctrl-C ends it, say how to go on.
+
+    Raises:
+        TrainingError: in place of the interrupt.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        run.update_record(status="interrupted")
+        raise TrainingError(
+            "interrupted after the last step, while the coder was evaluated; nothing is lost",
+            where=str(run.path),
+            next=f"{resume_command(run)} evaluates it",
+        ) from error
+
+
 def explain_loss(error: TrainingError, run: Run) -> None:
     """Say where a non-finite loss occurred and what to go back to; these weights are worth no checkpoint."""
     run.update_record(status="failed: non-finite loss")

@@ -82,7 +82,8 @@ class _TrainingRun:
             for tracker in self.trackers:
                 tracker.start(self.run)
             seconds = self._loop(first)
-            self._finish(seconds)
+            with early_end.finishing(self.run):
+                self._finish(seconds)
         return self.run
 
     # --- before the first step
