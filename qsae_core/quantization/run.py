@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Mapping
@@ -161,9 +162,14 @@ def _fit_all(
         devices = [pair.coder.device] if pair.coder.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(config.run.seed)
-            found.append(fit(pair.coder, pair.source, own, config, method, message))
+            say = message if layer is None else functools.partial(_of_layer, message, layer)
+            found.append(fit(pair.coder, pair.source, own, config, method, say))
     coder = as_one({layer: pair.coder for layer, pair in pairs.items()})
     return join_errors(coder, found)
+
+
+def _of_layer(message: Callable[[str], None], layer: str, text: str) -> None:
+    message(f"layer {layer}: {text}")
 
 
 def _with_options(config: RunConfig, **changes: Any) -> RunConfig:

@@ -103,6 +103,11 @@ class _TrainingRun:
         for member in self.members:
             member.initialize(sample)
         self._make_trainers()
+        main = self.trainers[self.members[0].key]
+        if main.coder.is_quantized and main.quantize_from > 0:
+            self.watcher.message(
+                f"weights go through quantizers from step {main.quantize_from + 1} on (train.quantize_after)"
+            )
         torch.manual_seed(self.config.run.seed)
         return 0
 
