@@ -31,7 +31,5 @@ def describe_waiting(threads: int, environ: Mapping[str, str]) -> str:
         return f"{number}, which wait as OpenMP lets them"
     said = ", ".join(f"{name}={value}" for name, value in chosen.items())
     if chosen == DEFAULT:
-        return (
-            f"{number}, soon asleep where they wait for one another ({said}; a setting of your own is kept)"
-        )
+        return f"{number}, soon asleep where they wait ({said}; a setting of your own is kept)"
     return f"{number}, which wait as your environment says ({said})"
