@@ -225,7 +225,7 @@ def test_what_is_observed_is_what_each_gives(trained, states):
     assert torch.equal(seen.codes.to_dense(), coders.encode(x).to_dense())
     assert seen.target.shape == seen.reconstruction.shape == (50, L, D)
     assert len(seen.layers) == L
-    for i, (layer, coder) in enumerate(zip(seen.layers, coders.members(), strict=True)):
+    for i, (layer, coder) in enumerate(zip(seen.layers, coders.by_layer(), strict=True)):
         alone = observe(coder, Batch(x, x).layer(i), coder.atom_errors())
         assert torch.equal(layer.reconstruction, alone.reconstruction)
         assert torch.equal(seen.reconstruction[:, i], alone.reconstruction)
@@ -457,7 +457,7 @@ def test_a_long_name_of_a_layer(trained, tmp_path):
 
     registry = load_plugins().registry
     config = resolve([checked_layer({"sae": {"use": "ternary"}}, "test")], registry)
-    coders = CoderSet(dict(zip(["a" * 300, "b", "c"], qsae_core.load_set(trained).members(), strict=True)))
+    coders = CoderSet(dict(zip(["a" * 300, "b", "c"], qsae_core.load_set(trained).by_layer(), strict=True)))
     save_set(coders, tmp_path / "set", config, registry, {name: {} for name in coders.names})
     assert tuple(places.member_folders(tmp_path / "set")) == coders.names
 

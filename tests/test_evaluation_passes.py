@@ -24,6 +24,7 @@ from qsae_core.contracts import (
     Result,
 )
 from qsae_core.evaluation.evaluate import evaluate
+from qsae_core.evaluation.of_layers import WHOLE
 from qsae_core.evaluation.passes import observations, run_passes
 
 SHAPE = CoderShape(8, 8)
@@ -154,7 +155,7 @@ class Asks(Evaluation):
 def test_what_is_missing_is_said() -> None:
     given = context(model=False, twin=True)
     asked: dict[str, Evaluation] = {"plain": Asks(), "text": Asks("tokens"), "twin": Asks("twin")}
-    found = evaluate(given.coder, given.data, asked, list, n_tokens=8, batch_size=8)  # type: ignore[arg-type]
+    found = evaluate(given.coder, given.data, asked, list, n_tokens=8, batch_size=8)[WHOLE]  # type: ignore[arg-type]
     assert found["plain"].entry() == {"tokens": 8.0}
     assert found["text"].entry() == {
         "unavailable": "the data source has no language model behind its vectors"
@@ -169,7 +170,7 @@ def test_what_is_missing_is_said() -> None:
         n_tokens=8,
         batch_size=8,
         twin=given.twin,  # type: ignore[arg-type]
-    )
+    )[WHOLE]
     assert found["twin"].entry() == {"tokens": 8.0}
     assert given.coder.training
 
@@ -195,7 +196,7 @@ class Sound(Evaluation):
 def test_what_one_evaluation_does_wrong_is_its_own() -> None:
     given = context(model=False)
     asked = {"wrong": Faulty(ComponentConfig()), "sound": Sound(ComponentConfig())}
-    found = evaluate(given.coder, given.data, asked, list, n_tokens=60, batch_size=20)
+    found = evaluate(given.coder, given.data, asked, list, n_tokens=60, batch_size=20)[WHOLE]
     assert found["sound"].result is not None
     assert found["wrong"].result is None
     reason = found["wrong"].entry()["unavailable"]

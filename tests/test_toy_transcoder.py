@@ -154,7 +154,7 @@ def test_one_for_each_layer(qsae: Any, tmp_path: pathlib.Path) -> None:
     qsae(*ROUND, "--out", tmp_path / "rounded", run)
     (rounded,) = (tmp_path / "rounded").rglob("metrics.json")
     small = qsae_core.load_set(rounded.parent)
-    assert all(coder.is_quantized for coder in small.members())
+    assert all(coder.is_quantized for coder in small.by_layer())
     # the layer's own transcoder, trained alone, is the same one
     one = ["--source-layer=2", f"--out={tmp_path / 'one'}", *SMALL, "--steps=100", "--lr=0.003"]
     qsae("train", "--transcoder=toy", "--skip", *LM, *one, "--eval-tokens=512")

@@ -328,7 +328,7 @@ def test_a_run_that_is_cut_off_while_it_evaluates_resumes_there(vectors, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation_run, "evaluate_layers", pressed)
+        patch.setattr(evaluation_run, "evaluate", pressed)
         with pytest.raises(TrainingError, match="while the coder was evaluated") as caught:
             run(configuration(vectors))
     assert str(caught.value.next).endswith("--resume evaluates it")

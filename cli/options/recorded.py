@@ -16,14 +16,13 @@ def recorded(values: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
         values: the command's own arguments, ``path`` among them; for ``--help`` a flag stands in its place.
     """
     from qsae_core.artifact.description import DESCRIPTION, usable_description
-    from qsae_core.artifact.places import artifact_folder, member_folders, set_folder
+    from qsae_core.artifact.places import first_folder, stored_folder
     from qsae_core.plugins.records import load_plugins
 
     path = values.get("path")
     if path is None or str(path).startswith("-"):
         return None
-    several = set_folder(pathlib.Path(path))
-    folder = next(iter(member_folders(several).values())) if several else artifact_folder(pathlib.Path(path))
+    folder = first_folder(stored_folder(pathlib.Path(path)))
     config: dict[str, Any] = usable_description(folder, load_plugins().registry)["config"]
     return config, str(folder / DESCRIPTION)
 
@@ -38,8 +37,8 @@ def check_data(path: pathlib.Path, layers: Sequence[Layer]) -> None:
         ConfigError: with what to choose.
     """
     from qsae_core.artifact.description import check_data_known
-    from qsae_core.artifact.places import artifact_folder, set_folder, stored_description
+    from qsae_core.artifact.places import stored_description, stored_folder
 
-    folder = set_folder(path) or artifact_folder(path)
+    folder = stored_folder(path)
     chosen = any("data" in layer.tree for layer in layers[1:])
     check_data_known(stored_description(folder), chosen, str(folder))

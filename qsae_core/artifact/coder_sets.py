@@ -51,7 +51,7 @@ def save_set(
     """
     with atomic_folder(folder) as temporary:
         entries = []
-        for name, coder in zip(coders.names, coders.members(), strict=True):
+        for name, coder in zip(coders.names, coders.by_layer(), strict=True):
             place = temporary / slug(name)
             artifact.save(coder, place, config, registry, sources[name], masters=masters)
             entries.append({"layer": name, "folder": place.name, "sha256": checksum(place)})
@@ -104,7 +104,7 @@ def set_measurements(coders: CoderSet, folder: pathlib.Path) -> dict[str, Any]:
     float_bytes = sum(m["float_bytes"] for m in found)
     bits = {}
     for name in found[0]["bits_per_weight"]:
-        sizes = [math.prod(coder.matrices()[name].shape) for coder in coders.members()]
+        sizes = [math.prod(coder.matrices()[name].shape) for coder in coders.by_layer()]
         of_each = [m["bits_per_weight"][name] for m in found]
         bits[name] = sum(b * n for b, n in zip(of_each, sizes, strict=True)) / sum(sizes)
     return {

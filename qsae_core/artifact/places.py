@@ -107,8 +107,22 @@ def stored_description(folder: pathlib.Path) -> dict[str, Any]:
     Raises:
         ArtifactError: as ``read_description`` and ``member_folders``.
     """
+    return read_description(first_folder(folder))
+
+
+def first_folder(folder: pathlib.Path) -> pathlib.Path:
+    """The folder of a coder itself; of several that of the first one."""
     several = (folder / MEMBERS).is_file()
-    return read_description(next(iter(member_folders(folder).values())) if several else folder)
+    return next(iter(member_folders(folder).values())) if several else folder
+
+
+def stored_folder(path: pathlib.Path) -> pathlib.Path:
+    """``set_folder``, or where there is one coder ``artifact_folder``.
+
+    Raises:
+        ArtifactError: if there is none.
+    """
+    return set_folder(path) or artifact_folder(path)
 
 
 def checksum(place: pathlib.Path) -> str:

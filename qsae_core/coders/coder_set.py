@@ -53,13 +53,9 @@ class CoderSet(SparseCoder):
         self.n_latents = self.ends[-1]
         self.is_autoencoder = coders[0].is_autoencoder
 
-    def members(self) -> Iterator[MatrixCoder]:
-        """The coders, in the order of layers."""
-        return (cast(MatrixCoder, coder) for coder in self.coders)
-
     def by_layer(self) -> Sequence[MatrixCoder]:
-        """The same, as a sequence."""
-        return list(self.members())
+        """The coders, in the order of layers."""
+        return [cast(MatrixCoder, coder) for coder in self.coders]
 
     def __getitem__(self, name: str | int) -> MatrixCoder:
         """The coder of a layer, by its name or number in the model.
@@ -69,7 +65,7 @@ class CoderSet(SparseCoder):
         """
         if str(name) not in self.names:
             raise ConfigError(f"there is no coder of layer {name!r}", allowed=", ".join(self.names))
-        return dict(zip(self.names, self.members(), strict=True))[str(name)]
+        return dict(zip(self.names, self.by_layer(), strict=True))[str(name)]
 
     def __iter__(self) -> Iterator[str]:
         """The names of layers."""
@@ -81,9 +77,9 @@ class CoderSet(SparseCoder):
 
     def encode(self, x: Tensor) -> SparseCodes:
         """``[B, L, d_in]`` -> the codes of all layers."""
-        first = next(self.members())
+        first = self.by_layer()[0]
         x = inputs.vectors(x, self.shape, True, first.norm_in.mean, not self.training)
-        parts = zip(self.members(), x.unbind(1), strict=True)
+        parts = zip(self.by_layer(), x.unbind(1), strict=True)
         return self.join([coder.encode(x_BD.contiguous()) for coder, x_BD in parts], x)
 
     def join(self, codes: Sequence[SparseCodes], x: Tensor) -> SparseCodes:
@@ -99,17 +95,17 @@ class CoderSet(SparseCoder):
         sides = codes.inputs.unbind(1)
         return [
             replace(part, inputs=x_BD.contiguous() if coder.has_skip else None)
-            for coder, part, x_BD in zip(self.members(), parts, sides, strict=True)
+            for coder, part, x_BD in zip(self.by_layer(), parts, sides, strict=True)
         ]
 
     def decode(self, codes: SparseCodes) -> Tensor:
         """Codes -> ``[B, L, d_out]``."""
-        parts = zip(self.members(), self.split(codes), strict=True)
+        parts = zip(self.by_layer(), self.split(codes), strict=True)
         return torch.stack([coder.decode(part) for coder, part in parts], dim=1)
 
     def loss(self, batch: Batch) -> LossOutput:
         """The terms of all coders, each under its layer's name."""
-        outputs = [coder.loss(batch.layer(i)) for i, coder in enumerate(self.members())]
+        outputs = [coder.loss(batch.layer(i)) for i, coder in enumerate(self.by_layer())]
         named = list(zip(self.names, outputs, strict=True))
         return LossOutput(
             {f"{name}/{term}": value for name, out in named for term, value in out.terms.items()},
@@ -122,13 +118,13 @@ class CoderSet(SparseCoder):
     def atoms(self) -> Tensor:
         """``[F, L, d_out]``: zero in every layer but the latent's own, so L times as large as their own."""
         atoms = torch.zeros(self.n_latents, self.shape.layers_out, self.shape.d_out, device=self.device)
-        for i, (rows, coder) in enumerate(zip(self._ranges(), self.members(), strict=True)):
+        for i, (rows, coder) in enumerate(zip(self._ranges(), self.by_layer(), strict=True)):
             atoms[rows, i] = coder.atoms()
         return atoms
 
     def atom_norms(self) -> Tensor:
         """``[F, L]``."""
-        return self._in_own_layer([coder.atom_norms() for coder in self.members()])
+        return self._in_own_layer([coder.atom_norms() for coder in self.by_layer()])
 
     def layers_read(self, layer: int) -> tuple[int, ...]:
         """Its own alone."""
@@ -150,18 +146,18 @@ class CoderSet(SparseCoder):
     @property
     def has_skip(self) -> bool:
         """Whether any of them has."""
-        return any(coder.has_skip for coder in self.members())
+        return any(coder.has_skip for coder in self.by_layer())
 
     def dead_share(self) -> float | None:
         """Of the latents of all layers; None where one of the coders does not count them."""
-        shares = [(coder.dead_share(), coder.n_latents) for coder in self.members()]
+        shares = [(coder.dead_share(), coder.n_latents) for coder in self.by_layer()]
         known = [share * n for share, n in shares if share is not None]
         return sum(known) / self.n_latents if len(known) == len(shares) else None
 
     def code_levels(self, codes: SparseCodes) -> Tensor | None:
         """uint8 ``[N]``, of each layer's own code quantizer; None where one of them has float32 values."""
         found = [
-            coder.code_levels(part) for coder, part in zip(self.members(), self.split(codes), strict=True)
+            coder.code_levels(part) for coder, part in zip(self.by_layer(), self.split(codes), strict=True)
         ]
         levels = torch.empty_like(codes.indices, dtype=torch.uint8)
         for rows, of_layer in zip(self._ranges(), found, strict=True):
@@ -172,12 +168,15 @@ class CoderSet(SparseCoder):
 
     def atom_errors(self) -> AtomErrors | None:
         """Of all latents; None where one of the coders does not know them."""
-        return join_errors(self, [coder.atom_errors() for coder in self.members()])
+        return self.join_errors([coder.atom_errors() for coder in self.by_layer()])
 
-    def join_errors(self, errors: Sequence[AtomErrors]) -> AtomErrors:
-        """Those of each layer as those of the set."""
-        sines = torch.cat([e.squared_sines for e in errors])
-        return AtomErrors(sines, self._in_own_layer([e.norms for e in errors]))
+    def join_errors(self, of_each: Sequence[AtomErrors | None]) -> AtomErrors | None:
+        """Those of each layer as those of the set; None where one is not known."""
+        known = [errors for errors in of_each if errors is not None]
+        if len(known) < len(of_each):
+            return None
+        sines = torch.cat([errors.squared_sines for errors in known])
+        return AtomErrors(sines, self._in_own_layer([errors.norms for errors in known]))
 
     def _ranges(self) -> list[slice]:
         return [slice(start, end) for start, end in itertools.pairwise([0, *self.ends])]
@@ -195,11 +194,3 @@ def as_one(coders: Mapping[str | None, MatrixCoder]) -> MatrixCoder | CoderSet:
     if None in coders:
         return coders[None]
     return CoderSet({str(layer): coder for layer, coder in coders.items()})
-
-
-def join_errors(coder: SparseCoder, found: Sequence[AtomErrors | None]) -> AtomErrors | None:
-    """Of a coder, or of each layer's of a set, as those of the whole; None where one is not known."""
-    known = [errors for errors in found if errors is not None]
-    if not isinstance(coder, CoderSet):
-        return found[0]
-    return coder.join_errors(known) if len(known) == len(found) else None

@@ -54,6 +54,12 @@ class AtomErrors(NamedTuple):
     norms: Tensor
     """float ``[F]``, or ``[F, L]`` of several layers: each row's norm before it, in the data's space."""
 
+    def by_layer(self, coders: Sequence[SparseCoder]) -> list[AtomErrors]:
+        """Those of each coder of a set (``SparseCoder.by_layer``); its latents come layer after layer."""
+        sizes = [coder.n_latents for coder in coders]
+        pairs = zip(self.squared_sines.split(sizes), self.norms.split(sizes), strict=True)
+        return [AtomErrors(sines, norms[:, i]) for i, (sines, norms) in enumerate(pairs)]
+
 
 class Budget(NamedTuple):
     """How long training will be; warm-ups, dead thresholds and schedules are shares of it."""

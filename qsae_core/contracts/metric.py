@@ -109,15 +109,13 @@ def _observe_layers(
     twin: SparseCoder | None,
     more: Mapping[str, Any],
 ) -> tuple[Observation, ...]:
-    """What is seen of each coder of a set; the latents of one layer come after those of the one before."""
-    seen, start = [], 0
-    for i, part in enumerate(coder.by_layer()):
-        own = slice(start, start + part.n_latents)
-        known = None if errors is None else AtomErrors(errors.squared_sines[own], errors.norms[own, i])
-        other = None if twin is None else twin.by_layer()[i]
-        seen.append(observe(part, batch.layer(i), known, twin=other, **more))
-        start = own.stop
-    return tuple(seen)
+    """What is seen of each coder of a set."""
+    parts = coder.by_layer()
+    of_each = errors.by_layer(parts) if errors is not None and parts else [None] * len(parts)
+    twins = [None] * len(parts) if twin is None else twin.by_layer()
+    return tuple(
+        observe(part, batch.layer(i), of_each[i], twin=twins[i], **more) for i, part in enumerate(parts)
+    )
 
 
 def _twin_codes(twin: SparseCoder, layers: tuple[Observation, ...], batch: Batch) -> SparseCodes:

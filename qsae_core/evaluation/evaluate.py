@@ -35,6 +35,7 @@ def entries(outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, Any]]:
     return {name: outcome.entry() for name, outcome in outcomes.items()}
 
 
+@torch.no_grad()
 def evaluate(
     coder: SparseCoder,
     data: DataSource,
@@ -45,8 +46,9 @@ def evaluate(
     batch_size: int,
     atom_errors: AtomErrors | None = None,
     twin: SparseCoder | None = None,
-) -> dict[str, Outcome]:
-    """Evaluation name -> what came of it, from one pass over the held-out data for all of them.
+) -> dict[str, dict[str, Outcome]]:
+    """``WHOLE``, and of a set of coders each layer -> evaluation name -> what came of it; all from one pass
+    over the held-out data.
 
     Coders are put into evaluation mode and left as they were in every other respect.
 
@@ -55,27 +57,6 @@ def evaluate(
             float masters; None: what the coder itself says.
         twin: its full-precision twin, for evaluations that observe it.
     """
-    sizes = {"n_tokens": n_tokens, "batch_size": batch_size}
-    found = evaluate_layers(
-        coder, data, evaluations, make_metrics, atom_errors=atom_errors, twin=twin, **sizes
-    )
-    return found[WHOLE]
-
-
-@torch.no_grad()
-def evaluate_layers(
-    coder: SparseCoder,
-    data: DataSource,
-    evaluations: Mapping[str, Evaluation],
-    make_metrics: Callable[[], list[Metric]],
-    *,
-    n_tokens: int,
-    batch_size: int,
-    atom_errors: AtomErrors | None = None,
-    twin: SparseCoder | None = None,
-) -> dict[str, dict[str, Outcome]]:
-    """``WHOLE`` -> what ``evaluate`` gives; of a set of coders also layer -> the same of its coder alone, all
-    from one pass."""
     coders = [*all_coders(coder), *all_coders(twin)]
     modes = [c.training for c in coders]
     for c in coders:

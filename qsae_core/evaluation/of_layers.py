@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from qsae_core.contracts.coder import AtomErrors, SparseCoder
+from qsae_core.contracts.coder import SparseCoder
 from qsae_core.contracts.evaluation import Accumulator, EvaluationContext, Result
 from qsae_core.contracts.metric import Observation
 from qsae_core.contracts.one_layer import OneLayer
@@ -47,25 +47,17 @@ class OfLayer(Accumulator):
 def contexts(whole: EvaluationContext) -> Mapping[str, EvaluationContext]:
     """``WHOLE`` -> the context itself; of a set of coders also layer -> that of its coder."""
     parts = whole.coder.by_layer()
-    names = whole.data.layer_names if parts else ()
-    found, start = {WHOLE: whole}, 0
-    for i, (name, coder) in enumerate(zip(names, parts, strict=True)):
-        own = slice(start, start + coder.n_latents)
-        found[name] = replace(
-            whole,
-            coder=coder,
-            data=OneLayer(whole.data, i),
-            atom_errors=_of_latents(whole.atom_errors, own, i),
-            twin=None if whole.twin is None else whole.twin.by_layer()[i],
-        )
-        start = own.stop
+    if not parts:
+        return {WHOLE: whole}
+    errors = [None] * len(parts) if whole.atom_errors is None else whole.atom_errors.by_layer(parts)
+    twins = [None] * len(parts) if whole.twin is None else whole.twin.by_layer()
+    found = {WHOLE: whole}
+    for i, (name, coder) in enumerate(zip(whole.data.layer_names, parts, strict=True)):
+        data = OneLayer(whole.data, i)
+        found[name] = replace(whole, coder=coder, data=data, atom_errors=errors[i], twin=twins[i])
     return found
 
 
 def all_coders(coder: SparseCoder | None) -> list[SparseCoder]:
     """A coder and those that it is made of."""
     return [] if coder is None else [coder, *coder.by_layer()]
-
-
-def _of_latents(errors: AtomErrors | None, own: slice, layer: int) -> AtomErrors | None:
-    return None if errors is None else AtomErrors(errors.squared_sines[own], errors.norms[own, layer])

@@ -11,7 +11,7 @@ from qsae_core.artifact import artifact, places
 from qsae_core.artifact import description as coder_json
 from qsae_core.artifact.coder_sets import load_set, set_measurements
 from qsae_core.artifact.places import set_folder
-from qsae_core.coders.coder_set import CoderSet, join_errors
+from qsae_core.coders.coder_set import CoderSet
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.compose.compose import compose_data, compose_evaluations, compose_metrics
 from qsae_core.compose.setup import resolve_device
@@ -20,7 +20,7 @@ from qsae_core.config.run import RunConfig, resolve
 from qsae_core.contracts.coder import AtomErrors, SparseCoder
 from qsae_core.contracts.data import DataSource
 from qsae_core.evaluation.beside import atom_errors_of, stored_twin
-from qsae_core.evaluation.evaluate import Outcome, entries, evaluate_layers
+from qsae_core.evaluation.evaluate import Outcome, entries, evaluate
 from qsae_core.evaluation.fitting import data_of
 from qsae_core.evaluation.measured_part import measured_part, origins
 from qsae_core.evaluation.of_layers import WHOLE
@@ -133,7 +133,7 @@ def _evaluate_set(
         part = measured_part(data, config, origins(description), folder)
         sizes = {**sizes, "n_tokens": sizes["n_tokens"] or part.size}
         found = [atom_errors_of(coders[name], place, registry) for name, place in members.items()]
-        joined = join_errors(coders, [errors for errors, _ in found])
+        joined = coders.join_errors([errors for errors, _ in found])
         twin = stored_twin(folder, config, registry, device)
         outcomes = evaluate_coder(coders, data, config, registry, joined, twin=twin, **sizes)
     finally:
@@ -197,14 +197,14 @@ def evaluate_coder(
     batch_size: int | None = None,
     twin: SparseCoder | None = None,
 ) -> dict[str, dict[str, Outcome]]:
-    """The config's evaluations, with its metrics, on the data's held-out part: ``evaluate_layers``.
+    """The config's evaluations, with its metrics, on the data's held-out part: ``evaluate.evaluate``.
 
     Args:
         atom_errors: ``SparseCoder.atom_errors``.
         n_tokens, batch_size: None: as in training.
         twin: the full-precision twin, for evaluations that observe it.
     """
-    return evaluate_layers(
+    return evaluate(
         coder,
         data,
         compose_evaluations(config, registry),
@@ -222,8 +222,7 @@ def recorded_config(folder: pathlib.Path, registry: Registry, changes: Layer | N
     Args:
         changes: a layer over it; another component that it chooses has none of the recorded one's options.
     """
-    several = (folder / places.MEMBERS).is_file()
-    first = next(iter(places.member_folders(folder).values())) if several else folder
+    first = places.first_folder(folder)
     tree = dict(coder_json.usable_description(first, registry)["config"])
     chosen = [entry["use"] for entry in tree["metrics"]]
     installed = registry.names("metric")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from qsae_core.artifact import places
-from qsae_core.coders.coder_set import as_one, join_errors
+from qsae_core.coders.coder_set import CoderSet, as_one
 from qsae_core.coders.linear import LinearCoder
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.compose.compose import compose_coder, compose_data
@@ -62,7 +62,7 @@ def quantize_artifact(
     """
     try:
         with sigterm_interrupts():
-            folder = places.set_folder(path) or places.artifact_folder(path)
+            folder = places.stored_folder(path)
             return _quantize(folder, config, registry, method, message)
     except KeyboardInterrupt as error:
         raise TrainingError(
@@ -165,7 +165,7 @@ def _fit_all(
             say = message if layer is None else functools.partial(_of_layer, message, layer)
             found.append(fit(pair.coder, pair.source, own, config, method, say))
     coder = as_one({layer: pair.coder for layer, pair in pairs.items()})
-    return join_errors(coder, found)
+    return coder.join_errors(found) if isinstance(coder, CoderSet) else found[0]
 
 
 def _of_layer(message: Callable[[str], None], layer: str, text: str) -> None:

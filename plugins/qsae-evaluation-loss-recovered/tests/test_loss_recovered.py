@@ -21,7 +21,8 @@ from qsae_core.contracts.coder import CoderShape, LossOutput, Parts
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.contracts.language_model import Edits, LanguageModel, Site, TokenBatch, not_before
-from qsae_core.evaluation.evaluate import Outcome, evaluate, evaluate_layers
+from qsae_core.evaluation.evaluate import Outcome, evaluate
+from qsae_core.evaluation.of_layers import WHOLE
 from qsae_core.plugins.records import load_plugins
 
 BEFORE, SITE, AFTER = Site(0, "mlp_in"), Site(0, "mlp_out"), Site(0, "resid_post")
@@ -126,7 +127,8 @@ class Function(MatrixCoder):
 
 def evaluated(coder: Function, data: DataSource, n_tokens: int, batch_size: int, **options: int) -> Outcome:
     evaluations = {"it": LossRecovered(LossRecoveredConfig(**options))}
-    return evaluate(coder, data, evaluations, list, n_tokens=n_tokens, batch_size=batch_size)["it"]
+    found = evaluate(coder, data, evaluations, list, n_tokens=n_tokens, batch_size=batch_size)
+    return found[WHOLE]["it"]
 
 
 TABLE = torch.tensor([[0.0, 0.0, 9.0], [0.0, LN2, 0.0], [0.0, LN6, 0.0]])
@@ -414,7 +416,7 @@ class Joint(Function):
 
 def of_two(coder: MatrixCoder | CoderSet) -> Mapping[str, Mapping[str, Outcome]]:
     evaluations = {"it": LossRecovered(LossRecoveredConfig())}
-    return evaluate_layers(coder, TextOfTwo(), evaluations, list, n_tokens=100, batch_size=100)
+    return evaluate(coder, TextOfTwo(), evaluations, list, n_tokens=100, batch_size=100)
 
 
 def test_coders_of_layers_each_read_what_the_one_before_has_left() -> None:

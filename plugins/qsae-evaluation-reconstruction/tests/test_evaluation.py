@@ -18,6 +18,7 @@ from qsae_core.contracts.data import Batch
 from qsae_core.contracts.metric import Metric, Observation
 from qsae_core.errors import ConfigError
 from qsae_core.evaluation.evaluate import evaluate
+from qsae_core.evaluation.of_layers import WHOLE
 
 
 class SumOfErrors(Metric):
@@ -87,10 +88,8 @@ def run(*metrics: Metric, n_tokens: int = 3) -> dict[str, float | None]:
     evaluations = {"it": ReconstructionEvaluation(ReconstructionEvaluationConfig())}
     coder = cast(Any, AlwaysOne())
     make_metrics = lambda: list(metrics)  # noqa: E731
-    outcome = evaluate(coder, cast(Any, data), evaluations, make_metrics, n_tokens=n_tokens, batch_size=2)[
-        "it"
-    ]
-    return outcome.entry()
+    found = evaluate(coder, cast(Any, data), evaluations, make_metrics, n_tokens=n_tokens, batch_size=2)
+    return found[WHOLE]["it"].entry()
 
 
 def test_metrics_see_every_held_out_vector_once() -> None:
