@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Mapping
 
 import torch
@@ -69,6 +71,40 @@ def _expect_tokens(batch: TokenBatch) -> None:
         numbered = batch.documents[batch.counted]
         expect(batch.documents.shape == batch.ids.shape, f"documents are {list(batch.documents.shape)}.")
         expect(bool((numbered >= 0).all()), "a counted position is of no document.")
+
+
+@RULES.each_case(
+    "contexts",
+    "contexts goes on from any of its places with the same contexts and numbers of documents; those of the "
+    "held-out side are those of held_out_contexts.",
+)
+def _contexts_from_places(subject: Subject, case: Case) -> None:
+    with opened(subject, case) as source, opened(subject, case) as again:
+        _model(source)
+        for held_out in (False, True):
+            whole = list(itertools.islice(source.contexts(2, held_out=held_out), 4))
+            expect(bool(whole), f"contexts(held_out={held_out}) gives none.")
+            for tokens, _ in whole:
+                _expect_tokens(tokens)
+            place = json.loads(json.dumps(whole[0][1]))
+            rest = list(itertools.islice(again.contexts(2, place, held_out=held_out), 3))
+            expect(len(rest) == len(whole) - 1, "behind a place there are fewer contexts, or more.")
+            for (expected, _), (tokens, _) in zip(whole[1:], rest, strict=True):
+                same = torch.equal(tokens.ids, expected.ids) and _same_documents(tokens, expected)
+                expect(same, "contexts, or numbers of documents, depend on where one began.")
+            if held_out:
+                given = torch.cat([tokens.ids for tokens, _ in _contexts(source, FEW)])
+                ids = torch.cat([tokens.ids for tokens, _ in whole])
+                n = min(len(ids), len(given))
+                expect(
+                    torch.equal(ids[:n], given[:n]), "held-out contexts are others than held_out_contexts'."
+                )
+
+
+def _same_documents(one: TokenBatch, other: TokenBatch) -> bool:
+    if one.documents is None or other.documents is None:
+        return one.documents is other.documents
+    return torch.equal(one.documents, other.documents)
 
 
 @RULES.each_case(

@@ -14,6 +14,9 @@ from qsae_core.contracts.coder import CoderShape
 from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.contracts.language_model import LanguageModel, Site, TokenBatch
 
+TEXT = 64
+"""Contexts of a side that ``contexts`` gives."""
+
 
 class ToyConfig(ComponentConfig):
     """No options."""
@@ -78,6 +81,18 @@ class ToyData(DataSource):
         for start in range(0, contexts, at_once):
             tokens = whole.rows(slice(start, start + at_once))
             yield tokens, self._read(tokens)
+
+    def contexts(
+        self, n_contexts: int, place: Mapping[str, Any] | None = None, *, held_out: bool = False
+    ) -> Iterator[tuple[TokenBatch, dict[str, Any]]]:
+        """``TEXT`` contexts a side."""
+        if self.model is None:
+            yield from super().contexts(n_contexts, place, held_out=held_out)
+            return
+        whole = self.model.contexts(TEXT, seed=-1 if held_out else 1000 * self.seed)
+        for start in range(int((place or {"behind": 0})["behind"]), TEXT, n_contexts):
+            tokens = whole.rows(slice(start, start + n_contexts))
+            yield tokens, {"behind": start + len(tokens.ids)}
 
     @property
     def source_sites(self) -> tuple[Site, ...]:

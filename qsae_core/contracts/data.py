@@ -131,6 +131,26 @@ class DataSource(abc.ABC):
         """
         raise NotImplementedError("this data source has no language model")
 
+    def contexts(
+        self, n_contexts: int, place: Mapping[str, Any] | None = None, *, held_out: bool = False
+    ) -> Iterator[tuple[TokenBatch, dict[str, Any]]]:
+        """The text of one side of the split, once, from its beginning or from a place in it, with its
+        documents numbered; no vector is computed. Only where ``language_model()`` is not None.
+
+        So vectors can be harvested at any sites, in parts that do not depend on where one begins: what comes
+        behind a place is the same, numbers of documents included, whoever asks for it.
+
+        Args:
+            n_contexts: contexts of a part; the last one may have fewer.
+            place: where to begin, as a call with the same options gave it; None: at the beginning.
+            held_out: of the held-out documents, in their own order; else of those to train on, in the order
+                of the seed's first pass.
+
+        Yields:
+            the contexts, and the place behind them: JSON values.
+        """
+        raise NotImplementedError("this data source has no language model")
+
     def held_out_part(self) -> HeldOutPart | None:
         """What ``held_out`` gives, and how a later evaluation knows this data again; None: the source cannot
         tell its data from other data, and its held-out vectors are what is measured wherever it is chosen."""

@@ -39,6 +39,12 @@ class OneLayer(DataSource):
         contexts = self.source.held_out_contexts(n_tokens, batch_size)
         return ((tokens, batch.layer(self.number)) for tokens, batch in contexts)
 
+    def contexts(
+        self, n_contexts: int, place: Mapping[str, Any] | None = None, *, held_out: bool = False
+    ) -> Iterator[tuple[TokenBatch, dict[str, Any]]]:
+        """The source's."""
+        return self.source.contexts(n_contexts, place, held_out=held_out)
+
     def state_dict(self) -> dict[str, Any]:
         """The source's."""
         return self.source.state_dict()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,6 +59,19 @@ class NumbersNoDocuments(RightTexts):
     def held_out_contexts(self, n_tokens: int, batch_size: int) -> Iterator[tuple[TokenBatch, Batch]]:
         for tokens, batch in super().held_out_contexts(n_tokens, batch_size):
             yield replace(tokens, documents=torch.full_like(tokens.ids, -1)), batch
+
+
+class NumbersFromPlace(RightTexts):
+    """Numbers documents from where one begins."""
+
+    def contexts(
+        self, n_contexts: int, place: Mapping[str, Any] | None = None, *, held_out: bool = False
+    ) -> Iterator[tuple[TokenBatch, dict[str, Any]]]:
+        for tokens, behind in super().contexts(n_contexts, place, held_out=held_out):
+            shift = 2 * int((place or {"behind": 0})["behind"])
+            documents = tokens.documents
+            assert documents is not None
+            yield replace(tokens, documents=torch.where(tokens.counted, documents - shift, -1)), behind
 
 
 class IgnoresEdits(RightTexts):
@@ -141,6 +155,7 @@ WRONG = [
     (source(CountsPadding), "held-out-contexts"),
     (source(ReadsTooMuch), "held-out-contexts"),
     (source(NumbersNoDocuments), "held-out-contexts"),
+    (source(NumbersFromPlace), "contexts"),
     (source(IgnoresEdits), "edits"),
     (source(ReadsAlways), "edits-read"),
     (source(ForgetsCache), "generates"),

@@ -5,7 +5,6 @@ C contexts, T positions.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -14,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from qsae_core.contracts import Batch, TokenBatch
+from qsae_data_lm.context_stream import Place, labelled_contexts
 from qsae_data_lm.documents import Documents, too_little
 from qsae_data_lm.harvest import Harvester, join, select
-from qsae_data_lm.packing import Packer, Tokens
+from qsae_data_lm.packing import Tokens
 
 
 @dataclass(frozen=True)
@@ -75,19 +75,14 @@ class HeldOutStream:
     def _labelled(self, n_tokens: int) -> Iterator[tuple[Tokens, NDArray[np.int64]]]:
         """Contexts, one forward pass at a time, until `n_tokens` positions of them are counted; and int64
         [C, T]: the number of each token's document, -1 of special ones."""
-        tokens = self.harvester.tokens
-        documents, again = itertools.tee(tokens.stream(enumerate(self.documents.held_out())))
-        packer = Packer(documents, tokens.frame)
-        labels = Packer(
-            ((place, np.full(len(found), place, dtype=np.int32)) for place, found in again),
-            tokens.frame.labelled(-1),
-        )
-        counted = 0
-        while counted < n_tokens:
-            contexts = packer.take(self.harvester.forward_contexts)
-            if not len(contexts):
-                break
-            counted += int(tokens.batch(contexts).counted.sum())
-            yield contexts, labels.take(len(contexts)).astype(np.int64)
-        if not counted and n_tokens:
+        if n_tokens < 1:
+            return
+        tokens, counted = self.harvester.tokens, 0
+        documents = enumerate(self.documents.held_out(), start=1)
+        for found in labelled_contexts(documents, tokens, self.harvester.forward_contexts, Place()):
+            counted += int(tokens.batch(found.contexts).counted.sum())
+            yield found.contexts, found.documents
+            if counted >= n_tokens:
+                return
+        if not counted:
             raise too_little(self.documents, "held-out", self.context, self.place)

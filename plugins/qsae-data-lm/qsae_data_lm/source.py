@@ -8,13 +8,18 @@ block again and goes on with the very same vectors.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from qsae_core.contracts import Batch, DataSource, NormLimit, Site, TokenBatch
 from qsae_data_lm import LmConfig
 from qsae_data_lm.chosen_sites import chosen_sites, path_name
+from qsae_data_lm.context_stream import Place, labelled_contexts
 from qsae_data_lm.documents import open_documents, shuffled, too_little
 from qsae_data_lm.families import layout_of
 from qsae_data_lm.fingerprints import check_same, of_model, of_texts
@@ -194,6 +199,20 @@ class LmSource(DataSource):
         """Held-out contexts, whose documents are numbered in the order of the held-out text, and the vectors
         at their counted positions."""
         return self._held_out.contexts(n_tokens, batch_size)
+
+    def contexts(
+        self, n_contexts: int, place: Mapping[str, Any] | None = None, *, held_out: bool = False
+    ) -> Iterator[tuple[TokenBatch, dict[str, Any]]]:
+        """The text of one side, packed; a document's number is its place in the side's order."""
+        start = Place(**(place or {}))
+        documents = self._documents.training(self.seed, 0, start.position)
+        if held_out:
+            numbered = enumerate(self._documents.held_out(), start=1)
+            documents = itertools.islice(numbered, start.position, None)
+        for found in labelled_contexts(documents, self._tokens, n_contexts, start):
+            documents_CT = torch.from_numpy(found.documents)
+            batch = replace(self._tokens.batch(found.contexts), documents=documents_CT)
+            yield batch, found.behind._asdict()
 
     def held_out_part(self) -> HeldOutDocuments:
         """Documents of a text that is known again by its content, whichever model reads it."""
