@@ -1,0 +1,56 @@
+"""Contexts and the document of each of their tokens, from any place in a text on.
+
+C contexts, T positions of a context. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qsae_data_lm.corpus import Document
+from qsae_data_lm.packing import Packer, Tokens
+from qsae_data_lm.tokens import TextTokenizer
+
+
+class Place(NamedTuple):
+    """Where a packer stands (``Packer.position``, ``Packer.remaining``)."""
+
+    position: int = 0
+    remaining: int | None = None
+
+
+class Labelled(NamedTuple):
+    """Some contexts."""
+
+    contexts: Tokens
+    """``[C, T]``."""
+    documents: NDArray[np.int64]
+    """``[C, T]``: the number of each token's document, -1 of special tokens."""
+    behind: Place
+    """Where the next ones begin."""
+
+
+def labelled_contexts(
+    documents: Iterable[tuple[int, Document]], tokens: TextTokenizer, n_contexts: int, place: Place
+) -> Iterator[Labelled]:
+    """All full contexts, ``n_contexts`` at a time.
+
+    Args:
+        documents: with the position behind each, from ``place.position`` on. A document's number is the
+            position before it.
+    """
+    stream, again = itertools.tee(tokens.stream(documents))
+    packer = Packer(stream, tokens.frame, *place)
+    labels = Packer(
+        ((behind, np.full(len(found), behind - 1, dtype=np.int32)) for behind, found in again),
+        tokens.frame.labelled(-1),
+        *place,
+    )
+    while len(contexts := packer.take(n_contexts)):
+        numbers = labels.take(len(contexts)).astype(np.int64)
+        yield Labelled(contexts, numbers, Place(packer.position, packer.remaining))
