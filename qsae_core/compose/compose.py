@@ -33,9 +33,29 @@ def compose_data(config: RunConfig, registry: Registry, *, device: str = "cpu") 
     Raises:
         DataError: from the source, if its files or model cannot be read as asked.
     """
-    target = registry.load_target(registry.get("data", config.data.use))
-    with located(("data",), config.data, config.origins):
-        return target(config.data.options, seed=config.run.seed, device=device)
+    return open_data(config.data, registry, seed=config.run.seed, device=device, origins=config.origins)
+
+
+def open_data(
+    block: Block,
+    registry: Registry,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    origins: Mapping[str, str] | None = None,
+) -> DataSource:
+    """The data source that a block describes.
+
+    Args:
+        origins: as ``RunConfig.origins``.
+
+    Raises:
+        DataError: as ``compose_data``.
+    """
+    target = registry.load_target(registry.get("data", block.use))
+    with located(("data",), block, origins or {}):
+        source: DataSource = target(block.options, seed=seed, device=device)
+        return source
 
 
 def compose_coder(

@@ -143,19 +143,42 @@ def read_coder(tree: Mapping[str, Any], registry: Registry, place: str) -> dict[
         ConfigError: if an entry or an option does not fit what is installed; ``place`` says whose it is.
         PluginError: if a component is not installed.
     """
-    layer = Layer(tree, place)
     blocks = {}
     for slot, block in tree.items():
         check_section(slot, place, (*CODER_SLOTS, *PART_SLOTS))
-        use, options = split_block(block, layer.place(slot))
-        if use is None:
-            raise ConfigError("a block without 'use'", where=layer.place(slot))
-        spec = lookup(registry, SLOTS[slot].kind, use, layer.place(slot))
-        origins = {option: layer.place(slot, option) for option in options}
-        blocks[slot] = _block(Draft((slot,), spec.config, spec, options, origins))
+        blocks[slot] = read_block(slot, block, registry, place)
     if sum(slot in blocks for slot in CODER_SLOTS) != 1:
         raise ConfigError("describes not exactly one SAE or transcoder", where=place)
     return blocks
+
+
+def read_block(slot: str, block: Any, registry: Registry, place: str) -> Block:
+    """One block that ``Block.to_dict`` wrote.
+
+    Args:
+        slot: of ``kinds.SLOTS``.
+        place: whose it is, for errors.
+
+    Raises:
+        ConfigError, PluginError: as ``read_coder``.
+    """
+    layer = Layer({slot: block}, place)
+    use, options = split_block(block, layer.place(slot))
+    if use is None:
+        raise ConfigError("a block without 'use'", where=layer.place(slot))
+    spec = lookup(registry, SLOTS[slot].kind, use, layer.place(slot))
+    origins = {option: layer.place(slot, option) for option in options}
+    return _block(Draft((slot,), spec.config, spec, options, origins))
+
+
+def resolve_data(layers: Sequence[Layer], registry: Registry) -> tuple[Block, RunSettings]:
+    """What the layers say of the data and of how to run, where no coder is asked for.
+
+    Raises:
+        ConfigError, PluginError: as ``resolve``.
+    """
+    draft = merge(layers, registry, coder_required=False)
+    return _block(draft.slots["data"]), cast(RunSettings, validate(draft.run))
 
 
 def versions(specs: Iterable[ComponentSpec], registry: Registry) -> dict[str, str]:

@@ -16,6 +16,7 @@ from qsae_core.contracts.named_tensors import ActivationWord, NamedTensors
 from qsae_core.contracts.norm_limit import NormLimit
 from qsae_core.contracts.one_layer import OneLayer
 from qsae_core.contracts.quantizer import Calibration, Lookup, Packed, Quantizer, straight_through
+from qsae_core.contracts.shuffled_blocks import Columns, ShuffledBlocks, batches_of, permutation
 from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.contracts.tracker import Tracker
 
@@ -31,6 +32,7 @@ __all__ = [
     "CheckpointFormat",
     "CodeQuantizer",
     "CoderShape",
+    "Columns",
     "DataSource",
     "DenseForm",
     "Edit",
@@ -55,6 +57,7 @@ __all__ = [
     "Pointwise",
     "Quantizer",
     "Result",
+    "ShuffledBlocks",
     "Site",
     "SparseCoder",
     "SparseCodes",
@@ -62,12 +65,14 @@ __all__ = [
     "Table",
     "TokenBatch",
     "Tracker",
+    "batches_of",
     "computed",
     "concatenate",
     "join_latents",
     "measure",
     "not_before",
     "observe",
+    "permutation",
     "split_latents",
     "straight_through",
 ]

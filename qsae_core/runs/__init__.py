@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from qsae_core.artifact.artifact import measurements, save, serve_with
     from qsae_core.artifact.coder_sets import set_measurements
     from qsae_core.artifact.places import artifact_folder, set_folder, stored_description
-    from qsae_core.compose.compose import compose_coder, compose_data
+    from qsae_core.compose.compose import compose_coder, compose_data, open_data
     from qsae_core.compose.kernels import activate_kernels
     from qsae_core.config.errors import checked_options
     from qsae_core.config.layers import Layer, check_section, checked_layer, parse_yaml, read_layer
-    from qsae_core.config.run import resolve
+    from qsae_core.config.run import Block, read_block, resolve, resolve_data
     from qsae_core.config.settings import QuantizeConfig
     from qsae_core.evaluation.run import evaluate_artifact, recorded_config
     from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, QUANTIZER_SLOTS, SLOTS
@@ -37,6 +37,7 @@ __all__ = [
     "PART_SLOTS",
     "QUANTIZER_SLOTS",
     "SLOTS",
+    "Block",
     "Layer",
     "Plugins",
     "QuantizeConfig",
@@ -55,13 +56,16 @@ __all__ = [
     "load_plugins",
     "measured_on",
     "measurements",
+    "open_data",
     "parse_yaml",
     "quantize_artifact",
     "quantizers_of",
+    "read_block",
     "read_json",
     "read_layer",
     "recorded_config",
     "resolve",
+    "resolve_data",
     "rounds_atoms",
     "save",
     "serve_with",
@@ -77,11 +81,11 @@ _FROM = {
     "artifact.artifact": ("measurements", "save", "serve_with"),
     "artifact.coder_sets": ("set_measurements",),
     "artifact.places": ("artifact_folder", "set_folder", "stored_description"),
-    "compose.compose": ("compose_coder", "compose_data"),
+    "compose.compose": ("compose_coder", "compose_data", "open_data"),
     "compose.kernels": ("activate_kernels",),
     "config.errors": ("checked_options",),
     "config.layers": ("Layer", "check_section", "checked_layer", "parse_yaml", "read_layer"),
-    "config.run": ("resolve",),
+    "config.run": ("Block", "read_block", "resolve", "resolve_data"),
     "config.settings": ("QuantizeConfig",),
     "evaluation.run": ("evaluate_artifact", "recorded_config"),
     "kinds": ("CODER_SLOTS", "PART_SLOTS", "QUANTIZER_SLOTS", "SLOTS"),
