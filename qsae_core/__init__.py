@@ -23,6 +23,7 @@ from qsae_core.component import (
 )
 from qsae_core.errors import QsaeError
 from qsae_core.lazy import lazily
+from qsae_core.places import PlacesConfig
 
 if TYPE_CHECKING:
     from qsae_core.artifact.artifact import load
@@ -38,6 +39,7 @@ __all__ = [
     "ComponentConfig",
     "ComponentSpec",
     "NestedConfig",
+    "PlacesConfig",
     "QsaeError",
     "RestartConfig",
     "RoutedConfig",

@@ -51,6 +51,13 @@ class OptionsError(ValueError):
         super().__init__(what)
 
 
+def exclusive(*options: str, allowed: str = "one of them") -> OptionsError:
+    """The error for options that are given together and exclude one another."""
+    return OptionsError(
+        f"{' and '.join(options)} cannot be given together", allowed=allowed, exclusive=options
+    )
+
+
 class PluginError(QsaeError):
     """A plugin that cannot be loaded, or whose component is asked for and cannot be had."""
 

@@ -1,6 +1,7 @@
 """What a plugin author subclasses: one file a kind."""
 
 from qsae_core.contracts.activation import Activation
+from qsae_core.contracts.chosen_sites import ChosenSites, chosen_sites
 from qsae_core.contracts.code_quantizer import CodeQuantizer
 from qsae_core.contracts.coder import AtomErrors, Budget, CoderShape, LossOutput, Parts, SparseCoder
 from qsae_core.contracts.codes import SparseCodes, concatenate, join_latents, split_latents
@@ -30,6 +31,7 @@ __all__ = [
     "Calibration",
     "Checkpoint",
     "CheckpointFormat",
+    "ChosenSites",
     "CodeQuantizer",
     "CoderShape",
     "Columns",
@@ -66,6 +68,7 @@ __all__ = [
     "TokenBatch",
     "Tracker",
     "batches_of",
+    "chosen_sites",
     "computed",
     "concatenate",
     "join_latents",

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import model_validator
 
-from qsae_core import ComponentConfig, ComponentSpec, hookimpl, option
-from qsae_core.errors import OptionsError
+from qsae_core import ComponentSpec, PlacesConfig, hookimpl, option
+from qsae_core.errors import exclusive
 
 if TYPE_CHECKING:
     import click
 
-SiteName = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_in", "mlp_out"]
 
-
-TWO_LAYERS, TWO_SITES = ("source_layer", "target_layer"), ("source_site", "target_site")
-PLACES = (
-    "layer (or layers) and site, where the vector that is read is also to be reconstructed; or source_layer, "
-    "source_site, target_layer and target_site, for a transcoder from one place to another (or layers, "
-    "source_site and target_site, for transcoders within each of them)"
-)
-
-
-class LmConfig(ComponentConfig):
+class LmConfig(PlacesConfig):
     """Hidden states of a language model, read at one site while it runs over text, or at two for transcoders;
-    in one layer or in several at once.
+    in one layer or in several at once, or at any set of places.
 
     The model is any Hugging Face causal LM or BERT-type encoder of a known architecture (`qsae sites
     MODEL` says what it offers); without options it is a small Llama that comes with this plugin, on the
@@ -37,25 +27,6 @@ class LmConfig(ComponentConfig):
     model: str = option(
         "builtin",
         "`builtin`, a model directory (safetensors weights), a .gguf file, or a Hugging Face model id",
-    )
-    layer: int | None = option(None, "layer to read, counted from 0; none: the middle one", ge=0)
-    site: SiteName | None = option(None, "where in the layer to read; none: resid_post")
-    source_layer: int | None = option(
-        None, "layer of the vector to encode, for transcoders; none: the middle one", ge=0
-    )
-    source_site: SiteName | None = option(None, "site of the vector to encode, for transcoders; none: mlp_in")
-    target_layer: int | None = option(
-        None, "layer of the vector to reconstruct, for transcoders; none: `source_layer`", ge=0
-    )
-    target_site: SiteName | None = option(
-        None, "site of the vector to reconstruct, for transcoders; none: mlp_out"
-    )
-    layers: str | None = option(
-        None,
-        "several layers to read at once, for coders that take them or for a coder of each (`--per-layer`): "
-        "numbers and ranges (`3,6,9`, `4-8`), or `middle`, the middle half; replaces `layer`",
-        allowed="a list of layer numbers and ranges, such as 4,5,6 or 4-6; or middle",
-        pattern=r"^(middle|\d+(-\d+)?(,\d+(-\d+)?)*)$",
     )
     text: str | None = option(
         None, "text file, or folder whose text files are read; none: the built-in text", min_length=1
@@ -86,37 +57,11 @@ class LmConfig(ComponentConfig):
         "auto", "number format that the model computes in; auto: bf16 where the device has it, else fp32"
     )
 
-    @field_validator("layers", mode="before")
-    @classmethod
-    def _list_as_text(cls, layers: Any) -> Any:
-        if isinstance(layers, list | tuple):
-            return ",".join(map(str, layers))
-        return str(layers) if isinstance(layers, int) else layers
-
     @model_validator(mode="after")
-    def _one_of_each(self) -> LmConfig:
+    def _one_text(self) -> LmConfig:
         if self.text is not None and self.dataset is not None:
             raise exclusive("text", "dataset")
-        if self.layers is not None and self.layer is not None:
-            raise exclusive("layer", "layers")
-        apart = {"layer": (*TWO_LAYERS, *TWO_SITES), "site": (*TWO_LAYERS, *TWO_SITES), "layers": TWO_LAYERS}
-        for one_place, others in apart.items():
-            for two in others:
-                if getattr(self, one_place) is not None and getattr(self, two) is not None:
-                    raise exclusive(one_place, two, allowed=PLACES)
         return self
-
-    @property
-    def has_target(self) -> bool:
-        """Whether one vector is encoded and another is to be reconstructed."""
-        return any(getattr(self, name) is not None for name in (*TWO_LAYERS, *TWO_SITES))
-
-
-def exclusive(*options: str, allowed: str = "one of them") -> OptionsError:
-    """The error for options that are given together and exclude one another."""
-    return OptionsError(
-        f"{' and '.join(options)} cannot be given together", allowed=allowed, exclusive=options
-    )
 
 
 @hookimpl

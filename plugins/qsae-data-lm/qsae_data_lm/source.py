@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qsae_core.contracts import Batch, DataSource, NormLimit, Site, TokenBatch
+from qsae_core.contracts import Batch, DataSource, NormLimit, Site, TokenBatch, chosen_sites
 from qsae_data_lm import LmConfig
-from qsae_data_lm.chosen_sites import chosen_sites, path_name
 from qsae_data_lm.context_stream import Place, labelled_contexts
 from qsae_data_lm.documents import open_documents, shuffled, too_little
 from qsae_data_lm.families import layout_of
@@ -42,18 +41,19 @@ class LmSource(DataSource):
 
     config: LmConfig
     for_one_layer = "--layer N"
-    for_several_layers = "--layers middle, or numbers such as --layers 3,6,9"
+    for_several_layers = "--layers middle, or numbers such as --layers 3,6,9; or --sites 3.mlp_in,6.resid_mid"
     for_targets = (
         "--source-layer N --target-layer N, with --source-site and --target-site where they are not mlp_in "
-        "and mlp_out; or --layers 3,6,9 --source-site mlp_in --target-site mlp_out"
+        "and mlp_out; or --layers 3,6,9 --source-site mlp_in --target-site mlp_out; or --sites "
+        "8.mlp_in,9.mlp_in --target-sites 9.mlp_out"
     )
 
     def __init__(self, config: LmConfig, *, seed: int = 0, device: str = "cpu") -> None:
         super().__init__(config, seed=seed, device=device)
         model_config = load_config(config.model)
         layout = layout_of(model_config, config.model)
-        self._chosen = chosen_sites(config, layout.n_layers)
-        for layer, site in [*self._chosen.sources, *self._chosen.targets]:
+        self._chosen = chosen_sites(config, range(layout.n_layers))
+        for layer, site in self._chosen.all:
             layout.check(layer, site)
         tokenizer = load_tokenizer(config.model)
         check_context(config.context, model_config, tokenizer, layout)
@@ -74,9 +74,9 @@ class LmSource(DataSource):
         self._harvester = Harvester(self._model, self._tokens, *self._chosen, forward_contexts)
         self._held_out = HeldOutStream(self._documents, self._harvester, config.context, self._text)
         self._block_contexts = max(1, config.buffer_tokens // config.context)
-        self.d_in, self.d_out = layout.width, layout.width  # every site of these families has one width
+        self.d_in, self.d_out = self._chosen.widths(lambda _: layout.width)  # these families have one
         self.layers_in, self.layers_out = len(self._chosen.sources), len(self._chosen.targets)
-        self.model_name, self.layer = self._model.name, path_name(self._chosen)
+        self.model_name, self.layer = self._model.name, self._chosen.path_name
         self._begin()
 
     @classmethod
@@ -93,6 +93,7 @@ class LmSource(DataSource):
             Case(small),
             Case({**small, "source_layer": 0, "target_layer": 1, "target_site": "resid_post"}),
             Case({**small, "layers": [0, 1], "buffer_tokens": 100}),
+            Case({**small, "sites": "1.mlp_in,0.resid_mid", "target_sites": "1.mlp_out"}),
         ]
 
     # -- the training stream -------------------------------------------------------------------------

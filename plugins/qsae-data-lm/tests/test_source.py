@@ -182,6 +182,21 @@ def test_several_layers_are_read_at_once(make: Make) -> None:
     assert torch.equal(batch.x[:, 1], alone.x)
 
 
+def test_any_places_are_read_at_once_in_the_order_that_was_given(make: Make) -> None:
+    source = make(sites="2.mlp_in,0.resid_mid", target_sites="1.mlp_out")
+    batch, held_out = source.next_batch(60), next(source.held_out(60, 60))
+    assert (batch.x.shape, batch.y.shape) == ((60, 2, 16), (60, 16))
+    assert (source.layers_in, source.layers_out) == (2, 1)
+    assert source.layer == "2.mlp_in-0.resid_mid-to-1.mlp_out"
+    for layer, site, part in ((2, "mlp_in", "x0"), (0, "resid_mid", "x1"), (1, "mlp_out", "y")):
+        alone = make(layer=layer, site=site)
+        for found, expected in ((batch, alone.next_batch(60)), (held_out, next(alone.held_out(60, 60)))):
+            of_place = found.y if part == "y" else found.x[:, int(part[1])]
+            assert torch.equal(of_place, expected.x)
+    with pytest.raises(DataError, match="no layer 3"):
+        make(sites="2.mlp_in,3.mlp_in")
+
+
 def test_names_for_result_paths(make: Make) -> None:
     source = make()
     assert (source.model_name, source.layer, source.source_sites) == ("tiny-llama", "1", ((1, "resid_post"),))
