@@ -12,16 +12,20 @@ from qsae_core.errors import OptionsError, exclusive
 SiteName = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_in", "mlp_out"]
 
 TWO_LAYERS, TWO_SITES = ("source_layer", "target_layer"), ("source_site", "target_site")
-ONE_BY_ONE = ("layer", "site", "layers", *TWO_LAYERS, *TWO_SITES)
+ONE_SITE = ("site", *TWO_LAYERS, *TWO_SITES)
+ONE_BY_ONE = ("layer", "layers", *ONE_SITE)
 PLACES = (
     "layer (or layers) and site, where the vector that is read is also to be reconstructed; or source_layer, "
     "source_site, target_layer and target_site, for a transcoder from one place to another (or layers, "
     "source_site and target_site, for transcoders within each of them); or sites and target_sites, for any "
     "set of places"
 )
-_SITE = rf"\d+\.({'|'.join(get_args(SiteName))})"
-_SITES = rf"^{_SITE}(,{_SITE})*$"
-_SITES_ALLOWED = f"places as LAYER.SITE, such as 8.mlp_in,9.resid_mid; sites: {', '.join(get_args(SiteName))}"
+_NAME = f"({'|'.join(get_args(SiteName))})"
+_SITES = rf"^(\d+\.{_NAME}(,\d+\.{_NAME})*|{_NAME}(,{_NAME})*)$"
+_SITES_ALLOWED = (
+    "places as LAYER.SITE, such as 8.mlp_in,9.resid_mid; or sites alone, such as mlp_in,mlp_out, of the "
+    f"layers that are given; sites: {', '.join(get_args(SiteName))}"
+)
 
 
 class PlacesConfig(ComponentConfig):
@@ -51,13 +55,15 @@ class PlacesConfig(ComponentConfig):
     )
     sites: str | None = option(
         None,
-        "any places to read at once, in this order: `8.mlp_in,9.resid_mid`; replaces the layers and sites",
+        "any places to read at once, in this order: `8.mlp_in,9.resid_mid`; or several sites of the layer, or "
+        "of each of the layers, that are given: `mlp_in,mlp_out`",
         allowed=_SITES_ALLOWED,
         pattern=_SITES,
     )
     target_sites: str | None = option(
         None,
-        "any places to reconstruct, for transcoders: `9.mlp_out`; none: those of `sites`",
+        "any places to reconstruct, for transcoders: `9.mlp_out`, or `mlp_out` of the layers that are given; "
+        "none: those of `sites`",
         allowed=_SITES_ALLOWED,
         pattern=_SITES,
     )
@@ -75,13 +81,16 @@ class PlacesConfig(ComponentConfig):
             raise exclusive("layer", "layers")
         of_both = (*TWO_LAYERS, *TWO_SITES)
         apart = {"layer": of_both, "site": of_both, "layers": TWO_LAYERS}
-        apart |= dict.fromkeys(("sites", "target_sites"), ONE_BY_ONE)
+        for name in ("sites", "target_sites"):
+            apart[name] = ONE_BY_ONE if names_layers(getattr(self, name)) else ONE_SITE
         for one, others in apart.items():
             for other in others:
                 if getattr(self, one) is not None and getattr(self, other) is not None:
                     raise exclusive(one, other, allowed=PLACES)
         if self.target_sites is not None and self.sites is None:
             raise OptionsError("target_sites says what to reconstruct, but not from what", allowed=PLACES)
+        if self.target_sites and names_layers(self.sites) != names_layers(self.target_sites):
+            raise OptionsError("sites and target_sites are written in two ways", allowed=_SITES_ALLOWED)
         for name in ("sites", "target_sites"):
             places = [place.lstrip("0") for place in (getattr(self, name) or "").split(",")]
             if len(set(places)) < len(places):
@@ -92,3 +101,8 @@ class PlacesConfig(ComponentConfig):
     def has_target(self) -> bool:
         """Whether one vector is encoded and another is to be reconstructed."""
         return any(getattr(self, name) is not None for name in (*TWO_LAYERS, *TWO_SITES, "target_sites"))
+
+
+def names_layers(sites: str | None) -> bool:
+    """Whether ``sites`` are places with their layers (``8.mlp_in``), not sites of layers that are given."""
+    return "." in (sites or "")

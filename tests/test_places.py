@@ -42,6 +42,13 @@ def words(sites):
         ({"sites": "3.mlp_in,5.mlp_in", "target_sites": "5.mlp_out"}, "3.mlp_in 5.mlp_in", "5.mlp_out",
          "3-5.mlp_in-to-5.mlp_out"),
         ({"sites": "5.resid_post,3.resid_post"}, *["5.resid_post 3.resid_post"] * 2, "5-3.resid_post"),
+        # several sites of the layers that are given
+        ({"sites": "mlp_in,mlp_out"}, *["6.mlp_in 6.mlp_out"] * 2, "6.mlp_in-6.mlp_out"),
+        ({"layers": "3,5", "sites": "mlp_in,mlp_out"}, *["3.mlp_in 3.mlp_out 5.mlp_in 5.mlp_out"] * 2,
+         "3.mlp_in-3.mlp_out-5.mlp_in-5.mlp_out"),
+        ({"layer": 9, "sites": "resid_post"}, "9.resid_post", "9.resid_post", "9"),
+        ({"layers": "3,5", "sites": "mlp_in", "target_sites": "mlp_out"}, "3.mlp_in 5.mlp_in",
+         "3.mlp_out 5.mlp_out", "3-5-mlp_in-mlp_out"),
         ({"sites": "8.mlp_in", "target_sites": "8.mlp_in"}, "8.mlp_in", "8.mlp_in", "8-mlp_in"),
     ],
 )  # fmt: skip
@@ -89,7 +96,7 @@ def test_places_are_named_in_one_way(given, other):
 
 
 @pytest.mark.parametrize(
-    "sites", ["8", "8.", "mlp_in", "8.mlp", "8.mlp_in,", "8.mlp_in, 9.mlp_in", "-1.mlp_in"]
+    "sites", ["8", "8.", "mlp_in,8.mlp_in", "8.mlp", "8.mlp_in,", "8.mlp_in, 9.mlp_in", "-1.mlp_in"]
 )
 def test_what_is_no_place_is_refused(sites):
     for name in ("sites", "target_sites"):
@@ -102,6 +109,13 @@ def test_a_place_twice_and_targets_alone_are_refused():
         PlacesConfig(sites="8.mlp_in,08.mlp_in")
     with pytest.raises(ValidationError, match="target_sites says what to reconstruct, but not from what"):
         PlacesConfig(target_sites="8.mlp_in")
+
+
+def test_sites_and_target_sites_are_written_in_one_way():
+    with pytest.raises(ValidationError, match="sites and target_sites are written in two ways"):
+        PlacesConfig(sites="mlp_in", target_sites="8.mlp_out")
+    with pytest.raises(ValidationError, match="sites and source_layer cannot be given together"):
+        PlacesConfig(sites="mlp_in", source_layer=3)
 
 
 def test_a_side_has_one_width():

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from qsae_core.contracts.language_model import Site
 from qsae_core.errors import ConfigError, DataError
-from qsae_core.places import PlacesConfig
+from qsae_core.places import PlacesConfig, names_layers
 
 
 class ChosenSites(NamedTuple):
@@ -69,13 +69,17 @@ def chosen_sites(config: PlacesConfig, layers: Sequence[int]) -> ChosenSites:
     Raises:
         ConfigError: if ``layers`` of the configuration names fewer than two.
     """
+    middle = layers[len(layers) // 2]
     if config.sites is not None:
-        sources, targets = _sites(config.sites), _sites(config.target_sites or config.sites)
+        several = None if config.layers is None else _layers(config.layers, layers)
+        given = several or [middle if config.layer is None else config.layer]
+        sources, targets = (
+            _sites(text, given) for text in (config.sites, config.target_sites or config.sites)
+        )
         return ChosenSites(sources, () if targets == sources else targets)
     if config.layers is not None:
         source_layers = target_layers = _layers(config.layers, layers)
     else:
-        middle = layers[len(layers) // 2]
         own = config.source_layer if config.has_target else config.layer
         source_layers = [middle if own is None else own]
         target_layers = source_layers if config.target_layer is None else [config.target_layer]
@@ -86,8 +90,10 @@ def chosen_sites(config: PlacesConfig, layers: Sequence[int]) -> ChosenSites:
     return ChosenSites(sources, () if targets == sources else targets)
 
 
-def _sites(text: str) -> tuple[Site, ...]:
-    """``8.mlp_in,9.resid_mid``."""
+def _sites(text: str, layers: Sequence[int]) -> tuple[Site, ...]:
+    """``8.mlp_in,9.resid_mid``; or ``mlp_in,mlp_out`` of the layers, layer by layer."""
+    if not names_layers(text):
+        return tuple(Site(layer, name) for layer in layers for name in text.split(","))
     pairs = (place.split(".") for place in text.split(","))
     return tuple(Site(int(layer), name) for layer, name in pairs)
 
