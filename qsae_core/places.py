@@ -55,8 +55,8 @@ class PlacesConfig(ComponentConfig):
     )
     sites: str | None = option(
         None,
-        "any places to read at once, in this order: `8.mlp_in,9.resid_mid`; or several sites of the layer, or "
-        "of each of the layers, that are given: `mlp_in,mlp_out`",
+        "any places to read at once, in this order: `8.mlp_in,9.resid_mid`; or several sites of the layer, "
+        "or of each of the layers, that are given: `mlp_in,mlp_out`",
         allowed=_SITES_ALLOWED,
         pattern=_SITES,
     )

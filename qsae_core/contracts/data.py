@@ -121,6 +121,15 @@ class DataSource(abc.ABC):
         """The model behind the vectors, or None (tensor files, synthetic data)."""
         return None
 
+    @classmethod
+    def language_model_of(cls, config: ComponentConfig, *, device: str = "cpu") -> LanguageModel | None:
+        """The model that a source of this config has behind its vectors, without its text; None: it has none.
+
+        Raises:
+            DataError: if it cannot be loaded.
+        """
+        return None
+
     def held_out_contexts(self, n_tokens: int, batch_size: int) -> Iterator[tuple[TokenBatch, Batch]]:
         """Held-out contexts and the vectors at their counted positions, in order, from one forward pass: the
         fewest contexts that hold ``n_tokens`` counted positions, or all there are; always the same ones in

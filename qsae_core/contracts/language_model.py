@@ -72,6 +72,8 @@ class LanguageModel(abc.ABC):
 
     name: str
     """Short name for paths and tables (``smollm2-135m``)."""
+    forward_positions: int = 4096
+    """Positions that one forward pass over many contexts takes best."""
 
     @abc.abstractmethod
     def read(self, batch: TokenBatch, sites: Sequence[Site]) -> dict[Site, Tensor]:
@@ -99,6 +101,10 @@ class LanguageModel(abc.ABC):
     def has_logits(self) -> bool:
         """Whether ``logits`` can be had; False for a model that was saved without its head."""
         return True
+
+    def fingerprint(self) -> str | None:
+        """By which these very weights are known again; None where they are not."""
+        return None
 
     def extend(self, ids: Tensor, cache: Any, edits: Edits) -> tuple[Tensor, Any]:
         """Go on from a cache by some positions: what ``generate`` calls, for models that can.

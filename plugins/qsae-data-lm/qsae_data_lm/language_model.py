@@ -15,6 +15,7 @@ from torch import Tensor
 from qsae_core.contracts import Edits, LanguageModel, Site, TokenBatch
 from qsae_core.errors import DataError
 from qsae_data_lm.families import Layout
+from qsae_data_lm.fingerprints import of_model
 from qsae_data_lm.hooks import check_edits, find_layers, read_sites, spliced
 from qsae_data_lm.tokens import max_positions
 
@@ -49,6 +50,10 @@ class HfLanguageModel(LanguageModel):
     def has_logits(self) -> bool:
         """Whether the weights of its head were saved with it."""
         return self._has_head
+
+    def fingerprint(self) -> str:
+        """A hash of a few entries of each parameter."""
+        return of_model(self.model)
 
     @torch.no_grad()
     def read(self, batch: TokenBatch, sites: Sequence[Site]) -> dict[Site, Tensor]:

@@ -12,20 +12,21 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from qsae_core import ComponentConfig
 from qsae_core.contracts import Batch, DataSource, NormLimit, Site, TokenBatch, chosen_sites
 from qsae_data_lm import LmConfig
 from qsae_data_lm.context_stream import Place, labelled_contexts
 from qsae_data_lm.documents import open_documents, shuffled, too_little
-from qsae_data_lm.families import layout_of
-from qsae_data_lm.fingerprints import check_same, of_model, of_texts
+from qsae_data_lm.families import Layout, layout_of
+from qsae_data_lm.fingerprints import check_same, of_texts
 from qsae_data_lm.harvest import Harvester, join, select
 from qsae_data_lm.held_out_stream import HeldOutStream
 from qsae_data_lm.language_model import HfLanguageModel
-from qsae_data_lm.loading import choose_dtype, load_config, load_model, load_tokenizer
+from qsae_data_lm.loading import choose_dtype, find_layout, load_config, load_model, load_tokenizer
 from qsae_data_lm.packing import Packer
 from qsae_data_lm.split import HeldOutDocuments
 from qsae_data_lm.tokens import TextTokenizer, check_context, check_vocabulary
@@ -63,13 +64,7 @@ class LmSource(DataSource):
             tokenizer, config.context, causal=layout.family.causal, keep=self._documents.finite
         )
         check_vocabulary(self._tokens, model_config, config.model)
-        self._model = load_model(
-            config.model,
-            layout,
-            dtype=choose_dtype(config.dtype, device),
-            device=device,
-            tokenizer=tokenizer,
-        )
+        self._model = _load(config, layout, tokenizer, device)
         forward_contexts = max(1, config.forward_tokens // config.context)
         self._harvester = Harvester(self._model, self._tokens, *self._chosen, forward_contexts)
         self._held_out = HeldOutStream(self._documents, self._harvester, config.context, self._text)
@@ -163,7 +158,7 @@ class LmSource(DataSource):
     @cached_property
     def _fingerprints(self) -> dict[str, str]:
         """What is read -> a hash by which it is known again."""
-        return {"text": of_texts(self._documents.beginning()), "model": of_model(self._model.model)}
+        return {"text": of_texts(self._documents.beginning()), "model": self._model.fingerprint()}
 
     def state_dict(self) -> dict[str, Any]:
         """The position of the stream as JSON values, and fingerprints of the text and the model."""
@@ -255,6 +250,12 @@ class LmSource(DataSource):
         """How many vectors with outlying norms."""
         return self._norms.sentence()
 
+    @classmethod
+    def language_model_of(cls, config: ComponentConfig, *, device: str = "cpu") -> HfLanguageModel:
+        """The model of an `LmConfig`; no text is read."""
+        chosen = cast(LmConfig, config)
+        return _load(chosen, find_layout(chosen.model), load_tokenizer(chosen.model), device)
+
     def language_model(self) -> HfLanguageModel:
         """The model behind the vectors."""
         return self._model
@@ -272,3 +273,10 @@ class LmSource(DataSource):
     def close(self) -> None:
         """Lets the block go."""
         self._rows = None
+
+
+def _load(config: LmConfig, layout: Layout, tokenizer: Any, device: str) -> HfLanguageModel:
+    dtype = choose_dtype(config.dtype, device)
+    model = load_model(config.model, layout, dtype=dtype, device=device, tokenizer=tokenizer)
+    model.forward_positions = config.forward_tokens
+    return model
