@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from qsae_core.artifact.places import artifact_folder, set_folder, stored_description
     from qsae_core.compose.compose import compose_coder, compose_data, open_data
     from qsae_core.compose.kernels import activate_kernels
+    from qsae_core.compose.setup import resolve_device
     from qsae_core.config.errors import checked_options
     from qsae_core.config.layers import Layer, check_section, checked_layer, parse_yaml, read_layer
     from qsae_core.config.run import Block, read_block, resolve, resolve_data
@@ -66,6 +67,7 @@ __all__ = [
     "recorded_config",
     "resolve",
     "resolve_data",
+    "resolve_device",
     "rounds_atoms",
     "save",
     "serve_with",
@@ -83,6 +85,7 @@ _FROM = {
     "artifact.places": ("artifact_folder", "set_folder", "stored_description"),
     "compose.compose": ("compose_coder", "compose_data", "open_data"),
     "compose.kernels": ("activate_kernels",),
+    "compose.setup": ("resolve_device",),
     "config.errors": ("checked_options",),
     "config.layers": ("Layer", "check_section", "checked_layer", "parse_yaml", "read_layer"),
     "config.run": ("Block", "read_block", "resolve", "resolve_data"),

@@ -1,0 +1,279 @@
+"""``qsae cache``: harvest a language model's vectors into a store; and what can be asked of one."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qsae_cli.commands import ConfiguredCommand, Scope, json_option, print_json, print_table
+from qsae_core.errors import DataError
+from qsae_core.runs import Layer, load_plugins, open_data, resolve_data, resolve_device
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qsae_core.contracts import DataSource
+    from qsae_store.harvest import Progress
+    from qsae_store.manifest import Manifest
+
+SCOPE = Scope(slots=("data",), lists=(), sections=(), needs_coder=False, config_file=False)
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
+
+
+class Count(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click alone
+    """``50M``, ``2.5M``, ``300K``, ``1_000_000``."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number that is meant."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"([\d_]+(?:\.\d+)?)([KMB]?)", value.strip().upper())
+        count = float(found[1].replace("_", "")) * _UNITS[found[2]] if found else 0
+        if count < 1 or count != int(count):
+            self.fail(f"{value!r} is no number of tokens; such as 300000, 300K, 2.5M, 50M", param, ctx)
+        return int(count)
+
+
+class CacheCommand(ConfiguredCommand):
+    """Harvests, or, where its first argument is the name of one, runs another command."""
+
+    commands: dict[str, click.Command] = {}  # noqa: RUF012 (filled in below)
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """The context of the command that runs."""
+        command = self.commands.get(args[0]) if args else None
+        if command is None:
+            return super().make_context(info_name, args, parent, **extra)
+        return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    """What decides how much is harvested, and in which form."""
+    for option in reversed(
+        (
+            click.option(
+                "--tokens",
+                type=Count(),
+                help="Training vectors of a place, in whole contexts.  [default: one pass over the text]",
+            ),
+            click.option(
+                "--held-out-tokens",
+                type=Count(),
+                default=200_000,
+                show_default=True,
+                help="Vectors for evaluation, at most, from the documents that are held out.",
+            ),
+            click.option(
+                "--storage",
+                type=click.Choice(["bf16", "fp16", "fp32", "int8"]),
+                default="bf16",
+                show_default=True,
+                help="How vectors are stored; int8 with a scale for each.",
+            ),
+            click.option(
+                "--shard-tokens",
+                type=Count(),
+                default=65_536,
+                show_default=True,
+                help="Positions of a shard, in whole contexts: what is in memory, and lost by a kill.",
+            ),
+            click.option(
+                "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all orders."
+            ),
+            click.option(
+                "--device",
+                default="auto",
+                show_default=True,
+                help="Of the language model: auto, cpu, cuda:0.",
+            ),
+            click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@click.command("cache", cls=CacheCommand, scope=SCOPE)
+@click.option(
+    "--out", required=True, metavar="DIR", help="Folder of the store, or its URL (s3://, gs://, file://)."
+)
+@_options
+@json_option
+def cache(layers: list[Layer], out: str, as_json: bool, **options: Any) -> None:
+    """Harvest a language model's vectors, once, into a store that --data store trains from.
+
+    The places are chosen as for training: --layers 3,6,9 --site resid_post, or --layers 3,6,9 --sites
+    mlp_in,mlp_out for several of each layer. Text has no second pass here: what is stored is stored once.
+
+    A harvest that was killed goes on when the same command is run again; more --tokens go on with a complete
+    one. Under torchrun, processes share the shards.
+
+    \b
+    qsae cache estimate ...   bytes and time, before anything is written
+    qsae cache info DIR       what a store holds
+    qsae cache verify DIR     compare every file with its checksum
+    """
+    from qsae_store.beginning import begin
+    from qsae_store.folder import open_folder
+    from qsae_store.harvest import Harvest
+
+    rank, world = _processes()
+    source, manifest = _manifest(layers, options)
+    folder = open_folder(out)
+    manifest = begin(folder, manifest)
+    harvest = Harvest(folder, manifest, source, rank=rank, world=world, watch=_say)
+    complete = manifest.shards is not None or harvest.run()
+    source.close()
+    if not complete:
+        click.echo("what this process has to write is written; others are not done yet", err=True)
+        return
+    if rank == 0 or not as_json:
+        _show(out, as_json)
+
+
+@click.command("estimate", cls=ConfiguredCommand, scope=SCOPE)
+@click.option("--out", metavar="DIR", help="Where it is to go, to compare with the space that is free there.")
+@_options
+@json_option
+def estimate(layers: list[Layer], out: str | None, as_json: bool, **options: Any) -> None:
+    """Say how many bytes a harvest writes and how long it takes, from a little of it; nothing is written.
+
+    Options are those of qsae cache.
+    """
+    from qsae_store.estimate import measure
+
+    source, manifest = _manifest(layers, options)
+    found = measure(source, manifest.plan, pathlib.Path(out) if out and "://" not in out else None)
+    source.close()
+    if as_json:
+        print_json(found)
+        return
+    seconds = found["seconds"]
+    print_table(
+        ["what", "number>"],
+        [
+            ["places", ", ".join(place.name for place in manifest.plan.places)],
+            ["vectors of each, training", f"{found['vectors']:,}"],
+            ["vectors of each, held out, at most", f"{found['held_out_vectors']:,}"],
+            [f"bytes of a token ({manifest.plan.storage})", f"{found['bytes_per_token']:,}"],
+            ["bytes", f"{found['bytes']:,} ({found['bytes'] / 1e9:.2f} GB)"],
+            ["free there", "not known" if found["free"] is None else f"{found['free'] / 1e9:.2f} GB"],
+            ["tokens/s of the language model", f"{found['tokens_per_second']:,.0f}"],
+            ["time", f"{seconds / 3600:.1f} h" if seconds > 7200 else f"{seconds / 60:.1f} min"],
+        ],
+    )
+    if found["free"] is not None and found["bytes"] > found["free"]:
+        raise DataError(
+            f"the store would take {found['bytes'] / 1e9:.2f} GB, and {found['free'] / 1e9:.2f} GB are free",
+            where=str(out),
+            next="fewer --tokens or places, --storage int8, or another --out",
+        )
+
+
+@click.command("info")
+@click.argument("store", metavar="DIR")
+@json_option
+def info(store: str, as_json: bool) -> None:
+    """Show what the store at DIR (or a URL) holds."""
+    _show(store, as_json)
+
+
+@click.command("verify")
+@click.argument("store", metavar="DIR")
+@click.option("--drop", is_flag=True, help="Remove what is damaged, so that the harvest can write it again.")
+@json_option
+def verify(store: str, drop: bool, as_json: bool) -> None:
+    """Compare every file of the store at DIR (or a URL) with its checksum; exit with 1 where one differs."""
+    from qsae_store.verify import drop_damaged, find_damage
+
+    damaged = find_damage(store)
+    if as_json:
+        print_json({"store": store, "damaged": [found._asdict() for found in damaged]})
+    for found in [] if as_json else damaged:
+        click.echo(f"{store}: {found.file}: {found.what}")
+    if not damaged and not as_json:
+        click.echo(f"{store}: every file is as it was written")
+    if damaged and drop:
+        drop_damaged(store, damaged)
+        click.echo("removed; the command that wrote the store writes it again", err=True)
+    if damaged:
+        raise SystemExit(1)
+
+
+CacheCommand.commands = {"estimate": estimate, "info": info, "verify": verify}
+
+
+def _manifest(layers: list[Layer], options: dict[str, Any]) -> tuple[DataSource, Manifest]:
+    import torch
+
+    from qsae_store.beginning import manifest_of
+
+    if options["threads"]:
+        torch.set_num_threads(options["threads"])
+    registry = load_plugins().registry
+    block, _ = resolve_data(layers, registry)
+    device = resolve_device(options["device"])
+    source = open_data(block, registry, seed=options["seed"], device=device)
+    manifest = manifest_of(
+        source,
+        block.to_dict(),
+        seed=options["seed"],
+        storage=options["storage"],
+        shard_positions=options["shard_tokens"],
+        tokens=options["tokens"],
+        held_out_tokens=options["held_out_tokens"],
+    )
+    return source, manifest
+
+
+def _processes() -> tuple[int, int]:
+    """Rank and number of processes, as torchrun says."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _say(progress: Progress) -> None:
+    rate = progress.new_vectors / max(progress.seconds, 1e-9)
+    of = "" if progress.limit is None else f" of {progress.limit:,}"
+    left = ""
+    if progress.limit is not None and progress.side == "training":
+        minutes = max(0, progress.limit - progress.vectors) / rate / 60
+        left = f", {minutes:,.0f} min left"
+    click.echo(f"{progress.shard}: {progress.vectors:,}{of} vectors, {rate:,.0f} tokens/s{left}", err=True)
+
+
+def _show(store: str, as_json: bool) -> None:
+    from qsae_store.info import describe
+
+    found = describe(store)
+    if as_json:
+        print_json(found)
+        return
+    click.echo(
+        f"{store}: {found['model']}, {found['storage']}, {found['bytes'] / 1e9:.2f} GB, {found['shards']} shards"
+        + ("" if found["complete"] else "; not complete: run the command that began it again")
+    )
+    sides = f"{found['training_vectors']:,} training and {found['held_out_vectors']:,} held-out vectors"
+    click.echo(f"{sides} of each place")
+    rows = [
+        [
+            place["place"],
+            f"{place['width']:,}",
+            _number(place.get("rms")),
+            _number(place.get("mean_norm")),
+            f"{_number(place.get('least_norm'))} to {_number(place.get('largest_norm'))}",
+        ]
+        for place in found["places"]
+    ]
+    print_table(["place", "width>", "rms>", "mean norm>", "norms>"], rows)
+
+
+def _number(value: float | None) -> str:
+    return "?" if value is None else f"{value:,.4g}"

@@ -1,0 +1,171 @@
+"""Where a store lies: a folder on disk, or one behind a URL. Nothing here needs torch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+import re
+from collections.abc import Callable
+from typing import Protocol
+
+from qsae_core.errors import DataError
+from qsae_core.runs import atomic_file
+
+Fill = Callable[[pathlib.Path], None]
+"""Writes a file at a path."""
+_URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+
+class Folder(Protocol):
+    """Files by their names; a file is there whole or not at all."""
+
+    place: str
+    """What errors call it."""
+
+    def names(self) -> set[str]:
+        """The files that there are; none where there is no such folder."""
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, None where it is not there."""
+
+    def read(self, name: str) -> bytes:
+        """A small file.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
+
+    def write(self, name: str, fill: Fill) -> None:
+        """Make a file, or replace it.
+
+        Raises:
+            QsaeError: where the disk or the server refuses; nothing of it is there then.
+        """
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+
+    def local(self, name: str, sha256: str | None = None) -> pathlib.Path:
+        """A path on this machine with the file's bytes.
+
+        Args:
+            sha256: of its bytes; a copy that is made is compared with it.
+
+        Raises:
+            DataError: if it is not there, or its copy is another file.
+        """
+
+    def clean(self) -> None:
+        """Remove what interrupted writers have left."""
+
+
+def open_folder(place: str, cache: str | None = None) -> Folder:
+    """The folder at a path or URL; it need not exist.
+
+    Args:
+        cache: folder for copies of what is behind a URL; None: the user's cache folder.
+
+    Raises:
+        DataError: if it is a file, or what reads such URLs is not installed.
+    """
+    if place.lower().startswith("file://"):
+        place = place[len("file://") :]
+    if _URL.match(place):
+        from qsae_store.url_folder import UrlFolder
+
+        return UrlFolder(place, cache)
+    path = pathlib.Path(place).expanduser()
+    if os.path.exists(path) and not path.is_dir():
+        raise DataError("this is no folder", where=place, allowed="the folder of a store")
+    return LocalFolder(path)
+
+
+class LocalFolder:
+    """A folder on disk."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path, self.place = path, str(path)
+
+    def names(self) -> set[str]:
+        """The files that there are, but for hidden ones."""
+        if not self.path.is_dir():
+            return set()
+        return {entry.name for entry in os.scandir(self.path) if not entry.name.startswith(".")}
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file."""
+        try:
+            return (self.path / name).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def read(self, name: str) -> bytes:
+        """A small file."""
+        try:
+            return (self.path / name).read_bytes()
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror}", where=str(self.path / name)) from error
+
+    def write(self, name: str, fill: Fill) -> None:
+        """Under a temporary name first, then renamed."""
+        with atomic_file(self.path / name) as temporary:
+            fill(temporary)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        (self.path / name).unlink(missing_ok=True)
+
+    def local(self, name: str, sha256: str | None = None) -> pathlib.Path:
+        """The file itself."""
+        path = self.path / name
+        if not path.is_file():
+            raise missing(str(path))
+        return path
+
+    def clean(self) -> None:
+        """Temporary files whose writers are no more."""
+        for path in self.path.glob(".*.tmp"):
+            writer = path.name.split(".")[-2]
+            if writer.isdecimal() and not _is_alive(int(writer)):
+                path.unlink(missing_ok=True)
+
+
+def sha256_of(path: pathlib.Path) -> str:
+    """Hexadecimal digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def missing(where: str) -> DataError:
+    """The error for a file that is not there."""
+    return DataError(
+        "is missing",
+        where=where,
+        allowed="the store as qsae cache wrote it",
+        next="qsae cache verify DIR lists what is missing; the command that wrote the store writes it again",
+    )
+
+
+def altered(where: str) -> DataError:
+    """The error for a file whose bytes are others than those that were written."""
+    return DataError(
+        "has been altered since it was written: its checksum is another one",
+        where=where,
+        allowed="the store as qsae cache wrote it",
+        next="qsae cache verify DIR --drop removes what is damaged, and the command that wrote the store "
+        "writes it again",
+    )
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

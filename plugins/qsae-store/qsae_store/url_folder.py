@@ -1,0 +1,122 @@
+"""A store behind a URL, by fsspec. Nothing here needs torch."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import pathlib
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from qsae_core.errors import DataError
+from qsae_core.runs import atomic_file
+from qsae_store.folder import Fill, altered, missing, sha256_of
+
+
+class UrlFolder:
+    """A folder behind a URL, read through copies in a folder on disk.
+
+    A copy that was made once is used again, as long as it is as large as the file.
+    """
+
+    def __init__(self, url: str, cache: str | None = None) -> None:
+        self.place = url.rstrip("/")
+        self._files, self._root = _filesystem(self.place)
+        home = pathlib.Path(cache).expanduser() if cache else _cache_home()
+        self._copies = home / hashlib.sha256(self.place.encode()).hexdigest()[:16]
+
+    def names(self) -> set[str]:
+        """The files that there are."""
+        self._files.invalidate_cache()
+        with self._errors(self.place):
+            try:
+                found = self._files.ls(self._root, detail=False)
+            except FileNotFoundError:
+                return set()
+        return {path.rstrip("/").rsplit("/", 1)[-1] for path in found}
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file."""
+        with self._errors(name):
+            try:
+                return int(self._files.size(self._at(name)))
+            except FileNotFoundError:
+                return None
+
+    def read(self, name: str) -> bytes:
+        """A small file."""
+        with self._errors(name):
+            return bytes(self._files.cat_file(self._at(name)))
+
+    def write(self, name: str, fill: Fill) -> None:
+        """On disk first, then all of it at once."""
+        with tempfile.TemporaryDirectory(prefix="qsae-") as folder, self._errors(name):
+            path = pathlib.Path(folder) / name
+            fill(path)
+            self._files.put_file(str(path), self._at(name))
+        self._files.invalidate_cache()
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        with self._errors(name), contextlib.suppress(FileNotFoundError):
+            self._files.rm_file(self._at(name))
+
+    def local(self, name: str, sha256: str | None = None) -> pathlib.Path:
+        """A copy of the file."""
+        path, size = self._copies / name, self.size(name)
+        if size is None:
+            raise missing(f"{self.place}/{name}")
+        if not path.is_file() or path.stat().st_size != size:
+            with self._errors(name), atomic_file(path) as temporary:
+                self._files.get_file(self._at(name), str(temporary))
+                if sha256 is not None and sha256_of(temporary) != sha256:
+                    raise altered(f"{self.place}/{name}")
+        return path
+
+    def clean(self) -> None:
+        """Nothing: what was not written whole is not there."""
+
+    def _at(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    @contextlib.contextmanager
+    def _errors(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (DataError, FileNotFoundError):
+            raise
+        except Exception as error:  # every protocol has exceptions of its own
+            raise DataError(
+                f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+                where=f"{self.place}: {name}",
+                allowed="a URL that may be read and written with the credentials that are set",
+            ) from error
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    protocol = url.split("://", 1)[0]
+    try:
+        import fsspec
+    except ImportError as error:
+        raise DataError(
+            "reading a URL needs the library `fsspec`, which is not installed",
+            where=url,
+            next="pip install 'qsae-store[urls]', or 'qsae-store[s3]' for s3://",
+        ) from error
+    try:
+        files, root = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise DataError(
+            f"URLs of the kind {protocol}:// cannot be read: {error}",
+            where=url,
+            allowed=", ".join(sorted(fsspec.available_protocols())),
+            next="pip install s3fs for s3://, gcsfs for gs://",
+        ) from error
+    return files, str(root).rstrip("/")
+
+
+def _cache_home() -> pathlib.Path:
+    import platformdirs
+
+    return platformdirs.user_cache_path("qsae") / "stores"
