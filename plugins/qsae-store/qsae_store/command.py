@@ -256,10 +256,9 @@ def _show(store: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    click.echo(
-        f"{store}: {found['model']}, {found['storage']}, {found['bytes'] / 1e9:.2f} GB, {found['shards']} shards"
-        + ("" if found["complete"] else "; not complete: run the command that began it again")
-    )
+    unfinished = "" if found["complete"] else "; not complete: run the command that began it again"
+    size = f"{found['bytes'] / 1e9:.2f} GB, {found['shards']} shards"
+    click.echo(f"{store}: {found['model']}, {found['storage']}, {size}{unfinished}")
     sides = f"{found['training_vectors']:,} training and {found['held_out_vectors']:,} held-out vectors"
     click.echo(f"{sides} of each place")
     rows = [

@@ -110,7 +110,10 @@ class LocalFolder:
     def write(self, name: str, fill: Fill) -> None:
         """Under a temporary name first, then renamed."""
         with atomic_file(self.path / name) as temporary:
+            temporary.touch()
+            mode = temporary.stat().st_mode
             fill(temporary)
+            temporary.chmod(mode)  # some libraries write files that nobody else may read
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""

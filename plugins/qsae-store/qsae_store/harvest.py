@@ -94,34 +94,36 @@ class Harvest:
             DataError: for text that gives no context; as ``read_shard``; if a shard cannot be written, with
                 what stays and how to go on.
         """
-        shards: dict[Side, tuple[ShardRecord, ...]] = {}
-        for side in SIDES:
-            found = list(self._side(side))
-            if not found or found == [None]:
+        slots = {side: list(self._side(side)) for side in SIDES}
+        for side, found in slots.items():
+            if not found:
                 raise DataError(
                     f"the {side} text has not one full context",
                     where=str(self.manifest.plan.source),
                     next="more text, or a smaller --context",
                 )
-            shards[side] = tuple(record for record in found if record is not None)
-            if len(shards[side]) < len(found):
-                return False
-        complete = dataclasses.replace(
-            self.manifest,
-            shards=shards,
-            statistics=statistics(self.manifest.plan, shards["training"], self.folder),
-        )
+        # what others had not written when this process passed by may be there by now
+        records = {side: [self._record(side, *slot) for slot in found] for side, found in slots.items()}
+        shards = {side: tuple(r for r in found if r is not None) for side, found in records.items()}
+        if any(len(shards[side]) < len(found) for side, found in records.items()):
+            return False
+        numbers = statistics(self.manifest.plan, shards["training"], self.folder)
+        complete = dataclasses.replace(self.manifest, shards=shards, statistics=numbers)
         write_text(self.folder, MANIFEST, complete.to_json())
         return True
 
-    def _side(self, side: Side) -> Iterator[ShardRecord | None]:
-        """The record of every shard of a side, in order; None for one that another process is to write."""
+    def _record(self, side: Side, name: str, before: int, record: ShardRecord | None) -> ShardRecord | None:
+        return record or self._whole(name, before, self.manifest.plan.limit(side))
+
+    def _side(self, side: Side) -> Iterator[tuple[str, int, ShardRecord | None]]:
+        """Write this process's shards of a side. Gives every shard's name, the vectors before it, and its
+        record; None for one that another process is to write."""
         limit = self.manifest.plan.limit(side)
         text = _Text(self.source, self.manifest.plan.shard_contexts, side)
         number = vectors = 0
         while limit is None or vectors < limit:
             name = shard_name(side, number)
-            record = self._whole(name, vectors, limit)
+            before, record = vectors, self._whole(name, vectors, limit)
             if record is not None:
                 text.go_to(record.behind)
                 vectors += record.vectors
@@ -134,7 +136,7 @@ class Harvest:
                 if number % self.world == self.rank:
                     record = self._write(side, number, contexts, text)
                     self._watch(Progress(side, name, vectors, limit, self._new, self._seconds))
-            yield record
+            yield name, before, record
             if record is not None and record.ends:
                 return
             number += 1

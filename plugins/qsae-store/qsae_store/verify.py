@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from qsae_core.errors import DataError
 from qsae_store.folder import Folder, open_folder, sha256_of
-from qsae_store.manifest import SIDES, ShardRecord, data_file, read_manifest, read_record, record_file
+from qsae_store.manifest import (
+    MANIFEST,
+    SIDES,
+    ShardRecord,
+    data_file,
+    read_manifest,
+    read_record,
+    record_file,
+    write_text,
+)
 
 
 class Damage(NamedTuple):
@@ -56,8 +66,11 @@ def _look(folder: Folder, record: ShardRecord) -> Damage | None:
 
 
 def drop_damaged(place: str, damaged: Sequence[Damage]) -> None:
-    """Remove damaged shards with their records; the harvest writes them again."""
+    """Remove damaged shards with their records; the harvest writes them again, and the store is not complete
+    until then."""
     folder = open_folder(place)
+    begun = dataclasses.replace(read_manifest(folder), shards=None, statistics=None)
+    write_text(folder, MANIFEST, begun.to_json())
     for found in damaged:
         folder.remove(record_file(found.shard))
         folder.remove(data_file(found.shard))

@@ -1,0 +1,99 @@
+"""``qsae cache`` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+SMALL = ["--context=32", "--held-out-tokens=600", "--shard-tokens=512"]
+
+
+def qsae(
+    *arguments: object, code: int = 0, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    script = pathlib.Path(sys.executable).with_name("qsae")
+    import os
+
+    done = subprocess.run(
+        [str(script), *map(str, arguments)], capture_output=True, text=True, env={**os.environ, **(env or {})}
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+@pytest.mark.slow
+def test_from_harvest_to_a_trained_sae(tmp_path):
+    store, places = tmp_path / "store", ["--layers=1,2", "--sites=mlp_in,mlp_out"]
+    harvested = (*SMALL, *places, "--tokens=4K", f"--out={store}")
+    estimated = json.loads(qsae("cache", "estimate", *harvested, "--json").stdout)
+    assert not store.exists()
+    qsae("cache", *harvested)
+    found = json.loads(qsae("cache", "info", store, "--json").stdout)
+    assert found["complete"]
+    assert [place["place"] for place in found["places"]] == ["1.mlp_in", "1.mlp_out", "2.mlp_in", "2.mlp_out"]
+    held_out = found["held_out_vectors"]
+    assert estimated["vectors"] == 4000 <= found["training_vectors"] < 4032
+    assert estimated["bytes"] == pytest.approx(found["bytes"], rel=0.05)
+    assert 600 <= held_out < 632
+    assert "every file is as it was written" in qsae("cache", "verify", store).stdout
+    assert "2.mlp_out" in qsae("cache", "info", store).stdout
+
+    out = tmp_path / "out"
+    sizes = ["--n-latents=64", "--k=8", "--steps=30", "--batch-size=64", "--statistics-tokens=512"]
+    sizes += ["--eval=reconstruction", "--eval=loss-recovered", f"--out={out}", "--eval-every=0"]
+    qsae("train", "--sae=topk", "--data=store", f"--data-path={store}", "--layer=2", "--site=mlp_out", *sizes)
+    (metrics,) = out.rglob("metrics.json")
+    assert metrics.parents[1].name == "2-mlp_out"
+    values = json.loads(metrics.read_text())["coders"]["coder"]["evaluations"]
+    assert values["reconstruction"]["fvu"] < 1
+    assert values["loss-recovered"]["ce_clean"] < values["loss-recovered"]["ce_zero"]
+    # the run is evaluated again on the store's held-out documents
+    again = json.loads(qsae("evaluate", metrics.parent, "--json").stdout)["evaluations"]
+    assert again["reconstruction"]["fvu"] == pytest.approx(values["reconstruction"]["fvu"], rel=1e-5)
+
+
+def test_verify_names_the_bad_shard_and_the_harvest_mends_it(harvest, whole, tmp_path, same_files):
+    import shutil
+
+    place = tmp_path / "store"
+    shutil.copytree(whole, place)
+    path = place / "training-00001.safetensors"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    (place / "training-00003.safetensors").unlink()
+    done = qsae("cache", "verify", place, code=1)
+    assert "training-00001.safetensors: has been altered" in done.stdout
+    assert "training-00003.safetensors: is missing" in done.stdout
+    assert len(done.stdout.splitlines()) == 2
+    qsae("cache", "verify", "--drop", place, code=1)
+    assert not path.exists()
+    from qsae_store.folder import open_folder
+    from qsae_store.manifest import read_manifest
+
+    assert read_manifest(open_folder(str(place))).shards is None
+    assert harvest(place)
+    same_files(place, whole)
+
+
+def test_bad_input(tmp_path):
+    assert "--out" in qsae("cache", code=2).stderr
+    assert "is no number of tokens" in qsae("cache", "--tokens=many", f"--out={tmp_path}", code=2).stderr
+    done = qsae("cache", "--data=synthetic", f"--out={tmp_path / 'x'}", code=2)
+    assert "has no language model to harvest from" in done.stderr
+    assert "there is no manifest.json" in qsae("cache", "info", tmp_path, code=2).stderr
+    assert "Usage: qsae cache [OPTIONS]" in qsae("cache", "--help").stdout
+    assert "Usage: qsae cache verify" in qsae("cache", "verify", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("50M", 50_000_000), ("2.5m", 2_500_000), ("300K", 300_000), ("1_000", 1000)]
+)
+def test_counts(text, count):
+    from qsae_store.command import Count
+
+    assert Count().convert(text, None, None) == count

@@ -1,0 +1,227 @@
+"""What a harvest writes: compared with the language model's own vectors, and with itself after every
+disturbance.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+
+import pytest
+import torch
+from qsae_store import harvest as harvest_module
+from qsae_store.folder import open_folder
+from qsae_store.manifest import read_manifest, written_shards
+from qsae_store.shards import ShardFile
+
+from qsae_core.contracts import Site
+from qsae_core.errors import DataError, QsaeError
+
+PLACES = {"0.mlp_in": Site(0, "mlp_in"), "1.resid_post": Site(1, "resid_post")}
+
+
+def shard_files(place, side):
+    folder = open_folder(str(place))
+    return [
+        ShardFile(folder.local(f"{r.name}.safetensors"))
+        for r in written_shards(folder, read_manifest(folder))[side]
+    ]
+
+
+@pytest.mark.parametrize("side", ["training", "held-out"])
+def test_vectors_are_the_models_at_every_counted_position_of_the_text(harvest, whole, side):
+    source = harvest.open(sites="0.mlp_in,1.resid_post")
+    model, context = source.language_model(), 0
+    expected = {}
+    for tokens, _ in source.contexts(16, held_out=side == "held-out"):
+        found = model.read(tokens, list(PLACES.values()))
+        for c, t in tokens.counted.nonzero().tolist():
+            key = (context + c, t)
+            row = [int(tokens.ids[c, t]), int(tokens.documents[c, t]), *key]
+            expected[key] = row, {name: found[site][c, t] for name, site in PLACES.items()}
+        context += len(tokens.ids)
+    seen = 0
+    for file in shard_files(place=whole, side=side):
+        for n, row in enumerate(file.rows("tokens").tolist()):
+            assert row == expected[(row[2], row[3])][0]
+            for name in PLACES:
+                assert torch.equal(file.rows(name, n, n + 1)[0], expected[(row[2], row[3])][1][name])
+            seen += 1
+    if side == "training":
+        assert seen == len(expected)
+    else:
+        assert 600 <= seen < 632  # the fewest contexts with 600 vectors
+
+
+def test_a_block_of_a_training_shard_is_a_sample_of_its_contexts(whole):
+    (file, *_) = shard_files(whole, "training")
+    contexts = file.rows("tokens")[:64, 2].tolist()
+    assert len(set(contexts)) > 12  # of 16, and neighbours in the text would be of two or three
+
+
+def test_statistics_are_those_of_the_vectors(whole):
+    manifest = read_manifest(open_folder(str(whole)))
+    for name in PLACES:
+        x = torch.cat([file.rows(name) for file in shard_files(whole, "training")]).double()
+        found, norms = manifest.statistics[name], x.norm(dim=1)
+        assert found["mean"] == pytest.approx(x.mean(0).tolist(), rel=1e-6, abs=1e-7)
+        assert found["rms"] == pytest.approx(float((x - x.mean(0)).square().mean().sqrt()), rel=1e-6)
+        assert found["mean_norm"] == pytest.approx(float(norms.mean()), rel=1e-6)
+        assert found["least_norm"] == pytest.approx(float(norms.min()), rel=1e-6)
+        assert found["largest_norm"] == pytest.approx(float(norms.max()), rel=1e-6)
+
+
+def test_a_harvest_that_ended_anywhere_goes_on_to_the_same_store(
+    harvest, whole, tmp_path, same_files, monkeypatch
+):
+    """Killed before, in, and behind every writing of a file."""
+
+    class Killed(BaseException):
+        pass
+
+    place, calls = tmp_path / "store", 0
+    write = harvest_module.write_record
+
+    def dying(*args):
+        nonlocal calls
+        calls += 1
+        if calls % 3 == 1:
+            raise Killed  # the shard is there and its record is not
+        write(*args)
+        if calls % 3 == 2:
+            raise Killed
+
+    monkeypatch.setattr(harvest_module, "write_record", dying)
+    for _ in range(100):
+        try:
+            if harvest(place):
+                break
+        except Killed:
+            continue
+    assert calls > 10
+    same_files(place, whole)
+
+
+@pytest.mark.slow
+def test_sigkill_at_ten_random_moments(harvest, whole, tmp_path, same_files):
+    place, moments = tmp_path / "store", random.Random(0)
+    for kill in range(11):
+        child = os.fork()
+        if not child:
+            try:
+                harvest(place)
+            finally:
+                os._exit(0)
+        if kill < 10:
+            time.sleep(moments.uniform(0.02, 0.5))
+            os.kill(child, 9)
+        os.waitpid(child, 0)
+    same_files(place, whole)
+
+
+def test_processes_share_the_shards(harvest, whole, tmp_path, same_files):
+    place = tmp_path / "store"
+    seen = {0: [], 1: [], 2: []}
+    for rank in (2, 0, 1):
+        complete = harvest(place, rank=rank, world=3, watch=lambda p, rank=rank: seen[rank].append(p.shard))
+        assert complete == (rank == 1)
+    numbers = {rank: {int(name[-5:]) % 3 for name in names} for rank, names in seen.items()}
+    assert numbers == {0: {0}, 1: {1}, 2: {2}}
+    same_files(place, whole)
+
+
+def test_more_tokens_go_on_with_a_store(harvest, tmp_path, same_files):
+    written = []
+    assert harvest(tmp_path / "grown", tokens=700)
+    assert harvest(tmp_path / "grown", tokens=2000, watch=lambda p: written.append(p.shard))
+    assert written[0] == "training-00001"  # the first shard is full, the second had fewer contexts
+    assert harvest(tmp_path / "once", tokens=2000)
+    same_files(tmp_path / "grown", tmp_path / "once")
+    manifest = read_manifest(open_folder(str(tmp_path / "once")))
+    vectors = sum(record.vectors for record in manifest.shards["training"])
+    assert 2000 <= vectors < 2032
+
+
+def test_what_is_complete_is_not_read_again(harvest, whole):
+    written = []
+    assert harvest(whole, watch=written.append)
+    assert written == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"storage": "bf16"}, "storage was 'fp32' and is 'bf16'"),
+        ({"sites": "0.mlp_in"}, "places"),
+        ({"seed": 1}, "seed was 0 and is 1"),
+        ({"held_out_tokens": 100}, "held_out_tokens was 600 and is 100"),
+        ({"tokens": 50}, "tokens was None and is 50"),
+        ({"context": 16}, "source.context was 32 and is 16"),
+    ],
+)
+def test_another_harvest_into_the_same_folder_is_refused(harvest, whole, changed, named):
+    with pytest.raises(DataError, match="the store there is of another kind") as caught:
+        harvest(whole, **changed)
+    assert named in caught.value.what
+
+
+def test_another_text_is_refused(harvest, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text(harvest.text.read_text())
+    place = tmp_path / "store"
+    assert harvest(place, text=str(text), tokens=300)
+    text.write_text(text.read_text() + "One more line.\n\n")
+    with pytest.raises(DataError, match=r"record\.fingerprints\.text was"):
+        harvest(place, text=str(text), tokens=300)
+
+
+def test_a_folder_of_other_files_is_refused(harvest, tmp_path):
+    (tmp_path / "letter.txt").write_text("Dear all")
+    with pytest.raises(DataError, match="holds 1 files and no store"):
+        harvest(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_a_full_disk_leaves_what_was_written(harvest, whole, tmp_path, same_files, monkeypatch):
+    place, write, left = tmp_path / "store", harvest_module.write_shard, 4
+
+    def filling(path, tensors):
+        nonlocal left
+        left -= 1
+        write(path, tensors)
+        if left < 0:
+            path.write_bytes(path.read_bytes()[:100])
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(harvest_module, "write_shard", filling)
+    with pytest.raises(QsaeError, match="the harvest stops at training-00002: the disk is full") as caught:
+        harvest(place)
+    assert "may be trained on" in caught.value.allowed
+    assert "run the same command again" in caught.value.next
+    assert not [path for path in place.iterdir() if path.name.startswith(".")]
+    store = harvest.store(place, layer=1)  # what was written is a store
+    assert len(store.next_batch(400)) == 400
+    assert store.describe()["complete"] is False
+    monkeypatch.undo()
+    assert harvest(place)
+    same_files(place, whole)
+
+
+def test_a_source_without_text_is_refused(harvest, tmp_path):
+    from qsae_store.beginning import manifest_of
+
+    from qsae_core.runs import open_data, read_block
+
+    block = read_block("data", {"use": "synthetic"}, harvest.registry, "a test")
+    with pytest.raises(DataError, match="'synthetic' has no language model to harvest from"):
+        manifest_of(open_data(block, harvest.registry), block.to_dict(), shard_positions=512)
+
+
+def test_a_manifest_names_all_that_it_should(whole):
+    tree = json.loads((whole / "manifest.json").read_text())
+    assert tree["plan"]["places"] == [[0, "mlp_in", 256], [1, "resid_post", 256]]
+    assert tree["model"]["name"] == "builtin"
+    assert tree["record"]["fingerprints"]["model"] == tree["model"]["fingerprint"]
+    assert len(tree["shards"]["training"][0]["sha256"]) == 64
