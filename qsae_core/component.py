@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import pluggy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticUndefined
 
-from qsae_core.errors import OptionsError
+from qsae_core.errors import OptionsError, exclusive
 
 hookimpl = pluggy.HookimplMarker("qsae")
 """Decorates the functions of a plugin's top module that implement hooks."""
@@ -34,6 +35,18 @@ class ComponentConfig(BaseModel):
         defer_build=True,  # validators are built at first use: a third of start-up with 50 plugins
     )
 
+    @model_validator(mode="after")
+    def _one_of_alternatives(self) -> ComponentConfig:
+        for pair in alternatives(type(self)):
+            if all(name in self.model_fields_set and getattr(self, name) is not None for name in pair):
+                raise exclusive(*pair)
+        return self
+
+    def for_latents(self, n_latents: int) -> ComponentConfig:
+        """These options of a coder's part where the coder has so many latents: what was given as a share of
+        them has become a number."""
+        return self
+
 
 def option(
     default: Any = PydanticUndefined,
@@ -41,6 +54,7 @@ def option(
     *,
     aliases: Sequence[str] = (),
     allowed: str | None = None,
+    instead_of: str | None = None,
     **constraints: Any,
 ) -> Any:
     """Declare one option of a component (a pydantic ``Field`` with a description and flag aliases).
@@ -50,12 +64,27 @@ def option(
         description: one sentence, with the unit; shown by ``qsae describe`` and ``--help``.
         aliases: other flag spellings that the field already uses, without dashes (``("top-k",)``).
         allowed: what an error says is allowed, where types and bounds do not tell (``sizes above 0``).
+        instead_of: the option that says the same in another way. One of the two may be given; a later layer
+            of the configuration that gives one takes back the other of the layers below it.
         constraints: what pydantic's ``Field`` takes: ``gt``, ``ge``, ``lt``, ``le``, ``default_factory``, ...
     """
     extra: dict[str, Any] = {"flags": list(aliases)} if aliases else {}
     if allowed is not None:
         extra["allowed"] = allowed
+    if instead_of is not None:
+        extra["instead_of"] = instead_of
     return Field(default, description=description, json_schema_extra=extra or None, **constraints)
+
+
+@functools.cache
+def alternatives(config: type[ComponentConfig]) -> tuple[tuple[str, str], ...]:
+    """Pairs of options of which one alone may be given: the usual one, and the one ``instead_of`` it."""
+    found = []
+    for name, field_info in config.model_fields.items():
+        extra = field_info.json_schema_extra
+        if isinstance(extra, dict) and "instead_of" in extra:
+            found.append((str(extra["instead_of"]), name))
+    return tuple(found)
 
 
 def name_of(part: object) -> str:
@@ -68,6 +97,13 @@ class CoderConfig(ComponentConfig):
 
     n_latents: int = option(
         4096, "size of the dictionary (latents)", aliases=("hidden-dim", "latent-size", "d-sae"), gt=0
+    )
+    expansion: float | None = option(
+        None,
+        "size of the dictionary in widths of the vectors that are encoded, instead of n_latents",
+        aliases=("expansion-factor",),
+        instead_of="n_latents",
+        gt=0,
     )
     normalize: Literal["none", "center", "scale"] = option(
         "scale",
@@ -84,6 +120,19 @@ class CoderConfig(ComponentConfig):
         "a latent that has not fired for so many tokens counts as dead; auto: 10M, or an eighth of a shorter "
         "run",
     )
+
+    def for_width(self, d_in: int) -> CoderConfig:
+        """These options where vectors of such a width are encoded: ``n_latents`` is a number, and checked.
+
+        Until then validators of a config whose ``expansion`` is not None leave ``n_latents`` alone.
+
+        Raises:
+            pydantic.ValidationError: if that number does not fit the other options.
+        """
+        if self.expansion is None:
+            return self
+        n_latents = max(1, round(self.expansion * d_in))
+        return type(self).model_validate({**dict(self), "n_latents": n_latents, "expansion": None})
 
     def prefixes(self) -> tuple[int, ...] | None:
         """Of a nested coder: how many of the first latents each level has, ascending, the last one all of
@@ -136,13 +185,25 @@ class NestedConfig(RestartConfig):
         allowed="a list of sizes of 1 or more that add up to n_latents, such as [16,48]; or none",
         min_length=1,
     )
+    group_ratio: tuple[Annotated[int, Field(gt=0)], ...] | None = option(
+        None,
+        "sizes of the nested groups beside each other, instead of group_sizes: [1,2,4,9] for groups of "
+        "1/16, 2/16, 4/16 and 9/16 of the latents",
+        allowed="a list of whole numbers above 0 whose sum divides n_latents, such as [1,2,4,9]; or none",
+        instead_of="group_sizes",
+        min_length=1,
+    )
 
     @model_validator(mode="after")
     def _check_groups(self) -> NestedConfig:
-        if self.group_sizes is None and self.n_latents % USUAL_GROUPS:
+        if self.expansion is not None:
+            return self
+        ratio = self._ratio()
+        if self.group_sizes is None and self.n_latents % sum(ratio):
+            words = f"groups of {':'.join(map(str, ratio))}" if self.group_ratio else f"{len(ratio)} groups"
             raise OptionsError(
-                f"n_latents ({self.n_latents}) does not divide into {USUAL_GROUPS} groups; give group_sizes",
-                allowed=f"a multiple of {USUAL_GROUPS}, or group_sizes that add up to n_latents "
+                f"n_latents ({self.n_latents}) does not divide into {words}; give group_sizes",
+                allowed=f"a multiple of {sum(ratio)}, or group_sizes that add up to n_latents "
                 f"(--set 'sae.group_sizes=[...]')",
             )
         if self.group_sizes is not None and sum(self.group_sizes) != self.n_latents:
@@ -154,15 +215,20 @@ class NestedConfig(RestartConfig):
 
     def prefixes(self) -> tuple[int, ...]:
         """Latents of the first 1, 2, ... groups."""
-        sizes = self.group_sizes or (self.n_latents // USUAL_GROUPS,) * USUAL_GROUPS
-        return tuple(itertools.accumulate(sizes))
+        ratio = self._ratio()
+        unit = self.n_latents // sum(ratio)
+        return tuple(itertools.accumulate(self.group_sizes or [unit * share for share in ratio]))
+
+    def _ratio(self) -> tuple[int, ...]:
+        return self.group_ratio or (1,) * USUAL_GROUPS
 
     def first_groups(self, level: int) -> NestedConfig:
         """The first ``level`` groups, as they are."""
         prefixes = self.prefixes()
         starts = (0, *prefixes)
         sizes = tuple(end - start for start, end in zip(starts, prefixes, strict=False))[:level]
-        return self.model_copy(update={"n_latents": prefixes[level - 1], "group_sizes": sizes})
+        cut = {"n_latents": prefixes[level - 1], "group_sizes": sizes, "group_ratio": None}
+        return self.model_copy(update=cut)
 
 
 class RoutedConfig(RestartConfig):

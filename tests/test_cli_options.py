@@ -342,7 +342,7 @@ def test_a_flag_of_many_components_names_the_choosing_flags_once() -> None:
         ),
         (
             ["--sae", "plain", "--steps", "3", "--tokens", "4"],
-            "--train.steps: tokens (4) and steps (3) are both",
+            "--train.tokens and --train.steps: tokens and steps cannot be given together",
         ),
         (["--sae", "plain", "--data", "tensors"], "data.path: data 'tensors' needs a value for 'path'"),
         (["--sae", "plain", "--set", "k"], "--set: PLACE.OPTION=VALUE is needed (got 'k')"),
@@ -384,7 +384,7 @@ def test_help_groups_flags_by_component_with_what_would_be_used() -> None:
     assert "--grid, --quantizer.grid [binary|ternary] values of a weight [default: binary]" in text
     assert "--n-bits, --quantizer.n-bits INTEGER|none bits per weight [default: none; 1 to 8]" in text
     assert "--centred/--no-centred, --quantizer.centred/--quantizer.no-centred" in text
-    assert "widths" not in text  # a list is no flag
+    assert "--widths" not in text  # a list is no flag
     assert "--sae NAME the sparse autoencoder to train [default: ternary; installed: plain, ternary]" in text
     assert "Training: --tokens INTEGER" in text
     assert "--coefficient" not in text

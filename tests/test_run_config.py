@@ -251,7 +251,8 @@ CASES = {
     "train: {lr: 0}": "my.yaml: train.lr: Input should be greater than 0 or 'auto' (got 0)",
     "train: {lr: .inf}": "my.yaml: train.lr: Input should be a finite number or 'auto' (got inf)",
     "train: {steps: 1, tokens: 2}": (
-        "my.yaml: train.steps: tokens (2) and steps (1) are both given\n  allowed: one of them"
+        "my.yaml: train.tokens and my.yaml: train.steps: tokens and steps cannot be given together\n"
+        "  allowed: one of them\n  next:    leave one of them out"
     ),
     "train: {warmup: 0.9}": (
         "my.yaml: train.warmup: warmup (0.9) and decay (0.2) together exceed the whole run (1)"

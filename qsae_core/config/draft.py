@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from qsae_core.component import ComponentConfig, ComponentSpec
+from qsae_core.component import ComponentConfig, ComponentSpec, alternatives
 from qsae_core.config.settings import RunSettings, TrainConfig
 from qsae_core.errors import ConfigError, PluginError
 from qsae_core.kinds import CODER_SLOTS
@@ -40,9 +40,20 @@ class Draft:
         """``sparsity 'topk'``, or the section's name."""
         return f"{self.spec.kind} '{self.spec.name}'" if self.spec else ".".join(self.path)
 
-    def give(self, option: str, value: Any, place: str) -> None:
-        """Set an option, over what was given before."""
-        self.options[option], self.origins[option] = value, place
+    def give(self, options: Mapping[str, Any], place: Callable[[str], str]) -> None:
+        """Set the options of one layer, over what layers below it gave: of the same ones, and of those that
+        say the same in another way (``option(instead_of=...)``).
+
+        Args:
+            place: option -> where the layer gives it.
+        """
+        for pair in alternatives(self.schema):
+            if any(options.get(name) is not None for name in pair):
+                for name in pair:
+                    self.options.pop(name, None)
+                    self.origins.pop(name, None)
+        for option, value in options.items():
+            self.options[option], self.origins[option] = value, place(option)
 
     def place(self, option: str) -> str:
         """Where an option was given, or where it would be."""

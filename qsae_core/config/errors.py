@@ -35,13 +35,18 @@ def validate(draft: Draft) -> ComponentConfig:
     try:
         return draft.schema.model_validate(draft.options)
     except ValidationError as error:
-        by_option = itertools.groupby(error.errors(include_url=False), key=lambda e: e["loc"][:1])
-        errors = [_option_error(draft, [str(k) for k in loc], list(group)) for loc, group in by_option]
+        raise in_words(error, draft) from None
+
+
+def in_words(error: ValidationError, draft: Draft) -> ConfigError:
+    """The error for a draft's options, or what became of them."""
+    by_option = itertools.groupby(error.errors(include_url=False), key=lambda e: e["loc"][:1])
+    errors = [_option_error(draft, [str(k) for k in loc], list(group)) for loc, group in by_option]
     first, *rest = errors
     first.what = "\n".join([first.what, *(f"{e.where}: {e.what}" for e in rest)])
     if rest:
         first.allowed = "; ".join(f"{e.where}: {e.allowed}" for e in errors if e.allowed) or None
-    raise first
+    return first
 
 
 def checked_options(title: str, schema: type[Options], given: Mapping[str, Any], place: str) -> Options:
@@ -93,7 +98,8 @@ def _option_error(draft: Draft, loc: Sequence[str], errors: Sequence[ErrorDetail
 
 def _exclusive_error(draft: Draft, options: Sequence[str], error: ErrorDetails) -> ConfigError:
     """Of options that exclude one another; one of them may stand in a file that the user has not in mind."""
-    hidden = [option for option in options if not draft.place(option).startswith("--")]
+    of_one = len({draft.place(option).rpartition(": ")[0] for option in options}) == 1
+    hidden = [o for o in options if not of_one and not draft.place(o).startswith("--")]
     steps = [
         f"{flag(*draft.path, option)} changes what {draft.place(option)} says, and "
         f"--set {'.'.join((*draft.path, option))}=null drops it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qsae_core.config.draft import Draft, lookup, split_block
@@ -55,8 +56,7 @@ def _list_entries(
             raise ConfigError(f"{kind} '{use}' is listed twice", where=layer.place(section))
         spec = lookup(registry, kind, use, layer.place(section))
         drafts[use] = Draft((section, use), spec.config, spec, chosen_at=layer.place(section))
-        for option, value in options.items():
-            drafts[use].give(option, value, layer.place(section, use, option))
+        drafts[use].give(options, partial(layer.place, section, use))
     return drafts
 
 
@@ -71,8 +71,8 @@ def _change_entry(drafts: Mapping[str, Draft], section: str, name: str, options:
         raise ConfigError(
             f"a mapping of options is needed here (got {options!r})", where=layer.place(section, name)
         )
-    for option, value in options.items():
-        drafts[name].give(str(option), value, layer.place(section, name, str(option)))
+    given = {str(option): value for option, value in options.items()}
+    drafts[name].give(given, partial(layer.place, section, name))
 
 
 def merge_section(draft: Draft, layers: Sequence[Layer]) -> None:
@@ -88,20 +88,5 @@ def merge_section(draft: Draft, layers: Sequence[Layer]) -> None:
                 where=layer.place(section),
                 allowed=", ".join(draft.schema.model_fields),
             )
-        if section == "train":
-            _choose_length(draft, options, layer)
-        for option, value in options.items():
-            draft.give(str(option), value, layer.place(section, str(option)))
-
-
-def _choose_length(draft: Draft, options: Mapping[str, Any], layer: Layer) -> None:
-    """A layer that gives ``steps`` takes back the ``tokens`` of those below it, and the other way round."""
-    given = [one for one in ("tokens", "steps") if options.get(one) is not None]
-    if len(given) == 2:
-        raise ConfigError(
-            f"tokens ({options['tokens']}) and steps ({options['steps']}) are both given",
-            where=layer.place("train", "steps"),
-            allowed="one of them",
-        )
-    if given:
-        draft.options.pop("steps" if given == ["tokens"] else "tokens", None)
+        given = {str(option): value for option, value in options.items()}
+        draft.give(given, partial(layer.place, section))

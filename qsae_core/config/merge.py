@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qsae_core.component import ComponentSpec
@@ -146,14 +147,15 @@ def _merge_slot(slot: str, given: Sequence[_Given], registry: Registry, notes: l
         beside = g.use if g.use != use else None
         if beside and g.layer.fallback:
             continue
-        for option, value in g.options.items():
-            if beside and _belongs_to_other(registry, kind, beside, option, spec):
-                notes.append(
-                    f"{g.layer.place(slot, option)} is left out: it belongs to {kind} '{beside}', "
-                    f"and {kind} '{use}' is chosen ({draft.chosen_at})"
-                )
-            else:
-                draft.give(option, value, g.layer.place(slot, option))
+        left_out = {o for o in g.options if beside and _belongs_to_other(registry, kind, beside, o, spec)}
+        notes += [
+            f"{g.layer.place(slot, option)} is left out: it belongs to {kind} '{beside}', "
+            f"and {kind} '{use}' is chosen ({draft.chosen_at})"
+            for option in g.options
+            if option in left_out
+        ]
+        kept = {option: value for option, value in g.options.items() if option not in left_out}
+        draft.give(kept, partial(g.layer.place, slot))
     return draft
 
 

@@ -6,7 +6,7 @@ import functools
 import importlib.metadata
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import qsae_core
@@ -16,6 +16,7 @@ from qsae_core.config.errors import validate
 from qsae_core.config.layers import Layer, check_section, checked_layer
 from qsae_core.config.merge import merge
 from qsae_core.config.settings import RunSettings, TrainConfig
+from qsae_core.config.sizes import check_k, settled
 from qsae_core.errors import ConfigError
 from qsae_core.kinds import CODER_SLOTS, LIST_SLOTS, PART_SLOTS, SLOTS
 
@@ -84,6 +85,17 @@ class RunConfig:
         """The data source."""
         return self.components["data"]
 
+    def for_width(self, d_in: int) -> RunConfig:
+        """This run on data of such a width: sizes that were given beside it (``expansion``), or as a share of
+        the latents (``k_share``), have become numbers, as its record has them.
+
+        Raises:
+            ConfigError: if such a number does not fit the other options.
+        """
+        options = settled({slot: b.options for slot, b in self.components.items()}, self.origins, d_in)
+        blocks = {slot: Block(b.use, options[slot]) for slot, b in self.components.items()}
+        return replace(self, components=blocks)
+
     def coder_dict(self) -> dict[str, dict[str, Any]]:
         """Slot -> block of the coder and its parts, from which ``compose.compose_coder`` builds it again."""
         kept = (*CODER_SLOTS, *PART_SLOTS)
@@ -123,7 +135,7 @@ def resolve(layers: Sequence[Layer], registry: Registry) -> RunConfig:
     origins = {
         ".".join((*d.path, option)): place for d in draft.drafts() for option, place in d.origins.items()
     }
-    _check_k(components, origins)
+    check_k({slot: block.options for slot, block in components.items()}, origins)
     found = versions((d.spec for d in draft.drafts() if d.spec), registry)
     return RunConfig(
         components=components,
@@ -227,19 +239,3 @@ def _check_refusals(draft: DraftConfig) -> None:
                     where=part.chosen_at if part.chosen_at != "default" else slot,
                     next=f"qsae describe {coder.spec.kind} {coder.spec.name}",
                 )
-
-
-def _check_k(components: Mapping[str, Block], origins: Mapping[str, str]) -> None:
-    """A rule that keeps k latents of each token needs as many."""
-    if "sparsity" not in components:
-        return
-    k = getattr(components["sparsity"].options, "k", None)
-    coder = next(components[slot] for slot in CODER_SLOTS if slot in components)
-    n_latents = getattr(coder.options, "n_latents", None)
-    if isinstance(k, int) and isinstance(n_latents, int) and k > n_latents:
-        raise ConfigError(
-            f"k ({k}) exceeds n_latents ({n_latents})",
-            where=origins.get("sparsity.k", "sparsity.k"),
-            allowed=f"1 to {n_latents}, or a larger --n-latents",
-            next=f"give --sparsity.k of at most {n_latents}, or --n-latents of at least {k}",
-        )

@@ -23,7 +23,9 @@ class TrainConfig(ComponentConfig):
     tokens: Positive | None = option(
         DEFAULT_TOKENS, "length of training in vectors (tokens), rounded up to whole batches; or give steps"
     )
-    steps: Positive | None = option(None, "length of training in optimiser steps, instead of tokens")
+    steps: Positive | None = option(
+        None, "length of training in optimiser steps, instead of tokens", instead_of="tokens"
+    )
     batch_size: int = option(2048, "vectors per optimiser step", gt=0)
     lr: Annotated[float, Field(gt=0)] | Literal["auto"] = option(
         "auto", "peak learning rate of Adam; auto: scaled with the size of the dictionary"
@@ -81,10 +83,6 @@ class TrainConfig(ComponentConfig):
     def _check_together(self) -> TrainConfig:
         if self.tokens is None and self.steps is None:
             raise ValueError("the length of training is missing: give tokens or steps")
-        if self.tokens is not None and self.steps is not None:
-            raise ValueError(
-                f"tokens ({self.tokens}) and steps ({self.steps}) are both given; give one of them"
-            )
         if self.warmup + self.decay > 1:
             raise ValueError(
                 f"warmup ({self.warmup}) and decay ({self.decay}) together exceed the whole run (1)"

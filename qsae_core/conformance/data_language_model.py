@@ -74,6 +74,30 @@ def _expect_tokens(batch: TokenBatch) -> None:
 
 
 @RULES.each_case(
+    "behind-vectors",
+    "what a held-out batch says of token, document and position behind each vector is so in the contexts.",
+)
+def _behind_vectors(subject: Subject, case: Case) -> None:
+    with opened(subject, case) as source:
+        _model(source)
+        found = _contexts(source, FEW)
+        behind = [tokens.behind_vectors() for tokens, _ in found]
+        for what, batches in (
+            ("held_out_contexts", [batch for _, batch in found]),
+            ("held_out", list(source.held_out(FEW, FEW))),
+        ):
+            for name in behind[0]:
+                said, known = (
+                    [part for part in parts if part is not None]
+                    for parts in ([getattr(b, name) for b in batches], [each[name] for each in behind])
+                )
+                if said:
+                    given, expected = torch.cat(said).cpu(), torch.cat(known) if known else None
+                    same = expected is not None and torch.equal(given, expected[: len(given)])
+                    expect(same, f"{name} of {what} are others than those of the contexts.")
+
+
+@RULES.each_case(
     "contexts",
     "contexts goes on from any of its places with the same contexts and numbers of documents; those of the "
     "held-out side are those of held_out_contexts.",

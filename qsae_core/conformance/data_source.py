@@ -29,6 +29,8 @@ RULES = Rules()
 HELD_OUT = 200
 MOST_SEEN = 4096
 """Training vectors that are compared with the held-out ones."""
+BEHIND = ("token_ids", "documents", "positions")
+"""What a batch may say of its vectors."""
 SMALL_PASS = 20_000
 """A source with at most so many training vectors is read past the end of its pass."""
 
@@ -90,9 +92,10 @@ def _expect_batch(batch: Batch, source: DataSource, what: str) -> None:
         expect(tensor.dtype == torch.float32, f"{what}: {name} is {tensor.dtype}, not float32.")
         expect(not tensor.requires_grad, f"{what}: {name} carries a gradient.")
         expect_finite(tensor, f"{what}: {name}")
-    ids = batch.token_ids
-    well = ids is None or (ids.shape == (len(batch),) and ids.dtype == torch.int64)
-    expect(well, f"{what}: token_ids are {None if ids is None else (list(ids.shape), ids.dtype)}.")
+    for name in BEHIND:
+        found = getattr(batch, name)
+        well = found is None or (found.shape == (len(batch),) and found.dtype == torch.int64)
+        expect(well, f"{what}: {name} are {None if found is None else (list(found.shape), found.dtype)}.")
 
 
 @RULES.each_case("autoencoder", "where the target is the input, y is the very tensor x.")
@@ -142,6 +145,10 @@ def _resumes(subject: Subject, case: Case) -> None:
                 again = resumed.next_batch(len(batch))
                 expect_equal(again.x, batch.x, f"x after resuming ({before} more vectors read before)")
                 expect_equal(again.y, batch.y, f"y after resuming ({before} more vectors read before)")
+                for name in BEHIND:
+                    said, given = getattr(batch, name), getattr(again, name)
+                    if said is not None and given is not None:
+                        expect_equal(given, said, f"{name} after resuming")
 
 
 @RULES.each_case("endless", "the training stream starts over, shuffled anew, after its last vector.")

@@ -118,7 +118,7 @@ class ToyData(DataSource):
         assert self.model is not None
         found = self.model.read(contexts, [self.source, self.model.SITE])
         x, y = (found[site][contexts.counted] for site in (self.source, self.model.SITE))
-        return Batch(x, x if self.source == self.model.SITE else y, contexts.ids[contexts.counted])
+        return Batch(x, x if self.source == self.model.SITE else y, **contexts.behind_vectors())
 
 
 def _superposition(size: int, layers: int, width: int, seed: int, n_features: int = 24) -> Tensor:

@@ -20,6 +20,7 @@ from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.data import Batch
 from qsae_core.contracts.quantizer import Quantizer
 from qsae_core.contracts.sparsity import SparsityRule
+from qsae_core.errors import ConfigError
 
 
 class CoderShape(NamedTuple):
@@ -107,6 +108,12 @@ class SparseCoder(nn.Module, abc.ABC):
 
     def __init__(self, config: CoderConfig, shape: CoderShape, parts: Parts) -> None:
         super().__init__()
+        if config.expansion is not None:
+            raise ConfigError(
+                f"how many latents are {config.expansion:g} times the width has not been settled",
+                where="expansion",
+                next="config.for_width(shape.d_in) does",
+            )
         self.config, self.shape, self.parts = config, shape, parts
         self.n_latents = config.n_latents
 

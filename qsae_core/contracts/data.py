@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -23,33 +23,48 @@ class Batch:
         x: float32 ``[B, d_in]`` (``[B, L, d_in]`` from several layers): what the coder reads.
         y: float32 ``[B, d_out]``: what it should produce; the very tensor ``x`` for an SAE.
         token_ids: int64 ``[B]``, the token behind each vector, or None.
+        documents: int64 ``[B]``, the number of the document that each is from, among those of its side of the
+            split in one pass (``DataSource.contexts``), or None.
+        positions: int64 ``[B]``, the place of each in the context that the language model read, or None.
     """
 
     x: Tensor
     y: Tensor
     token_ids: Tensor | None = None
+    documents: Tensor | None = None
+    positions: Tensor | None = None
 
     def __len__(self) -> int:
         return self.x.shape[0]
 
     def rows(self, which: slice | Tensor) -> Batch:
         """Some of the vectors; ``y is x`` stays so."""
-        x = self.x[which]
-        y = x if self.y is self.x else self.y[which]
-        return Batch(x, y, None if self.token_ids is None else self.token_ids[which])
+        return _made_of([self], lambda of_each: of_each[0][which])
 
     def layer(self, number: int) -> Batch:
         """Of vectors of several layers, on both sides, what a coder of one of them reads and reconstructs;
         ``y is x`` stays so."""
         x = self.x[:, number].contiguous()
-        return Batch(x, x if self.y is self.x else self.y[:, number].contiguous(), self.token_ids)
+        return replace(self, x=x, y=x if self.y is self.x else self.y[:, number].contiguous())
 
     def to(self, device: str | torch.device) -> Batch:
         """The same batch on a device; ``y is x`` stays so."""
-        x = self.x.to(device, non_blocking=True)
-        y = x if self.y is self.x else self.y.to(device, non_blocking=True)
-        ids = None if self.token_ids is None else self.token_ids.to(device, non_blocking=True)
-        return Batch(x, y, ids)
+        return _made_of([self], lambda of_each: of_each[0].to(device, non_blocking=True))
+
+    @classmethod
+    def joined(cls, batches: Sequence[Batch]) -> Batch:
+        """The vectors of one source's batches, one batch behind the other; ``y is x`` stays so."""
+        return (
+            batches[0] if len(batches) == 1 else _made_of(batches, lambda of_each: torch.cat(list(of_each)))
+        )
+
+
+def _made_of(batches: Sequence[Batch], make: Callable[[Sequence[Tensor]], Tensor]) -> Batch:
+    """One batch, each tensor of which is made of theirs; what one of them does not know is not known."""
+    x = make([batch.x for batch in batches])
+    y = x if batches[0].y is batches[0].x else make([batch.y for batch in batches])
+    known = ([getattr(batch, name) for batch in batches] for name in ("token_ids", "documents", "positions"))
+    return Batch(x, y, *(None if any(t is None for t in of_each) else make(of_each) for of_each in known))
 
 
 class DataSource(abc.ABC):

@@ -38,6 +38,17 @@ class TokenBatch:
         documents = None if self.documents is None else self.documents[which]
         return TokenBatch(self.ids[which], self.counted[which], self.attention[which], documents)
 
+    def behind_vectors(self, device: str | torch.device = "cpu") -> dict[str, Tensor | None]:
+        """What stands behind the vectors at the counted positions, in order: the ``token_ids``, ``documents``
+        and ``positions`` of a ``Batch``, int64 ``[N]`` each; documents are None where they are not known."""
+        documents = None if self.documents is None else self.documents[self.counted].to(device)
+        positions = self.counted.nonzero()[:, 1].to(device)
+        return {
+            "token_ids": self.ids[self.counted].to(device),
+            "documents": documents,
+            "positions": positions,
+        }
+
 
 class Site(NamedTuple):
     """A place in a language model where one vector a position passes; equal to the tuple of its parts."""

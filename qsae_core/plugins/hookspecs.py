@@ -92,7 +92,8 @@ def qsae_register_commands(cli: click.Group) -> None:
 
 @hookspec(historic=True)
 def qsae_configure(run_config: RunConfig) -> None:
-    """Called with the resolved configuration before anything is built, also for plugins loaded later."""
+    """Called with the resolved configuration, also for plugins loaded later: when the data is open, on whose
+    width the number of latents may hang, and before the coder is built."""
 
 
 @hookspec

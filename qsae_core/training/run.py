@@ -39,7 +39,6 @@ def train(config: RunConfig, plugins: Plugins, watcher: Watcher) -> Run:
         QsaeError: for what the user can mend; nothing that was complete is lost.
         TrainingError: on a non-finite loss or an interrupt; says how to resume.
     """
-    plugins.hook.qsae_configure.call_historic(kwargs={"run_config": config})
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     device = resolve_device(config.run.device)
@@ -47,6 +46,8 @@ def train(config: RunConfig, plugins: Plugins, watcher: Watcher) -> Run:
         watcher.message(str(active))
     data = compose_data(config, plugins.registry, device=device)
     try:
+        config = config.for_width(data.d_in)
+        plugins.hook.qsae_configure.call_historic(kwargs={"run_config": config})
         return _TrainingRun(config, plugins, watcher, data, device).carry_out()
     finally:
         watcher.stop()

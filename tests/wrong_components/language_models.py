@@ -33,7 +33,7 @@ class OtherVectors(RightTexts):
     def held_out(self, n_tokens: int, batch_size: int) -> Iterator[Batch]:
         for batch in super().held_out(n_tokens, batch_size):
             x = batch.x * 1.1
-            yield Batch(x, x, batch.token_ids)
+            yield replace(batch, x=x, y=x)
 
 
 class CountsPadding(RightTexts):
@@ -58,7 +58,28 @@ class NumbersNoDocuments(RightTexts):
 
     def held_out_contexts(self, n_tokens: int, batch_size: int) -> Iterator[tuple[TokenBatch, Batch]]:
         for tokens, batch in super().held_out_contexts(n_tokens, batch_size):
-            yield replace(tokens, documents=torch.full_like(tokens.ids, -1)), batch
+            nameless = replace(batch, documents=torch.full_like(batch.x[:, 0], -1, dtype=torch.int64))
+            yield replace(tokens, documents=torch.full_like(tokens.ids, -1)), nameless
+
+    def held_out(self, n_tokens: int, batch_size: int) -> Iterator[Batch]:
+        for batch in super().held_out(n_tokens, batch_size):
+            yield replace(batch, documents=None)
+
+
+class NamesOthers(RightTexts):
+    """Says of held-out vectors that they are from the position before."""
+
+    def held_out(self, n_tokens: int, batch_size: int) -> Iterator[Batch]:
+        for batch in super().held_out(n_tokens, batch_size):
+            assert batch.positions is not None
+            yield replace(batch, positions=batch.positions - 1)
+
+
+class NamesByContext(RightTexts):
+    """Gives one position for each context."""
+
+    def next_batch(self, size: int) -> Batch:
+        return replace(super().next_batch(size), positions=torch.arange(-(-size // 8)))
 
 
 class NumbersFromPlace(RightTexts):
@@ -95,7 +116,7 @@ class OtherSource(TwoSites):
 
     def held_out(self, n_tokens: int, batch_size: int) -> Iterator[Batch]:
         for batch in super().held_out(n_tokens, batch_size):
-            yield Batch(batch.x * 1.1, batch.y, batch.token_ids)
+            yield replace(batch, x=batch.x * 1.1)
 
 
 class ReadsAlways(TwoSites):
@@ -155,6 +176,8 @@ WRONG = [
     (source(CountsPadding), "held-out-contexts"),
     (source(ReadsTooMuch), "held-out-contexts"),
     (source(NumbersNoDocuments), "held-out-contexts"),
+    (source(NamesOthers), "behind-vectors"),
+    (source(NamesByContext), "batches"),
     (source(NumbersFromPlace), "contexts"),
     (source(IgnoresEdits), "edits"),
     (source(ReadsAlways), "edits-read"),

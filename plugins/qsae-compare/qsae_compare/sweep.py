@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 from qsae_compare import sweep_file
 from qsae_core import Run, RunConfig
 from qsae_core.errors import ConfigError, TrainingError
-from qsae_core.runs import QUANTIZER_SLOTS, SLOTS, Layer, QuantizeConfig, resolve, slug
+from qsae_core.runs import (
+    QUANTIZER_SLOTS,
+    SLOTS,
+    Layer,
+    QuantizeConfig,
+    resolve,
+    slug,
+    stored_description,
+)
 
 if TYPE_CHECKING:
     from qsae_core.runs import Registry
@@ -112,7 +120,7 @@ def _with_run(planned: Planned) -> Planned:
 
 
 def _check_same(run: Run, planned: Planned) -> None:
-    before, asked = run.record(), planned.config.to_dict()
+    before, asked = run.record(), _as_recorded(planned.config, run).to_dict()
     different = [key for key in asked if key not in NOT_COMPARED and asked[key] != before.get(key)]
     if before["run"]["seed"] != asked["run"]["seed"]:
         different.append("run.seed")
@@ -131,6 +139,12 @@ def _check_same(run: Run, planned: Planned) -> None:
             allowed="another `out` in the sweep's file, or --out DIR",
             next=f"remove {run.path} to train it again",
         )
+
+
+def _as_recorded(config: RunConfig, run: Run) -> RunConfig:
+    """With the sizes that hang on the width of the data, as they are in a finished run's record."""
+    by_width = getattr(config.coder.options, "expansion", None) is not None
+    return config.for_width(stored_description(run.final)["shape"]["d_in"] if by_width else 1)
 
 
 def _unrotated(block: Mapping[str, Any]) -> dict[str, Any]:

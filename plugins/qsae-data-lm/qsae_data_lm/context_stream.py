@@ -1,19 +1,21 @@
 """Contexts and the document of each of their tokens, from any place in a text on.
 
-C contexts, T positions of a context. Imports no torch.
+C contexts, T positions of a context.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 
+from qsae_core.contracts import TokenBatch
 from qsae_data_lm.corpus import Document
-from qsae_data_lm.packing import Packer, Tokens
+from qsae_data_lm.packing import Packer
 from qsae_data_lm.tokens import TextTokenizer
 
 
@@ -24,21 +26,10 @@ class Place(NamedTuple):
     remaining: int | None = None
 
 
-class Labelled(NamedTuple):
-    """Some contexts."""
-
-    contexts: Tokens
-    """``[C, T]``."""
-    documents: NDArray[np.int64]
-    """``[C, T]``: the number of each token's document, -1 of special tokens."""
-    behind: Place
-    """Where the next ones begin."""
-
-
 def labelled_contexts(
     documents: Iterable[tuple[int, Document]], tokens: TextTokenizer, n_contexts: int, place: Place
-) -> Iterator[Labelled]:
-    """All full contexts, ``n_contexts`` at a time.
+) -> Iterator[tuple[TokenBatch, Place]]:
+    """All full contexts, ``n_contexts`` at a time, with their documents numbered; and where the next begin.
 
     Args:
         documents: with the position behind each, from ``place.position`` on. A document's number is the
@@ -52,5 +43,6 @@ def labelled_contexts(
         *place,
     )
     while len(contexts := packer.take(n_contexts)):
-        numbers = labels.take(len(contexts)).astype(np.int64)
-        yield Labelled(contexts, numbers, Place(packer.position, packer.remaining))
+        numbers = torch.from_numpy(labels.take(len(contexts)).astype(np.int64))
+        batch = replace(tokens.batch(contexts), documents=numbers)
+        yield batch, Place(packer.position, packer.remaining)

@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from qsae_core.contracts import Batch, Site
+from qsae_core.contracts import Batch, Site, TokenBatch
 from qsae_core.errors import DataError
 from qsae_data_lm.language_model import HfLanguageModel
-from qsae_data_lm.packing import Tokens
 from qsae_data_lm.tokens import TextTokenizer
 
 
@@ -25,7 +23,7 @@ class Harvester:
 
     Attributes:
         model: the language model.
-        tokens: its tokenizer.
+        tokens: its tokenizer, which made the contexts.
         sites_in: what `x` is read from; several give `x` the shape [N, L, D].
         sites_out: what `y` is read from, likewise; none: `y` is `x`.
         forward_contexts: contexts of one forward pass.
@@ -37,15 +35,15 @@ class Harvester:
     sites_out: tuple[Site, ...]
     forward_contexts: int
 
-    def read(self, contexts_CT: Tokens, where: str) -> Iterator[Batch]:
+    def read(self, contexts: TokenBatch, where: str) -> Iterator[Batch]:
         """The counted vectors of the contexts in order, one batch for each forward pass.
 
         Raises:
             DataError: on NaN or infinity, naming `where`, the context, the position and the token.
         """
         wanted = list(dict.fromkeys([*self.sites_in, *self.sites_out]))
-        for start in range(0, len(contexts_CT), self.forward_contexts):
-            batch = self.tokens.batch(contexts_CT[start : start + self.forward_contexts])
+        for start in range(0, len(contexts.ids), self.forward_contexts):
+            batch = contexts.rows(slice(start, start + self.forward_contexts))
             with torch.inference_mode():
                 found = self.model.read(batch, wanted)
             counted = batch.counted.to(self.model.model.device)
@@ -58,7 +56,7 @@ class Harvester:
                     self._refuse(site, where, start, batch.counted, batch.ids, row)
             x = _stacked([vectors[site] for site in self.sites_in])
             y = _stacked([vectors[site] for site in self.sites_out]) if self.sites_out else x
-            yield Batch(x, y, batch.ids[batch.counted].to(x.device))
+            yield Batch(x, y, **batch.behind_vectors(x.device))
 
     def _refuse(self, site: Site, where: str, start: int, counted: Tensor, ids: Tensor, row: int) -> None:
         context, position = counted.nonzero()[row].tolist()
@@ -74,15 +72,3 @@ class Harvester:
 def _stacked(parts: list[Tensor]) -> Tensor:
     """[N, D] of one site, [N, L, D] of several."""
     return parts[0] if len(parts) == 1 else torch.stack(parts, dim=1)
-
-
-def join(batches: list[Batch]) -> Batch:
-    """One batch of all vectors, in order."""
-    x = torch.cat([b.x for b in batches])
-    y = x if batches[0].y is batches[0].x else torch.cat([b.y for b in batches])
-    return Batch(x, y, torch.cat([b.token_ids for b in batches if b.token_ids is not None]))
-
-
-def select(batch: Batch, rows: np.ndarray | slice) -> Batch:
-    """Some rows of a batch; `y is x` stays so."""
-    return batch.rows(torch.from_numpy(rows).to(batch.x.device) if isinstance(rows, np.ndarray) else rows)

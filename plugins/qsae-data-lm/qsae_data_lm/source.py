@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,11 +22,10 @@ from qsae_data_lm.context_stream import Place, labelled_contexts
 from qsae_data_lm.documents import open_documents, shuffled, too_little
 from qsae_data_lm.families import Layout, layout_of
 from qsae_data_lm.fingerprints import check_same, of_texts
-from qsae_data_lm.harvest import Harvester, join, select
+from qsae_data_lm.harvest import Harvester
 from qsae_data_lm.held_out_stream import HeldOutStream
 from qsae_data_lm.language_model import HfLanguageModel
 from qsae_data_lm.loading import choose_dtype, find_layout, load_config, load_model, load_tokenizer
-from qsae_data_lm.packing import Packer
 from qsae_data_lm.split import HeldOutDocuments
 from qsae_data_lm.tokens import TextTokenizer, check_context, check_vocabulary
 
@@ -110,10 +108,10 @@ class LmSource(DataSource):
                 self._next_block()
                 continue
             rows = self._order[self._cursor : self._cursor + missing]
-            parts.append(select(self._rows, rows))
+            parts.append(self._rows.rows(torch.from_numpy(rows).to(self._rows.x.device)))
             self._cursor += len(rows)
             missing -= len(rows)
-        return parts[0] if len(parts) == 1 else join(parts)
+        return Batch.joined(parts)
 
     def _begin(
         self,
@@ -127,30 +125,31 @@ class LmSource(DataSource):
         """Stands in a block, at a vector; nothing of the block is read until it is needed."""
         self._norms = NormLimit(self.config.max_norm_multiple, norms)
         self._epoch, self._block, self._cursor = epoch, block, cursor
-        self._packer = self._packer_at(epoch, position, remaining)
-        self._block_start = (position, remaining)
+        self._block_start = self._behind_block = Place(position, remaining)
+        self._contexts = self._contexts_from(epoch, self._block_start, self._block_contexts)
         self._rows: Batch | None = None
         self._order = shuffled(0, 0)
 
-    def _packer_at(self, epoch: int, position: int, remaining: int | None) -> Packer:
-        documents = self._documents.training(self.seed, epoch, position)
-        return Packer(self._tokens.stream(documents), self._tokens.frame, position, remaining)
+    def _contexts_from(self, epoch: int, place: Place, n_contexts: int) -> Iterator[tuple[TokenBatch, Place]]:
+        documents = self._documents.training(self.seed, epoch, place.position)
+        return labelled_contexts(documents, self._tokens, n_contexts, place)
 
     def _next_block(self) -> None:
         """Reads the block that comes next; past the end of the text, the first of a new epoch."""
         if self._rows is not None:
             self._block, self._cursor = self._block + 1, 0
-            self._block_start = (self._packer.position, self._packer.remaining)
+            self._block_start = self._behind_block
             self._norms.next_block()
         self._rows = None  # frees the memory before the next block takes it
-        contexts = self._packer.take(self._block_contexts)
-        if not len(contexts) and self._block > 0:
+        following = next(self._contexts, None)
+        if following is None and self._block > 0:
             self._begin(self._epoch + 1, norms=self._norms.counts)
-            contexts = self._packer.take(self._block_contexts)
-        if not len(contexts):
+            following = next(self._contexts, None)
+        if following is None:
             raise too_little(self._documents, "training", self.config.context, self._text)
+        contexts, self._behind_block = following
         where = f"{self._text}, epoch {self._epoch}, block {self._block}"
-        self._rows = join(list(self._harvester.read(contexts, where)))
+        self._rows = Batch.joined(list(self._harvester.read(contexts, where)))
         sides = (self._rows.x,) if self._rows.y is self._rows.x else (self._rows.x, self._rows.y)
         kept = self._norms.kept(*sides).cpu().numpy()
         self._order = kept[shuffled(len(kept), self.seed, self._epoch, self._block)]
@@ -165,13 +164,11 @@ class LmSource(DataSource):
         return {**self._place(), "fingerprints": self._fingerprints}
 
     def _place(self) -> dict[str, Any]:
-        position, remaining = self._block_start
         return {
             "epoch": self._epoch,
             "block": self._block,
             "cursor": self._cursor,
-            "position": position,
-            "remaining": remaining,
+            **self._block_start._asdict(),
             "norms": self._norms.counts,
         }
 
@@ -201,14 +198,13 @@ class LmSource(DataSource):
     ) -> Iterator[tuple[TokenBatch, dict[str, Any]]]:
         """The text of one side, packed; a document's number is its place in the side's order."""
         start = Place(**(place or {}))
-        documents = self._documents.training(self.seed, 0, start.position)
         if held_out:
             numbered = enumerate(self._documents.held_out(), start=1)
             documents = itertools.islice(numbered, start.position, None)
-        for found in labelled_contexts(documents, self._tokens, n_contexts, start):
-            documents_CT = torch.from_numpy(found.documents)
-            batch = replace(self._tokens.batch(found.contexts), documents=documents_CT)
-            yield batch, found.behind._asdict()
+            found = labelled_contexts(documents, self._tokens, n_contexts, start)
+        else:
+            found = self._contexts_from(0, start, n_contexts)
+        return ((contexts, behind._asdict()) for contexts, behind in found)
 
     def held_out_part(self) -> HeldOutDocuments:
         """Documents of a text that is known again by its content, whichever model reads it."""
@@ -221,14 +217,12 @@ class LmSource(DataSource):
         """Vectors of the first epoch; tokenizes all text. None for a streamed dataset or a limit of norms."""
         if not self._documents.finite or self.config.max_norm_multiple is not None:
             return None
-        packer, total = self._packer_at(0, 0, None), 0
-        while len(contexts := packer.take(256)):
-            total += int(self._tokens.batch(contexts).counted.sum())
-        return total
+        return sum(int(contexts.counted.sum()) for contexts, _ in self._contexts_from(0, Place(), 256))
 
     def describe(self) -> dict[str, Any]:
         """What is read from where, and which positions are left out (counted in the first block)."""
-        first = self._tokens.batch(self._packer_at(0, 0, None).take(self._block_contexts))
+        first = next(self._contexts_from(0, Place(), self._block_contexts), None)
+        counted = torch.ones(0, dtype=torch.bool) if first is None else first[0].counted
         return {
             "source": "lm",
             "model": self.config.model,
@@ -241,7 +235,7 @@ class LmSource(DataSource):
             **self._documents.describe(),
             "left_out": "BOS, EOS, padding and other special positions: "
             + (", ".join(self._tokens.special_names()) or "none"),
-            "left_out_of_first_block": f"{int((~first.counted).sum())} of {first.counted.numel()} positions",
+            "left_out_of_first_block": f"{int((~counted).sum())} of {counted.numel()} positions",
             "outlying_norms": self.left_out() or "trained on",
             "fingerprints": self._fingerprints,
         }

@@ -42,7 +42,7 @@ def make(tiny: Path, text: Path) -> Make:
 
 def first_contexts(source: LmSource, n: int) -> torch.Tensor:
     """The first contexts [C, T] of the training stream."""
-    return source._tokens.batch(source._packer_at(0, 0, None).take(n)).ids
+    return next(source.contexts(n))[0].ids
 
 
 def hidden(source: LmSource, contexts_CT: torch.Tensor, layer: int) -> torch.Tensor:
@@ -65,6 +65,30 @@ def test_a_block_is_a_permutation_of_what_the_model_computes_over_its_contexts(m
     assert batch.y is batch.x
     assert batch.token_ids is not None
     assert batch.token_ids.tolist() == contexts_CT[counted][order].tolist()
+
+
+def test_document_and_position_behind_each_vector(make: Make) -> None:
+    """Of training vectors as of held-out ones, also where a context begins within a document."""
+    source = make()
+    of_training = list(source.contexts(8))
+    taken = [source.next_batch(int(contexts.counted.sum())) for contexts, _ in of_training[:3]]
+    for batch, (contexts, _) in zip(taken, of_training, strict=False):
+        found = torch.stack([batch.documents, batch.positions, batch.token_ids], dim=1)
+        context, position = contexts.counted.nonzero(as_tuple=True)
+        at = [contexts.documents[context, position], position, contexts.ids[context, position]]
+        expected = torch.stack(at, dim=1)
+        assert sorted(found.tolist()) == sorted(expected.tolist())
+        assert found.tolist() != expected.tolist()
+    texts = {behind - 1: document.text for behind, document in source._documents.training(0, 0, 0)}
+    batch = taken[0]
+    for number, token in zip(batch.documents.tolist(), batch.token_ids.tolist(), strict=True):
+        assert source.language_model().decode([token]) in texts[number]
+    one = next(source.held_out(100, 100))
+    tokens, both = next(source.held_out_contexts(100, 10**6))
+    assert (
+        one.positions.tolist() == both.positions[:100].tolist() == tokens.counted.nonzero()[:100, 1].tolist()
+    )
+    assert one.documents.tolist() == both.documents[:100].tolist() == [0] * 100
 
 
 def test_bos_is_read_but_not_counted(make: Make) -> None:

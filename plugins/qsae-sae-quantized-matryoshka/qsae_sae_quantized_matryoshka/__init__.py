@@ -37,7 +37,7 @@ class QuantizedMatryoshkaConfig(AuxKConfig):
 
     @model_validator(mode="after")
     def _check_sizes(self) -> QuantizedMatryoshkaConfig:
-        if self.n_latents < 2 ** (self.n_levels - 1):
+        if self.expansion is None and self.n_latents < 2 ** (self.n_levels - 1):
             raise ValueError(
                 f"{self.n_levels} levels need {2 ** (self.n_levels - 1)} latents at least, "
                 f"and there are {self.n_latents}"

@@ -25,7 +25,7 @@ class ResidualQuantizedConfig(AuxKConfig):
 
     @model_validator(mode="after")
     def _check_sizes(self) -> ResidualQuantizedConfig:
-        if self.n_latents < self.n_levels:
+        if self.expansion is None and self.n_latents < self.n_levels:
             raise ValueError(f"{self.n_levels} levels need at least as many latents, not {self.n_latents}")
         return self
 

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
 from qsae_core import ComponentConfig, ComponentSpec, hookimpl, option
 
+SameConfig = TypeVar("SameConfig", bound="CountConfig")
 
-class TopKConfig(ComponentConfig):
-    """Keep the k largest latents of each token (Makhzani and Frey, 2013; Gao et al., 2024)."""
+
+class CountConfig(ComponentConfig):
+    """A number of active latents per token, or the share of all latents that they are."""
 
     k: int = option(32, "active latents per token", aliases=("top-k",), gt=0)
+    k_share: float | None = option(
+        None, "active latents per token as a share of all latents, instead of k", instead_of="k", gt=0, le=1
+    )
+
+    def for_latents(self: SameConfig, n_latents: int) -> SameConfig:
+        """With the number, 1 at least, in place of the share."""
+        if self.k_share is None:
+            return self
+        return self.model_copy(update={"k": max(1, round(self.k_share * n_latents)), "k_share": None})
 
 
-class BatchTopKConfig(ComponentConfig):
+class TopKConfig(CountConfig):
+    """Keep the k largest latents of each token (Makhzani and Frey, 2013; Gao et al., 2024)."""
+
+
+class BatchTopKConfig(CountConfig):
     """Keep the k B largest latents of a batch of B tokens; above a threshold when evaluated."""
 
     k: int = option(32, "active latents per token, on average over a batch", aliases=("top-k",), gt=0)

@@ -28,6 +28,7 @@ class BatchTopK(SparsityRule):
     batches: Tensor
 
     def __init__(self, config: BatchTopKConfig, n_latents: int) -> None:
+        config = config.for_latents(n_latents)
         super().__init__(config, n_latents)
         self.k = config.k
         self.register_buffer("threshold", torch.zeros((), dtype=torch.float32))

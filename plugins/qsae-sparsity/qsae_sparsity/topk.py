@@ -24,6 +24,7 @@ class TopK(SparsityRule):
     counts = "k"
 
     def __init__(self, config: TopKConfig, n_latents: int) -> None:
+        config = config.for_latents(n_latents)
         super().__init__(config, n_latents)
         if config.k > n_latents:
             raise ConfigError(
