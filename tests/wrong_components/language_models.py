@@ -14,7 +14,7 @@ from qsae_core.conformance.toy_data import ToyData
 from qsae_core.conformance.toy_model import ToyLanguageModel
 from qsae_core.contracts.coder import CoderShape
 from qsae_core.contracts.data import Batch
-from qsae_core.contracts.language_model import Edits, LanguageModel, TokenBatch
+from qsae_core.contracts.language_model import Edits, LanguageModel, Site, TokenBatch
 
 
 class RightTexts(ToyData):
@@ -58,6 +58,17 @@ class NumbersNoDocuments(RightTexts):
     def held_out_contexts(self, n_tokens: int, batch_size: int) -> Iterator[tuple[TokenBatch, Batch]]:
         for tokens, batch in super().held_out_contexts(n_tokens, batch_size):
             yield replace(tokens, documents=torch.full_like(tokens.ids, -1)), batch
+
+
+class IgnoresSegments(RightTexts):
+    """A model whose parts of a context see each other."""
+
+    class model_class(ToyLanguageModel):  # noqa: N801 (takes the place of the attribute)
+        def read(self, batch: TokenBatch, sites: Sequence[Site]) -> dict[Site, Tensor]:
+            return super().read(replace(batch, segments=None), sites)
+
+        def logits(self, batch: TokenBatch, edits: Edits | None = None) -> Tensor:
+            return super().logits(replace(batch, segments=None), edits)
 
 
 class IgnoresEdits(RightTexts):
@@ -141,6 +152,7 @@ WRONG = [
     (source(CountsPadding), "held-out-contexts"),
     (source(ReadsTooMuch), "held-out-contexts"),
     (source(NumbersNoDocuments), "held-out-contexts"),
+    (source(IgnoresSegments), "segments"),
     (source(IgnoresEdits), "edits"),
     (source(ReadsAlways), "edits-read"),
     (source(ForgetsCache), "generates"),
