@@ -16,6 +16,8 @@ from qsae_core.contracts.named_tensors import ActivationWord, NamedTensors
 from qsae_core.contracts.norm_limit import NormLimit
 from qsae_core.contracts.one_layer import OneLayer
 from qsae_core.contracts.quantizer import Calibration, Lookup, Packed, Quantizer, straight_through
+from qsae_core.contracts.shards import RankSlices, shard
+from qsae_core.contracts.source_view import SourceView
 from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.contracts.tracker import Tracker
 
@@ -54,8 +56,10 @@ __all__ = [
     "Parts",
     "Pointwise",
     "Quantizer",
+    "RankSlices",
     "Result",
     "Site",
+    "SourceView",
     "SparseCoder",
     "SparseCodes",
     "SparsityRule",
@@ -68,6 +72,7 @@ __all__ = [
     "measure",
     "not_before",
     "observe",
+    "shard",
     "split_latents",
     "straight_through",
 ]
