@@ -161,6 +161,28 @@ def _sites(source: DataSource) -> list[Site]:
     return sites
 
 
+@RULES.each_case(
+    "segments", "each segment of a context is read as if it were alone, or the model refuses segments."
+)
+def _segments(subject: Subject, case: Case) -> None:
+    with opened(subject, case) as source:
+        model, sites = _model(source), _sites(source)
+        batch = next(iter(source.held_out_contexts(FEW, FEW)))[0].rows(slice(2))
+        cut = batch.ids.shape[1] // 2
+        halves = (slice(cut), slice(cut, None))
+        segments = (torch.arange(batch.ids.shape[1]) >= cut).long().expand_as(batch.ids)
+        whole = TokenBatch(batch.ids, batch.counted, batch.attention, segments=segments)
+        try:
+            read, logits = model.read(whole, sites), model.logits(whole)
+        except QsaeError as error:
+            raise NotApplicable(f"the language model refuses segments: {error.what}") from error
+        for part in halves:
+            alone = TokenBatch(batch.ids[:, part], batch.counted[:, part], batch.attention[:, part])
+            for site, vectors in model.read(alone, sites).items():
+                expect_close(read[site][:, part], vectors, f"a segment's vectors at {site}, alone and not")
+            expect_close(logits[:, part], model.logits(alone), "a segment's logits, alone and not")
+
+
 @RULES.each_case("edits", "an edit that keeps the vectors keeps the logits, and another changes them.")
 def _edits(subject: Subject, case: Case) -> None:
     with opened(subject, case) as source:

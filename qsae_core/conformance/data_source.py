@@ -24,6 +24,7 @@ from qsae_core.conformance.verdicts import (
 from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.contracts.held_out_part import Overlap
 from qsae_core.contracts.language_model import Site
+from qsae_core.contracts.shards import RankSlices, shard
 
 RULES = Rules()
 HELD_OUT = 200
@@ -234,3 +235,29 @@ def _disjoint(subject: Subject, case: Case) -> None:
         expect(
             common <= most, f"{common} of {len(held_out)} held-out vectors are among {seen} training vectors."
         )
+
+
+@RULES.each_case(
+    "shards",
+    "several processes read vectors of their own and hold out the same ones; one that divides the source "
+    "resumes as itself.",
+)
+def _shards(subject: Subject, case: Case) -> None:
+    with contextlib.ExitStack() as stack:
+        whole, *sources = (stack.enter_context(opened(subject, case, seed=3)) for _ in range(4))
+        first, second = (shard(source, rank, 2) for rank, source in enumerate(sources[:2]))
+        parts = [process.next_batch(64).x for process in (first, second)]
+        expect(not torch.equal(*parts), "both of two processes read the same vectors.")
+        expected = whole.next_batch(128).x
+        for process in (first, second):
+            held_out = [torch.cat([b.x for b in s.held_out(HELD_OUT, 64)]) for s in (process, whole)]
+            expect_equal(held_out[0], held_out[1], "the held-out vectors of one of two processes")
+        if isinstance(first, RankSlices):
+            together = torch.stack(parts, dim=1).flatten(0, 1)
+            expect_equal(together, expected, "what two processes read, against one that reads all")
+            return
+        state = json.loads(json.dumps(second.state_dict()))
+        following = second.next_batch(64).x
+        resumed = shard(sources[2], 1, 2)
+        resumed.load_state_dict(state)
+        expect_equal(resumed.next_batch(64).x, following, "x after one of two processes resumed")

@@ -50,12 +50,12 @@ class ToyLanguageModel(LanguageModel):
 
     def read(self, batch: TokenBatch, sites: Sequence[Site]) -> dict[Site, Tensor]:
         """Embedding of the token; behind it, that and a fifth of the one before."""
-        found = self._vectors(batch.ids, None, {})
+        found = self._vectors(batch.ids, None, {}, batch.segments)
         return {site: found[site] for site in sites}
 
     def logits(self, batch: TokenBatch, edits: Edits | None = None) -> Tensor:
         """Similarity of the vector to the token that each candidate follows."""
-        return self._predicted(self._vectors(batch.ids, None, edits or {})[self.SITE])
+        return self._predicted(self._vectors(batch.ids, None, edits or {}, batch.segments)[self.SITE])
 
     def extend(self, ids: Tensor, cache: Tensor | None, edits: Edits) -> tuple[Tensor, Tensor]:
         """The cache is the last position's embedding ``[B, 1, D]``, as edited."""
@@ -66,12 +66,16 @@ class ToyLanguageModel(LanguageModel):
         """``w3 w17 w0``."""
         return " ".join(f"w{int(i)}" for i in ids)
 
-    def _vectors(self, ids_BT: Tensor, last_B1D: Tensor | None, edits: Edits) -> dict[Site, Tensor]:
+    def _vectors(
+        self, ids_BT: Tensor, last_B1D: Tensor | None, edits: Edits, segments_BT: Tensor | None = None
+    ) -> dict[Site, Tensor]:
         _check_edits(edits)
         found: dict[Site, Tensor] = {}
         embedded = self._edited(self.BEFORE, self.embedding_VD[ids_BT], edits, found)
         first = torch.zeros_like(embedded[:, :1]) if last_B1D is None else last_B1D
         before = torch.cat([first, embedded[:, :-1]], dim=1)
+        if segments_BT is not None:
+            before[:, 1:][segments_BT[:, 1:] != segments_BT[:, :-1]] = 0
         self._edited(self.SITE, embedded + 0.2 * before, edits, found)
         return found
 

@@ -17,7 +17,9 @@ from qsae_core.contracts.named_tensors import ActivationWord, NamedTensors
 from qsae_core.contracts.norm_limit import NormLimit
 from qsae_core.contracts.one_layer import OneLayer
 from qsae_core.contracts.quantizer import Calibration, Lookup, Packed, Quantizer, straight_through
+from qsae_core.contracts.shards import RankSlices, shard
 from qsae_core.contracts.shuffled_blocks import Columns, ShuffledBlocks, batches_of, permutation
+from qsae_core.contracts.source_view import SourceView
 from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.contracts.tracker import Tracker
 
@@ -58,9 +60,11 @@ __all__ = [
     "Parts",
     "Pointwise",
     "Quantizer",
+    "RankSlices",
     "Result",
     "ShuffledBlocks",
     "Site",
+    "SourceView",
     "SparseCoder",
     "SparseCodes",
     "SparsityRule",
@@ -76,6 +80,7 @@ __all__ = [
     "not_before",
     "observe",
     "permutation",
+    "shard",
     "split_latents",
     "straight_through",
 ]

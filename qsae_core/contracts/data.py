@@ -119,6 +119,17 @@ class DataSource(abc.ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where ``state_dict`` was taken."""
 
+    def divide(self, rank: int, world: int) -> bool:
+        """Give, from now on, what falls to one of several training processes (``shard``), if the source can.
+
+        Each training vector falls to one process alone, in each pass; held-out vectors stay the same in all.
+        Called before anything is read. A state is that of one process then, and resumes as that one.
+
+        Returns:
+            False, and nothing is changed, where each process is to read everything and to keep its rows.
+        """
+        return False
+
     @property
     def training_tokens(self) -> int | None:
         """Vectors of one pass over the training stream; None where that is not known (streaming text)."""

@@ -26,17 +26,20 @@ class TokenBatch:
         attention: bool ``[B, T]``: positions that are real input; all true for packed text.
         documents: int64 ``[B, T]``: the number of the document that each token is from, -1 for a token of
             none; None where that is not known.
+        segments: int64 ``[B, T]``, ascending: the parts of a context that do not see each other. Each is
+            read as if it were alone, its positions counted from 0. None: a context is one part.
     """
 
     ids: Tensor
     counted: Tensor
     attention: Tensor
     documents: Tensor | None = None
+    segments: Tensor | None = None
 
     def rows(self, which: slice | Tensor) -> TokenBatch:
         """Some of the contexts."""
-        documents = None if self.documents is None else self.documents[which]
-        return TokenBatch(self.ids[which], self.counted[which], self.attention[which], documents)
+        documents, segments = (None if t is None else t[which] for t in (self.documents, self.segments))
+        return TokenBatch(self.ids[which], self.counted[which], self.attention[which], documents, segments)
 
     def behind_vectors(self, device: str | torch.device = "cpu") -> dict[str, Tensor | None]:
         """What stands behind the vectors at the counted positions, in order: the ``token_ids``, ``documents``
@@ -91,7 +94,8 @@ class LanguageModel(abc.ABC):
         """Vectors float32 ``[B, T, D]`` at the sites, from one forward pass that ends after the last.
 
         Raises:
-            QsaeError: if there is no such layer or site.
+            QsaeError: if there is no such layer or site, or the batch has segments and the model cannot keep
+                them apart.
         """
 
     @abc.abstractmethod
@@ -99,8 +103,8 @@ class LanguageModel(abc.ABC):
         """Logits ``[B, T, V]`` with the vectors at the sites replaced; everything downstream sees it.
 
         Raises:
-            QsaeError: if there is no such layer or site, or an edit reads a site that is not computed before
-                the one that it edits (``not_before``).
+            QsaeError: if there is no such layer or site, an edit reads a site that is not computed before the
+                one that it edits (``not_before``), or the model cannot keep the batch's segments apart.
         """
 
     @property

@@ -214,6 +214,28 @@ class SplitsBySeed(RightSource):
         return Part(self)
 
 
+class KeepsAll(RightSource):
+    """Says that it divides itself, and gives each process everything."""
+
+    def divide(self, rank: int, world: int) -> bool:
+        return True
+
+
+class DividesHeldOut(RightSource):
+    """Holds out other vectors in each process."""
+
+    rank = 0
+
+    def divide(self, rank: int, world: int) -> bool:
+        self.rank = rank
+        return False
+
+    def held_out(self, n_tokens: int, batch_size: int) -> Iterator[Batch]:
+        for batch in super().held_out(n_tokens, batch_size):
+            x = batch.x.roll(self.rank, dims=0)
+            yield Batch(x, x)
+
+
 def source(cls: type[DataSource]) -> ComponentSpec:
     return ComponentSpec("data", cls.__name__.lower(), FileConfig, f"{__name__}:{cls.__name__}")
 
@@ -233,4 +255,6 @@ WRONG = [
     (source(TrainsOnHeldOut), "disjoint"),
     (source(KeepsPart), "own-data"),
     (source(SplitsBySeed), "own-data"),
+    (source(KeepsAll), "shards"),
+    (source(DividesHeldOut), "shards"),
 ]

@@ -15,7 +15,7 @@ from qsae_core.conformance.toy_data import ToyData
 from qsae_core.conformance.toy_model import ToyLanguageModel
 from qsae_core.contracts.coder import CoderShape
 from qsae_core.contracts.data import Batch
-from qsae_core.contracts.language_model import Edits, LanguageModel, TokenBatch
+from qsae_core.contracts.language_model import Edits, LanguageModel, Site, TokenBatch
 
 
 class RightTexts(ToyData):
@@ -93,6 +93,17 @@ class NumbersFromPlace(RightTexts):
             documents = tokens.documents
             assert documents is not None
             yield replace(tokens, documents=torch.where(tokens.counted, documents - shift, -1)), behind
+
+
+class IgnoresSegments(RightTexts):
+    """A model whose parts of a context see each other."""
+
+    class model_class(ToyLanguageModel):  # noqa: N801 (takes the place of the attribute)
+        def read(self, batch: TokenBatch, sites: Sequence[Site]) -> dict[Site, Tensor]:
+            return super().read(replace(batch, segments=None), sites)
+
+        def logits(self, batch: TokenBatch, edits: Edits | None = None) -> Tensor:
+            return super().logits(replace(batch, segments=None), edits)
 
 
 class IgnoresEdits(RightTexts):
@@ -179,6 +190,7 @@ WRONG = [
     (source(NamesOthers), "behind-vectors"),
     (source(NamesByContext), "batches"),
     (source(NumbersFromPlace), "contexts"),
+    (source(IgnoresSegments), "segments"),
     (source(IgnoresEdits), "edits"),
     (source(ReadsAlways), "edits-read"),
     (source(ForgetsCache), "generates"),

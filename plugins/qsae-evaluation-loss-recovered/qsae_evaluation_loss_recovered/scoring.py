@@ -55,10 +55,13 @@ def scored_positions(batch: TokenBatch) -> tuple[Tensor, Tensor]:
     """Which predictions count, as indices into ``B * T``, and their targets: both int64 ``[N]``.
 
     Position t counts where it is counted, so that its vector is one that is replaced, and where the next
-    token is counted, so that it is real text and no special token.
+    token is counted, so that it is real text and no special token, and of the same segment, so that it
+    follows on it.
     """
     counts = torch.zeros_like(batch.counted)
     counts[:, :-1] = batch.counted[:, :-1] & batch.counted[:, 1:]
+    if batch.segments is not None:
+        counts[:, :-1] &= batch.segments[:, :-1] == batch.segments[:, 1:]
     index = counts.flatten().nonzero()[:, 0]
     return index, batch.ids.flatten()[index + 1]
 

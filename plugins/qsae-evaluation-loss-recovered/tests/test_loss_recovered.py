@@ -252,6 +252,14 @@ def test_which_predictions_count() -> None:
     assert targets.tolist() == [6, 7, 6]
 
 
+def test_what_begins_a_segment_is_not_predicted_from_the_segment_before() -> None:
+    ids = torch.tensor([[5, 6, 7, 8]])
+    everywhere = torch.ones_like(ids, dtype=torch.bool)
+    batch = TokenBatch(ids, everywhere, everywhere, segments=torch.tensor([[0, 0, 1, 1]]))
+    index, targets = scored_positions(batch)
+    assert (index.tolist(), targets.tolist()) == ([0, 2], [6, 8])
+
+
 def test_special_tokens_pass_through() -> None:
     vectors = torch.arange(1.0, 13.0).reshape(2, 3, 2)
     counted = torch.tensor([[False, True, True], [True, False, True]])
