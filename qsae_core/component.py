@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pluggy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -15,8 +15,6 @@ from qsae_core.errors import OptionsError
 
 hookimpl = pluggy.HookimplMarker("qsae")
 """Decorates the functions of a plugin's top module that implement hooks."""
-
-USUAL_GROUPS = 8
 
 
 class ComponentConfig(BaseModel):
@@ -114,7 +112,9 @@ class AuxKConfig(CoderConfig):
     auxk_coefficient: float = option(
         1 / 32, "weight of the auxiliary loss over dead latents beside the normalised error; 0: off", ge=0
     )
-    k_aux: int | None = option(None, "dead latents per token in the auxiliary loss; none: d_in / 2", gt=0)
+    k_aux: int | None = option(
+        None, "dead latents per token in the auxiliary loss; none: half the output's width", gt=0
+    )
 
 
 class RestartConfig(AuxKConfig):
@@ -130,6 +130,9 @@ class RestartConfig(AuxKConfig):
 class NestedConfig(RestartConfig):
     """Options of a coder whose dictionary is nested in groups of latents (Bussmann et al., 2025)."""
 
+    usual_groups: ClassVar[tuple[int, ...]] = (1,) * 8
+    """How large the groups are beside each other where ``group_sizes`` is none."""
+
     group_sizes: tuple[Annotated[int, Field(gt=0)], ...] | None = option(
         None,
         "latents of each nested group, in order; none: eight groups of equal size",
@@ -139,11 +142,14 @@ class NestedConfig(RestartConfig):
 
     @model_validator(mode="after")
     def _check_groups(self) -> NestedConfig:
-        if self.group_sizes is None and self.n_latents % USUAL_GROUPS:
+        shares = self.usual_groups
+        if self.group_sizes is None and self.n_latents % sum(shares):
+            equal = len(set(shares)) == 1
+            groups = f"{len(shares)} groups" if equal else f"groups of {':'.join(map(str, shares))}"
             raise OptionsError(
-                f"n_latents ({self.n_latents}) does not divide into {USUAL_GROUPS} groups; give group_sizes",
-                allowed=f"a multiple of {USUAL_GROUPS}, or group_sizes that add up to n_latents "
-                f"(--set 'sae.group_sizes=[...]')",
+                f"n_latents ({self.n_latents}) does not divide into {groups}; give group_sizes",
+                allowed=f"a multiple of {sum(shares)}, or group_sizes that add up to n_latents "
+                "(--set 'sae.group_sizes=[...]', or transcoder.group_sizes)",
             )
         if self.group_sizes is not None and sum(self.group_sizes) != self.n_latents:
             raise OptionsError(
@@ -154,8 +160,9 @@ class NestedConfig(RestartConfig):
 
     def prefixes(self) -> tuple[int, ...]:
         """Latents of the first 1, 2, ... groups."""
-        sizes = self.group_sizes or (self.n_latents // USUAL_GROUPS,) * USUAL_GROUPS
-        return tuple(itertools.accumulate(sizes))
+        shares = self.usual_groups
+        unit = self.n_latents // sum(shares)
+        return tuple(itertools.accumulate(self.group_sizes or [unit * share for share in shares]))
 
     def first_groups(self, level: int) -> NestedConfig:
         """The first ``level`` groups, as they are."""
