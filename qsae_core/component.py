@@ -6,7 +6,7 @@ import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pluggy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -16,8 +16,6 @@ from qsae_core.errors import OptionsError, exclusive
 
 hookimpl = pluggy.HookimplMarker("qsae")
 """Decorates the functions of a plugin's top module that implement hooks."""
-
-USUAL_GROUPS = 8
 
 
 class ComponentConfig(BaseModel):
@@ -163,7 +161,9 @@ class AuxKConfig(CoderConfig):
     auxk_coefficient: float = option(
         1 / 32, "weight of the auxiliary loss over dead latents beside the normalised error; 0: off", ge=0
     )
-    k_aux: int | None = option(None, "dead latents per token in the auxiliary loss; none: d_in / 2", gt=0)
+    k_aux: int | None = option(
+        None, "dead latents per token in the auxiliary loss; none: half the output's width", gt=0
+    )
 
 
 class RestartConfig(AuxKConfig):
@@ -178,6 +178,9 @@ class RestartConfig(AuxKConfig):
 
 class NestedConfig(RestartConfig):
     """Options of a coder whose dictionary is nested in groups of latents (Bussmann et al., 2025)."""
+
+    usual_groups: ClassVar[tuple[int, ...]] = (1,) * 8
+    """How large the groups are beside each other where ``group_sizes`` is none."""
 
     group_sizes: tuple[Annotated[int, Field(gt=0)], ...] | None = option(
         None,
@@ -200,11 +203,12 @@ class NestedConfig(RestartConfig):
             return self
         ratio = self._ratio()
         if self.group_sizes is None and self.n_latents % sum(ratio):
-            words = f"groups of {':'.join(map(str, ratio))}" if self.group_ratio else f"{len(ratio)} groups"
+            equal = len(set(ratio)) == 1
+            groups = f"{len(ratio)} groups" if equal else f"groups of {':'.join(map(str, ratio))}"
             raise OptionsError(
-                f"n_latents ({self.n_latents}) does not divide into {words}; give group_sizes",
+                f"n_latents ({self.n_latents}) does not divide into {groups}; give group_sizes",
                 allowed=f"a multiple of {sum(ratio)}, or group_sizes that add up to n_latents "
-                f"(--set 'sae.group_sizes=[...]')",
+                "(--set 'sae.group_sizes=[...]', or transcoder.group_sizes)",
             )
         if self.group_sizes is not None and sum(self.group_sizes) != self.n_latents:
             raise OptionsError(
@@ -220,7 +224,7 @@ class NestedConfig(RestartConfig):
         return tuple(itertools.accumulate(self.group_sizes or [unit * share for share in ratio]))
 
     def _ratio(self) -> tuple[int, ...]:
-        return self.group_ratio or (1,) * USUAL_GROUPS
+        return self.group_ratio or self.usual_groups
 
     def first_groups(self, level: int) -> NestedConfig:
         """The first ``level`` groups, as they are."""

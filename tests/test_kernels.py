@@ -198,7 +198,7 @@ def test_auxk_has_the_gradient_of_the_dense_formula(monkeypatch, dense_share):
         for shape in ((48, 7), (48,), (48, 7), (7,))
     ]
     dead = torch.rand(48) < 0.4
-    loss = auxk_loss(x, x_hat, W_enc, bias, W_dec, dead, Relu(ComponentConfig(), 48), 5, offset)
+    loss = auxk_loss(x, x - x_hat, W_enc, bias, W_dec, dead, Relu(ComponentConfig(), 48), 5, offset)
 
     latents = torch.relu((x - offset) @ W_enc[dead].T + bias[dead])
     kept = torch.zeros_like(latents).scatter(1, latents.topk(5, dim=1).indices, 1.0)

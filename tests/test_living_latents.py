@@ -29,7 +29,7 @@ def test_auxk_of_a_residual_without_spread_is_zero_and_so_is_its_gradient(tokens
     W_enc, bias, W_dec = (torch.randn(*s).requires_grad_() for s in ((8, 4), (8,), (8, 4)))
     x = torch.randn(1, 4).repeat(tokens, 1)
     dead, relu = torch.ones(8, dtype=torch.bool), ReLU(ComponentConfig(), 8)
-    loss = auxk_loss(x, x / 3, W_enc, bias, W_dec, dead, relu, 2)
+    loss = auxk_loss(x, x - x / 3, W_enc, bias, W_dec, dead, relu, 2)
     assert loss.item() == 0.0
     for gradient in torch.autograd.grad(loss, (W_enc, bias, W_dec)):
         assert torch.equal(gradient, torch.zeros_like(gradient))
@@ -39,7 +39,7 @@ def test_auxk_that_is_not_finite_stays_so():
     """A residual that overflowed is no residual without spread."""
     x = torch.tensor([[torch.inf, 0.0], [1.0, 2.0]])
     W, dead = torch.eye(2), torch.ones(2, dtype=torch.bool)
-    loss = auxk_loss(x, torch.zeros(2, 2), W, torch.zeros(2), W, dead, ReLU(ComponentConfig(), 2), 1)
+    loss = auxk_loss(x, x, W, torch.zeros(2), W, dead, ReLU(ComponentConfig(), 2), 1)
     assert not loss.isfinite()
 
 
@@ -109,7 +109,7 @@ def test_directions_are_errors_of_badly_reconstructed_tokens():
     restarts.look(x, x_hat, dead)
     found = restarts.take()
     assert found is not None
-    torch.testing.assert_close(found.directions, torch.tensor([[0.0, 0.6, 0.8]]))
+    torch.testing.assert_close(found.atoms, torch.tensor([[0.0, 0.6, 0.8]]))
     assert restarts.take() is None
     W_enc, W_dec, b_enc = torch.randn(2, 3), torch.randn(2, 3), torch.randn(2)
     (latent,), (other,) = found.latents.tolist(), [1 - found.latents.item()]
@@ -125,6 +125,40 @@ def test_directions_are_errors_of_badly_reconstructed_tokens():
         "W_dec.weight": 3,
         "b_enc": 1,
     }
+
+
+def test_a_transcoders_latents_begin_anew_from_source_to_error():
+    """The source (0, 6, 8) of the only token with an error, (3, -4), at width 2."""
+    restarts, dead = Restarts(), DeadLatents(2)
+    restarts.begin(Budget(steps=40, tokens=320, batch_size=8))
+    dead.set_threshold(2, 320)
+    dead.tokens_since_fired.copy_(torch.tensor([0, 1]))
+    dead.batches.fill_(1)
+    x, y = torch.randn(8, 3), torch.randn(8, 2)
+    x[2], y_hat = torch.tensor([0.0, 6.0, 8.0]), y.clone()
+    y_hat[2] -= torch.tensor([3.0, -4.0])
+    restarts.look(y, y_hat, dead, x)
+    found = restarts.take()
+    assert found is not None
+    W_enc, W_dec, b_enc = torch.randn(2, 3), torch.randn(2, 2), torch.randn(2)
+    anew = restart(found, W_enc, W_dec, b_enc, dead)
+    torch.testing.assert_close(W_dec[1], torch.tensor([0.6, -0.8]))
+    torch.testing.assert_close(W_enc[1], ENCODER_NORM * torch.tensor([0.0, 0.6, 0.8]))
+    assert {name: int(mask.sum()) for name, mask in anew.items()} == {
+        "W_enc.weight": 3,
+        "W_dec.weight": 2,
+        "b_enc": 1,
+    }
+
+
+def test_auxk_models_what_is_left_of_a_target_of_another_width():
+    """Two tokens x = 1 and -1 with errors e = (2, 0) and (0, 0), mean (1, 0): the spread is 1 + 1. The dead
+    latent is ReLU(3 x) = 3 and 0 with the atom (1, 0): it leaves (2 - 3, 0), and so 1 / 2 of the spread.
+    """
+    x, error = torch.tensor([[1.0], [-1.0]]), torch.tensor([[2.0, 0.0], [0.0, 0.0]])
+    W_enc, W_dec = torch.tensor([[9.0], [3.0]]), torch.tensor([[5.0, 5.0], [1.0, 0.0]])
+    dead, relu = torch.tensor([False, True]), ReLU(ComponentConfig(), 2)
+    assert auxk_loss(x, error, W_enc, torch.zeros(2), W_dec, dead, relu, 4).item() == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("on", [True, False])

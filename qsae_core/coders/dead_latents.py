@@ -1,6 +1,6 @@
 """Dead latents: counting them in tokens, and the auxiliary loss that revives them.
 
-Shapes: B tokens, D width, F latents, K entries per token.
+Shapes: B tokens, D width of the input, E width of the output, F latents, K entries per token.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ class DeadLatents(nn.Module):
 
 def auxk_loss(
     x_BD: Tensor,
-    x_hat_BD: Tensor,
+    error_BE: Tensor,
     W_enc_FD: Matrix,
     bias_F: Tensor,
-    W_dec_FD: Matrix,
+    W_dec_FE: Matrix,
     dead_F: Tensor,
     activation: Activation,
     k_aux: int,
@@ -79,7 +79,7 @@ def auxk_loss(
 
     Args:
         x_BD: what the encoder multiplies, ``offset_D`` subtracted from it first.
-        x_hat_BD: their reconstruction; ``e = x - x_hat``, whose gradient is stopped here.
+        error_BE: ``e``, the target less the reconstruction; its gradient is stopped here.
         dead_F: bool, which latents are dead.
         k_aux: dead latents per token, at most as many as there are.
     """
@@ -94,8 +94,8 @@ def auxk_loss(
         _Largest(min(k_aux, dead.numel()), dead.numel()),
         offset_D=offset_D,
     )
-    error = (x_BD - x_hat_BD).detach()
-    modelled = kernels.decode(codes, as_rows(W_dec_FD).take(dead))
+    error = error_BE.detach()
+    modelled = kernels.decode(codes, as_rows(W_dec_FE).take(dead))
     spread, size = (error - error.mean(0)).square().sum(), error.square().sum()
     # decided before the division: a quotient that is masked afterwards still has a gradient of NaN
     divisor = spread.where(spread > torch.finfo(spread.dtype).eps * size, torch.inf)

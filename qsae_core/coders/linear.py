@@ -75,7 +75,7 @@ class LinearCoder(LivingLatents):
         d_in, d_out = shape.d_in * self.norm_in.layers, shape.d_out * self.norm_out.layers
         atoms = torch.randn(n, d_out, dtype=torch.float32)
         normalize_rows_(atoms)
-        directions = atoms.clone() if d_in == d_out else _unit_rows(n, d_in)
+        directions = atoms.clone() if self.is_autoencoder else _unit_rows(n, d_in)
         self.W_enc = QuantizedMatrix(directions.mul_(self.encoder_scale), parts.encoder_quantizer((n, d_in)))
         self.W_dec = QuantizedMatrix(atoms, parts.quantizer((n, d_out)))
         self.b_enc = nn.Parameter(torch.zeros(n, dtype=torch.float32))

@@ -85,24 +85,37 @@ class LivingLatents(MatrixCoder):
         """What a normalised error of 1 is in this loss (``LossUnits``): every coefficient is of that."""
         return 1.0 if self.error_weight is None else self.error_weight * self.units.variance
 
-    def auxk(self, x_BD: Tensor, x_hat_BD: Tensor, W_enc_FD: Matrix, W_dec_FE: Matrix) -> dict[str, Tensor]:
+    def auxk(
+        self,
+        x_BD: Tensor,
+        x_hat_BE: Tensor,
+        W_enc_FD: Matrix,
+        W_dec_FE: Matrix,
+        *,
+        target_BE: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """AuxK (Gao et al., 2024) beside the normalised error, while training and at its turn; or nothing.
         Also looks for where silent latents could begin anew.
 
-        For SAEs whose config is an ``AuxKConfig``.
+        For coders whose config is an ``AuxKConfig``.
 
         Args:
-            x_BD: normalised inputs, which are the targets as well.
-            x_hat_BD: their reconstructions.
+            x_BD: normalised inputs, a vector a token.
+            x_hat_BE: reconstructions of the targets, with all that goes past the latents.
+            target_BE: of a transcoder its normalised targets, those of several layers in one row; an SAE's
+                are its inputs.
         """
+        assert self.is_autoencoder == (target_BE is None)
+        target = x_BD if target_BE is None else target_BE
         if self.training and self.restarts_latents:
-            self.restarts.look(x_BD, x_hat_BD, self.dead)
+            inputs = None if self.is_autoencoder else x_BD
+            self.restarts.look(target, x_hat_BE, self.dead, inputs)
         turn = self.auxk_turn()
         if turn is None:
             return {}
         loss = auxk_loss(
             x_BD[turn],
-            x_hat_BD[turn],
+            target[turn] - x_hat_BE[turn],
             W_enc_FD,
             self.b_enc,
             W_dec_FE,
@@ -127,4 +140,4 @@ class LivingLatents(MatrixCoder):
     @property
     def k_aux(self) -> int:
         """Dead latents per token in AuxK."""
-        return cast(AuxKConfig, self.config).k_aux or max(1, self.shape.d_in // 2)
+        return cast(AuxKConfig, self.config).k_aux or max(1, self.shape.d_out // 2)

@@ -1,4 +1,7 @@
-"""NestedCoder: a dictionary whose first latents are a dictionary of their own. Shapes: B, D, F, G groups."""
+"""NestedCoder: a dictionary whose first latents are a dictionary of their own.
+
+Shapes: B tokens, D width of the input, E width of the output, F latents, G groups.
+"""
 
 from __future__ import annotations
 
@@ -35,21 +38,29 @@ class NestedCoder(LinearCoder):
             )
 
     def prefix_errors(
-        self, target_BD: Tensor, codes: SparseCodes, W_dec_FD: Matrix, weight_B: Tensor | None = None
+        self,
+        target_BE: Tensor,
+        codes: SparseCodes,
+        W_dec_FE: Matrix,
+        weight_B: Tensor | None = None,
+        x_BD: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """``[G]``: ``||target - x_hat_g||^2`` of every prefix, mean over tokens; and ``[B, D]``, the whole
+        """``[G]``: ``||target - x_hat_g||^2`` of every prefix, mean over tokens; and ``[B, E]``, the whole
         reconstruction without gradient.
 
         Args:
             weight_B: of each token's squared error; None: 1.
+            x_BD: normalised inputs of a coder with a skip connection, whose part every prefix has whole.
         """
-        parts_BGD, centred = decode_groups(codes, W_dec_FD, self.prefixes), target_BD - self.b_dec
+        assert x_BD is not None or not self.has_skip
+        beside = self.b_dec if x_BD is None else self.skipped_past(self.b_dec, x_BD)
+        parts_BGE, centred = decode_groups(codes, W_dec_FE, self.prefixes), target_BE - beside
         if weight_B is None:
-            errors_G, whole = prefix_errors(parts_BGD, centred)
-            return errors_G, whole + self.b_dec.detach()
+            errors_G, whole = prefix_errors(parts_BGE, centred)
+            return errors_G, whole + beside.detach()
         root_B1 = weight_B.sqrt()[:, None]
-        errors_G, whole = prefix_errors(parts_BGD * root_B1[:, None], centred * root_B1)
-        return errors_G, whole / root_B1.detach() + self.b_dec.detach()
+        errors_G, whole = prefix_errors(parts_BGE * root_B1[:, None], centred * root_B1)
+        return errors_G, whole / root_B1.detach() + beside.detach()
 
 
 def fvu_by_level(errors_G: Tensor, x_BD: Tensor) -> dict[str, Tensor]:

@@ -1,4 +1,5 @@
-"""Latents that fall silent begin anew where the dictionary is worst. Shapes: B tokens, D width, R latents."""
+"""Latents that fall silent begin anew where the dictionary is worst. Shapes: B tokens, R latents that
+begin anew, D width of the input, E width of the output."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from qsae_core.coders.dead_latents import DeadLatents
 from qsae_core.contracts.coder import Budget
@@ -36,8 +38,10 @@ class Found(NamedTuple):
 
     latents: Tensor
     """int64 ``[R]``."""
-    directions: Tensor
-    """``[R, D]`` of norm 1."""
+    atoms: Tensor
+    """``[R, E]`` of norm 1: their new decoder rows."""
+    encoders: Tensor
+    """``[R, D]`` of norm 1: the directions of their new encoder rows."""
 
 
 class Restarts:
@@ -59,15 +63,23 @@ class Restarts:
         """Spread the restarts over a run."""
         self._every, self._last = max(1, budget.steps // TIMES), int(ENDS_AFTER * budget.steps)
 
-    def look(self, x_BD: Tensor, x_hat_BD: Tensor, dead: DeadLatents) -> None:
-        """At a batch whose turn it is, choose latents and directions; ``take`` gives them."""
+    def look(
+        self, target_BE: Tensor, y_hat_BE: Tensor, dead: DeadLatents, x_BD: Tensor | None = None
+    ) -> None:
+        """At a batch whose turn it is, choose latents and directions; ``take`` gives them.
+
+        Args:
+            target_BE: what was to be reconstructed.
+            y_hat_BE: its reconstruction.
+            x_BD: a transcoder's inputs; of an autoencoder, whose targets are its inputs, None.
+        """
         self._found = None
         batch = int(dead.batches)
         if self._every is None or batch % self._every or batch > self._last:
             return
         silent = dead.mask(SILENT_SHARE).nonzero().squeeze(1).cpu()
-        error_BD = (x_BD - x_hat_BD).detach()
-        size_B = error_BD.square().sum(1).double().cpu()
+        error_BE = (target_BE - y_hat_BE).detach()
+        size_B = error_BE.square().sum(1).double().cpu()
         if not size_B.isfinite().all():
             return  # nor is the loss, which ends the run and says so
         count = min(len(silent), int(MOST_TOKENS * len(size_B)), int((size_B > 0).sum()))
@@ -76,9 +88,10 @@ class Restarts:
         generator = torch.Generator().manual_seed(batch)
         tokens = torch.multinomial(size_B, count, generator=generator)
         latents = silent[torch.randperm(len(silent), generator=generator)[:count]]
-        errors_RD = error_BD[tokens.to(error_BD.device)]
-        directions = errors_RD / errors_RD.norm(dim=1, keepdim=True)
-        self._found = Found(latents.to(error_BD.device), directions)
+        tokens = tokens.to(error_BE.device)
+        atoms = normalize(error_BE[tokens], dim=1)
+        encoders = atoms if x_BD is None else normalize(x_BD[tokens], dim=1)
+        self._found = Found(latents.to(error_BE.device), atoms, encoders)
 
     def take(self) -> Found | None:
         """What was found, once."""
@@ -88,13 +101,17 @@ class Restarts:
 
 @torch.no_grad()
 def restart(
-    found: Found, W_enc_FD: Tensor, W_dec_FD: Tensor, b_enc_F: Tensor, dead: DeadLatents
+    found: Found, W_enc_FD: Tensor, W_dec_FE: Tensor, b_enc_F: Tensor, dead: DeadLatents
 ) -> Mapping[str, Tensor]:
     """Write the rows; gives parameter name -> bool of its shape, what was set anew."""
-    latents, directions = found
-    W_enc_FD[latents], W_dec_FD[latents], b_enc_F[latents] = ENCODER_NORM * directions, directions, 0.0
+    latents, atoms, encoders = found
+    W_enc_FD[latents], W_dec_FE[latents], b_enc_F[latents] = ENCODER_NORM * encoders, atoms, 0.0
     dead.tokens_since_fired[latents] = 0
     chosen_F = torch.zeros(len(b_enc_F), dtype=torch.bool, device=b_enc_F.device)
     chosen_F[latents] = True
-    rows_FD = chosen_F[:, None].expand_as(W_dec_FD)
-    return {"W_enc.weight": rows_FD, "W_dec.weight": rows_FD, "b_enc": chosen_F}
+    rows_F1 = chosen_F[:, None]
+    return {
+        "W_enc.weight": rows_F1.expand_as(W_enc_FD),
+        "W_dec.weight": rows_F1.expand_as(W_dec_FE),
+        "b_enc": chosen_F,
+    }

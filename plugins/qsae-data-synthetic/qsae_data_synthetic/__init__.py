@@ -51,6 +51,7 @@ class SyntheticConfig(ComponentConfig):
     Unit vectors d_i that are nearly orthogonal; firings z_i with power-law rates, a Gaussian copula and a
     hierarchy (a child needs its parent, siblings exclude each other); magnitudes a_i = ReLU(mu_i + sigma_i
     N). A preset gives every option that is not given. After SynthSAEBench (Chanin and Garriga-Alonso, 2026).
+    With ``d_target`` a token has a target of its own, made of the same features by another dictionary.
     """
 
     preset: Literal["tiny", "synthsaebench-16k"] = option(
@@ -85,6 +86,15 @@ class SyntheticConfig(ComponentConfig):
     layers: int = option(
         1, "vectors of a token: the same features, their directions turned by a rotation for each layer", gt=0
     )
+    d_target: int | None = option(
+        None, "width of targets for transcoders; none: vectors are their own targets", gt=0
+    )
+    target_share: float = option(
+        1.0, "share of the features that the targets are made of, drawn at random", gt=0, le=1
+    )
+    target_threshold: float = option(
+        0.0, "what a feature's activation has to exceed to count in its target: ReLU(a - threshold)", ge=0
+    )
     world_seed: int = option(
         0,
         "decides all that is fixed, and the held-out stream; the run's seed decides the training stream",
@@ -107,7 +117,14 @@ class SyntheticConfig(ComponentConfig):
                 f"{self.n_roots} trees of {self.in_trees // self.n_roots} features each do not fit into "
                 f"{self.n_features} features"
             )
+        if self.d_target is None and (self.target_share, self.target_threshold) != (1, 0):
+            raise ValueError("target_share and target_threshold are of targets, and d_target is not given")
         return self
+
+    @property
+    def n_target_features(self) -> int:
+        """Features that the targets are made of; 0 without targets."""
+        return 0 if self.d_target is None else max(1, round(self.target_share * self.n_features))
 
     @property
     def in_trees(self) -> int:

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from qsae_core import ComponentConfig
 from qsae_core.contracts import Batch, DataSource, HeldOutPart, Overlap, SparseCodes, concatenate
+from qsae_core.errors import ConfigError
 from qsae_data_synthetic import SyntheticConfig
 from qsae_data_synthetic.sampling import Sample, draw
+from qsae_data_synthetic.targets import Targets, build_targets
 from qsae_data_synthetic.world import build_world, seeded_generator
 
 if TYPE_CHECKING:
@@ -33,17 +35,22 @@ class SyntheticSource(DataSource):
     layer = "synthetic"
     for_one_layer = "--layers 1"
     for_several_layers = "--layers 3"
+    for_targets = "--d-target 48"
 
     def __init__(self, config: ComponentConfig, *, seed: int = 0, device: str = "cpu") -> None:
         super().__init__(config, seed=seed, device=device)
         self._options = cast(SyntheticConfig, config)
         self._world = build_world(self._options)
+        self._targets = build_targets(self._options)
         self.d_in = self.d_out = self._options.d_model
+        if self._options.d_target is not None:
+            self.d_out = self._options.d_target
         self.layers_in = self.layers_out = self._options.layers
-        self._rotations = _rotations(self._options)
+        self._rotations = _rotations(self._options, self.d_in, "layer")
+        self._target_rotations = _rotations(self._options, self.d_out, "target layer")
         self.model_name = f"synthetic-{self._options.preset}"
         self._taken = 0
-        self._block: tuple[int, Tensor] | None = None
+        self._block: tuple[int, Batch] | None = None
 
     @classmethod
     def conformance_cases(cls, folder: pathlib.Path) -> list[Case]:
@@ -55,6 +62,8 @@ class SyntheticSource(DataSource):
             Case(),
             Case({**small, "n_roots": 0, "shared_variance": 0.0, "noise_std": 0.0}),
             Case({**small, "n_roots": 0, "layers": 3}),
+            Case({**small, "n_roots": 2, "d_target": 9, "target_share": 0.5, "target_threshold": 2.0}),
+            Case({**small, "n_roots": 0, "layers": 3, "d_target": 9}),
             Case({**small, "n_roots": 2, "branching": 3, "depth": 2, "rank": 2, "orthogonalize_steps": 0}),
         ]
 
@@ -67,22 +76,23 @@ class SyntheticSource(DataSource):
         parts = []
         while size > 0:
             number, start = divmod(self._taken, BLOCK)
-            part = self._training_block(number)[start : start + size]
+            part = self._training_block(number).rows(slice(start, start + size))
             parts.append(part)
             size -= len(part)
             self._taken += len(part)
-        return self._batch(torch.cat(parts))
+        return self._layered(_joined(parts))
 
     def held_out(self, n_tokens: int, batch_size: int) -> Iterator[Batch]:
         """``n_tokens`` tokens of a stream of their own, which no training stream meets."""
-        waiting = torch.empty(0, self.d_in)
-        for sample in self._held_out_samples(n_tokens):
-            waiting = torch.cat([waiting, sample.x])
-            while len(waiting) >= batch_size:
-                yield self._batch(waiting[:batch_size])
-                waiting = waiting[batch_size:]
-        if len(waiting):
-            yield self._batch(waiting)
+        waiting: list[Batch] = []
+        for number, sample in enumerate(self._held_out_samples(n_tokens)):
+            waiting.append(self._pairs(sample, "held out", number))
+            while sum(map(len, waiting)) >= batch_size:
+                tokens = _joined(waiting)
+                yield self._layered(tokens.rows(slice(batch_size)))
+                waiting = [tokens.rows(slice(batch_size, None))]
+        if sum(map(len, waiting)):
+            yield self._layered(_joined(waiting))
 
     def held_out_part(self) -> HeldOutStream:
         """The stream of this world that training never meets."""
@@ -99,7 +109,8 @@ class SyntheticSource(DataSource):
     def describe(self) -> dict[str, Any]:
         """The world in numbers."""
         rates = self.firing_rates()
-        return {
+        targets = {"target_features": self._options.n_target_features} if self._targets else {}
+        return targets | {
             "preset": self._options.preset,
             "features": self._options.n_features,
             "features_in_trees": self._options.in_trees,
@@ -112,7 +123,16 @@ class SyntheticSource(DataSource):
     def dictionary(self) -> Tensor:
         """float32 ``[n_features, d_model]``: the true features, unit rows, the most frequent first; with
         several layers ``[n_features, L, d_model]``, a feature's direction in each."""
-        return self._layered(self._world.dictionary.clone())
+        return _turned(self._world.dictionary.clone(), self._rotations)
+
+    def target_dictionary(self) -> Tensor:
+        """float32 ``[n_features, d_target]`` (``[n_features, L, d_target]``): what each feature adds to a
+        target, unit rows; zeros for the features that targets are not made of.
+
+        Raises:
+            ConfigError: without ``d_target``.
+        """
+        return _turned(self._known_targets().dictionary.clone(), self._target_rotations)
 
     def firing_rates(self) -> Tensor:
         """float64 ``[n_features]``: the probability that a feature's activation is positive on a token.
@@ -133,20 +153,37 @@ class SyntheticSource(DataSource):
         """
         return concatenate([sample.codes for sample in self._held_out_samples(n_tokens)])
 
-    def _layered(self, x: Tensor) -> Tensor:
-        """``[N, D]``, or ``[N, L, D]``: what the layers make of it."""
-        if self.layers_in == 1:
-            return x
-        return torch.stack([x @ rotation for rotation in self._rotations], dim=1)
+    def held_out_target_features(self, n_tokens: int) -> SparseCodes:
+        """The same as they count in the targets: ``decode`` of them with ``target_dictionary()`` is the
+        target without bias and noise. Features that do not count have the value 0.
 
-    def _batch(self, x: Tensor) -> Batch:
-        x = self._layered(x)
-        return Batch(x, x)
+        Raises:
+            ConfigError: without ``d_target``.
+        """
+        return self._known_targets().features(self.held_out_features(n_tokens))
 
-    def _training_block(self, number: int) -> Tensor:
+    def _known_targets(self) -> Targets:
+        if self._targets is None:
+            raise ConfigError("vectors are their own targets", where="data.d_target", next=self.for_targets)
+        return self._targets
+
+    def _layered(self, batch: Batch) -> Batch:
+        """``[N, D]``, or ``[N, L, D]``: what the layers make of it, on both sides."""
+        x = _turned(batch.x, self._rotations)
+        return Batch(x, x if batch.y is batch.x else _turned(batch.y, self._target_rotations))
+
+    def _pairs(self, sample: Sample, *stream: int | str) -> Batch:
+        """Tokens with their targets, whose noise is of a stream of its own."""
+        if self._targets is None:
+            return Batch(sample.x, sample.x)
+        noise = seeded_generator(self._options.world_seed, "target noise", *stream)
+        return Batch(sample.x, self._targets.draw(sample.codes, noise))
+
+    def _training_block(self, number: int) -> Batch:
         if self._block is None or self._block[0] != number:
-            stream = seeded_generator(self._options.world_seed, "training", self.seed, number)
-            self._block = number, draw(self._world, BLOCK, stream).x
+            stream = "training", self.seed, number
+            sample = draw(self._world, BLOCK, seeded_generator(self._options.world_seed, *stream))
+            self._block = number, self._pairs(sample, *stream)
         return self._block[1]
 
     def _held_out_samples(self, n_tokens: int) -> Iterator[Sample]:
@@ -196,10 +233,24 @@ def _first(sample: Sample, tokens: int) -> Sample:
     return Sample(sample.x[:tokens], shorter)
 
 
-def _rotations(options: SyntheticConfig) -> Tensor:
+def _rotations(options: SyntheticConfig, width: int, side: str) -> Tensor:
     """``[L, D, D]``: the identity for layer 0, a random orthogonal matrix for every later one."""
-    found = [torch.eye(options.d_model)]
+    found = [torch.eye(width)]
     for layer in range(1, options.layers):
-        stream = seeded_generator(options.world_seed, "layer", layer)
-        found.append(torch.linalg.qr(torch.randn(options.d_model, options.d_model, generator=stream)).Q)
+        stream = seeded_generator(options.world_seed, side, layer)
+        found.append(torch.linalg.qr(torch.randn(width, width, generator=stream)).Q)
     return torch.stack(found)
+
+
+def _turned(vectors_ND: Tensor, rotations_LDD: Tensor) -> Tensor:
+    """``[N, D]`` of one layer as it is; ``[N, L, D]`` of several."""
+    if len(rotations_LDD) == 1:
+        return vectors_ND
+    return torch.stack([vectors_ND @ rotation for rotation in rotations_LDD], dim=1)
+
+
+def _joined(batches: list[Batch]) -> Batch:
+    """One behind the other; ``y is x`` stays so."""
+    x = torch.cat([batch.x for batch in batches])
+    own = all(batch.y is batch.x for batch in batches)
+    return Batch(x, x if own else torch.cat([batch.y for batch in batches]))

@@ -12,6 +12,7 @@ from qsae_data_synthetic import SyntheticConfig
 from qsae_data_synthetic.source import BLOCK, SyntheticSource
 from torch import Tensor
 
+from qsae_core.errors import ConfigError
 from qsae_core.kernels import decode
 
 TOKENS = 40_000
@@ -194,3 +195,58 @@ def test_layers_are_the_same_token_turned() -> None:
     held_out = next(iter(three.held_out(100, 100))).x
     decoded = torch.einsum("bf,fld->bld", three.held_out_features(100).to_dense(), three.dictionary())
     torch.testing.assert_close(held_out, decoded, atol=1e-4, rtol=1e-4)
+
+
+PAIRED = {"d_target": 48, "target_share": 0.25, "target_threshold": 4.0}
+
+
+def test_targets_are_features_above_the_threshold_in_another_dictionary() -> None:
+    """64 of 256 features count, each with what its activation, about 4 to 5, has above 4."""
+    source = make(**PAIRED, noise_std=0.0, bias_norm=2.0)
+    y = torch.cat([batch.y for batch in source.held_out(3000, 700)])
+    assert (source.d_in, source.d_out, y.shape) == (64, 48, (3000, 48))
+    features, truth = source.target_dictionary(), activations(source, 3000)
+    counts = features.norm(dim=1) > 0
+    assert int(counts.sum()) == source.describe()["target_features"] == 64
+    expected = (truth * counts - 4).clamp_min(0)
+    assert torch.equal(source.held_out_target_features(3000).to_dense(), expected)
+    assert 0 < float((expected > 0).float().mean()) < 0.25 * float((truth > 0).float().mean())
+    rest = y - expected @ features
+    torch.testing.assert_close(rest, rest[:1].expand_as(rest), atol=1e-4, rtol=0)
+    assert float(rest[0].norm()) == pytest.approx(2, rel=1e-4)
+
+
+def test_targets_leave_the_vectors_as_they_are() -> None:
+    plain, paired = make(), make(**PAIRED)
+    assert torch.equal(plain.next_batch(2000).x, paired.next_batch(2000).x)
+    assert torch.equal(held_out_x(plain, 2000), held_out_x(paired, 2000))
+    whole = make(**PAIRED).next_batch(2 * BLOCK).y
+    source = make(**PAIRED)
+    assert torch.equal(torch.cat([source.next_batch(n).y for n in (1, BLOCK, BLOCK - 1)]), whole)
+    other = make(**PAIRED, seed=1)
+    assert torch.equal(other.target_dictionary(), source.target_dictionary())
+    assert not torch.equal(other.next_batch(50).y, make(**PAIRED).next_batch(50).y)
+
+
+def test_targets_have_noise_of_their_own() -> None:
+    source = make(d_target=64, noise_std=0.3, bias_norm=0.0)
+    codes, batch = source.held_out_features(TOKENS), next(source.held_out(TOKENS, TOKENS))
+    noise_x = batch.x - decode(codes, source.dictionary())
+    noise_y = batch.y - decode(codes, source.target_dictionary())
+    assert float(noise_y.var()) == pytest.approx(0.09, rel=5 * math.sqrt(2 / noise_y.numel()))
+    assert float((noise_x * noise_y).mean().abs()) < 5 * 0.09 / math.sqrt(noise_y.numel())
+
+
+def test_targets_of_several_layers_are_turned_in_each() -> None:
+    one, three = make(**PAIRED, noise_std=0.0), make(**PAIRED, noise_std=0.0, layers=3)
+    y, plain = three.next_batch(300).y, one.next_batch(300).y
+    assert (y.shape, three.target_dictionary().shape) == ((300, 3, 48), (256, 3, 48))
+    assert torch.equal(y[:, 0], plain)
+    torch.testing.assert_close(y[:, 2] @ y[:, 2].T, plain @ plain.T, atol=1e-3, rtol=1e-4)
+    assert not torch.allclose(y[:, 2], plain)
+
+
+def test_without_targets_there_is_no_truth_of_them() -> None:
+    with pytest.raises(ConfigError, match="vectors are their own targets") as caught:
+        make().target_dictionary()
+    assert "--d-target 48" in str(caught.value)

@@ -131,6 +131,9 @@ def test_presets_fill_in_what_is_not_given() -> None:
         **PRESETS["tiny"],
         "preset": "tiny",
         "layers": 1,
+        "d_target": None,
+        "target_share": 1.0,
+        "target_threshold": 0.0,
         "world_seed": 0,
     }
     # what a run records is enough to repeat it
@@ -144,6 +147,7 @@ def test_presets_fill_in_what_is_not_given() -> None:
         ({"p_min": 0.5}, "p_min 0.5 is above p_max 0.2"),
         ({"n_roots": 100}, "100 trees of 7 features each do not fit into 256 features"),
         ({"features": 5}, "Extra inputs are not permitted"),
+        ({"target_share": 0.5}, "d_target is not given"),
     ],
 )
 def test_options_that_do_not_fit(options: dict[str, object], message: str) -> None:

@@ -103,9 +103,9 @@ class ResidualQuantizedSAE(BinaryLatentCoder):
         for level in levels:
             own = torch.zeros_like(dead)
             own[level.latents] = dead[level.latents]
-            total = total + self.soft_auxk(
-                level.residual[turn], level.x_hat[turn], W_enc_FD, W_dec_FD, own, None
-            )
+            residual = level.residual[turn]
+            error = residual - level.x_hat[turn]
+            total = total + self.soft_auxk(residual, error, W_enc_FD, W_dec_FD, own, None)
         return {"auxk": self.auxk_weight * total}
 
     @torch.no_grad()
