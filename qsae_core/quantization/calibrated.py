@@ -34,16 +34,16 @@ def calibrated(coder: MatrixCoder) -> CalibratedCoder:
     Raises:
         ConfigError: if it decodes otherwise than by such matrices.
     """
-    known = isinstance(coder, CalibratedCoder)
-    reason = coder.refusal_to_calibrate() if known else "it does not say what its decoders are to make"
-    if reason is not None:
-        raise ConfigError(
-            f"{name_of(coder)} cannot be quantized after training: {reason}",
-            allowed="a coder that decodes as f W_dec + b_dec, by one matrix or several",
-            next="train it through the quantizer: qsae train --quantizer NAME",
-        )
-    assert isinstance(coder, CalibratedCoder)
-    return coder
+    reason: str | None = "it does not say what its decoders are to make of the codes"
+    if isinstance(coder, CalibratedCoder):
+        reason = coder.refusal_to_calibrate()
+        if reason is None:
+            return coder
+    raise ConfigError(
+        f"{name_of(coder)} cannot be quantized after training: {reason}",
+        allowed="a coder that decodes as f W_dec + b_dec, by one matrix or several",
+        next="train it through the quantizer: qsae train --quantizer NAME",
+    )
 
 
 @torch.no_grad()
