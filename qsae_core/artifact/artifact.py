@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import pathlib
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ from qsae_core.compose.compose import compose_coder
 from qsae_core.compose.kernels import activate_kernels
 from qsae_core.compose.setup import usable_device
 from qsae_core.contracts.coder import CoderShape
+from qsae_core.contracts.quantizer import Packed
 from qsae_core.errors import ArtifactError, ConfigError
 from qsae_core.kernels import Kind
 from qsae_core.kernels.packed_rows import Arithmetic
@@ -229,5 +231,20 @@ def measurements(coder: MatrixCoder, folder: pathlib.Path) -> dict[str, Any]:
         "bytes": n_bytes,
         "float_bytes": matrices + rest,
         "times_smaller": (matrices + rest) / n_bytes,
-        "bits_per_weight": {name: matrix.pack().bits_per_weight for name, matrix in coder.matrices().items()},
+        "bits_per_weight": bits_per_weight(coder),
     }
+
+
+def bits_per_weight(coder: MatrixCoder) -> dict[str, float]:
+    """Of each matrix, by its name; where several have one name and a number (``W_dec.0``, ...), under that
+    name also of all of them."""
+    found = {name: matrix.pack() for name, matrix in coder.matrices().items()}
+    groups: dict[str, list[Packed]] = {}
+    for name, packed in found.items():
+        groups.setdefault(name.partition(".")[0], []).append(packed)
+    weights = {name: sum(math.prod(p.shape) for p in group) for name, group in groups.items()}
+    together = {
+        name: sum(p.bits_per_weight * math.prod(p.shape) for p in group) / weights[name]
+        for name, group in groups.items()
+    }
+    return {name: packed.bits_per_weight for name, packed in found.items()} | together

@@ -1,6 +1,7 @@
 """What SAEs and transcoders share: coders to derive from, and mechanics to call by name."""
 
 from qsae_core.coders.binary_latents import BinaryLatentCoder, usual_l0
+from qsae_core.coders.calibrated_coder import CalibratedCoder
 from qsae_core.coders.coder_set import CoderSet
 from qsae_core.coders.dead_latents import DeadLatents, auxk_loss
 from qsae_core.coders.level_rules import LevelRules
@@ -15,6 +16,7 @@ from qsae_core.coders.steps import step, step_candidates
 
 __all__ = [
     "BinaryLatentCoder",
+    "CalibratedCoder",
     "CoderSet",
     "DeadLatents",
     "LevelRules",

@@ -5,7 +5,7 @@ Shapes: B tokens, D width of the input, E width of the output (D for an SAE), F 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from qsae_core import kernels
 from qsae_core.coders import inputs
+from qsae_core.coders.calibrated_coder import CalibratedCoder
 from qsae_core.coders.dead_latents import DeadLatents
 from qsae_core.coders.dense import defined_anew, linear_form
 from qsae_core.coders.fused import FusedDecoder, FusedEncoder, fused_decoder, fused_encoder
@@ -28,6 +29,7 @@ from qsae_core.contracts.coder import CoderShape, Parts
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.data import Batch
 from qsae_core.contracts.dense import DenseForm
+from qsae_core.contracts.quantizer import Calibration
 from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.errors import ConfigError
 from qsae_core.kernels import Matrix, Rows, as_rows
@@ -49,7 +51,7 @@ class Pass(NamedTuple):
     W_dec: Rows
 
 
-class LinearCoder(LivingLatents):
+class LinearCoder(LivingLatents, CalibratedCoder):
     """``f = rule(activation(W_enc (x - b_dec) + b_enc))``, ``x_hat = f W_dec + b_dec``.
 
     Both are in the normalised space. A transcoder whose config has ``skip`` set adds ``W_skip x``, with
@@ -202,10 +204,26 @@ class LinearCoder(LivingLatents):
         """Why ``screen`` cannot be used, from the sparsity rule and the activation; None where it can."""
         return kernels.refusal_to_screen(self.activation, self.sparsity)
 
+    def screened_rules(self) -> Sequence[SparsityRule]:
+        """The one that there is."""
+        return (self.sparsity,)
+
+    def refusal_to_calibrate(self) -> str | None:
+        """As CalibratedCoder; a variant that decodes in a way of its own cannot be."""
+        if type(self).decode_normalized is LinearCoder.decode_normalized:
+            return None
+        return "it does not decode as f W_dec + b_dec, which calibration is made for"
+
+    def calibrations(self, batch: Batch, codes: SparseCodes) -> Iterator[tuple[str, Calibration]]:
+        """Of ``W_dec``: the target without ``b_dec`` and without what goes past the latents."""
+        target = self.norm_out(self.target(batch)).flatten(1) - self.b_dec
+        if self.has_skip:
+            target = target - self.skipped_past(torch.zeros_like(target), self.normalized(batch.x))
+        yield "W_dec", Calibration(codes, target)
+
     @torch.no_grad()
     def switch_off(self, latents_F: Tensor) -> None:
-        """Latents (bool ``[F]``) that shall never be active again: their atoms add nothing any more, and
-        would take places among the largest and count in L0."""
+        """By their biases."""
         self.b_enc[latents_F] = OFF
 
     def rotated_parameters(self) -> Mapping[str, Normalization]:

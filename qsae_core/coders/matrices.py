@@ -30,14 +30,21 @@ class CoderMatrices(SparseCoder):
         """Module name -> every matrix that a quantizer may serve."""
         return {name: m for name, m in self.named_modules() if isinstance(m, QuantizedMatrix)}
 
+    def decoders(self) -> dict[str, QuantizedMatrix]:
+        """Module name -> the matrices whose rows are the atoms: ``W_dec``; or ``W_dec.0``, ``W_dec.1``, ...
+        where each has latents of its own, in their order. None in a coder that decodes otherwise."""
+        return {n: m for n, m in self.matrices().items() if n.partition(".")[0] == "W_dec"}
+
     def decoder_matrix(self) -> QuantizedMatrix:
-        """The matrix whose rows are the atoms; coders with several decoders override atoms and norms."""
-        matrix = self.matrices().get("W_dec")
-        if matrix is None:
-            raise NotImplementedError(
-                f"{type(self).__name__} has no single W_dec; override atoms and atom_norms"
-            )
-        return matrix
+        """The only one of ``decoders``.
+
+        Raises:
+            NotImplementedError: where there is none, or more than one.
+        """
+        found = list(self.decoders().values())
+        if len(found) != 1:
+            raise NotImplementedError(f"{type(self).__name__} has {len(found)} decoder matrices")
+        return found[0]
 
     def quantize_weights(self, enabled: bool) -> None:
         """Whether training passes through the quantizers, of codes too (evaluation mode always does)."""
@@ -51,13 +58,10 @@ class CoderMatrices(SparseCoder):
             matrix.quantizer.initialize(matrix.master.detach())
 
     def freeze_decoder(self, frozen: bool) -> None:
-        """Whether training leaves the quantized decoder as it is and goes on with all else.
-
-        ``W_dec``, where it is quantized; coders with several decoders override this.
-        """
-        decoder = self.matrices().get("W_dec")
-        if decoder is not None and not decoder.quantizer.is_identity:
-            decoder.freeze(frozen)
+        """Whether training leaves quantized ``decoders`` as they are and goes on with all else."""
+        for decoder in self.decoders().values():
+            if not decoder.quantizer.is_identity:
+                decoder.freeze(frozen)
 
     @property
     def is_quantized(self) -> bool:
@@ -68,8 +72,8 @@ class CoderMatrices(SparseCoder):
     @property
     def levels(self) -> int:
         """How many nested levels there are: groups of latents where ``config.prefixes()`` nests them, bit
-        planes of the decoder elsewhere; 1 where there is neither."""
-        return nesting.level_count(self.config.prefixes(), self.matrices().get("W_dec"))
+        planes of the decoders elsewhere; 1 where there is neither."""
+        return nesting.level_count(self.config.prefixes(), self.decoders())
 
     def export(self) -> Export:
         """Packed matrices, every other tensor that inference needs, and what each level needs of them."""
@@ -90,7 +94,7 @@ class CoderMatrices(SparseCoder):
         if self.levels == 1:
             return {}, {}
         if self.config.prefixes() is None:
-            return nesting.plane_cuts(self.matrices()["W_dec"], packed["W_dec"]), {}
+            return nesting.plane_cuts(self.decoders(), packed), {}
         shells = [self.shell_of_level(level) for level in range(1, self.levels)]
         smaller = [(shell.matrices(), shell.inference_state()) for shell in shells]
         return nesting.prefix_cuts(self.matrices(), packed, rest, smaller)
@@ -109,10 +113,11 @@ class CoderMatrices(SparseCoder):
         """
         rest = dict(export.tensors)
         planes = export.level if self.config.prefixes() is None else None
+        decoders = self.decoders()
         for name, matrix in self.matrices().items():
             entry = export.layout[name]
             tensors = {part: rest.pop(f"{name}.{part}") for part in entry["parts"]}
-            level = planes if name == "W_dec" else None
+            level = planes if name in decoders else None
             matrix.restore(tensors, tuple(entry["shape"]), entry["layout"], level)
         expected = set(self._rest(self.inference_state()))
         if set(rest) != expected:

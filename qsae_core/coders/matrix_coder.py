@@ -5,7 +5,7 @@ Shapes: B tokens, D model width, F latents, N entries.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -23,6 +23,7 @@ from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.data import Batch
 from qsae_core.contracts.dense import DenseForm
 from qsae_core.contracts.quantizer import Lookup
+from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.kernels import Kind
 
 
@@ -95,6 +96,11 @@ class MatrixCoder(CoderMatrices):
         """Why ``screen`` cannot be other than ``none`` here; None where it can."""
         return "it does not encode through a screen"
 
+    def screened_rules(self) -> Sequence[SparsityRule]:
+        """The rules, each of latents of its own, whose entries are found through ``screen``; asked where
+        ``refusal_to_screen`` has nothing against it."""
+        return ()
+
     # --- what every coder has
 
     def read(self, x: Tensor) -> Tensor:
@@ -124,13 +130,19 @@ class MatrixCoder(CoderMatrices):
     def atoms(self) -> Tensor:
         """float32 ``[F, d_out]`` (``[F, L, d_out]`` where layers are normalised one by one): decoder rows in
         the data's space, quantized as ``decode`` uses them."""
-        return self.norm_out.inverse_direction(self.norm_out.by_layer(self.decoder_matrix()()))
+        return self.norm_out.inverse_direction(self.placed([m() for m in self.decoders().values()]))
+
+    def placed(self, rows: Sequence[Tensor]) -> Tensor:
+        """``[F, d_out]`` (``[F, L, d_out]``), normalised: rows of ``decoders`` as the atoms that they are;
+        coders with several decoders override it."""
+        (rows_FE,) = rows
+        return self.norm_out.by_layer(rows_FE)
 
     def atom_norms(self) -> Tensor:
         """float32 ``[F]`` (``[F, L]``): norms of ``atoms()``, without building them."""
         if self.norm_out.layers == 1:
             return self.decoder_matrix().rows().norms() * self.norm_out.scale
-        return self.norm_out.by_layer(self.decoder_matrix()()).norm(dim=2) * self.norm_out.scale.view(-1)
+        return self.placed([m() for m in self.decoders().values()]).norm(dim=2) * self.norm_out.scale.view(-1)
 
     def dictionary(self, *, quantized: bool = True) -> Tensor:
         """float32, of the shape of ``atoms()``: the atoms in the data's space, as ``decode`` uses them or
@@ -142,8 +154,9 @@ class MatrixCoder(CoderMatrices):
         with torch.no_grad():
             if quantized:
                 return self.atoms()
-            rows = serving.float_rows(self.decoder_matrix(), self.masters).to(self.device)
-            return self.norm_out.inverse_direction(self.norm_out.by_layer(rows))
+            found = self.decoders().items()
+            rows = [serving.float_rows(name, m, self.masters).to(self.device) for name, m in found]
+            return self.norm_out.inverse_direction(self.placed(rows))
 
     def codes_and_scales(self) -> Lookup:
         """The decoder's integer codes ``[F, D]``, the points that they stand for, and the scales.
@@ -152,10 +165,10 @@ class MatrixCoder(CoderMatrices):
         and, where it is so, rotated space in which the coder works.
 
         Raises:
-            ConfigError: if the decoder is not stored as codes into a table of points.
+            ConfigError: if the decoder is several matrices, or not stored as codes into a table of points.
         """
         with torch.no_grad():
-            return serving.stored_codes(self.decoder_matrix())
+            return serving.stored_codes(self.decoders())
 
     def code_levels(self, codes: SparseCodes) -> Tensor | None:
         """uint8 ``[N]``: the level at which each value of this coder's codes is stored, 0 where it is zero;
@@ -173,19 +186,25 @@ class MatrixCoder(CoderMatrices):
 
     @torch.no_grad()
     def atom_errors(self) -> AtomErrors | None:
-        """What quantization does to the rows of ``W_dec``, each over all layers where there are several; None
-        where there is no such matrix, or its masters were not kept."""
-        decoder = self.matrices().get("W_dec")
-        if decoder is None:
+        """What quantization does to the rows of ``decoders``, each over all layers where there are several;
+        None where there is no such matrix, or masters were not kept."""
+        found = self.decoders()
+        if not found:
             return None
-        if decoder.quantizer.is_identity:
-            return AtomErrors(torch.zeros(decoder.shape[0], dtype=torch.float64), self.atom_norms())
-        before = serving.rows_before_quantization(decoder, self.masters)
-        return None if before is None else self.errors_of_rows(before.to(self.device))
+        if all(m.quantizer.is_identity for m in found.values()):
+            return AtomErrors(torch.zeros(self.n_latents, dtype=torch.float64), self.atom_norms())
+        before = [serving.rows_before_quantization(name, m, self.masters) for name, m in found.items()]
+        known = [rows.to(self.device) for rows in before if rows is not None]
+        return self.errors_of_rows(known) if len(known) == len(found) else None
 
-    def errors_of_rows(self, before_FD: Tensor) -> AtomErrors:
-        """What the decoder's quantizer made of these rows of the normalised space."""
-        return serving.errors_of_rows(before_FD, self.decoder_matrix()(), self.norm_out)
+    @torch.no_grad()
+    def errors_of_rows(self, before: Sequence[Tensor]) -> AtomErrors:
+        """What quantizers made of these rows of ``decoders``, in the normalised space. Cosines are those of
+        that space."""
+        after = (matrix() for matrix in self.decoders().values())
+        sines = [serving.squared_sines(a_FD, b_FD) for a_FD, b_FD in zip(before, after, strict=True)]
+        norms = self.placed(before).norm(dim=-1) * self.norm_out.scale.flatten()
+        return AtomErrors(torch.cat(sines), norms)
 
     def at_level(self, level: int) -> MatrixCoder:
         """The coder as its level ``level`` (1 to ``levels``), for inference; its tensors are packed.

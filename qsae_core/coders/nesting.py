@@ -16,11 +16,12 @@ Matrices = Mapping[str, QuantizedMatrix]
 State = Mapping[str, Tensor]
 
 
-def level_count(prefixes: Sequence[int] | None, decoder: QuantizedMatrix | None) -> int:
-    """Groups of latents where the configuration nests them, else the decoder's bit planes, else 1."""
+def level_count(prefixes: Sequence[int] | None, decoders: Matrices) -> int:
+    """Groups of latents where the configuration nests them, else bit planes that all decoders have, else
+    1."""
     if prefixes is not None:
         return len(prefixes)
-    return 1 if decoder is None else decoder.levels
+    return min((decoder.levels for decoder in decoders.values()), default=1)
 
 
 def check_level(level: int, levels: int, where: str | None = None) -> None:
@@ -41,10 +42,14 @@ def check_level(level: int, levels: int, where: str | None = None) -> None:
     )
 
 
-def plane_cuts(matrix: QuantizedMatrix, form: Packed) -> dict[str, Cut]:
-    """What each level needs of a packed ``W_dec`` whose levels are its first bit planes."""
-    ends = tuple(range(1, matrix.levels + 1))
-    return {f"W_dec.{part}": Cut(dim, ends) for part, dim in matrix.quantizer.level_dims(form).items()}
+def plane_cuts(decoders: Matrices, packed: Mapping[str, Packed]) -> dict[str, Cut]:
+    """What each level needs of packed decoders whose levels are their first bit planes."""
+    ends = tuple(range(1, level_count(None, decoders) + 1))
+    return {
+        f"{name}.{part}": Cut(dim, ends)
+        for name, matrix in decoders.items()
+        for part, dim in matrix.quantizer.level_dims(packed[name]).items()
+    }
 
 
 def prefix_cuts(

@@ -5,16 +5,14 @@ Shapes: F latents, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from qsae_core.coders.normalization import Normalization
 from qsae_core.coders.quantized_matrix import QuantizedMatrix
 from qsae_core.component import name_of
-from qsae_core.contracts.coder import AtomErrors
 from qsae_core.contracts.quantizer import Lookup
 from qsae_core.errors import ArtifactError, ConfigError
 from qsae_core.kernels import Kind
@@ -45,8 +43,11 @@ def check_choices(screen: Kind, arithmetic: Arithmetic, *, where: str | None = N
             raise ConfigError(what, where=where, allowed=", ".join(known), next=f"{usual}, as by default")
 
 
-def rows_before_quantization(decoder: QuantizedMatrix, masters: StoredMasters | None) -> Tensor | None:
-    """``[F, D]``: the decoder before quantization, in the normalised space; None where it was not kept.
+def rows_before_quantization(
+    name: str, decoder: QuantizedMatrix, masters: StoredMasters | None
+) -> Tensor | None:
+    """``[F, D]``: the decoder of that name before quantization, in the normalised space; None where it was
+    not kept.
 
     Raises:
         ArtifactError: if the file of masters is truncated, altered or another coder's.
@@ -58,17 +59,17 @@ def rows_before_quantization(decoder: QuantizedMatrix, masters: StoredMasters | 
     if masters is None or masters.read is None:
         return None
     read = masters.read
-    rows = decoder.read_before_quantization(lambda part: read(f"W_dec.{part}"))
+    rows = decoder.read_before_quantization(lambda part: read(f"{name}.{part}"))
     return rows[: decoder.shape[0]]
 
 
-def float_rows(decoder: QuantizedMatrix, masters: StoredMasters | None) -> Tensor:
+def float_rows(name: str, decoder: QuantizedMatrix, masters: StoredMasters | None) -> Tensor:
     """``rows_before_quantization``, where they were kept.
 
     Raises:
         ArtifactError: if they were not kept, or their file is truncated, altered or another coder's.
     """
-    rows = rows_before_quantization(decoder, masters)
+    rows = rows_before_quantization(name, decoder, masters)
     if rows is None:
         raise ArtifactError(
             "the atoms before quantization are not in this artifact, only the packed ones",
@@ -77,13 +78,6 @@ def float_rows(decoder: QuantizedMatrix, masters: StoredMasters | None) -> Tenso
             next="train with --save-float, which keeps them in masters.safetensors",
         )
     return rows
-
-
-@torch.no_grad()
-def errors_of_rows(before_FD: Tensor, after_FD: Tensor, norm_out: Normalization) -> AtomErrors:
-    """What a quantizer made of decoder rows of the normalised space. Cosines are those of that space."""
-    norms = norm_out.by_layer(before_FD).norm(dim=-1) * norm_out.scale.flatten()
-    return AtomErrors(squared_sines(before_FD, after_FD), norms)
 
 
 def squared_sines(a_FD: Tensor, b_FD: Tensor) -> Tensor:
@@ -98,12 +92,19 @@ def squared_sines(a_FD: Tensor, b_FD: Tensor) -> Tensor:
     return torch.cat(found).cpu()
 
 
-def stored_codes(decoder: QuantizedMatrix) -> Lookup:
-    """A matrix's integer codes, points and scales.
+def stored_codes(decoders: Mapping[str, QuantizedMatrix]) -> Lookup:
+    """The decoder's integer codes, points and scales.
 
     Raises:
-        ConfigError: if it is not stored as codes into a table of points.
+        ConfigError: if it is several matrices, or not stored as codes into a table of points.
     """
+    if len(decoders) != 1:
+        raise ConfigError(
+            f"the decoder is {len(decoders)} matrices, and none of them has the codes of all atoms",
+            allowed="a coder with one decoder matrix",
+            next="coder.matrices() has each of them; matrix.quantizer.lookup(matrix.pack()) its codes",
+        )
+    (decoder,) = decoders.values()
     found = decoder.quantizer.lookup(decoder.pack())
     if found is None:
         raise ConfigError(

@@ -169,12 +169,31 @@ def split_latents(codes: SparseCodes, prefixes: Sequence[int]) -> list[SparseCod
     return parts
 
 
+def _order_of_joined(parts: Sequence[SparseCodes]) -> Tensor:
+    """int64 ``[N]``: for each entry of the joined codes, token after token, where it is in the parts' entries
+    one after another."""
+    starts = torch.stack([part.offsets[:-1] for part in parts])
+    counts = torch.stack([part.offsets.diff() for part in parts])
+    first = counts.flatten().new_zeros(parts[0].batch_size)
+    torch.cumsum(counts.sum(0)[:-1], 0, out=first[1:])
+    # where a token's entries of a part begin among all, less where they begin within the part
+    shifts = first + counts.cumsum(0) - counts - starts
+    places = [
+        torch.arange(len(part.indices), device=shift.device) + shift[part.rows]
+        for part, shift in zip(parts, shifts, strict=True)
+    ]
+    place = torch.cat(places)
+    order = torch.empty_like(place)
+    order[place] = torch.arange(len(place), device=place.device)
+    return order
+
+
 def join_latents(parts: Sequence[SparseCodes]) -> SparseCodes:
     """Codes of several groups of latents as those of one dictionary, group after group; keeps gradients."""
     starts = [0]
     for part in parts:
         starts.append(starts[-1] + part.n_latents)
-    order = torch.sort(torch.cat([part.rows for part in parts]), stable=True).indices
+    order = _order_of_joined(parts)
     indices = torch.cat([part.indices + start for part, start in zip(parts, starts, strict=False)])
     gates = [part.gates for part in parts if part.gates is not None]
     ks = [part.k for part in parts if part.k is not None]

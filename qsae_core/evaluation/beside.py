@@ -21,8 +21,6 @@ from qsae_core.results.run import FLOAT_TWIN
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
 
-DECODER = "W_dec"
-
 
 def stored_twin(
     folder: pathlib.Path, config: RunConfig, registry: Registry, device: str
@@ -53,7 +51,7 @@ def atom_errors_of(
     if errors is not None:
         return errors, "masters"
     twin = twin_folder(folder)
-    if DECODER not in coder.matrices() or twin is None:
+    if not coder.decoders() or twin is None:
         return None, None
     other, n = artifact.load(twin, device=str(coder.device), registry=registry), coder.n_latents
     sines = squared_sines(_equal_layers(other)[:n], _equal_layers(coder))

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from qsae_core.coders.calibrated_coder import CalibratedCoder
 from qsae_core.coders.linear import LinearCoder
 from qsae_core.coders.matrix_coder import MatrixCoder
+from qsae_core.coders.quantized_values import QuantizedValues
 from qsae_core.component import name_of
 from qsae_core.config.run import RunConfig
 from qsae_core.config.settings import QuantizeConfig
 from qsae_core.contracts.coder import AtomErrors
 from qsae_core.contracts.data import Batch, DataSource
-from qsae_core.contracts.quantizer import Calibration
 from qsae_core.errors import ConfigError, TrainingError
 from qsae_core.training.trainer import Trainer, auto_learning_rate
 
@@ -28,22 +28,22 @@ OF_QUANTIZERS = ("quantizer.", "code_quantizer.")
 """In the names of tensors that belong to a quantizer."""
 
 
-def linear(coder: MatrixCoder) -> LinearCoder:
-    """The coder, whose decoder can be calibrated.
+def calibrated(coder: MatrixCoder) -> CalibratedCoder:
+    """The coder, whose decoders can be calibrated.
 
     Raises:
-        ConfigError: if its reconstruction is something else than ``f W_dec + b_dec [+ W_skip x]``.
+        ConfigError: if it decodes otherwise than by such matrices.
     """
-    if (
-        not isinstance(coder, LinearCoder)
-        or type(coder).decode_normalized is not LinearCoder.decode_normalized
-    ):
-        raise ConfigError(
-            f"{name_of(coder)} does not decode as f W_dec + b_dec, which calibration is made for",
-            allowed="a coder with one encoder and one decoder matrix",
-            next="train it through the quantizer: qsae train --quantizer NAME",
-        )
-    return coder
+    reason: str | None = "it does not say what its decoders are to make of the codes"
+    if isinstance(coder, CalibratedCoder):
+        reason = coder.refusal_to_calibrate()
+        if reason is None:
+            return coder
+    raise ConfigError(
+        f"{name_of(coder)} cannot be quantized after training: {reason}",
+        allowed="a coder that decodes as f W_dec + b_dec, by one matrix or several",
+        next="train it through the quantizer: qsae train --quantizer NAME",
+    )
 
 
 @torch.no_grad()
@@ -130,7 +130,7 @@ def rotate(coder: MatrixCoder, wanted: bool | str, message: Callable[[str], None
 
 
 def fit(
-    coder: LinearCoder,
+    coder: CalibratedCoder,
     source: MatrixCoder,
     data: DataSource,
     config: RunConfig,
@@ -147,48 +147,46 @@ def fit(
     batch = data.next_batch(method.tokens).to(coder.device)
     if normalizes(coder, method):
         message("normalising the coder's inputs, which leaves its function as it is")
+        assert isinstance(coder, LinearCoder)  # as refusal_to_rotate says
         normalize_coder(coder, batch)
     coder.units.fit(coder.norm_out(coder.target(batch)).flatten(1))  # artifacts do not hold them
-    decoder = coder.W_dec
-    master = decoder.master.detach().clone()
+    decoders = coder.decoders()
+    masters = {name: matrix.master.detach().clone() for name, matrix in decoders.items()}
     for index in range(method.rounds):
         message(f"calibrating on {len(batch)} vectors, round {index + 1} of {method.rounds}")
         with torch.no_grad():
             codes = (coder if index else source).encode(batch.x).detach()
-            target = _left_to_latents(coder, batch)
-            decoder.master.copy_(decoder.quantizer.calibrate(master, Calibration(codes, target)))
-            coder.eval()  # a stochastic quantizer rounds as it will be stored
-            coder.switch_off((decoder() == 0).all(1))
+            for name, calibration in coder.calibrations(batch, codes):
+                matrix = decoders[name]
+                matrix.master.copy_(matrix.quantizer.calibrate(masters[name], calibration))
+                matrix.eval()  # a stochastic quantizer rounds as it will be stored
+            coder.switch_off(torch.cat([(matrix() == 0).all(1) for matrix in decoders.values()]))
         _measure_ranges(coder, batch)
         if method.steps_of_round:
             message(f"fine-tuning the encoder for {method.steps_of_round} steps")
             _finetune(coder, data, config, method)
     with torch.no_grad():
-        return coder.errors_of_rows(master) if coder.is_quantized else None
-
-
-def _left_to_latents(coder: LinearCoder, batch: Batch) -> Tensor:
-    """``[N, E]``, normalised: what ``f W_dec`` is to give, the target without ``b_dec`` and without what goes
-    past the latents."""
-    target = coder.norm_out(coder.target(batch)).flatten(1) - coder.b_dec
-    return target - coder.skipped_past(torch.zeros_like(target), coder.normalized(batch.x))
+        return coder.errors_of_rows(list(masters.values())) if coder.is_quantized else None
 
 
 @torch.no_grad()
-def _measure_ranges(coder: LinearCoder, batch: Batch) -> None:
-    """Let a code quantizer see values in training mode: its ranges are what it measures there."""
-    if not coder.code_quantizer.quantizer.is_identity:
-        coder.code_quantizer.train()
+def _measure_ranges(coder: CalibratedCoder, batch: Batch) -> None:
+    """Let code quantizers see values in training mode: their ranges are what they measure there."""
+    found = [module for module in coder.modules() if isinstance(module, QuantizedValues)]
+    if not all(module.quantizer.is_identity for module in found):
+        for module in found:
+            module.train()
         coder.encode(batch.x)
     coder.eval()
 
 
-def _finetune(coder: LinearCoder, data: DataSource, config: RunConfig, method: QuantizeConfig) -> None:
+def _finetune(coder: CalibratedCoder, data: DataSource, config: RunConfig, method: QuantizeConfig) -> None:
     rate = method.lr or FINETUNE_RATE * auto_learning_rate(coder.n_latents, method.steps_of_round)
     values: dict[str, Any] = {"steps": method.steps_of_round, "tokens": None, "lr": rate}
     values |= {"quantize_after": 0.0, "freeze_decoder_after": 0.0, "screen": "none"}
     settings = config.train.model_copy(update=values)
-    coder.W_dec.freeze(True)
+    for matrix in coder.decoders().values():
+        matrix.freeze(True)
     trainer = Trainer(coder, settings, "coder")
     for step in range(method.steps_of_round):
         batch = data.next_batch(settings.batch_size).to(coder.device)
@@ -197,5 +195,6 @@ def _finetune(coder: LinearCoder, data: DataSource, config: RunConfig, method: Q
         except TrainingError as error:
             error.next = f"fine-tune with an lr below {rate:.3g}"
             raise
-    coder.W_dec.freeze(False)
+    for matrix in coder.decoders().values():
+        matrix.freeze(False)
     coder.eval()

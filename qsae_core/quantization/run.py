@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from qsae_core.artifact import places
+from qsae_core.coders.calibrated_coder import CalibratedCoder
 from qsae_core.coders.coder_set import CoderSet, as_one
-from qsae_core.coders.linear import LinearCoder
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.compose.compose import compose_coder, compose_data
 from qsae_core.compose.setup import resolve_device
@@ -31,7 +31,7 @@ from qsae_core.evaluation.measured_part import measured_part, origins
 from qsae_core.evaluation.of_layers import WHOLE
 from qsae_core.evaluation.run import evaluate_coder
 from qsae_core.interrupt import sigterm_interrupts
-from qsae_core.quantization.calibrated import fit, linear, normalizes, rotate, take_floats
+from qsae_core.quantization.calibrated import calibrated, fit, normalizes, rotate, take_floats
 from qsae_core.quantization.float_coder import float_coder
 from qsae_core.results.beginning import late_run
 from qsae_core.results.files import write_json
@@ -123,7 +123,7 @@ class _Pair(NamedTuple):
     """A float coder, and the one that takes its weights to a grid."""
 
     source: MatrixCoder
-    coder: LinearCoder
+    coder: CalibratedCoder
     of_masters: bool
     """Whether the source is that of the float masters beside a quantized coder."""
 
@@ -138,7 +138,7 @@ def _pair(
 ) -> tuple[_Pair, RunConfig]:
     """The two coders, and the configuration as the new one has it."""
     source, of_masters = float_coder(folder, device, registry)
-    coder = linear(compose_coder(config, registry, source.shape).to(device))
+    coder = calibrated(compose_coder(config, registry, source.shape).to(device))
     take_floats(coder, source)
     rotated = rotate(coder, method.rotate, message)
     options = {"rotate": rotated, **({"normalize": "scale"} if normalizes(coder, method) else {})}

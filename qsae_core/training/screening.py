@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from qsae_core.coders.linear import LinearCoder
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.errors import ConfigError
@@ -165,16 +164,14 @@ def candidates(coder: MatrixCoder) -> list[Kind]:
     """
     if coder.refusal_to_screen() is not None or coder.device.type != "cpu":
         return []
-    linear = cast(LinearCoder, coder)
-    k, n_latents = linear.sparsity.fixed_k, coder.n_latents
+    rules = coder.screened_rules()
     usable = {"int8": installed("screen", "cpu"), "bf16": _computes_in_bf16()}
     return [
         kind
         for kind, latents_for_each in FASTER_FROM.items()
         if usable[kind]
-        and n_latents >= FEWEST_LATENTS
-        and k is not None
-        and n_latents >= latents_for_each * k
+        and all(rule.n_latents >= FEWEST_LATENTS for rule in rules)
+        and all(rule.n_latents >= latents_for_each * (rule.fixed_k or 0) for rule in rules)
         and coder.shape.d_in >= FEWEST_DIMENSIONS[kind]
     ]
 
