@@ -239,7 +239,7 @@ for name in sys.argv[1:]:
 
 
 def test_commands_of_plugins_are_among_what_is_looked_at():
-    here = {"qsae_bench.command", "qsae_compare.command", "qsae_data_lm.sites_command"}
+    here = {"qsae_bench.command", "qsae_compare.command", "qsae_data_lm.sites_command", "qsae_store.command"}
     assert here <= set(plugin_commands())
 
 

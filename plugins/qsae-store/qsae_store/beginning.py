@@ -73,7 +73,7 @@ def begin(folder: Folder, manifest: Manifest) -> Manifest:
         DataError: if the folder holds a store of another plan, or other files.
     """
     folder.clean()
-    names = folder.names()
+    names = folder.sizes()
     if MANIFEST not in names:
         if names:
             raise DataError(

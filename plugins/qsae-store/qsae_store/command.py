@@ -11,7 +11,7 @@ import click
 
 from qsae_cli.commands import ConfiguredCommand, Scope, json_option, print_json, print_table
 from qsae_core.errors import DataError
-from qsae_core.runs import Layer, load_plugins, open_data, resolve_data, resolve_device
+from qsae_core.runs import Layer, load_plugins, resolve_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -214,6 +214,7 @@ CacheCommand.commands = {"estimate": estimate, "info": info, "verify": verify}
 def _manifest(layers: list[Layer], options: dict[str, Any]) -> tuple[DataSource, Manifest]:
     import torch
 
+    from qsae_core.runs import open_data, resolve_device
     from qsae_store.beginning import manifest_of
 
     if options["threads"]:

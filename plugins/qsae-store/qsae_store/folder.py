@@ -23,8 +23,8 @@ class Folder(Protocol):
     place: str
     """What errors call it."""
 
-    def names(self) -> set[str]:
-        """The files that there are; none where there is no such folder."""
+    def sizes(self) -> dict[str, int]:
+        """Name -> bytes of every file; none where there is no such folder."""
 
     def size(self, name: str) -> int | None:
         """Bytes of a file, None where it is not there."""
@@ -46,11 +46,15 @@ class Folder(Protocol):
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
 
-    def local(self, name: str, sha256: str | None = None) -> pathlib.Path:
-        """A path on this machine with the file's bytes.
+    def sha256(self, name: str) -> str:
+        """Hexadecimal digest of a file, as it is there now."""
+
+    def local(self, name: str, sha256: str) -> pathlib.Path:
+        """A path on this machine with the bytes of a file.
 
         Args:
-            sha256: of its bytes; a copy that is made is compared with it.
+            sha256: its digest when it was written. A copy that is made is compared with it; a file on disk is
+                not.
 
         Raises:
             DataError: if it is not there, or its copy is another file.
@@ -87,11 +91,12 @@ class LocalFolder:
     def __init__(self, path: pathlib.Path) -> None:
         self.path, self.place = path, str(path)
 
-    def names(self) -> set[str]:
-        """The files that there are, but for hidden ones."""
+    def sizes(self) -> dict[str, int]:
+        """Every file but hidden ones."""
         if not self.path.is_dir():
-            return set()
-        return {entry.name for entry in os.scandir(self.path) if not entry.name.startswith(".")}
+            return {}
+        shown = (entry for entry in os.scandir(self.path) if not entry.name.startswith("."))
+        return {entry.name: entry.stat().st_size for entry in shown}
 
     def size(self, name: str) -> int | None:
         """Bytes of a file."""
@@ -119,7 +124,11 @@ class LocalFolder:
         """Remove a file, if it is there."""
         (self.path / name).unlink(missing_ok=True)
 
-    def local(self, name: str, sha256: str | None = None) -> pathlib.Path:
+    def sha256(self, name: str) -> str:
+        """Digest of the file."""
+        return sha256_of(self.path / name)
+
+    def local(self, name: str, sha256: str) -> pathlib.Path:
         """The file itself."""
         path = self.path / name
         if not path.is_file():

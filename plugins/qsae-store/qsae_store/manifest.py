@@ -238,13 +238,13 @@ def written_shards(folder: Folder, manifest: Manifest) -> dict[Side, list[ShardR
     """
     if manifest.shards is None:
         return {side: _first_ones(folder, side) for side in SIDES}
-    names = folder.names()
+    sizes = folder.sizes()
     for record in (record for side in SIDES for record in manifest.shards[side]):
-        if data_file(record.name) not in names or folder.size(data_file(record.name)) != record.size:
+        size = sizes.get(data_file(record.name))
+        if size != record.size:
+            what = "is missing" if size is None else f"has {size:,} bytes and should have {record.size:,}"
             raise DataError(
-                "is missing"
-                if data_file(record.name) not in names
-                else f"has not the {record.size:,} bytes that were written",
+                what,
                 where=f"{folder.place}: {data_file(record.name)}",
                 allowed="the store as qsae cache wrote it",
                 next=f"qsae cache verify {folder.place} lists all that is damaged",

@@ -81,7 +81,8 @@ class Reader:
         """A shard's contexts from one on, in the text's order."""
         file = self.shard(record)
         ids, counted, documents = (file.rows(name, first) for name in ("ids", "counted", "documents"))
-        whole = TokenBatch(ids.long(), counted, torch.ones_like(counted), documents.long())
+        segments = file.rows("segments", first).long() if file.has("segments") else None
+        whole = TokenBatch(ids.long(), counted, torch.ones_like(counted), documents.long(), segments)
         for start in range(0, len(ids), at_once):
             yield whole.rows(slice(start, start + at_once))
 

@@ -13,6 +13,7 @@ and what they were computed from:
     tokens                int32 [N, 4] token id, document, context and position of each vector
     ids, documents        int32 [C, T] every context, in the text's order
     counted               bool [C, T]  positions that have a vector
+    segments              int32 [C, T] parts of a context that do not see each other, where it has several
 """
 
 from __future__ import annotations
@@ -130,6 +131,10 @@ class ShardFile:
                 next="qsae cache verify DIR lists what is damaged",
             )
         return found
+
+    def has(self, name: str) -> bool:
+        """Whether there is a tensor of that name."""
+        return name in self._tensors
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Of a tensor.

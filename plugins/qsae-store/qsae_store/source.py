@@ -95,7 +95,8 @@ class StoreSource(DataSource):
     def _batch(self, sides: Columns, tokens_N4: Tensor) -> Batch:
         x = sides[0] if self.layers_in > 1 else sides[0].squeeze(1)
         y = x if len(sides) == 1 else sides[1] if self.layers_out > 1 else sides[1].squeeze(1)
-        return Batch(x, y, tokens_N4[:, 0].long())
+        token_ids, documents, _, positions = tokens_N4.long().T
+        return Batch(x, y, token_ids, documents, positions)
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the stream, and by what the store is known again."""

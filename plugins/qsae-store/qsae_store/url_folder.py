@@ -13,12 +13,12 @@ from qsae_core.errors import DataError
 from qsae_core.runs import atomic_file
 from qsae_store.folder import Fill, altered, missing, sha256_of
 
+_PART = 1 << 22
+"""Bytes that are hashed at once."""
+
 
 class UrlFolder:
-    """A folder behind a URL, read through copies in a folder on disk.
-
-    A copy that was made once is used again, as long as it is as large as the file.
-    """
+    """A folder behind a URL, read through copies in a folder on disk, which are made once."""
 
     def __init__(self, url: str, cache: str | None = None) -> None:
         self.place = url.rstrip("/")
@@ -26,15 +26,17 @@ class UrlFolder:
         home = pathlib.Path(cache).expanduser() if cache else _cache_home()
         self._copies = home / hashlib.sha256(self.place.encode()).hexdigest()[:16]
 
-    def names(self) -> set[str]:
-        """The files that there are."""
+    def sizes(self) -> dict[str, int]:
+        """Every file."""
         self._files.invalidate_cache()
         with self._errors(self.place):
             try:
-                found = self._files.ls(self._root, detail=False)
+                found = self._files.ls(self._root, detail=True)
             except FileNotFoundError:
-                return set()
-        return {path.rstrip("/").rsplit("/", 1)[-1] for path in found}
+                return {}
+        return {
+            entry["name"].rsplit("/", 1)[-1]: int(entry["size"]) for entry in found if entry["type"] == "file"
+        }
 
     def size(self, name: str) -> int | None:
         """Bytes of a file."""
@@ -62,15 +64,23 @@ class UrlFolder:
         with self._errors(name), contextlib.suppress(FileNotFoundError):
             self._files.rm_file(self._at(name))
 
-    def local(self, name: str, sha256: str | None = None) -> pathlib.Path:
-        """A copy of the file."""
-        path, size = self._copies / name, self.size(name)
-        if size is None:
-            raise missing(f"{self.place}/{name}")
-        if not path.is_file() or path.stat().st_size != size:
+    def sha256(self, name: str) -> str:
+        """Digest of what is behind the URL, whatever copies there are."""
+        digest = hashlib.sha256()
+        with self._errors(name), self._files.open(self._at(name), "rb") as file:
+            while part := file.read(_PART):
+                digest.update(part)
+        return digest.hexdigest()
+
+    def local(self, name: str, sha256: str) -> pathlib.Path:
+        """A copy of the file, which is known by its digest."""
+        path = self._copies / f"{sha256[:16]}-{name}"
+        if not path.is_file():
+            if self.size(name) is None:
+                raise missing(f"{self.place}/{name}")
             with self._errors(name), atomic_file(path) as temporary:
                 self._files.get_file(self._at(name), str(temporary))
-                if sha256 is not None and sha256_of(temporary) != sha256:
+                if sha256_of(temporary) != sha256:
                     raise altered(f"{self.place}/{name}")
         return path
 

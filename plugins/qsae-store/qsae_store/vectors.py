@@ -105,6 +105,8 @@ def read_shard(
         "documents": _documents(contexts).int(),
         "tokens": _tokens(contexts, first_context)[order_N],
     }
+    if contexts.segments is not None:
+        tensors["segments"] = contexts.segments.int()
     for vectors in places:
         tensors |= vectors.tensors(order_N)
     norms = {vectors.place.name: vectors.norms for vectors in places}
