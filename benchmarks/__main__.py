@@ -1,4 +1,4 @@
-"""Measure qsae beside its peers and write docs/performance.md, real-run.md, quality.md and recovery.md.
+"""Measure qsae beside its peers and write docs/performance.md and the pages beside it.
 
 python -m benchmarks                   everything; `make bench` does this
 python -m benchmarks --only step       one benchmark (repeatable); the others' results stay as they are
@@ -30,12 +30,14 @@ from benchmarks import (
     results,
     scaling,
     startup,
+    store,
     training_step,
 )
 from benchmarks.pages import performance as page
 from benchmarks.pages import quality as page_quality
 from benchmarks.pages import real_run as page_real_run
 from benchmarks.pages import recovery as page_recovery
+from benchmarks.pages import store as page_store
 from benchmarks.settings import PEERS, ROOT, Settings
 
 BENCHMARKS: dict[str, Callable[[Settings], dict[str, Any]]] = {
@@ -48,6 +50,7 @@ BENCHMARKS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     quality.NAME: quality.run,
     recovery.NAME: recovery.run,
     recovery_layers.NAME: recovery_layers.run,
+    store.NAME: store.run,
     **{name: functools.partial(quality.run_kind, kind) for kind, name in quality.NAMES.items()},
 }
 ENVIRONMENTS = "QSAE_BENCH_PEERS"
@@ -66,6 +69,7 @@ def main(arguments: Sequence[str]) -> int:
         page_real_run.render(settings, target.with_name("real-run.md")),
         page_quality.render(settings, target.with_name("quality.md")),
         page_recovery.render(settings, target.with_name("recovery.md")),
+        page_store.render(settings, target.with_name("store.md")),
     ):
         if path is not None:
             results.progress(f"wrote {path}")

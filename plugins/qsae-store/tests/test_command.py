@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -97,3 +98,42 @@ def test_counts(text, count):
     from qsae_store.command import Count
 
     assert Count().convert(text, None, None) == count
+
+
+@pytest.mark.slow
+def test_a_store_of_twice_the_memory_limit_is_trained_on_within_it(harvest, tmp_path):
+    """A limit of address space (``ulimit -v``), in which whatever is mapped counts in full."""
+    place, limit = tmp_path / "store", 900 << 20
+    assert harvest(place, sites="1.resid_post", shard_positions=1 << 13, held_out_tokens=600)
+    grow(place, 2 * limit)
+    assert sum(path.stat().st_size for path in place.iterdir()) > 2 * limit
+    sizes = ["--n-latents=128", "--k=4", "--batch-size=4096", "--statistics-tokens=4096", "--threads=1"]
+    sizes += ["--eval=reconstruction", "--eval-tokens=512", "--eval-every=0", "--steps=460"]
+    command = f"ulimit -v {limit >> 10}; exec {pathlib.Path(sys.executable).with_name('qsae')}"
+    command += (
+        f" train --sae topk --data store --data-path {place} --out {tmp_path / 'out'} {' '.join(sizes)}"
+    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (metrics,) = (tmp_path / "out").rglob("metrics.json")
+    assert json.loads(metrics.read_text())["tokens"] == 460 * 4096  # more than all vectors of the store
+
+
+def grow(place: pathlib.Path, size: int) -> None:
+    """Make a store larger: its first training shard stands in it again and again, once on the disk."""
+    from qsae_store.folder import open_folder
+    from qsae_store.manifest import MANIFEST, read_manifest, write_text
+
+    folder = open_folder(str(place))
+    manifest = read_manifest(folder)
+    first = manifest.shards["training"][0]
+    records = [
+        dataclasses.replace(first, name=f"training-{number:05d}", ends=False)
+        for number in range(1 + size // first.size)
+    ]
+    for record in records[1:]:
+        path = place / f"{record.name}.safetensors"
+        path.unlink(missing_ok=True)
+        path.hardlink_to(place / f"{first.name}.safetensors")
+    shards = {**manifest.shards, "training": tuple(records)}
+    write_text(folder, MANIFEST, dataclasses.replace(manifest, shards=shards).to_json())
