@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from qsae_core import ComponentSpec, PlacesConfig, hookimpl, option
 from qsae_core.errors import exclusive
@@ -32,12 +32,41 @@ class LmConfig(PlacesConfig):
         None, "text file, or folder whose text files are read; none: the built-in text", min_length=1
     )
     dataset: str | None = option(
-        None, "Hugging Face dataset id, or local dataset file or folder; streamed", min_length=1
+        None, "Hugging Face dataset id, or local dataset file or folder", min_length=1
     )
     dataset_name: str | None = option(None, "configuration of the dataset, where it has several")
-    dataset_split: str = option("train", "split of the dataset that is read", min_length=1)
+    dataset_split: str = option(
+        "train", "split of the dataset that is read", aliases=("split",), min_length=1
+    )
     dataset_column: str | None = option(
-        None, "column with the text; none: the one column of strings that is clearly the longest"
+        None,
+        "column with the text; none: the one column of strings that is clearly the longest, or with a chat "
+        "template the one of conversations",
+    )
+    streaming: bool = option(
+        True,
+        "read the dataset as it is needed; else download it first, or convert it, to a table on disk that is "
+        "shuffled as a whole",
+    )
+    shuffle_buffer: int = option(
+        1000, "rows of a streamed dataset that are in memory and shuffled together", gt=0
+    )
+    chat_template: str | None = option(
+        None,
+        "for datasets of conversations: `own`, the template that comes with the tokenizer, or a jinja file",
+        min_length=1,
+    )
+    roles: str = option(
+        "all",
+        "whose messages of a conversation are trained on and measured: all, or roles (`assistant`, "
+        "`user,assistant`); the rest is only read",
+        allowed="all, or roles separated by commas, such as user,assistant",
+        pattern=r"^[^,\s]+(,[^,\s]+)*$",
+    )
+    separate_documents: bool = option(
+        False,
+        "let no document see another one in its context: each is read as if it were alone, with BOS before "
+        "it and positions from 0",
     )
     context: int = option(256, "positions of a context, special ones included", ge=8)
     held_out_share: float = option(
@@ -56,6 +85,11 @@ class LmConfig(PlacesConfig):
     dtype: Literal["auto", "fp32", "bf16"] = option(
         "auto", "number format that the model computes in; auto: bf16 where the device has it, else fp32"
     )
+
+    @field_validator("roles", mode="before")
+    @classmethod
+    def _roles_as_text(cls, roles: Any) -> Any:
+        return ",".join(map(str, roles)) if isinstance(roles, list | tuple) else roles
 
     @model_validator(mode="after")
     def _one_text(self) -> LmConfig:

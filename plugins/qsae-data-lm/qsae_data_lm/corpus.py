@@ -38,6 +38,9 @@ class Document(NamedTuple):
     """What the split is decided by: a relative path, or a hash of the text where there is no path."""
     text: str
     """The text, not empty."""
+    spans: tuple[tuple[int, int], ...] | None = None
+    """Where characters stand that count, ascending: from, and up to before. The rest is read alone. None: all
+    count, and what spells a special token is text like any other."""
 
 
 def hash_of(key: str) -> float:

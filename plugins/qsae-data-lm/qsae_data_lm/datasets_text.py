@@ -1,14 +1,23 @@
-"""Documents out of Hugging Face datasets, streamed. Nothing here needs torch."""
+"""Documents out of Hugging Face datasets: what is opened, what of it is read. Nothing here needs torch."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from qsae_core.errors import DataError
-from qsae_data_lm.text_column import Row, sample_rows, text_column
+from qsae_data_lm import LmConfig
+from qsae_data_lm.chat import ChatTemplate
+from qsae_data_lm.corpus import Document
+from qsae_data_lm.dataset_documents import IndexedDocuments, StreamedDocuments, ToDocument
+from qsae_data_lm.dataset_rows import RowStream, reason
+from qsae_data_lm.documents import Documents, Joined
+from qsae_data_lm.messages import is_conversation
+from qsae_data_lm.split import Split
+from qsae_data_lm.text_column import MOST, Row, conversation_column, sample_rows, text_column
 
 _READERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".json": ("json", {}),
@@ -25,37 +34,62 @@ _COMPRESSED = (".gz", ".bz2", ".xz")
 _TEXT_FORMATS = (".json", ".jsonl", ".csv", ".tsv", ".txt")
 
 _MAYBE_TEXT = ("string", "large_string", "null")
+_AS_TEXT: Joined = "end"
 
 
-def open_dataset(
-    dataset: str, name: str | None, split: str, column: str | None
-) -> tuple[Callable[[int], Iterator[str]], dict[str, Any]]:
-    """Opens a dataset id, or a local file or folder, for streaming.
+def dataset_documents(config: LmConfig, tokenizer: Any, split: Split) -> Documents:
+    """The documents of the dataset that a config names.
 
-    Returns:
-        a function that reads texts from the n-th row on, and what is to be said about the dataset.
+    Args:
+        tokenizer: of transformers; its chat template renders conversations.
+        split: which documents are held out.
 
     Raises:
-        DataError: if it cannot be opened, has no such split, or no column that is clearly the text; the
-            function raises it if a row cannot be read or holds no text.
+        DataError: if it cannot be opened, has no such split, or no column that is clearly the text; reading
+            the documents raises it if a row cannot be read or holds no text.
     """
-    rows = _load(dataset, name, split)
-    sample = sample_rows(_read_rows(rows, dataset, 0))
+    name = str(config.dataset)
+    stored = _load(name, config.dataset_name, config.dataset_split, config.streaming)
+    stream = RowStream(stored, name) if config.streaming else None
+
+    def first_rows() -> Iterator[tuple[str, Row]]:
+        return islice(stream.read() if stream is not None else _rows_of(stored, name), MOST)
+
+    sample = sample_rows(row for _, row in first_rows())
     if not sample:
-        raise DataError(f"the dataset {dataset!r} has no rows", where="data.dataset")
-    column = column or text_column(sample, dataset, other=_of_another_type(rows.features or {}))
-    if column not in sample[0]:
+        raise DataError(f"the dataset {name!r} has no rows", where="data.dataset")
+    column = _column(config, sample, stored.features or {})
+    described = {"dataset": name, "dataset_split": config.dataset_split, "dataset_column": column}
+    to_document, joined_by = _text_reader(column), _AS_TEXT
+    if config.chat_template is not None:
+        chat = ChatTemplate(tokenizer, config.chat_template, config.roles)
+        chat.look_at((where, _value(row, column, where)) for where, row in first_rows())
+        to_document, joined_by = _chat_reader(chat, column), "begin" if chat.opens_with_bos else "nothing"
+        described |= {"chat_template": config.chat_template, "roles": config.roles}
+    if stream is None:
+        table = stored.select_columns([column])
+        return IndexedDocuments(table, name, to_document, split, described, joined_by=joined_by)
+    buffer = config.shuffle_buffer
+    return StreamedDocuments(stream, to_document, split, described, buffer=buffer, joined_by=joined_by)
+
+
+def _rows_of(table: Any, name: str) -> Iterator[tuple[str, Row]]:
+    return ((f"{name}: row {number}", row) for number, row in enumerate(table))
+
+
+def _column(config: LmConfig, sample: list[Row], features: Mapping[str, Any]) -> str:
+    name = str(config.dataset)
+    if config.dataset_column is None:
+        if config.chat_template is not None:
+            return conversation_column(sample, name)
+        return text_column(sample, name, other=_of_another_type(features))
+    if config.dataset_column not in sample[0]:
         raise DataError(
-            f"the dataset {dataset!r} has no column {column!r}",
+            f"the dataset {name!r} has no column {config.dataset_column!r}",
             where="data.dataset_column",
             allowed=", ".join(sample[0]),
         )
-
-    def read(start: int) -> Iterator[str]:
-        for number, row in enumerate(_read_rows(rows, dataset, start), start):
-            yield _text_of(row, column, f"{dataset}: row {number}")
-
-    return read, {"dataset": dataset, "dataset_split": split, "dataset_column": column}
+    return config.dataset_column
 
 
 def _of_another_type(features: Mapping[str, Any]) -> set[str]:
@@ -63,47 +97,34 @@ def _of_another_type(features: Mapping[str, Any]) -> set[str]:
     return {c for c, feature in features.items() if getattr(feature, "dtype", None) not in _MAYBE_TEXT}
 
 
-def _text_of(row: Row, column: str, where: str) -> str:
+def _chat_reader(chat: ChatTemplate, column: str) -> ToDocument:
+    return lambda where, row: chat.document(_value(row, column, where), where)
+
+
+def _text_reader(column: str) -> ToDocument:
+    def to_document(where: str, row: Row) -> Document | None:
+        value = _value(row, column, where)
+        if value is not None and not isinstance(value, str):
+            chat = "; conversations need --chat-template own" if is_conversation(value) else ""
+            raise DataError(
+                f"the column {column!r} holds a value of type {type(value).__name__}, not text",
+                where=where,
+                allowed="a column of strings; rows count from 0",
+                next=f"choose another with --data.dataset-column, or make the values text{chat}",
+            )
+        return Document(value, value) if value and value.strip() else None
+
+    return to_document
+
+
+def _value(row: Row, column: str, where: str) -> Any:
     if column not in row:
         raise DataError(f"has no column {column!r}", where=where, allowed=", ".join(row))
-    value = row[column]
-    if value is not None and not isinstance(value, str):
-        raise DataError(
-            f"the column {column!r} holds a value of type {type(value).__name__}, not text",
-            where=where,
-            allowed="a column of strings; rows count from 0",
-            next="choose another with --data.dataset-column, or make the values text",
-        )
-    return value or ""
+    return row[column]
 
 
-def _read_rows(rows: Any, dataset: str, start: int) -> Iterator[Row]:
-    """The rows from one on; whatever the library raises on the way names the data set and the row."""
-    number = start
-    iterator = iter(rows.skip(start) if start else rows)
-    while True:
-        try:
-            row = next(iterator)
-        except StopIteration:
-            return
-        except Exception as error:  # the library raises its own kinds, pyarrow's, pandas' and network errors
-            raise DataError(
-                f"rows from number {number} on cannot be read: {_reason(error)}",
-                where=f"data.dataset: {dataset}",
-                allowed="files of one format with the same columns; rows count from 0",
-                next="mend or leave out the file or row; files that differ can be read one by one",
-            ) from error
-        yield row
-        number += 1
-
-
-def _reason(error: Exception) -> str:
-    """What the library says, in one line of bounded length."""
-    text = " ".join(str(error).split()) or repr(error)
-    return text if len(text) <= 300 else f"{text[:300]} ..."
-
-
-def _load(dataset: str, name: str | None, split: str) -> Any:
+def _load(dataset: str, name: str | None, split: str, streaming: bool) -> Any:
+    """The library's `IterableDataset`, or its `Dataset` where it is not streamed."""
     try:
         import datasets
     except ImportError as error:
@@ -117,19 +138,22 @@ def _load(dataset: str, name: str | None, split: str) -> Any:
     try:
         if os.path.exists(path) and not path.is_dir():  # pathlib's raises where a name is too long
             reader, options = _reader(path)
-            return datasets.load_dataset(reader, data_files=str(path), split=split, streaming=True, **options)
+            return datasets.load_dataset(
+                reader, data_files=str(path), split=split, streaming=streaming, **options
+            )
         if any(os.path.isfile(path / f"{name}.json") for name in ("dataset_info", "dataset_dict")):
             stored = datasets.load_from_disk(str(path))
             if isinstance(stored, datasets.DatasetDict):
                 stored = stored[split]
-            return stored.to_iterable_dataset()
+            files = max(1, min(len(stored.cache_files), len(stored)))
+            return stored.to_iterable_dataset(num_shards=files) if streaming else stored
         place = str(path) if os.path.isdir(path) else dataset
-        return datasets.load_dataset(place, name, split=split, streaming=True)
+        return datasets.load_dataset(place, name, split=split, streaming=streaming)
     except DataError:
         raise
     except Exception as error:  # as above
         raise DataError(
-            f"the dataset {dataset!r} (split {split!r}) cannot be opened: {_reason(error)}",
+            f"the dataset {dataset!r} (split {split!r}) cannot be opened: {reason(error)}",
             where="data.dataset",
             allowed="a Hugging Face dataset id, or a local file or folder",
         ) from error

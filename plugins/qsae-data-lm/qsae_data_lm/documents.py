@@ -5,38 +5,52 @@ Nothing here needs torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
-from typing import Any, Literal, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qsae_core.errors import DataError
+from qsae_core.errors import ConfigError, DataError
 from qsae_data_lm import LmConfig
 from qsae_data_lm.corpus import Document, builtin_documents
+from qsae_data_lm.packing import Position
 from qsae_data_lm.split import MARKS, HeldOutDocuments, Split, mark
-from qsae_data_lm.text_column import SAMPLE
 
 Side = Literal["training", "held-out"]
-WINDOW = 1000
-"""Documents of a streamed dataset that are in memory and shuffled together."""
+Joined = Literal["end", "begin", "nothing"]
+"""What stands between two documents: the tokenizer's token for an end or for a beginning, or what the
+documents hold themselves."""
+Share = tuple[int, int]
+"""(rank, world): what falls to one of several training processes."""
+WHOLE: Share = (0, 1)
 
 
-def open_documents(config: LmConfig) -> Documents:
+class Numbered(NamedTuple):
+    """A document of a training stream."""
+
+    behind: Position
+    number: int
+    """Its place in the order of the epoch, in which one process has gaps where another has documents."""
+    document: Document
+
+
+def open_documents(config: LmConfig, tokenizer: Any) -> Documents:
     """The text that a config asks for.
 
+    Args:
+        tokenizer: of transformers; its chat template renders conversations.
+
     Raises:
+        ConfigError: if options are given that go with a dataset alone, and there is none.
         DataError: if it cannot be opened or holds no text.
     """
+    _check_conversations(config)
     share = config.held_out_share
     if config.dataset is not None:
-        from qsae_data_lm.datasets_text import open_dataset
+        from qsae_data_lm.datasets_text import dataset_documents
 
-        read, description = open_dataset(
-            config.dataset, config.dataset_name, config.dataset_split, config.dataset_column
-        )
-        return StreamedDocuments(read, Split(share), description)
+        return dataset_documents(config, tokenizer, Split(share))
     if config.text is not None:
         from qsae_data_lm.text_files import read_text
 
@@ -46,11 +60,31 @@ def open_documents(config: LmConfig) -> Documents:
     return LocalDocuments(list(builtin_documents()), Split(share), description)
 
 
+def _check_conversations(config: LmConfig) -> None:
+    if config.chat_template is not None and config.dataset is None:
+        raise ConfigError(
+            "chat_template is given, and there is no dataset of conversations",
+            where="data.chat_template",
+            allowed="a dataset with a column of conversations",
+            next="--dataset ID_OR_FILE",
+        )
+    if config.chat_template is None and config.roles != "all":
+        raise ConfigError(
+            f"roles is {config.roles!r}, and there is no chat template by which roles are known",
+            where="data.roles",
+            allowed="all, where text is read as it is",
+            next="--chat-template own, for a dataset of conversations",
+        )
+
+
 class Documents(Protocol):
     """Where a source takes its text from."""
 
+    in_memory: bool
+    """Whether all documents are, so that their tokens may be kept too."""
     finite: bool
-    """Whether all documents are in memory, so that their tokens may be kept too."""
+    """Whether their number is known."""
+    joined_by: Joined
 
     def describe(self) -> dict[str, Any]:
         """JSON values for the run's record."""
@@ -58,8 +92,9 @@ class Documents(Protocol):
     def beginning(self) -> Iterator[str]:
         """Texts by which the source is known again: all that are in memory, or the first of a stream."""
 
-    def training(self, seed: int, epoch: int, start: int) -> Iterator[tuple[int, Document]]:
-        """Documents of an epoch with the position behind each; `start` is such a position, or 0."""
+    def training(self, seed: int, epoch: int, start: Position, share: Share = WHOLE) -> Iterator[Numbered]:
+        """Documents of an epoch; `start` is the place behind one, or None. The shares of all processes
+        together are the documents of the whole, each of them once."""
 
     def held_out(self) -> Iterator[Document]:
         """The held-out documents, always in the same order."""
@@ -77,7 +112,8 @@ class LocalDocuments:
         description: where they come from, in a few words.
     """
 
-    finite = True
+    in_memory = finite = True
+    joined_by: Joined = "end"
 
     def __init__(self, documents: Sequence[Document], split: Split, description: dict[str, Any]) -> None:
         self._all, self._split, self._description = list(documents), split, description
@@ -91,13 +127,14 @@ class LocalDocuments:
         """All texts."""
         return (document.text for document in self._all)
 
-    def training(self, seed: int, epoch: int, start: int) -> Iterator[tuple[int, Document]]:
+    def training(self, seed: int, epoch: int, start: Position, share: Share = WHOLE) -> Iterator[Numbered]:
         """Every training document once, shuffled by seed and epoch."""
         order = shuffled(len(self._all), seed, epoch)
-        for position in range(start, len(order)):
+        rank, world = share
+        for position in range(start or 0, len(order)):
             document = self._all[order[position]]
-            if not self._split.holds_out(document.key):
-                yield position + 1, document
+            if position % world == rank and not self._split.holds_out(document.key):
+                yield Numbered(position + 1, position, document)
 
     def held_out(self) -> Iterator[Document]:
         """In the order in which they were given."""
@@ -116,68 +153,18 @@ class LocalDocuments:
         return sum(self._split.holds_out(document.key) for document in self._all), len(self._all)
 
 
-class StreamedDocuments:
-    """Documents that are read as they are needed, never all at once; shuffled within windows.
-
-    Args:
-        read: start -> texts from that document on, in the dataset's own order.
-        split: which documents are held out.
-        description: where they come from.
-    """
-
-    finite = False
-
-    def __init__(
-        self, read: Callable[[int], Iterator[str]], split: Split, description: dict[str, Any]
-    ) -> None:
-        self._read, self._split, self._description = read, split, description
-
-    def describe(self) -> dict[str, Any]:
-        """Where the text comes from."""
-        return self._description
-
-    def beginning(self) -> Iterator[str]:
-        """The first texts of the stream."""
-        return islice(self._read(0), SAMPLE)
-
-    def training(self, seed: int, epoch: int, start: int) -> Iterator[tuple[int, Document]]:
-        """Every training document once; the order within each window is shuffled by seed and epoch."""
-        window, offset = divmod(start, WINDOW)
-        texts = self._read(window * WINDOW)
-        while batch := list(islice(texts, WINDOW)):
-            order = shuffled(len(batch), seed, epoch, window)
-            for place in range(offset, len(batch)):
-                text = batch[order[place]]
-                if text.strip() and not self._split.holds_out(text):
-                    yield window * WINDOW + place + 1, Document(text, text)
-            window, offset = window + 1, 0
-
-    def held_out(self) -> Iterator[Document]:
-        """In the dataset's order; reads on until the caller has enough."""
-        for text in self._read(0):
-            if text.strip() and self._split.holds_out(text):
-                yield Document(text, text)
-
-    def held_out_part(self, place: str) -> HeldOutDocuments:
-        """A dataset is known again by its first documents: those of another one are others."""
-        return HeldOutDocuments(
-            self._split, lambda: self._first(MARKS), lambda: set(self._first(WINDOW)), place, None
-        )
-
-    def _first(self, count: int) -> list[str]:
-        return [mark(text) for text in islice(filter(str.strip, self._read(0)), count)]
-
-
 def shuffled(n: int, *seeds: int) -> NDArray[np.int64]:
     """A permutation of range(n) that is determined by the seeds."""
     return np.random.default_rng(seeds).permutation(n)
 
 
-def too_little(documents: Documents, part: Side, context: int, where: str) -> DataError:
+def too_little(documents: Documents, part: Side, context: int, where: str, share: Share = WHOLE) -> DataError:
     """The error for a side of the split that has not one context."""
     hint = "give more text" if part == "training" else "give more text, or a larger --held-out-share"
-    found = documents.training(0, 0, 0) if part == "training" else enumerate(documents.held_out())
-    if next(found, None) is None:
+    found: Iterator[Any] = (
+        documents.training(0, 0, None, share) if part == "training" else documents.held_out()
+    )
+    if share == WHOLE and next(found, None) is None:
         return DataError(
             f"no document is left for the {part} text: all are on the other side of the split, which keeps "
             "documents of the same text together",
@@ -185,8 +172,19 @@ def too_little(documents: Documents, part: Side, context: int, where: str) -> Da
             allowed="a text of several different documents",
             next=hint,
         )
+    of_process = f" of process {share[0]} of {share[1]}" if share != WHOLE else ""
     return DataError(
-        f"the {part} text is shorter than one context of {context} positions",
+        f"the {part} text{of_process} is shorter than one context of {context} positions",
         where=where,
         next=f"{hint}, or a smaller --context",
+    )
+
+
+def nothing_counts(part: Side, where: str) -> DataError:
+    """The error for text that fills contexts, of which no position counts."""
+    return DataError(
+        f"no position of the {part} text counts",
+        where=where,
+        allowed="conversations in which someone with one of the `roles` says something",
+        next="--roles all",
     )

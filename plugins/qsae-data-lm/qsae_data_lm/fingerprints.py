@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -51,3 +51,18 @@ def check_same(recorded: Mapping[str, Any], now: Mapping[str, str], places: Mapp
                 allowed=f"the same {what}",
                 next="bring it back, or start the run again with --overwrite",
             )
+
+
+def check_share(recorded: Sequence[int], now: Sequence[int]) -> None:
+    """Raise a DataError where a state is not of this process among as many.
+
+    Args:
+        recorded: (rank, world) of the process that was interrupted.
+        now: of this one. Each process reads documents of its own, so that none can go on for another.
+    """
+    if tuple(recorded) != tuple(now):
+        raise DataError(
+            f"the state is that of process {recorded[0]} of {recorded[1]}, not {now[0]} of {now[1]}",
+            allowed=f"the state of process {now[0]} of {now[1]}",
+            next="go on with as many processes as before, each from its own state",
+        )

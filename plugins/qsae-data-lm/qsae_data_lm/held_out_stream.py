@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from qsae_core.contracts import Batch, TokenBatch
-from qsae_data_lm.context_stream import Place, labelled_contexts
-from qsae_data_lm.documents import Documents, too_little
+from qsae_data_lm.context_stream import Place, contexts_of
+from qsae_data_lm.documents import Documents, Numbered, nothing_counts, too_little
 from qsae_data_lm.harvest import Harvester
+from qsae_data_lm.packing import Position
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class HeldOutStream:
         """At most `n_tokens` vectors, in batches of one size but for the last."""
         kept: list[Batch] = []
         left, have = n_tokens, 0
-        for contexts in self._labelled(n_tokens):
+        for contexts in self._contexts(n_tokens):
             for part in self.harvester.read(contexts, self._where):
                 kept.append(part)
                 have += len(part)
@@ -50,7 +52,7 @@ class HeldOutStream:
         counted positions."""
         at_once = max(1, batch_size // self.context)
         left = n_tokens
-        for contexts in self._labelled(n_tokens):
+        for contexts in self._contexts(n_tokens):
             counts = contexts.counted.sum(1)
             needed = int((counts.cumsum(0) - counts < left).sum())
             left -= int(counts.sum())
@@ -62,16 +64,24 @@ class HeldOutStream:
     def _where(self) -> str:
         return f"{self.place}, held-out part"
 
-    def _labelled(self, n_tokens: int) -> Iterator[TokenBatch]:
+    def _contexts(self, n_tokens: int) -> Iterator[TokenBatch]:
         """Contexts, one forward pass at a time, until `n_tokens` positions of them are counted."""
         if n_tokens < 1:
             return
-        tokens, counted = self.harvester.tokens, 0
-        documents = enumerate(self.documents.held_out(), start=1)
-        for contexts, _ in labelled_contexts(documents, tokens, self.harvester.forward_contexts, Place()):
-            counted += int(contexts.counted.sum())
+        tokens, read, counted = self.harvester.tokens, 0, 0
+        documents = held_out_documents(self.documents)
+        for contexts, _ in contexts_of(documents, tokens, self.harvester.forward_contexts, Place()):
+            read, counted = read + len(contexts.ids), counted + int(contexts.counted.sum())
             yield contexts
             if counted >= n_tokens:
                 return
-        if not counted:
+        if not read:
             raise too_little(self.documents, "held-out", self.context, self.place)
+        if not counted:
+            raise nothing_counts("held-out", self.place)
+
+
+def held_out_documents(documents: Documents, start: Position = None) -> Iterator[Numbered]:
+    """The held-out documents behind a position, numbered in their order."""
+    numbered = (Numbered(n + 1, n, document) for n, document in enumerate(documents.held_out()))
+    return itertools.islice(numbered, start or 0, None)

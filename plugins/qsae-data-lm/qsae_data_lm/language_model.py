@@ -17,6 +17,7 @@ from qsae_core.errors import DataError
 from qsae_data_lm.families import Layout
 from qsae_data_lm.fingerprints import of_model
 from qsae_data_lm.hooks import check_edits, find_layers, read_sites, spliced
+from qsae_data_lm.segments import check_segments, not_apart, positions_in_segments
 from qsae_data_lm.tokens import max_positions
 
 
@@ -118,6 +119,11 @@ class HfLanguageModel(LanguageModel):
             return super().decode(ids)
         return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
+    def check_segments(self, context: int) -> None:
+        """Raises DataError if the segments of a context of so many positions would see each other."""
+        last = Site(self.layout.n_layers - 1, "resid_post")
+        check_segments(self, last, self.model.config.get_text_config().vocab_size, context)
+
     def _check_head(self) -> None:
         if not self.has_logits:
             raise DataError(
@@ -132,6 +138,12 @@ class HfLanguageModel(LanguageModel):
         inputs: dict[str, Any] = {"input_ids": batch.ids.to(device)}
         if not bool(batch.attention.all()):  # without padding no mask is needed, and attention is faster
             inputs["attention_mask"] = batch.attention.to(device).long()
+        if batch.segments is not None:
+            if not self.predicts_next:
+                raise not_apart(self.name, "an encoder reads in both directions")
+            # transformers keeps apart what positions that begin anew divide, where no mask is given
+            inputs["position_ids"] = positions_in_segments(batch.segments, batch.attention).to(device)
+            inputs.pop("attention_mask", None)
         if self.predicts_next:
             inputs["use_cache"] = False
         return inputs

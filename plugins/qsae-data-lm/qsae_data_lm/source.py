@@ -8,7 +8,6 @@ block again and goes on with the very same vectors.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -18,14 +17,15 @@ import torch
 from qsae_core import ComponentConfig
 from qsae_core.contracts import Batch, DataSource, NormLimit, Site, TokenBatch, chosen_sites
 from qsae_data_lm import LmConfig
-from qsae_data_lm.context_stream import Place, labelled_contexts
-from qsae_data_lm.documents import open_documents, shuffled, too_little
+from qsae_data_lm.context_stream import Place, contexts_of
+from qsae_data_lm.documents import WHOLE, nothing_counts, open_documents, shuffled, too_little
 from qsae_data_lm.families import Layout, layout_of
-from qsae_data_lm.fingerprints import check_same, of_texts
+from qsae_data_lm.fingerprints import check_same, check_share, of_texts
 from qsae_data_lm.harvest import Harvester
-from qsae_data_lm.held_out_stream import HeldOutStream
+from qsae_data_lm.held_out_stream import HeldOutStream, held_out_documents
 from qsae_data_lm.language_model import HfLanguageModel
 from qsae_data_lm.loading import choose_dtype, find_layout, load_config, load_model, load_tokenizer
+from qsae_data_lm.packing import Position
 from qsae_data_lm.split import HeldOutDocuments
 from qsae_data_lm.tokens import TextTokenizer, check_context, check_vocabulary
 
@@ -56,13 +56,20 @@ class LmSource(DataSource):
             layout.check(layer, site)
         tokenizer = load_tokenizer(config.model)
         check_context(config.context, model_config, tokenizer, layout)
-        self._documents = open_documents(config)
+        self._documents = open_documents(config, tokenizer)
         self._text = config.text or config.dataset or "built-in text"
         self._tokens = TextTokenizer(
-            tokenizer, config.context, causal=layout.family.causal, keep=self._documents.finite
+            tokenizer,
+            config.context,
+            causal=layout.family.causal,
+            keep=self._documents.in_memory,
+            joined_by=self._documents.joined_by,
+            apart=config.separate_documents,
         )
         check_vocabulary(self._tokens, model_config, config.model)
         self._model = _load(config, layout, tokenizer, device)
+        if config.separate_documents:
+            self._model.check_segments(config.context)
         forward_contexts = max(1, config.forward_tokens // config.context)
         self._harvester = Harvester(self._model, self._tokens, *self._chosen, forward_contexts)
         self._held_out = HeldOutStream(self._documents, self._harvester, config.context, self._text)
@@ -70,6 +77,7 @@ class LmSource(DataSource):
         self.d_in, self.d_out = self._chosen.widths(lambda _: layout.width)  # these families have one
         self.layers_in, self.layers_out = len(self._chosen.sources), len(self._chosen.targets)
         self.model_name, self.layer = self._model.name, self._chosen.path_name
+        self._share = WHOLE
         self._begin()
 
     @classmethod
@@ -85,7 +93,7 @@ class LmSource(DataSource):
         return [
             Case(small),
             Case({**small, "source_layer": 0, "target_layer": 1, "target_site": "resid_post"}),
-            Case({**small, "layers": [0, 1], "buffer_tokens": 100}),
+            Case({**small, "layers": [0, 1], "buffer_tokens": 100, "separate_documents": True}),
             Case({**small, "sites": "1.mlp_in,0.resid_mid", "target_sites": "1.mlp_out"}),
         ]
 
@@ -102,10 +110,12 @@ class LmSource(DataSource):
 
     def _take(self, size: int) -> Batch:
         parts: list[Batch] = []
-        missing = size
+        missing, epoch = size, self._epoch
         while missing:
             if self._rows is None or self._cursor == len(self._order):
                 self._next_block()
+                if self._epoch > epoch + 1 and not parts:
+                    raise nothing_counts("training", self._text)
                 continue
             rows = self._order[self._cursor : self._cursor + missing]
             parts.append(self._rows.rows(torch.from_numpy(rows).to(self._rows.x.device)))
@@ -118,7 +128,7 @@ class LmSource(DataSource):
         epoch: int = 0,
         block: int = 0,
         cursor: int = 0,
-        position: int = 0,
+        position: Position = None,
         remaining: int | None = None,
         norms: Sequence[int] = (0, 0),
     ) -> None:
@@ -131,8 +141,8 @@ class LmSource(DataSource):
         self._order = shuffled(0, 0)
 
     def _contexts_from(self, epoch: int, place: Place, n_contexts: int) -> Iterator[tuple[TokenBatch, Place]]:
-        documents = self._documents.training(self.seed, epoch, place.position)
-        return labelled_contexts(documents, self._tokens, n_contexts, place)
+        documents = self._documents.training(self.seed, epoch, place.position, self._share)
+        return contexts_of(documents, self._tokens, n_contexts, place)
 
     def _next_block(self) -> None:
         """Reads the block that comes next; past the end of the text, the first of a new epoch."""
@@ -146,7 +156,7 @@ class LmSource(DataSource):
             self._begin(self._epoch + 1, norms=self._norms.counts)
             following = next(self._contexts, None)
         if following is None:
-            raise too_little(self._documents, "training", self.config.context, self._text)
+            raise too_little(self._documents, "training", self.config.context, self._text, self._share)
         contexts, self._behind_block = following
         where = f"{self._text}, epoch {self._epoch}, block {self._block}"
         self._rows = Batch.joined(list(self._harvester.read(contexts, where)))
@@ -160,8 +170,9 @@ class LmSource(DataSource):
         return {"text": of_texts(self._documents.beginning()), "model": self._model.fingerprint()}
 
     def state_dict(self) -> dict[str, Any]:
-        """The position of the stream as JSON values, and fingerprints of the text and the model."""
-        return {**self._place(), "fingerprints": self._fingerprints}
+        """The position of the stream as JSON values, which process's it is, and fingerprints of the text and
+        the model."""
+        return {**self._place(), "share": list(self._share), "fingerprints": self._fingerprints}
 
     def _place(self) -> dict[str, Any]:
         return {
@@ -176,11 +187,19 @@ class LmSource(DataSource):
         """Continue at a position; its block is computed again when the next batch is taken.
 
         Raises:
-            DataError: if the text or the model is another one now.
+            DataError: if the text or the model is another one now, or the position is another process's.
         """
         places = {"text": self._text, "model": self.config.model}
         check_same(state.get("fingerprints", {}), self._fingerprints, places)
-        self._begin(**{key: value for key, value in state.items() if key != "fingerprints"})
+        check_share(state["share"], self._share)
+        self._begin(**{name: state[name] for name in self._place()})
+
+    def divide(self, rank: int, world: int) -> bool:
+        """Take every ``world``-th training document, or where a dataset's files divide evenly, its files; so
+        each document is read by one process alone. Positions are a process's own."""
+        self._share = (rank, world)
+        self._begin()
+        return True
 
     # -- the held-out stream -------------------------------------------------------------------------
 
@@ -199,9 +218,8 @@ class LmSource(DataSource):
         """The text of one side, packed; a document's number is its place in the side's order."""
         start = Place(**(place or {}))
         if held_out:
-            numbered = enumerate(self._documents.held_out(), start=1)
-            documents = itertools.islice(numbered, start.position, None)
-            found = labelled_contexts(documents, self._tokens, n_contexts, start)
+            documents = held_out_documents(self._documents, start.position)
+            found = contexts_of(documents, self._tokens, n_contexts, start)
         else:
             found = self._contexts_from(0, start, n_contexts)
         return ((contexts, behind._asdict()) for contexts, behind in found)
@@ -233,6 +251,8 @@ class LmSource(DataSource):
             "dtype": str(self._model.model.dtype).removeprefix("torch."),
             "context": self.config.context,
             **self._documents.describe(),
+            "separate_documents": self.config.separate_documents,
+            "processes": self._share[1],
             "left_out": "BOS, EOS, padding and other special positions: "
             + (", ".join(self._tokens.special_names()) or "none"),
             "left_out_of_first_block": f"{int((~counted).sum())} of {counted.numel()} positions",

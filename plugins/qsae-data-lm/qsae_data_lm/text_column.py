@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from qsae_core.errors import DataError
+from qsae_data_lm.messages import is_conversation
 
 SAMPLE = 50
 """Rows by which columns are compared."""
@@ -61,7 +62,31 @@ def text_column(rows: list[Row], dataset: str, other: Collection[str] = ()) -> s
         f"the dataset {dataset!r} {fault}; its columns: {', '.join(_described(values, means))}",
         where="data.dataset",
         allowed=", ".join([*ranked, *empty]) or "a dataset with a column of strings",
-        next=f"--data.dataset-column {[*ranked, *empty][0]}" if ranked or empty else None,
+        next=f"--data.dataset-column {[*ranked, *empty][0]}" if ranked or empty else _for_talks(values),
+    )
+
+
+def _for_talks(values: Mapping[str, list[Any]]) -> str | None:
+    talks = [c for c, found in values.items() if found and all(map(is_conversation, found))]
+    return f"--chat-template own, for the conversations in {talks[0]}" if talks else None
+
+
+def conversation_column(rows: list[Row], dataset: str) -> str:
+    """The one column whose values are conversations, wherever there is a value.
+
+    Raises:
+        DataError: if there is none, or more than one; it lists the columns.
+    """
+    values = {column: [row[column] for row in rows if row.get(column)] for column in rows[0]}
+    found = [c for c, some in values.items() if some and all(map(is_conversation, some))]
+    if len(found) == 1:
+        return found[0]
+    fault = f"has several columns of conversations, {', '.join(found)}" if found else "has no conversations"
+    raise DataError(
+        f"the dataset {dataset!r} {fault}; its columns: {', '.join(rows[0])}",
+        where="data.dataset",
+        allowed="a column of lists of {role, content}, or of {from, value}",
+        next=f"--data.dataset-column {found[0]}" if found else "leave --chat-template out for plain text",
     )
 
 

@@ -14,9 +14,11 @@ import torch
 
 from qsae_core.contracts import TokenBatch
 from qsae_core.errors import DataError
+from qsae_data_lm.chat_tokens import Encoded, encode_spans
 from qsae_data_lm.corpus import Document
+from qsae_data_lm.documents import Joined, Numbered
 from qsae_data_lm.families import Layout
-from qsae_data_lm.packing import Frame, Tokens
+from qsae_data_lm.packing import COUNTED, Contexts, Entry, Frame
 
 _AT_ONCE = 32
 
@@ -25,22 +27,35 @@ class TextTokenizer:
     """Tokenizes documents without special tokens and knows the special ones that a context needs.
 
     A causal model's contexts begin with BOS and its documents are separated by EOS (BOS where there is
-    none); an encoder's begin with CLS, end with SEP, and its documents are separated by SEP. Tokens that
-    the tokenizer does not have are left out.
+    none), by BOS, or by what they hold themselves; an encoder's begin with CLS, end with SEP, and its
+    documents are separated by SEP. Tokens that the tokenizer does not have are left out.
 
     Args:
         tokenizer: of transformers.
         context: positions of a context.
         causal: whether it belongs to a causal model.
         keep: keep the tokens of each document that was seen, by its key.
+        joined_by: what stands between two documents of a causal model.
+        apart: whether documents are read as if each were alone: they begin with BOS then, and contexts have
+            segments.
     """
 
-    def __init__(self, tokenizer: Any, context: int, *, causal: bool, keep: bool) -> None:
-        self._tokenizer = tokenizer
-        self._kept: dict[str, Tokens] | None = {} if keep else None
+    def __init__(
+        self,
+        tokenizer: Any,
+        context: int,
+        *,
+        causal: bool,
+        keep: bool,
+        joined_by: Joined = "end",
+        apart: bool = False,
+    ) -> None:
+        self._tokenizer, self._apart = tokenizer, apart
+        self._kept: dict[str, Encoded] | None = {} if keep else None
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         if causal:
-            self.frame = Frame(context, first=bos, separator=bos if eos is None else eos)
+            between = {"end": bos if eos is None else eos, "begin": bos, "nothing": None}
+            self.frame = Frame(context, first=bos, separator=between["begin" if apart else joined_by])
         else:
             sep = tokenizer.sep_token_id
             self.frame = Frame(context, first=tokenizer.cls_token_id, last=sep, separator=sep)
@@ -48,8 +63,6 @@ class TextTokenizer:
         special.update(t for t in (self.frame.first, self.frame.last, self.frame.separator) if t is not None)
         self.special_ids: list[int] = sorted(special)
         if tokenizer.is_fast:
-            # the text of a special token in a document is text like any other
-            tokenizer.backend_tokenizer.encode_special_tokens = True
             # tokenizer.json keeps both from the last call before it was saved
             tokenizer.backend_tokenizer.no_truncation()
             tokenizer.backend_tokenizer.no_padding()
@@ -72,31 +85,42 @@ class TextTokenizer:
         """The text of one token, for messages."""
         return str(self._tokenizer.decode([token_id]))
 
-    def stream(self, documents: Iterable[tuple[int, Document]]) -> Iterator[tuple[int, Tokens]]:
-        """(position, tokens) of each document that has any; a few documents are tokenized at a time."""
+    def stream(self, documents: Iterable[Numbered]) -> Iterator[Entry]:
+        """The tokens of each document that has any; a few documents are tokenized at a time."""
         documents = iter(documents)
         while group := list(islice(documents, _AT_ONCE)):
             known = {} if self._kept is None else self._kept
-            new = {d.key: d.text for _, d in group if d.key not in known}
+            new = {d.key: d for _, _, d in group if d.key not in known}
             known.update(zip(new, self._encode(list(new.values())), strict=True))
-            for position, document in group:
-                if len(known[document.key]):
-                    yield position, known[document.key]
+            for behind, number, document in group:
+                tokens, counted = known[document.key]
+                if len(tokens):
+                    yield Entry(behind, number, tokens, counted)
 
-    def _encode(self, texts: list[str]) -> list[Tokens]:
-        if not texts:
+    def _encode(self, documents: list[Document]) -> list[Encoded]:
+        """All of them have spans, or none."""
+        if not documents:
             return []
+        texts = [document.text for document in documents]
+        if documents[0].spans is not None:
+            return encode_spans(self._tokenizer, [(d.text, d.spans or ()) for d in documents])
         if self._tokenizer.is_fast:
-            found = self._tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-            return [np.array(encoding.ids, dtype=np.int32) for encoding in found]
+            backend = self._tokenizer.backend_tokenizer
+            backend.encode_special_tokens = True  # the text of a special token in a document is text
+            found = backend.encode_batch_fast(texts, add_special_tokens=False)
+            return [(np.array(encoding.ids, dtype=np.int32), None) for encoding in found]
         ids = self._tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-        return [np.array(part, dtype=np.int32) for part in ids]
+        return [(np.array(part, dtype=np.int32), None) for part in ids]
 
-    def batch(self, contexts_BT: Tokens) -> TokenBatch:
+    def batch(self, contexts: Contexts) -> TokenBatch:
         """Full contexts as the language model takes them; special positions are not counted."""
-        ids = torch.from_numpy(contexts_BT.astype(np.int64))
-        counted = ~torch.isin(ids, torch.tensor(self.special_ids))
-        return TokenBatch(ids, counted, torch.ones_like(counted))
+        ids = torch.from_numpy(contexts.ids.astype(np.int64))
+        counted = torch.from_numpy(contexts.kinds == COUNTED) & ~torch.isin(
+            ids, torch.tensor(self.special_ids)
+        )
+        segments = torch.from_numpy(contexts.segments) if self._apart else None
+        documents = torch.from_numpy(contexts.documents)
+        return TokenBatch(ids, counted, torch.ones_like(counted), documents, segments)
 
 
 def check_context(context: int, config: Any, tokenizer: Any, layout: Layout) -> None:

@@ -92,7 +92,7 @@ def measure(
 ) -> dict[str, Any]:
     """Cross-entropies of model and bigram over the same held-out targets, and how many targets those are."""
     bos = tokenizer.bos_token_id
-    contexts_CT = pack(held_out, frame_of(bos))
+    contexts_CT = pack(held_out, frame_of(bos)).ids
     targets = contexts_CT[:, 1:][contexts_CT[:, 1:] != bos]
     n_bytes = len(tokenizer.decode(targets).encode("utf-8"))
     nats = {

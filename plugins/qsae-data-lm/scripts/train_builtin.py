@@ -114,7 +114,7 @@ class Batches:
         """The next batch, int64."""
         if self.at + self.batch > len(self.contexts_CT):
             order = self.rng.permutation(len(self.documents))
-            contexts_CT = pack((self.documents[i] for i in order), self.frame)
+            contexts_CT = pack((self.documents[i] for i in order), self.frame).ids
             self.contexts_CT = self.rng.permutation(contexts_CT)
             self.at, self.epoch = 0, self.epoch + 1
         batch_BT = self.contexts_CT[self.at : self.at + self.batch]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qsae_data_lm.corpus import Document, builtin_documents, is_held_out
-from qsae_data_lm.documents import WINDOW, LocalDocuments, StreamedDocuments
-from qsae_data_lm.packing import Frame, Packer, pack
+from qsae_data_lm.documents import LocalDocuments
+from qsae_data_lm.packing import COUNTED, Entry, Frame, Packer, pack
 from qsae_data_lm.split import Split
 from qsae_data_lm.text_files import chunks, read_text
 
@@ -26,11 +24,35 @@ def ids(*tokens: int) -> np.ndarray:
 
 def test_packing_by_hand() -> None:
     documents = [ids(1, 2), ids(3, 4, 5, 6)]
-    assert pack(documents, Frame(4, first=0, separator=0)).tolist() == [[0, 1, 2, 0], [0, 3, 4, 5]]
-    assert pack(documents, Frame(3)).tolist() == [[1, 2, 3], [4, 5, 6]]
+    packed = pack(documents, Frame(4, first=0, separator=0))
+    assert packed.ids.tolist() == [[0, 1, 2, 0], [0, 3, 4, 5]]
+    assert packed.documents.tolist() == [[-1, 0, 0, -1], [-1, 1, 1, 1]]
+    assert pack(documents, Frame(3)).ids.tolist() == [[1, 2, 3], [4, 5, 6]]
     encoder = Frame(5, first=8, last=9, separator=9)
-    assert pack(documents, encoder).tolist() == [[8, 1, 2, 9, 9], [8, 3, 4, 5, 9]]
-    assert pack([ids(1, 2)], Frame(4)).shape == (0, 4)
+    assert pack(documents, encoder).ids.tolist() == [[8, 1, 2, 9, 9], [8, 3, 4, 5, 9]]
+    assert pack([ids(1, 2)], Frame(4)).ids.shape == (0, 4)
+
+
+def test_a_segment_begins_with_a_separator_or_where_there_is_none_with_a_document() -> None:
+    documents = [ids(1, 2), ids(3), ids(4, 5, 6, 7, 8)]
+    # 0 1 2 0 3 0 | 0 4 5 6 7 8: the separator of the last document ends the first context
+    assert pack(documents, Frame(6, first=0, separator=0)).segments.tolist() == [
+        [0, 0, 0, 1, 1, 2],
+        [0, 0, 0, 0, 0, 0],
+    ]
+    # 0 1 2 | 0 0 3 | 0 0 4 | 0 5 6 | 0 7 8: a BOS before a separator is a segment of its own
+    segments = pack(documents, Frame(3, first=0, separator=0)).segments
+    assert segments.tolist() == [[0, 0, 0], [0, 1, 1], [0, 1, 1], [0, 0, 0], [0, 0, 0]]
+    assert pack(documents, Frame(4)).segments.tolist() == [[0, 0, 1, 2], [0, 0, 0, 0]]
+
+
+def test_what_only_is_read_keeps_its_place_wherever_documents_are_cut() -> None:
+    counted = np.array([False, True, True, False, True])
+    entries = [Entry(1, 7, ids(1, 2, 3, 4, 5), counted), Entry(2, 9, ids(6))]
+    contexts = Packer(entries, Frame(4, first=0, separator=0)).take(9)
+    assert contexts.ids.tolist() == [[0, 1, 2, 3], [0, 4, 5, 0]]
+    assert (contexts.kinds == COUNTED).tolist() == [[False, False, True, True], [False, False, True, False]]
+    assert contexts.documents.tolist() == [[-1, 7, 7, 7], [-1, 7, 7, -1]]
 
 
 @given(
@@ -44,15 +66,18 @@ def test_no_token_is_lost_wherever_the_stream_is_cut(
     arrays = [ids(*tokens) for tokens in documents]
     frame = Frame(context, first=0, separator=100)
     whole = pack(arrays, frame)
-    position, remaining, found = 0, None, []
-    for take in takes:  # each from a new packer, which knows two numbers of the old one alone
-        documents_left = ((i + 1, arrays[i]) for i in range(position, len(arrays)))
+    position, remaining, found, owners = None, None, [], []
+    for take in takes:  # each from a new packer, which knows two values of the old one alone
+        documents_left = (Entry(i + 1, i, arrays[i]) for i in range(position or 0, len(arrays)))
         packer = Packer(documents_left, frame, position, remaining)
-        found += packer.take(take).tolist()
+        contexts = packer.take(take)
+        found += contexts.ids.tolist()
+        owners += contexts.owners.tolist()
         position, remaining = packer.position, packer.remaining
-    assert found == whole[: sum(takes)].tolist()
+    assert found == whole.ids[: sum(takes)].tolist()
+    assert owners == whole.owners[: sum(takes)].tolist()
     stream = [token for i, tokens in enumerate(documents) for token in ([100] if i else []) + tokens]
-    assert whole[:, 1:].ravel().tolist() == stream[: len(whole) * frame.room]
+    assert whole.ids[:, 1:].ravel().tolist() == stream[: len(whole) * frame.room]
 
 
 def test_the_split_hangs_on_the_key_alone_and_grows_with_the_share() -> None:
@@ -75,7 +100,7 @@ def test_built_in_documents_are_source_and_language_reference() -> None:
 def test_every_training_document_comes_once_an_epoch_and_never_a_held_out_one() -> None:
     documents = [Document(f"d{n}", f"text {n}") for n in range(300)]
     local = LocalDocuments(documents, Split(0.1), {})
-    first, second = ([d.key for _, d in local.training(0, epoch, 0)] for epoch in (0, 1))
+    first, second = ([n.document.key for n in local.training(0, epoch, None)] for epoch in (0, 1))
     held_out = [d.key for d in local.held_out()]
     assert sorted(first) == sorted(second)
     assert first != second
@@ -84,31 +109,21 @@ def test_every_training_document_comes_once_an_epoch_and_never_a_held_out_one() 
     assert local.describe() == {"documents": 300, "held_out_documents": len(held_out)}
 
 
-@pytest.mark.parametrize("kind", ["local", "streamed"])
-def test_an_epoch_can_be_entered_at_any_position(kind: str) -> None:
-    texts = [f"text {n}" for n in range(2 * WINDOW + 300)]
-    documents = (
-        LocalDocuments([Document(x, x) for x in texts], Split(0.1), {})
-        if kind == "local"
-        else StreamedDocuments(lambda start: iter(texts[start:]), Split(0.1), {})
-    )
-    whole = list(documents.training(3, 1, 0))
-    for stop in (0, 7, 1200, len(whole) - 1):
-        assert list(documents.training(3, 1, whole[stop][0])) == whole[stop + 1 :]
+def test_an_epoch_can_be_entered_at_any_position() -> None:
+    documents = LocalDocuments([Document(f"text {n}", "text") for n in range(300)], Split(0.1), {})
+    whole = list(documents.training(3, 1, None))
+    for stop in (0, 7, 120, len(whole) - 1):
+        assert list(documents.training(3, 1, whole[stop].behind)) == whole[stop + 1 :]
 
 
-def test_a_stream_is_read_only_as_far_as_needed() -> None:
-    read: list[int] = []
-
-    def endless(start: int) -> Iterator[str]:
-        for n in count(start):
-            read.append(n)
-            yield f"document {n}"
-
-    documents = StreamedDocuments(endless, Split(0.1), {})
-    assert len(list(islice(documents.training(0, 0, 0), 1500))) == 1500
-    assert len(read) <= 2 * WINDOW
-    assert len(list(islice(documents.held_out(), 10))) == 10
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_have_parts_of_the_text_that_are_the_whole_together(world: int) -> None:
+    documents = LocalDocuments([Document(f"text {n}", "text") for n in range(300)], Split(0.1), {})
+    whole = {n.number for n in documents.training(3, 1, None)}
+    parts = [{n.number for n in documents.training(3, 1, None, (rank, world))} for rank in range(world)]
+    assert set().union(*parts) == whole
+    assert sum(map(len, parts)) == len(whole)
+    assert min(map(len, parts)) > 0.8 * len(whole) / world
 
 
 @given(st.text(alphabet="ab \n", max_size=400))

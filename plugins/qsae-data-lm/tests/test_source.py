@@ -79,7 +79,7 @@ def test_document_and_position_behind_each_vector(make: Make) -> None:
         expected = torch.stack(at, dim=1)
         assert sorted(found.tolist()) == sorted(expected.tolist())
         assert found.tolist() != expected.tolist()
-    texts = {behind - 1: document.text for behind, document in source._documents.training(0, 0, 0)}
+    texts = {n.number: n.document.text for n in source._documents.training(0, 0, None)}
     batch = taken[0]
     for number, token in zip(batch.documents.tolist(), batch.token_ids.tolist(), strict=True):
         assert source.language_model().decode([token]) in texts[number]
@@ -152,7 +152,7 @@ def test_held_out_vectors_are_the_same_however_they_are_cut_and_never_trained_on
     assert torch.equal(next(iter(source.held_out(1000, 1000))).x, whole)
     kept = {document.key for document in source._documents.held_out()}
     assert kept
-    assert not kept & {document.key for _, document in source._documents.training(0, 0, 0)}
+    assert not kept & {n.document.key for n in source._documents.training(0, 0, None)}
     counted = sum(int(t.counted.sum()) for t, _ in source.held_out_contexts(1000, 512))
     assert 1000 <= counted < 1000 + source.config.context
     assert sum(len(b) for b in source.held_out(10**6, 512)) < 10**5  # all there is, and then an end
@@ -387,7 +387,8 @@ def test_the_state_is_numbers_and_two_fingerprints(make: Make) -> None:
     source = make()
     source.next_batch(1000)
     state = source.state_dict()
-    assert set(state) == {"epoch", "block", "cursor", "position", "remaining", "norms", "fingerprints"}
+    place = {"epoch", "block", "cursor", "position", "remaining", "norms"}
+    assert set(state) == {*place, "share", "fingerprints"}
     assert set(state["fingerprints"]) == {"text", "model"}
     assert (state["epoch"], state["block"]) == (0, 4)
 

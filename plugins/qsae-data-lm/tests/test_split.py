@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qsae_data_lm.corpus import Document, hash_of
-from qsae_data_lm.documents import LocalDocuments, StreamedDocuments
+from qsae_data_lm.dataset_documents import IndexedDocuments, StreamedDocuments
+from qsae_data_lm.dataset_rows import RowStream
+from qsae_data_lm.documents import Documents, LocalDocuments
 from qsae_data_lm.split import Split
 
 from qsae_core.contracts import Overlap
+
+datasets = pytest.importorskip("datasets")
 
 KEYS = ["typing.py", "json/decoder.py", "ast.py"]  # hashes 0.141, 0.114, 0.757
 
@@ -54,7 +59,16 @@ def local(texts: list[str], share: float = 0.1) -> LocalDocuments:
 
 
 def streamed(texts: list[str], share: float = 0.1) -> StreamedDocuments:
-    return StreamedDocuments(lambda start: iter(texts[start:]), Split(share), {})
+    rows = RowStream(datasets.Dataset.from_dict({"text": texts}).to_iterable_dataset(), "x")
+    return StreamedDocuments(rows, document, Split(share), {}, buffer=100)
+
+
+def indexed(texts: list[str], share: float = 0.1) -> IndexedDocuments:
+    return IndexedDocuments(datasets.Dataset.from_dict({"text": texts}), "x", document, Split(share), {})
+
+
+def document(where: str, row: Mapping[str, str]) -> Document:
+    return Document(row["text"], row["text"])
 
 
 TEXTS = [f"text {n}" for n in range(600)]
@@ -77,17 +91,20 @@ SAME, NEW, OTHERWISE = Overlap.TRAINING, Overlap.NONE, Overlap.HELD_OUT
         (streamed(TEXTS), streamed(OTHERS), NEW),
         (streamed(TEXTS), streamed(TEXTS, 0.2), OTHERWISE),
         (streamed(TEXTS), local(TEXTS), OTHERWISE),  # its first document was trained on
+        (streamed(TEXTS), indexed(TEXTS), SAME),
+        (indexed(TEXTS), streamed(TEXTS), SAME),
+        (indexed(TEXTS), indexed(OTHERS), NEW),
     ],
 )
 def test_a_text_is_known_again(
-    trained_on: LocalDocuments | StreamedDocuments,
-    measured: LocalDocuments | StreamedDocuments,
+    trained_on: Documents,
+    measured: Documents,
     expected: Overlap,
 ) -> None:
     record = json.loads(json.dumps(trained_on.held_out_part("text").record()))
     assert measured.held_out_part("text").overlap(record) is expected
     if expected is SAME:  # what that promises: nothing that is held out now was trained on
-        trained = {document.key for _, document in trained_on.training(0, 0, 0)}
+        trained = {numbered.document.key for numbered in trained_on.training(0, 0, None)}
         assert not trained & {document.key for document in measured.held_out()}
 
 
