@@ -32,7 +32,10 @@ class LmConfig(PlacesConfig):
         None, "text file, or folder whose text files are read; none: the built-in text", min_length=1
     )
     dataset: str | None = option(
-        None, "Hugging Face dataset id, or local dataset file or folder; streamed", min_length=1
+        None,
+        "Hugging Face dataset id, or local dataset file or folder; streamed",
+        instead_of="text",
+        min_length=1,
     )
     dataset_name: str | None = option(None, "configuration of the dataset, where it has several")
     dataset_split: str = option("train", "split of the dataset that is read", min_length=1)
