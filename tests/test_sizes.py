@@ -50,6 +50,16 @@ def test_sizes_follow_the_width_of_the_data():
     assert RunConfig.from_dict(json.loads(json.dumps(settled.to_dict())), REGISTRY) == settled
 
 
+def test_what_is_not_settled_is_written_as_it_was_given():
+    """As ``qsae train --dry-run`` prints it: no number of latents stands beside the expansion."""
+    config = resolved(RECIPE)
+    written = config.to_dict()
+    assert "n_latents" not in written["sae"]
+    assert "k" not in written["sparsity"]
+    assert (written["sae"]["expansion"], written["sparsity"]["k_share"]) == (16, 0.005)
+    assert RunConfig.from_dict(json.loads(json.dumps(written)), REGISTRY) == config
+
+
 def test_a_later_layer_gives_a_size_in_either_way():
     by_number = resolved(RECIPE, sae={"n_latents": 512}, sparsity={"k": 3})
     assert sizes(by_number.for_width(64)) == sizes(by_number) == (512, (32, 96, 224, 512), 3)

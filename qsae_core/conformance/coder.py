@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from pydantic import ValidationError
 
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.conformance.cases import Case
@@ -23,6 +24,7 @@ from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.sparsity import expect_well_formed
 from qsae_core.conformance.subject import Subject
 from qsae_core.conformance.verdicts import (
+    CheckFailure,
     copy_of_state,
     expect,
     expect_equal,
@@ -62,6 +64,22 @@ def _widths(subject: Subject) -> None:
     if not wanted:
         shape = shape_of(subject, subject.cases[0])
         expect(shape.d_in != shape.d_out, "its first sample case has equal widths.")
+
+
+@RULES.each_case("sizes", "expansion stands for n_latents: the same options follow from it and the width.")
+def _sizes(subject: Subject, case: Case) -> None:
+    coder = built(subject, Variant(case, {}))
+    config, d_in = coder.config, coder.shape.d_in
+    given = {name: value for name, value in dict(config).items() if name != "n_latents"}
+    try:
+        asked = type(config)(**{**given, "expansion": config.n_latents / d_in})
+        found = asked.for_width(d_in)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise CheckFailure(
+            f"options with an expansion, whose n_latents is not yet known: {reason}."
+        ) from error
+    expect(found == config, f"{found!r} follows from an expansion, and not {config!r}.")
 
 
 @RULES.each_case("codes", "encode gives valid SparseCodes with finite values, for one token and for many.")

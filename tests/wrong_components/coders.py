@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from qsae_core import CoderConfig, ComponentSpec, TranscoderConfig
@@ -296,6 +297,20 @@ class CannotInitialize(RightSAE):
         raise RuntimeError("no data wanted")
 
 
+class EarlyConfig(CoderConfig):
+    """Looks at the number of latents before it is known."""
+
+    @model_validator(mode="after")
+    def _few(self) -> EarlyConfig:
+        if self.n_latents > 1000:
+            raise ValueError("too many latents")
+        return self
+
+
+class SizedEarly(RightSAE):
+    """Takes no expansion."""
+
+
 def coder(
     cls: type[SparseCoder], kind: str = "sae", config: type[CoderConfig] = RightConfig
 ) -> ComponentSpec:
@@ -313,6 +328,7 @@ RIGHT = [
 ]
 WRONG = [
     (coder(CallsItselfATranscoder), "widths"),
+    (coder(SizedEarly, config=EarlyConfig), "sizes"),
     (coder(ForwardHasMore), "forward"),
     (coder(LongIndices), "codes"),
     (coder(LossIsNoScalar), "loss"),

@@ -32,7 +32,10 @@ class LmConfig(PlacesConfig):
         None, "text file, or folder whose text files are read; none: the built-in text", min_length=1
     )
     dataset: str | None = option(
-        None, "Hugging Face dataset id, or local dataset file or folder", min_length=1
+        None,
+        "Hugging Face dataset id, or local dataset file or folder",
+        instead_of="text",
+        min_length=1,
     )
     dataset_name: str | None = option(None, "configuration of the dataset, where it has several")
     dataset_split: str = option(
@@ -82,8 +85,18 @@ class LmConfig(PlacesConfig):
         65536, "positions read as one block, within which vectors are shuffled; sets the memory used", gt=0
     )
     forward_tokens: int = option(4096, "positions that one forward pass takes, in whole contexts", gt=0)
-    dtype: Literal["auto", "fp32", "bf16"] = option(
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto", "number format that the model computes in; auto: bf16 where the device has it, else fp32"
+    )
+    load_in: Literal["8bit", "4bit"] | None = option(
+        None, "quantize the model's weights while it is loaded, with bitsandbytes; none: as they are stored"
+    )
+    device_map: Literal["auto", "balanced", "sequential"] | dict[str, int | str] | None = option(
+        None,
+        "spread the model over the GPUs that there are, with accelerate: auto (or balanced) evenly, "
+        "sequential one after the other, or a mapping of modules to devices; none: it is on the run's device",
+        allowed="auto, balanced, sequential, none, or a mapping such as "
+        "{model.embed_tokens: 0, model.layers: 1, ...}",
     )
 
     @field_validator("roles", mode="before")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from qsae_core.contracts import Edit, Site, not_before
@@ -83,7 +84,12 @@ def _time(site: Site) -> tuple[int, int]:
 
 @contextmanager
 def spliced(
-    layers: nn.ModuleList, family: Family, edits: Mapping[Site, Edit], *, n_contexts: int
+    layers: nn.ModuleList,
+    family: Family,
+    edits: Mapping[Site, Edit],
+    device: torch.device,
+    *,
+    n_contexts: int,
 ) -> Iterator[None]:
     """While this is open, a forward pass over B = `n_contexts` computes with the edited vectors at the sites.
 
@@ -92,12 +98,13 @@ def spliced(
 
     Args:
         edits: each reads sites that are computed before its own alone.
+        device: on which edits are given their vectors, wherever their layers are.
     """
     seen: dict[Site, Tensor] = {}
     with _installed([]) as handles:
         for site in sorted(edits, key=lambda s: _INSTALL_ORDER.index(s[1])):
             layer, tap = layers[site[0]], family.taps[site[1]]
-            replace = by_context(_in_own_dtype(site, edits[site], seen), n_contexts)
+            replace = by_context(_in_own_form(site, edits[site], seen, device), n_contexts)
             if tap.bypassed:
                 handles.extend(_hook_bypassed(layer, tap, family.taps["mlp_out"], replace))
             else:
@@ -127,12 +134,15 @@ def _keeper(seen: dict[Site, Tensor], site: Site) -> Replace:
     return keep
 
 
-def _in_own_dtype(site: Site, edit: Edit, seen: dict[Site, Tensor]) -> Callable[[Tensor], Tensor]:
+def _in_own_form(
+    site: Site, edit: Edit, seen: dict[Site, Tensor], device: torch.device
+) -> Callable[[Tensor], Tensor]:
     def replace(vector: Tensor) -> Tensor:
-        edited = edit.replace(vector.float(), {read: seen[read].float() for read in edit.reads})
+        read = {other: seen[other].to(device, torch.float32) for other in edit.reads}
+        edited = edit.replace(vector.to(device, torch.float32), read)
         if edited.shape != vector.shape:
             raise ValueError(f"an edit returned shape {tuple(edited.shape)} for {tuple(vector.shape)}")
-        seen[site] = edited.to(vector.dtype)  # others read it so
+        seen[site] = edited.to(vector)  # others read it so
         return seen[site]
 
     return replace

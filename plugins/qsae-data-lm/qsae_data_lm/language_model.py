@@ -6,6 +6,7 @@ B contexts, T positions, D width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from inspect import signature
 from typing import Any
 
@@ -70,7 +71,7 @@ class HfLanguageModel(LanguageModel):
         found = read_sites(
             self._layers, self.layout.family, sites, lambda: self.model(**inputs), n_contexts=n_contexts
         )
-        return {site: vector.float() for site, vector in found.items()}
+        return {site: vector.to(self.model.device, torch.float32) for site, vector in found.items()}
 
     def logits(self, batch: TokenBatch, edits: Edits | None = None) -> Tensor:
         """Logits [B, T, V] in float32, with the vectors at the sites replaced.
@@ -84,7 +85,7 @@ class HfLanguageModel(LanguageModel):
         self._check_head()
         edits = edits or {}
         check_edits(self.layout, edits)
-        with spliced(self._layers, self.layout.family, edits, n_contexts=len(batch.ids)):
+        with self._spliced(edits, len(batch.ids)):
             return self.model(**self._inputs(batch)).logits.float()
 
     @torch.no_grad()
@@ -105,7 +106,7 @@ class HfLanguageModel(LanguageModel):
                 allowed="a shorter prompt, or fewer tokens",
             )
         inputs = {"input_ids": ids.to(self.model.device), self._cache: cache, "use_cache": True}
-        with spliced(self._layers, self.layout.family, edits, n_contexts=len(ids)):
+        with self._spliced(edits, len(ids)):
             found = self.model(**inputs, logits_to_keep=1)
         return found.logits[:, -1].float(), getattr(found, self._cache)
 
@@ -132,6 +133,9 @@ class HfLanguageModel(LanguageModel):
                 allowed="reading its sites, which need no head",
                 next="save it with its head, from AutoModelForCausalLM",
             )
+
+    def _spliced(self, edits: Edits, n_contexts: int) -> AbstractContextManager[None]:
+        return spliced(self._layers, self.layout.family, edits, self.model.device, n_contexts=n_contexts)
 
     def _inputs(self, batch: TokenBatch) -> dict[str, Any]:
         device = self.model.device

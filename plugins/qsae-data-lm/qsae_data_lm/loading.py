@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils.peft_utils import find_adapter_config_file
@@ -13,6 +12,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from qsae_core.errors import DataError
 from qsae_data_lm.families import Layout, layout_of
 from qsae_data_lm.language_model import HfLanguageModel
+from qsae_data_lm.placement import Placement
 from qsae_data_lm.places import locate, short_name
 from qsae_data_lm.pretrained import check_attention, from_pretrained, own_code
 
@@ -84,37 +84,23 @@ def _has_own_tokenizer(path: str) -> bool:
         return False
 
 
-def choose_dtype(name: str, device: str) -> torch.dtype:
-    """The format that a model computes in; `auto` is bf16 only where the processor has it."""
-    if name != "auto":
-        return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
-    if device.startswith("cuda"):
-        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        has_bf16 = any(
-            getattr(torch.cpu, check, lambda: False)()
-            for check in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        )
-    return torch.bfloat16 if has_bf16 else torch.float32
-
-
-def load_model(
-    model: str, layout: Layout, *, dtype: torch.dtype, device: str, tokenizer: Any = None
-) -> HfLanguageModel:
+def load_model(model: str, layout: Layout, placement: Placement, *, tokenizer: Any = None) -> HfLanguageModel:
     """The model in evaluation mode. Weights come from safetensors or GGUF; pickled ones are refused.
 
     What was saved without its head (`AutoModel`) has every site, but no logits.
 
     Args:
+        placement: in which format and on which devices.
         tokenizer: what `load_tokenizer` gave, for text of tokens.
 
     Raises:
-        DataError: if the weights are missing, pickled, or do not belong to the config.
+        DataError: if the weights are missing, pickled, or do not belong to the config; if they cannot be
+            placed so.
     """
     directory = locate(model).directory
     if directory is not None:
         _check_weights(directory)
-    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
+    options: dict[str, Any] = {**placement.options(layout), "use_safetensors": True}
     if layout.family.attention is not None:
         options["attn_implementation"] = layout.family.attention
     auto = transformers.AutoModelForCausalLM if layout.family.causal else transformers.AutoModelForMaskedLM
@@ -129,8 +115,8 @@ def load_model(
             where="data.model",
         )
     has_head = not info["missing_keys"]
-    name, model_there = short_name(model), loaded.to(device)
-    return HfLanguageModel(model_there, layout, name, has_head=has_head, tokenizer=tokenizer)
+    placed = placement.place(loaded)
+    return HfLanguageModel(placed, layout, short_name(model), has_head=has_head, tokenizer=tokenizer)
 
 
 def _check_weights(directory: Path) -> None:

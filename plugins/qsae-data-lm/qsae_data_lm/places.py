@@ -45,7 +45,7 @@ def locate(model: str) -> Place:
     path = BUILTIN if model == "builtin" else Path(model).expanduser()
     there = os.path.exists(path)  # pathlib's raises where a name is too long
     if there and path.is_file() and path.suffix == ".gguf":
-        _require_gguf()
+        require("reading a .gguf file", "gguf", "gguf", "accelerate")
         return Place(str(path.parent), path.name)
     if there and path.is_dir():
         if not (path / "config.json").is_file():
@@ -65,12 +65,22 @@ def locate(model: str) -> Place:
     return Place(model)
 
 
-def _require_gguf() -> None:
-    if not all(importlib.util.find_spec(library) for library in ("gguf", "accelerate")):
+def require(what: str, extra: str, *libraries: str) -> None:
+    """Refuse what needs libraries that are not installed.
+
+    Args:
+        what: needs them, for the message.
+        extra: of this distribution, which brings them.
+
+    Raises:
+        DataError: which names them.
+    """
+    missing = [library for library in libraries if importlib.util.find_spec(library) is None]
+    if missing:
         raise DataError(
-            "reading a .gguf file needs the libraries `gguf` and `accelerate`, which are not both installed",
+            f"{what} needs {' and '.join(f'`{library}`' for library in missing)}, which is not installed",
             where="data.model",
-            next="pip install 'qsae-data-lm[gguf]'",
+            next=f"pip install 'qsae-data-lm[{extra}]'",
         )
 
 

@@ -24,8 +24,9 @@ from qsae_data_lm.fingerprints import check_same, check_share, of_texts
 from qsae_data_lm.harvest import Harvester
 from qsae_data_lm.held_out_stream import HeldOutStream, held_out_documents
 from qsae_data_lm.language_model import HfLanguageModel
-from qsae_data_lm.loading import choose_dtype, find_layout, load_config, load_model, load_tokenizer
+from qsae_data_lm.loading import find_layout, load_config, load_model, load_tokenizer
 from qsae_data_lm.packing import Position
+from qsae_data_lm.placement import placement_of
 from qsae_data_lm.split import HeldOutDocuments
 from qsae_data_lm.tokens import TextTokenizer, check_context, check_vocabulary
 
@@ -249,6 +250,7 @@ class LmSource(DataSource):
             "target_sites": [str(site) for site in self.target_sites],
             "width": self.d_in,
             "dtype": str(self._model.model.dtype).removeprefix("torch."),
+            "load_in": self.config.load_in,
             "context": self.config.context,
             **self._documents.describe(),
             "separate_documents": self.config.separate_documents,
@@ -290,7 +292,6 @@ class LmSource(DataSource):
 
 
 def _load(config: LmConfig, layout: Layout, tokenizer: Any, device: str) -> HfLanguageModel:
-    dtype = choose_dtype(config.dtype, device)
-    model = load_model(config.model, layout, dtype=dtype, device=device, tokenizer=tokenizer)
+    model = load_model(config.model, layout, placement_of(config, device), tokenizer=tokenizer)
     model.forward_positions = config.forward_tokens
     return model

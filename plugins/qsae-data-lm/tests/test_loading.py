@@ -10,7 +10,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 from qsae_data_lm import LmConfig
-from qsae_data_lm.loading import choose_dtype, find_layout, load_model
+from qsae_data_lm.loading import find_layout, load_model
+from qsae_data_lm.placement import Placement
 from qsae_data_lm.places import locate, short_name
 from qsae_data_lm.sites_command import sites
 from qsae_data_lm.source import LmSource
@@ -26,7 +27,7 @@ def copy(tiny: Path, tmp_path: Path) -> Path:
 
 
 def load(directory: Path) -> None:
-    load_model(str(directory), find_layout(str(directory)), dtype=torch.float32, device="cpu")
+    load_model(str(directory), find_layout(str(directory)), Placement(torch.float32, "cpu"))
 
 
 def test_places_that_hold_no_model(tmp_path: Path) -> None:
@@ -94,21 +95,6 @@ def test_short_names() -> None:
     assert short_name("/models/Pythia_70m/") == "pythia-70m"
     assert short_name("builtin") == "builtin"
     assert short_name("/models/模型") != short_name("/models/数据")
-
-
-def test_number_formats() -> None:
-    assert choose_dtype("bf16", "cpu") is torch.bfloat16
-    assert choose_dtype("fp32", "cuda") is torch.float32
-    assert choose_dtype("auto", "cpu") in (torch.float32, torch.bfloat16)
-
-
-def test_bf16_is_what_the_model_computes_in(tiny: Path, text: Path) -> None:
-    config = LmConfig(model=str(tiny), text=str(text), context=32, buffer_tokens=64, dtype="bf16")
-    source = LmSource(config)
-    x = source.next_batch(50).x
-    assert x.dtype == torch.float32
-    assert torch.equal(x, x.bfloat16().float())
-    assert source.describe()["dtype"] == "bfloat16"
 
 
 def test_sites_prints_layers_sites_and_widths(tiny: Path) -> None:

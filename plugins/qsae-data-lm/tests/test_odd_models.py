@@ -13,6 +13,7 @@ import torch
 import transformers as t
 from qsae_data_lm import LmConfig
 from qsae_data_lm.loading import find_layout, load_config, load_model
+from qsae_data_lm.placement import Placement
 from qsae_data_lm.source import LmSource
 from transformers import PreTrainedTokenizerFast
 
@@ -55,7 +56,7 @@ def test_a_model_without_its_head_is_read_and_has_no_logits(tmp_path: Path, kind
     tied = base.config.tie_word_embeddings
     base.config.tie_word_embeddings = False  # else the embedding is the head
     base.save_pretrained(tmp_path)
-    model = load_model(str(tmp_path), find_layout(str(tmp_path)), dtype=torch.float32, device="cpu")
+    model = load_model(str(tmp_path), find_layout(str(tmp_path)), Placement(torch.float32, "cpu"))
     ids = torch.randint(2, 50, (2, 7))
     batch = TokenBatch(ids, torch.ones_like(ids).bool(), torch.ones_like(ids).bool())
     expected = base(input_ids=ids, output_hidden_states=True).hidden_states[2]
