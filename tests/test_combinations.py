@@ -1,4 +1,4 @@
-"""Any SAE with any quantizer, activation and sparsity rule trains, or is refused with a reason."""
+"""Any coder with any quantizer, activation and sparsity rule trains, or is refused with a reason."""
 
 import itertools
 
@@ -8,6 +8,7 @@ import pytest
 from qsae_core.config.layers import checked_layer
 from qsae_core.config.run import resolve
 from qsae_core.errors import ConfigError
+from qsae_core.kinds import CODER_SLOTS
 from qsae_core.plugins.records import load_plugins
 from qsae_core.results.files import read_json
 from qsae_core.training import run as training_run
@@ -24,29 +25,41 @@ QUANTIZERS = [
 ]
 
 
-def parts_of(sae):
-    """Every activation with every rule, every quantizer with every rule; None where the SAE has no slot."""
+def parts_of(kind, coder):
+    """Every activation with every rule, every quantizer with every rule (of a transcoder: with its own rule);
+    None where the coder has no slot."""
     slots = {
         "quantizer": QUANTIZERS,
         "activation": REGISTRY.names("activation"),
         "sparsity": REGISTRY.names("sparsity"),
     }
-    default_parts = REGISTRY.get("sae", sae).default_parts
+    default_parts = REGISTRY.get(kind, coder).default_parts
     quantizers, activations, rules = (
         [None] if default_parts.get(s, {}) is None else chosen for s, chosen in slots.items()
     )
     usual = (default_parts.get("activation") or {}).get("use")
     pairs = enumerate(itertools.product(activations, rules))
     found = [(quantizers[(n + n // len(rules)) % len(quantizers)], *parts) for n, parts in pairs]
-    more = [(quantizer, usual, rule) for quantizer, rule in itertools.product(quantizers, rules)]
+    own = rules if kind == "sae" else [default_parts["sparsity"]["use"]]
+    more = [(quantizer, usual, rule) for quantizer, rule in itertools.product(quantizers, own)]
     return found + [parts for parts in more if parts not in found]
 
 
-PARTS = [(sae, *parts) for sae in REGISTRY.names("sae") for parts in parts_of(sae)]
+PARTS = [
+    (kind, coder, *parts)
+    for kind in CODER_SLOTS
+    for coder in REGISTRY.names(kind)
+    for parts in parts_of(kind, coder)
+]
+N_LATENTS = {"matryoshka-transcoder": 128}
+"""Where 64 would leave the first group fewer than k."""
 
-
+LOWER_RATE = 0.01
+"""For encoders that begin apart from their atoms; the automatic one is 0.03 for 20 steps of 64 latents."""
+WITH_SKIP = ("topk", "l0", "none")
+"""Rules with which transcoders have a skip connection."""
 K = {"topk": 6, "batchtopk": 6, "groupmax": 4}
-"""Small enough for the first groups of nested SAEs."""
+"""Small enough for the first groups of nested coders."""
 
 
 def gates_missing(activation, sparsity):
@@ -67,6 +80,7 @@ def states(tmp_path_factory):
     states = (codes @ atoms + 0.01 * rng.normal(size=(2048, 16))).astype(np.float32)
     np.save(path, states)
     np.save(path.with_name("layers.npy"), np.stack([states, states[:, ::-1]], 1))
+    np.save(path.with_name("targets.npy"), (codes @ rng.normal(size=(48, 12))).astype(np.float32))
     return path
 
 
@@ -74,33 +88,38 @@ def name_of(value):
     return "-".join(str(v) for v in value.values()) if isinstance(value, dict) else value
 
 
-@pytest.mark.parametrize(("sae", "quantizer", "activation", "sparsity"), PARTS, ids=name_of)
-def test_it_trains_or_is_refused_with_a_reason(states, tmp_path, sae, quantizer, activation, sparsity):
-    layered = REGISTRY.load_target(REGISTRY.get("sae", sae)).reads_layers
+@pytest.mark.parametrize(("kind", "coder", "quantizer", "activation", "sparsity"), PARTS, ids=name_of)
+def test_it_trains_or_is_refused_with_a_reason(
+    states, tmp_path, kind, coder, quantizer, activation, sparsity
+):
+    layered = REGISTRY.load_target(REGISTRY.get(kind, coder)).reads_layers
     data = (
         {"path": str(states.with_name("layers.npy")), "middle": "layers"}
         if layered
         else {"path": str(states)}
     )
+    targets = {"target_path": str(states.with_name("targets.npy"))} if kind == "transcoder" else {}
+    skip = {"skip": sparsity in WITH_SKIP} if kind == "transcoder" else {}
     tree = {
-        "sae": {"use": sae, "n_latents": 64},
+        kind: {"use": coder, "n_latents": N_LATENTS.get(coder, 64), **skip},
         "quantizer": quantizer,
         "encoder_quantizer": quantizer or QUANTIZERS[-1],
         "activation": activation,
         "sparsity": {"use": sparsity} | ({"k": K[sparsity]} if sparsity in K else {}),
-        "data": {"use": "tensors", **data},
+        "data": {"use": "tensors", **data, **targets},
         "train": {
             "steps": 20,
             "batch_size": 1900,
             "eval_every": 0,
             "eval_tokens": 128,
             "quantize_after": 0.2,
+            "lr": "auto" if kind == "sae" else LOWER_RATE,
         },
         "run": {"out": str(tmp_path), "device": "cpu", "compare_float": False, "threads": 1},
         "evaluate": ["reconstruction"],
     }
     tree = {section: block for section, block in tree.items() if block is not None}
-    refusals = REGISTRY.get("sae", sae).refuses
+    refusals = REGISTRY.get(kind, coder).refuses
     chosen = [("quantizer", (quantizer or {}).get("use")), ("activation", activation), ("sparsity", sparsity)]
     if any(part in refusals for part in chosen):
         with pytest.raises(ConfigError, match="cannot work with"):
@@ -119,6 +138,8 @@ def test_it_trains_or_is_refused_with_a_reason(states, tmp_path, sae, quantizer,
     assert np.isfinite(losses).all()
     target = None if activation is None else REGISTRY.load_target(REGISTRY.get("activation", activation))
     surrogate = target is not None and target.straight_through
+    # nor is that of one bit a weight on both sides, of which neither is the other's transpose
+    surrogate |= kind == "transcoder" and (quantizer or {}).get("grid") == "binary"
     begun = 0 if quantizer is None else 4  # where training passes through the quantizer
     later = min(losses[begun + 1 :]) if surrogate else losses[-1]  # a surrogate's slope is not the loss's
     assert later < losses[begun]

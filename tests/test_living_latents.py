@@ -15,7 +15,7 @@ from qsae_sparsity.l1 import L1
 from qsae_core import ComponentConfig
 from qsae_core.coders.dead_latents import DeadLatents, auxk_loss
 from qsae_core.coders.loss_units import LossUnits
-from qsae_core.coders.restarts import ENCODER_NORM, Restarts, restart
+from qsae_core.coders.restarts import ENCODER_NORM, SOURCE_NORM, Restarts, restart
 from qsae_core.config.settings import TrainConfig
 from qsae_core.conformance.reference_parts import plain_parts
 from qsae_core.contracts.coder import Budget, CoderShape
@@ -143,7 +143,7 @@ def test_a_transcoders_latents_begin_anew_from_source_to_error():
     W_enc, W_dec, b_enc = torch.randn(2, 3), torch.randn(2, 2), torch.randn(2)
     anew = restart(found, W_enc, W_dec, b_enc, dead)
     torch.testing.assert_close(W_dec[1], torch.tensor([0.6, -0.8]))
-    torch.testing.assert_close(W_enc[1], ENCODER_NORM * torch.tensor([0.0, 0.6, 0.8]))
+    torch.testing.assert_close(W_enc[1], SOURCE_NORM * torch.tensor([0.0, 0.6, 0.8]))
     assert {name: int(mask.sum()) for name, mask in anew.items()} == {
         "W_enc.weight": 3,
         "W_dec.weight": 2,

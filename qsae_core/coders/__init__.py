@@ -4,6 +4,7 @@ from qsae_core.coders.binary_latents import BinaryLatentCoder, usual_l0
 from qsae_core.coders.calibrated_coder import CalibratedCoder
 from qsae_core.coders.coder_set import CoderSet
 from qsae_core.coders.dead_latents import DeadLatents, auxk_loss
+from qsae_core.coders.first_pairs import begin_at_tokens
 from qsae_core.coders.level_rules import LevelRules
 from qsae_core.coders.linear import LinearCoder, Pass, check_gates
 from qsae_core.coders.matrix_coder import MatrixCoder
@@ -29,6 +30,7 @@ __all__ = [
     "QuantizedValues",
     "RoutedCoder",
     "auxk_loss",
+    "begin_at_tokens",
     "check_gates",
     "fvu_by_level",
     "normalize_rows_",

@@ -193,8 +193,12 @@ class LinearCoder(LivingLatents, CalibratedCoder):
         target = self.norm_out(sample.y).flatten(1)
         self.units.fit(target)
         self.b_dec.copy_(target.mean(0))
+        self.begin_rows(sample)
         for matrix in self.matrices().values():
             matrix.quantizer.initialize(matrix.master.detach())
+
+    def begin_rows(self, sample: Batch) -> None:
+        """What a variant sets from the sample before quantizers measure the rows: nothing here."""
 
     def dense(self) -> DenseForm:
         """As MatrixCoder, of a variant that encodes and decodes as a LinearCoder; others override it."""

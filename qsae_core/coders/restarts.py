@@ -31,6 +31,8 @@ FVU and dead share of a topk SAE on documents that it was not trained on (F=8192
     talk of a forum                     0.0955  4.3%   0.0934  2.6%   0.0986  4.6%
     built-in model, code, 200 steps     0.1130 22.7%   0.1091  1.8%                  0.1131 12.4%
 """
+SOURCE_NORM = 0.1
+"""Of a transcoder's, which has the direction of the token's source: other tokens have more of it."""
 
 
 class Found(NamedTuple):
@@ -41,7 +43,7 @@ class Found(NamedTuple):
     atoms: Tensor
     """``[R, E]`` of norm 1: their new decoder rows."""
     encoders: Tensor
-    """``[R, D]`` of norm 1: the directions of their new encoder rows."""
+    """``[R, D]``: their new encoder rows."""
 
 
 class Restarts:
@@ -90,7 +92,7 @@ class Restarts:
         latents = silent[torch.randperm(len(silent), generator=generator)[:count]]
         tokens = tokens.to(error_BE.device)
         atoms = normalize(error_BE[tokens], dim=1)
-        encoders = atoms if x_BD is None else normalize(x_BD[tokens], dim=1)
+        encoders = ENCODER_NORM * atoms if x_BD is None else SOURCE_NORM * normalize(x_BD[tokens], dim=1)
         self._found = Found(latents.to(error_BE.device), atoms, encoders)
 
     def take(self) -> Found | None:
@@ -105,7 +107,7 @@ def restart(
 ) -> Mapping[str, Tensor]:
     """Write the rows; gives parameter name -> bool of its shape, what was set anew."""
     latents, atoms, encoders = found
-    W_enc_FD[latents], W_dec_FE[latents], b_enc_F[latents] = ENCODER_NORM * encoders, atoms, 0.0
+    W_enc_FD[latents], W_dec_FE[latents], b_enc_F[latents] = encoders, atoms, 0.0
     dead.tokens_since_fired[latents] = 0
     chosen_F = torch.zeros(len(b_enc_F), dtype=torch.bool, device=b_enc_F.device)
     chosen_F[latents] = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
@@ -58,6 +58,9 @@ class Observation(NamedTuple):
     """How many tokens of the held-out data come before this batch; None: as many as were seen before."""
     layers: tuple[Observation, ...] = ()
     """Of a set of coders: what is seen of each, in the order of layers (``SparseCoder.by_layer``)."""
+    shorter: Callable[[], list[Tensor]] | None = None
+    """Of a coder whose first latents are coders of their own (``CoderConfig.prefixes``), when it is called:
+    what the codes of the first 1, 2, ... groups decode to, for all but the last; None for other coders."""
 
 
 @torch.no_grad()
@@ -98,8 +101,22 @@ def observe(
         batch.x,
         twin_codes=None if twin is None else _twin_codes(twin, layers, batch),
         layers=layers,
+        shorter=None if layers else _shorter(coder, codes),
         **more,
     )
+
+
+def _shorter(coder: SparseCoder, codes: SparseCodes) -> Callable[[], list[Tensor]] | None:
+    prefixes = coder.config.prefixes()
+    if prefixes is None or len(prefixes) == 1:
+        return None
+
+    @torch.no_grad()
+    def decoded() -> list[Tensor]:
+        cut = (codes.with_values(codes.values * (codes.indices < end)) for end in prefixes[:-1])
+        return [coder.decode(some) for some in cut]
+
+    return decoded
 
 
 def _observe_layers(

@@ -31,6 +31,10 @@ class Reconstruction(Metric):
     Of vectors of several layers ``[B, L, D]`` each value is the mean over layers of the layer's own value,
     with its own mean and variance, so that layers with larger vectors weigh no more; ``fvu_layer_0``, ... are
     the layers' own FVU.
+
+    Of a coder whose first latents are coders of their own, ``fvu_1``, ``fvu_2``, ... are what the codes of
+    its first 1, 2, ... groups leave, the last one ``fvu``; ``fvu_min``, ``fvu_mean`` and ``fvu_max`` are over
+    these.
     """
 
     optimum = {  # noqa: RUF012 (declared as a ClassVar by the base class)
@@ -54,6 +58,7 @@ class Reconstruction(Metric):
     def reset(self) -> None:
         """Forget everything."""
         self._layers: list[_Layer] = []
+        self._shorter: list[Spread] = []
 
     def update(self, observation: Observation) -> None:
         """Take one batch into account."""
@@ -62,6 +67,12 @@ class Reconstruction(Metric):
             self._layers = [_Layer() for _ in range(x_BLD.shape[1])]
         for layer, x_BD, x_hat_BD in zip(self._layers, x_BLD.unbind(1), x_hat_BLD.unbind(1), strict=True):
             layer.add(x_BD, x_hat_BD, legacy=self._legacy)
+        if observation.shorter is not None and len(self._layers) == 1:
+            decoded = observation.shorter()
+            self._shorter = self._shorter or [Spread() for _ in decoded]
+            target = float64(observation.target).flatten(1)
+            for error, shorter in zip(self._shorter, decoded, strict=True):
+                error.add(target - float64(shorter).flatten(1))
 
     def merge(self, other: Reconstruction) -> None:
         """Add the sums of another one, layer by layer."""
@@ -69,6 +80,9 @@ class Reconstruction(Metric):
             self._layers = [_Layer() for _ in other._layers]
         for layer, its in zip(self._layers, other._layers, strict=bool(other._layers)):
             layer.merge(its)
+        self._shorter = self._shorter or [Spread() for _ in other._shorter]
+        for error, its_error in zip(self._shorter, other._shorter, strict=bool(other._shorter)):
+            error.merge(its_error)
 
     def compute(self) -> dict[str, float | None]:
         """The values named above."""
@@ -76,7 +90,19 @@ class Reconstruction(Metric):
         values = {name: _mean([layer[name] for layer in of_layers]) for name in of_layers[0]}
         if len(of_layers) > 1:
             values |= {f"fvu_layer_{i}": layer["fvu"] for i, layer in enumerate(of_layers)}
-        return values
+        return values | self._of_groups(values["fvu"])
+
+    def _of_groups(self, fvu: float | None) -> dict[str, float | None]:
+        """The values of nested groups, of which the whole is the last; nothing where there is one group."""
+        if not self._shorter:
+            return {}
+        spread = self._layers[0].target.about_mean
+        found = [*(ratio(error.about_zero, spread) for error in self._shorter), fvu]
+        values = {f"fvu_{i}": value for i, value in enumerate(found, 1)}
+        known = [value for value in found if value is not None]
+        over_all = {"fvu_min": min(known, default=None), "fvu_mean": _mean(found)}
+        over_all["fvu_max"] = max(known, default=None)
+        return values | (over_all if len(known) == len(found) else dict.fromkeys(over_all))
 
 
 class _Layer:

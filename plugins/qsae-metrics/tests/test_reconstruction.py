@@ -53,6 +53,33 @@ def test_the_worked_example() -> None:
     assert values["relative_reconstruction_bias"] == pytest.approx(14 / 16)
 
 
+def test_the_groups_of_a_nested_code() -> None:
+    """The worked example (10 about the mean), of which a first group leaves (2, 0) and (0, 2)."""
+    x = torch.tensor([[2.0, 0.0], [0.0, 4.0]])
+    x_hat = torch.tensor([[2.0, 1.0], [0.0, 3.0]])
+    first = torch.tensor([[0.0, 0.0], [0.0, 2.0]])
+    seen = [
+        observation(x[i : i + 1], x_hat[i : i + 1])._replace(shorter=lambda i=i: [first[i : i + 1]])
+        for i in range(2)
+    ]
+    whole, parts = Reconstruction(ReconstructionConfig()), Reconstruction(ReconstructionConfig())
+    for each in seen:
+        whole.update(each)
+        part = Reconstruction(ReconstructionConfig())
+        part.update(each)
+        parts.merge(part)
+    for values in (whole.compute(), parts.compute()):
+        assert (values["fvu_1"], values["fvu_2"]) == pytest.approx((0.8, 0.2))
+        assert (values["fvu_min"], values["fvu_mean"], values["fvu_max"]) == pytest.approx((0.2, 0.5, 0.8))
+    assert "fvu_1" not in measure(x, x_hat)
+    whole.reset()
+    whole.update(observation(x, x_hat))
+    assert "fvu_1" not in whole.compute()
+    constant = Reconstruction(ReconstructionConfig())
+    constant.update(observation(x[:1], x_hat[:1])._replace(shorter=lambda: [first[:1]]))
+    assert constant.compute()["fvu_min"] is None
+
+
 def test_several_layers_weigh_the_same() -> None:
     """The worked example as layer 0; layer 1 is 10 x, off by (0, 2) on the first token."""
     x = torch.tensor([[[2.0, 0.0], [20.0, 0.0]], [[0.0, 4.0], [0.0, 40.0]]])

@@ -9,6 +9,7 @@ from qsae_sae_matryoshka.model import MatryoshkaSAE
 from qsae_core.conformance.reference_parts import plain_parts
 from qsae_core.contracts.coder import CoderShape
 from qsae_core.contracts.data import Batch
+from qsae_core.contracts.metric import observe
 from qsae_core.errors import ConfigError
 
 
@@ -72,3 +73,13 @@ def test_k_above_the_first_group_is_refused():
     config = MatryoshkaConfig(n_latents=16, group_sizes=(4, 12))
     with pytest.raises(ConfigError, match="k = 8 latents per token, and the first group has 4"):
         MatryoshkaSAE(config, CoderShape(8, 8), plain_parts(k=8))
+
+
+def test_a_metric_can_ask_for_what_each_prefix_decodes_to():
+    coder = worked_example().eval()
+    coder.sparsity.fixed_k = 2
+    x = torch.tensor([[4.0, 2.0]])  # codes 3 and 2, b_dec = (1, 0)
+    observation = observe(coder, Batch(x, x))
+    assert observation.reconstruction.tolist() == [[4.0, 2.0]]
+    assert [part.tolist() for part in observation.shorter()] == [[[4.0, 0.0]]]
+    assert observe(coder.at_level(1), Batch(x, x)).shorter is None
