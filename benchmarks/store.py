@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import pathlib
 import shutil
+import subprocess
 import time
 from typing import Any
 
@@ -98,21 +99,18 @@ def _trained(
         command = [settings.qsae, "train", *map(str, [*sizes, *data, *fixed])]
         _must(processes.run(command, settings, f"{NAME} train {title} {seed}"))
         (metrics,) = folder.rglob("metrics.json")
-        command = [
-            settings.qsae,
-            "evaluate",
-            str(metrics.parent),
-            "--data",
-            "store",
-            "--data-path",
-            str(exact),
-        ]
-        command += ["--eval", "reconstruction", "--tokens", str(_held_out(settings))]
-        _must(processes.run(command, settings, f"{NAME} evaluate {title} {seed}"))
-        stored = next(metrics.parent.rglob("evaluations/reconstruction/result.json"))
-        values.append(json.loads(stored.read_text())["values"]["fvu"])
+        values.append(_fvu(metrics.parent, exact, settings))
     progress(f"{NAME}: {title}: FVU {', '.join(f'{value:.5f}' for value in values)}")
     return {"fvu": values}
+
+
+def _fvu(run: pathlib.Path, exact: pathlib.Path, settings: Settings) -> float:
+    """Of a run's coder, on the held-out vectors of a store."""
+    data = ["--data", "store", "--data-path", str(exact), "--tokens", str(_held_out(settings))]
+    command = [settings.qsae, "evaluate", str(run), *data, "--eval", "reconstruction", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    fvu: float = json.loads(done.stdout)["evaluations"]["reconstruction"]["fvu"]
+    return fvu
 
 
 def _must(failure: str | None) -> None:

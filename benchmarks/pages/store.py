@@ -48,12 +48,13 @@ def _text(result: Result) -> str:
 
     {result["harvest"]}
 
-A TopK SAE ({sizes}: one pass) on {count(result["tokens"])} vectors, three seeds. Every coder is measured on the
-{count(result["held_out"])} held-out vectors of the store in float32, which are of other documents.
+A TopK SAE ({sizes}: one pass) on {count(result["tokens"])} vectors, three seeds. Every coder is
+measured on the {count(result["held_out"])} held-out vectors of the store in float32, which are of other documents.
 
 ## Number formats
 
-`vectors/s` is what one process reads in batches of {result["batch_size"]}, checksums included, from the page cache.
+`vectors/s` is what one process reads in batches of {result["batch_size"]}, checksums included, from the page
+cache.
 
 {table(["format", "bytes", "vectors/s", "FVU", "spread over seeds", "points of FVU"], formats)}
 

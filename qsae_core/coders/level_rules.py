@@ -25,9 +25,10 @@ class LevelRules(SparsityRule):
         shares: what the number of latents that each group's rule keeps (``SparsityRule.counts``) is
             multiplied by (a whole number stays one, 1 at least); 1 where left out. Rules without such a
             number stay as they are.
+        called: what a message calls a group.
 
     Raises:
-        ConfigError: where a rule refuses its level; it names the level.
+        ConfigError: where a rule refuses its group; it names the group.
     """
 
     selects_largest = False
@@ -38,13 +39,16 @@ class LevelRules(SparsityRule):
         prefixes: Sequence[int],
         weights: Sequence[float] | None = None,
         shares: Sequence[float] | None = None,
+        *,
+        called: str = "level",
     ) -> None:
         super().__init__(ComponentConfig(), prefixes[-1])
-        self.prefixes = tuple(prefixes)
+        self.prefixes, self.called = tuple(prefixes), called
         sizes = [end - start for start, end in zip((0, *prefixes), prefixes, strict=False)]
         shares = shares or [1.0] * len(sizes)
         self.rules = nn.ModuleList(
-            _of_level(i, sizes, make, share) for i, share in zip(range(len(sizes)), shares, strict=True)
+            _of_level(called, i, sizes, make, share)
+            for i, share in zip(range(len(sizes)), shares, strict=True)
         )
         self.weights = tuple(weights) if weights is not None else (1.0,) * len(sizes)
         ks = [rule.fixed_k for rule in self.each if rule.fixed_k is not None]
@@ -66,7 +70,7 @@ class LevelRules(SparsityRule):
         """
         sizes = [rule.n_latents for rule in self.each]
         for index, rule in enumerate(self.each):
-            with _said_of_level(index, sizes):
+            with _said_of_level(self.called, index, sizes):
                 _check_count(rule)
 
     def begin_batch(self, batch_size: int) -> None:
@@ -117,22 +121,22 @@ class LevelRules(SparsityRule):
 
 
 @contextmanager
-def _said_of_level(index: int, sizes: Sequence[int]) -> Iterator[None]:
+def _said_of_level(called: str, index: int, sizes: Sequence[int]) -> Iterator[None]:
     """A refusal of a level's rule says so, as the user has counted the latents of all levels."""
     try:
         yield
     except ConfigError as error:
         error.what = (
-            f"level {index + 1} of {len(sizes)} has {sizes[index]} of the {sum(sizes)} latents "
+            f"{called} {index + 1} of {len(sizes)} has {sizes[index]} of the {sum(sizes)} latents "
             f"and a sparsity rule of its own: {error.what}"
         )
         raise
 
 
 def _of_level(
-    index: int, sizes: Sequence[int], make: Callable[[int], SparsityRule], share: float
+    called: str, index: int, sizes: Sequence[int], make: Callable[[int], SparsityRule], share: float
 ) -> SparsityRule:
-    with _said_of_level(index, sizes):
+    with _said_of_level(called, index, sizes):
         return _made(make, sizes[index], share)
 
 

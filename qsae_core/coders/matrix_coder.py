@@ -103,14 +103,24 @@ class MatrixCoder(CoderMatrices):
 
     # --- what every coder has
 
-    def read(self, x: Tensor) -> Tensor:
+    def read(self, x: Tensor, layers: int | None = None) -> Tensor:
         """The vectors that ``encode`` was given, in the coder's type (float32); what is none is refused.
+
+        Args:
+            layers: how many of its layers they are of; None: all.
 
         Raises:
             DataError: for another shape, a type without fractions, another device, or no tensor; in
                 evaluation mode on the CPU also for vectors that are not finite.
         """
-        return inputs.vectors(x, self.shape, self.reads_layers, self.norm_in.mean, not self.training)
+        shape = self.shape if layers is None else self.shape._replace(layers_in=layers)
+        return inputs.vectors(x, shape, self.reads_layers, self.norm_in.mean, not self.training)
+
+    @property
+    def dictionary_size(self) -> int:
+        """Latents of one encoder matrix, by which automatic learning rates go; coders with several override
+        it."""
+        return self.n_latents
 
     @property
     def norm_out(self) -> Normalization:

@@ -11,6 +11,7 @@ from qsae_core import kernels
 from qsae_core.kernels.precision import full_precision
 
 ROTATION_SEED = 0x5AE
+ALL = slice(None)
 
 
 class Normalization(nn.Module):
@@ -75,13 +76,22 @@ class Normalization(nn.Module):
         self.right.copy_(torch.linalg.qr(gaussian).Q)
         self.rotated.fill_(True)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Data space -> normalised space, ``[..., D]``."""
-        return self.direction((x - self.mean).div_(self.scale))
+    def forward(self, x: Tensor, layers: slice = ALL) -> Tensor:
+        """Data space -> normalised space, ``[..., D]``.
 
-    def inverse(self, z: Tensor) -> Tensor:
-        """Normalised space -> data space, ``[..., D]``."""
-        return self.inverse_direction(z) + self.mean
+        Args:
+            layers: those that x has, where each has a mean and a scale of its own.
+        """
+        mean, scale = self._of(layers)
+        return self.direction((x - mean).div_(scale))
+
+    def inverse(self, z: Tensor, layers: slice = ALL) -> Tensor:
+        """Normalised space -> data space, ``[..., D]``; ``layers`` as in ``forward``."""
+        mean, scale = self._of(layers)
+        return self.unrotated(z) * scale + mean
+
+    def _of(self, layers: slice) -> tuple[Tensor, Tensor]:
+        return (self.mean, self.scale) if self.layers == 1 else (self.mean[layers], self.scale[layers])
 
     @full_precision
     def direction(self, x: Tensor) -> Tensor:

@@ -181,7 +181,7 @@ def _measure_ranges(coder: CalibratedCoder, batch: Batch) -> None:
 
 
 def _finetune(coder: CalibratedCoder, data: DataSource, config: RunConfig, method: QuantizeConfig) -> None:
-    rate = method.lr or FINETUNE_RATE * auto_learning_rate(coder.n_latents, method.steps_of_round)
+    rate = method.lr or FINETUNE_RATE * auto_learning_rate(coder.dictionary_size, method.steps_of_round)
     values: dict[str, Any] = {"steps": method.steps_of_round, "tokens": None, "lr": rate}
     values |= {"quantize_after": 0.0, "freeze_decoder_after": 0.0, "screen": "none"}
     settings = config.train.model_copy(update=values)

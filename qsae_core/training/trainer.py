@@ -70,7 +70,7 @@ class Trainer:
         self.coder, self.config, self.name = coder, config, name
         self.steps = config.n_steps
         self.peak_rate = (
-            auto_learning_rate(coder.n_latents, self.steps) if config.lr == "auto" else float(config.lr)
+            auto_learning_rate(coder.dictionary_size, self.steps) if config.lr == "auto" else float(config.lr)
         )
         self.parameters = {n: p for n, p in coder.named_parameters() if p.requires_grad}
         self.optimizer = Adam(

@@ -48,6 +48,27 @@ class L1Config(ComponentConfig):
     )
 
 
+class TanhConfig(ComponentConfig):
+    """All non-zero latents, and coefficient * sum_j tanh(c |f_j| ||w_j||) in the loss (Ameisen, Lindsey et
+    al., 2025)."""
+
+    coefficient: float = option(
+        0.004,
+        "weight of the penalty beside the normalised error: the share of the variance that a latent far "
+        "above 1 / c has to explain",
+        aliases=("tanh-coefficient",),
+        ge=0,
+        allow_inf_nan=False,
+    )
+    c: float = option(
+        4.0,
+        "how fast the price of a latent saturates, activations in units of the data's RMS norm",
+        aliases=("tanh-c",),
+        gt=0,
+        allow_inf_nan=False,
+    )
+
+
 class L0Config(ComponentConfig):
     """All non-zero latents, and a price on their number in the loss (Rajamanoharan et al., 2024)."""
 
@@ -87,5 +108,6 @@ def qsae_register_sparsity_rules() -> list[ComponentSpec]:
         ComponentSpec("sparsity", "groupmax", GroupMaxConfig, "qsae_sparsity.groupmax:GroupMax"),
         ComponentSpec("sparsity", "l0", L0Config, "qsae_sparsity.l0:L0"),
         ComponentSpec("sparsity", "l1", L1Config, "qsae_sparsity.l1:L1"),
+        ComponentSpec("sparsity", "tanh", TanhConfig, "qsae_sparsity.tanh:Tanh"),
         ComponentSpec("sparsity", "none", NoRuleConfig, "qsae_sparsity.none:NoRule"),
     ]

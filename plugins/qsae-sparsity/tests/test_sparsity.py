@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
 from pydantic import ValidationError
-from qsae_sparsity import L1Config, NoRuleConfig, TopKConfig
+from qsae_sparsity import L1Config, NoRuleConfig, TanhConfig, TopKConfig
 from qsae_sparsity.l1 import L1
 from qsae_sparsity.none import NoRule
+from qsae_sparsity.tanh import Tanh
 from qsae_sparsity.topk import TopK
 
 from qsae_core.contracts.codes import SparseCodes
@@ -126,6 +128,47 @@ def test_l1_of_an_empty_batch_is_zero():
 def test_l1_coefficient_must_be_a_finite_non_negative_number(coefficient):
     with pytest.raises(ValidationError):
         L1Config(coefficient=coefficient)
+
+
+# --- tanh
+
+
+def test_tanh_keeps_all_and_prices_them_by_hand():
+    # token 0: tanh(2 * 1 * ln(3) / 2) = tanh(ln 3) = (9 - 1) / (9 + 1) = 0.8, and latent 2, whose norm is ten
+    # times as large, is saturated: 1; token 1: nothing; mean 0.9; times 0.1
+    half_ln3 = math.log(3) / 2
+    latents = torch.tensor([[half_ln3, 0.0, 2.0], [0.0, 0.0, 0.0]])
+    norms = torch.tensor([1.0, 1.0, 10.0])
+    rule = Tanh(TanhConfig(coefficient=0.1, c=2.0), 3)
+    codes = rule.select(latents)
+    assert support(codes) == [{0: pytest.approx(half_ln3), 2: 2.0}, {}]
+    assert codes.k is None
+    assert rule.penalty(codes, norms).item() == pytest.approx(0.09)
+
+
+def test_tanh_gradients_by_hand():
+    # d tanh(u) = 1 - tanh(u)^2 = 1 - 0.8^2 = 0.36 at u = c f norm = ln 3, of either sign of f; B = 1.
+    # d/df = coefficient * 0.36 * c * norm = 0.5 * 0.36 * 4 * 2 = 1.44, d/dnorm = 0.5 * 0.36 * 4 * |f|
+    f = math.log(3) / 8
+    rule = Tanh(TanhConfig(coefficient=0.5, c=4.0), 2)
+    codes = rule.select(torch.tensor([[f, -f]]))
+    values, norms = codes.values.clone().requires_grad_(), torch.tensor([2.0, 2.0], requires_grad=True)
+    rule.penalty(codes.with_values(values), norms).backward()
+    assert values.grad.tolist() == pytest.approx([1.44, -1.44])
+    assert norms.grad.tolist() == pytest.approx([0.72 * f, 0.72 * f])
+
+
+def test_tanh_prices_a_number_of_latents_and_not_their_size():
+    rule = Tanh(TanhConfig(coefficient=1.0), 4)
+    priced = [
+        rule.penalty(rule.select(size * torch.ones(1, 4)), torch.ones(4)).item() for size in (10.0, 100.0)
+    ]
+    assert priced == pytest.approx([4.0, 4.0])
+
+
+def test_tanh_of_an_empty_batch_is_zero():
+    rule = Tanh(TanhConfig(), 3)
+    assert rule.penalty(rule.select(torch.zeros(0, 3)), torch.ones(3)).item() == 0.0
 
 
 # --- none
