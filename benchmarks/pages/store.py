@@ -49,7 +49,7 @@ def _text(result: Result) -> str:
     {result["harvest"]}
 
 A TopK SAE ({sizes}: one pass) on {count(result["tokens"])} vectors, three seeds. Every coder is
-measured on the {count(result["held_out"])} held-out vectors of the store in float32, which are of other documents.
+measured on the {count(result["held_out"])} held-out vectors of the store in float32, of other documents.
 
 ## Number formats
 
