@@ -105,8 +105,8 @@ class StreamedDocuments:
 class IndexedDocuments:
     """Documents of a table on disk (memory-mapped Arrow), of which any row can be read.
 
-    So an epoch is shuffled as a whole, and documents are counted. Memory holds a few rows, and a few bytes
-    for each row's place in the order.
+    So an epoch is shuffled as a whole, and documents are counted. Memory holds a few rows, and of each row
+    its place in the order and its side of the split.
 
     Args:
         table: the library's `Dataset`.
