@@ -40,6 +40,7 @@ class StreamedDocuments:
         description: where they come from.
         buffer: rows of a window.
         joined_by: what stands between two documents.
+        spell_special: whether documents spell special tokens, which are read as such.
     """
 
     in_memory = finite = False
@@ -53,7 +54,9 @@ class StreamedDocuments:
         *,
         buffer: int,
         joined_by: Joined = "end",
+        spell_special: bool = False,
     ) -> None:
+        self.spell_special = spell_special
         self._rows, self._to_document, self._split = rows, to_document, split
         self._description, self._buffer, self.joined_by = description, buffer, joined_by
 
@@ -111,7 +114,7 @@ class IndexedDocuments:
     Args:
         table: the library's `Dataset`.
         name: what the user calls it.
-        to_document, split, description, joined_by: as of `StreamedDocuments`.
+        to_document, split, description, joined_by, spell_special: as of `StreamedDocuments`.
     """
 
     in_memory, finite = False, True
@@ -125,7 +128,9 @@ class IndexedDocuments:
         description: dict[str, Any],
         *,
         joined_by: Joined = "end",
+        spell_special: bool = False,
     ) -> None:
+        self.spell_special = spell_special
         self._table, self._name, self._to_document = table, name, to_document
         self._split, self._description, self.joined_by = split, description, joined_by
 

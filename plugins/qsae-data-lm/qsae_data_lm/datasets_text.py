@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from qsae_core.errors import DataError
 from qsae_data_lm import LmConfig
@@ -35,6 +35,11 @@ _TEXT_FORMATS = (".json", ".jsonl", ".csv", ".tsv", ".txt")
 
 _MAYBE_TEXT = ("string", "large_string", "null")
 _AS_TEXT: Joined = "end"
+
+
+class _Form(TypedDict):
+    joined_by: Joined
+    spell_special: bool
 
 
 def dataset_documents(config: LmConfig, tokenizer: Any, split: Split) -> Documents:
@@ -66,11 +71,10 @@ def dataset_documents(config: LmConfig, tokenizer: Any, split: Split) -> Documen
         chat.look_at((where, _value(row, column, where)) for where, row in first_rows())
         to_document, joined_by = _chat_reader(chat, column), "begin" if chat.opens_with_bos else "nothing"
         described |= {"chat_template": config.chat_template, "roles": config.roles}
+    form: _Form = {"joined_by": joined_by, "spell_special": config.chat_template is not None}
     if stream is None:
-        table = stored.select_columns([column])
-        return IndexedDocuments(table, name, to_document, split, described, joined_by=joined_by)
-    buffer = config.shuffle_buffer
-    return StreamedDocuments(stream, to_document, split, described, buffer=buffer, joined_by=joined_by)
+        return IndexedDocuments(stored.select_columns([column]), name, to_document, split, described, **form)
+    return StreamedDocuments(stream, to_document, split, described, buffer=config.shuffle_buffer, **form)
 
 
 def _rows_of(table: Any, name: str) -> Iterator[tuple[str, Row]]:

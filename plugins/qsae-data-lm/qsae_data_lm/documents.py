@@ -85,6 +85,8 @@ class Documents(Protocol):
     finite: bool
     """Whether their number is known."""
     joined_by: Joined
+    spell_special: bool
+    """Whether they spell special tokens, which are read as such (``Document.spans``)."""
 
     def describe(self) -> dict[str, Any]:
         """JSON values for the run's record."""
@@ -114,6 +116,7 @@ class LocalDocuments:
 
     in_memory = finite = True
     joined_by: Joined = "end"
+    spell_special = False
 
     def __init__(self, documents: Sequence[Document], split: Split, description: dict[str, Any]) -> None:
         self._all, self._split, self._description = list(documents), split, description

@@ -65,6 +65,7 @@ class LmSource(DataSource):
             causal=layout.family.causal,
             keep=self._documents.in_memory,
             joined_by=self._documents.joined_by,
+            spell_special=self._documents.spell_special,
             apart=config.separate_documents,
         )
         check_vocabulary(self._tokens, model_config, config.model)

@@ -36,6 +36,8 @@ class TextTokenizer:
         causal: whether it belongs to a causal model.
         keep: keep the tokens of each document that was seen, by its key.
         joined_by: what stands between two documents of a causal model.
+        spell_special: whether documents spell special tokens, which are read as such: all of them have
+            spans then.
         apart: whether documents are read as if each were alone: they begin with BOS then, and contexts have
             segments.
     """
@@ -48,9 +50,10 @@ class TextTokenizer:
         causal: bool,
         keep: bool,
         joined_by: Joined = "end",
+        spell_special: bool = False,
         apart: bool = False,
     ) -> None:
-        self._tokenizer, self._apart = tokenizer, apart
+        self._tokenizer, self._spell_special, self._apart = tokenizer, spell_special, apart
         self._kept: dict[str, Encoded] | None = {} if keep else None
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         if causal:
@@ -68,12 +71,17 @@ class TextTokenizer:
             tokenizer.backend_tokenizer.no_padding()
 
     def highest_id(self) -> int:
-        """The largest id that a context may hold: of the vocabulary, or a special token of the frame."""
+        """The largest id that a context may hold: of the vocabulary, or a special token of the frame or that
+        a document may spell."""
         if not self._tokenizer.is_fast:
             return max(self._tokenizer.get_vocab().values(), default=0)
         backend = self._tokenizer.backend_tokenizer
         found = set(backend.get_vocab(with_added_tokens=False).values())
-        found |= {i for i, token in backend.get_added_tokens_decoder().items() if not token.special}
+        found |= {
+            i
+            for i, token in backend.get_added_tokens_decoder().items()
+            if self._spell_special or not token.special
+        }
         framing = (self.frame.first, self.frame.last, self.frame.separator)
         return max(found | {token for token in framing if token is not None}, default=0)
 
@@ -98,11 +106,10 @@ class TextTokenizer:
                     yield Entry(behind, number, tokens, counted)
 
     def _encode(self, documents: list[Document]) -> list[Encoded]:
-        """All of them have spans, or none."""
         if not documents:
             return []
         texts = [document.text for document in documents]
-        if documents[0].spans is not None:
+        if self._spell_special:
             return encode_spans(self._tokenizer, [(d.text, d.spans or ()) for d in documents])
         if self._tokenizer.is_fast:
             backend = self._tokenizer.backend_tokenizer
