@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qsae_data_lm.corpus import Document, is_held_out
 from qsae_data_lm.dataset_rows import RowStream, unreadable
-from qsae_data_lm.documents import WHOLE, Joined, Numbered, Share, shuffled
+from qsae_data_lm.documents import PLAIN, WHOLE, Form, Numbered, Share, shuffled
 from qsae_data_lm.packing import Position
 from qsae_data_lm.split import MARKS, HeldOutDocuments, Split, mark
 from qsae_data_lm.text_column import SAMPLE, Row
@@ -39,8 +39,7 @@ class StreamedDocuments:
         split: which documents are held out.
         description: where they come from.
         buffer: rows of a window.
-        joined_by: what stands between two documents.
-        spell_special: whether documents spell special tokens, which are read as such.
+        form: how they become tokens.
     """
 
     in_memory = finite = False
@@ -53,12 +52,10 @@ class StreamedDocuments:
         description: dict[str, Any],
         *,
         buffer: int,
-        joined_by: Joined = "end",
-        spell_special: bool = False,
+        form: Form = PLAIN,
     ) -> None:
-        self.spell_special = spell_special
         self._rows, self._to_document, self._split = rows, to_document, split
-        self._description, self._buffer, self.joined_by = description, buffer, joined_by
+        self._description, self._buffer, self.form = description, buffer, form
 
     def describe(self) -> dict[str, Any]:
         """Where the text comes from, and in how many parts."""
@@ -114,7 +111,7 @@ class IndexedDocuments:
     Args:
         table: the library's `Dataset`.
         name: what the user calls it.
-        to_document, split, description, joined_by, spell_special: as of `StreamedDocuments`.
+        to_document, split, description, form: as of `StreamedDocuments`.
     """
 
     in_memory, finite = False, True
@@ -127,12 +124,10 @@ class IndexedDocuments:
         split: Split,
         description: dict[str, Any],
         *,
-        joined_by: Joined = "end",
-        spell_special: bool = False,
+        form: Form = PLAIN,
     ) -> None:
-        self.spell_special = spell_special
         self._table, self._name, self._to_document = table, name, to_document
-        self._split, self._description, self.joined_by = split, description, joined_by
+        self._split, self._description, self.form = split, description, form
 
     def describe(self) -> dict[str, Any]:
         """Where the text comes from, and how many documents are on each side of the split."""

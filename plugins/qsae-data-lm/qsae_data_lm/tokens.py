@@ -16,7 +16,7 @@ from qsae_core.contracts import TokenBatch
 from qsae_core.errors import DataError
 from qsae_data_lm.chat_tokens import Encoded, encode_spans
 from qsae_data_lm.corpus import Document
-from qsae_data_lm.documents import Joined, Numbered
+from qsae_data_lm.documents import PLAIN, Form, Numbered
 from qsae_data_lm.families import Layout
 from qsae_data_lm.packing import COUNTED, Contexts, Entry, Frame
 
@@ -35,9 +35,7 @@ class TextTokenizer:
         context: positions of a context.
         causal: whether it belongs to a causal model.
         keep: keep the tokens of each document that was seen, by its key.
-        joined_by: what stands between two documents of a causal model.
-        spell_special: whether documents spell special tokens, which are read as such: all of them have
-            spans then.
+        form: how documents become tokens; those of an encoder are separated by SEP in any case.
         apart: whether documents are read as if each were alone: they begin with BOS then, and contexts have
             segments.
     """
@@ -49,16 +47,15 @@ class TextTokenizer:
         *,
         causal: bool,
         keep: bool,
-        joined_by: Joined = "end",
-        spell_special: bool = False,
+        form: Form = PLAIN,
         apart: bool = False,
     ) -> None:
-        self._tokenizer, self._spell_special, self._apart = tokenizer, spell_special, apart
+        self._tokenizer, self._spell_special, self._apart = tokenizer, form.spell_special, apart
         self._kept: dict[str, Encoded] | None = {} if keep else None
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         if causal:
             between = {"end": bos if eos is None else eos, "begin": bos, "nothing": None}
-            self.frame = Frame(context, first=bos, separator=between["begin" if apart else joined_by])
+            self.frame = Frame(context, first=bos, separator=between["begin" if apart else form.joined_by])
         else:
             sep = tokenizer.sep_token_id
             self.frame = Frame(context, first=tokenizer.cls_token_id, last=sep, separator=sep)

@@ -18,7 +18,7 @@ from qsae_data_lm import LmConfig
 from qsae_data_lm.chat import ChatTemplate, find_contents
 from qsae_data_lm.chat_tokens import inside
 from qsae_data_lm.corpus import Document
-from qsae_data_lm.documents import Numbered
+from qsae_data_lm.documents import Form, Numbered
 from qsae_data_lm.messages import messages_of
 from qsae_data_lm.places import BUILTIN
 from qsae_data_lm.source import LmSource
@@ -162,7 +162,7 @@ def test_tokens_inside_by_hand() -> None:
 def test_tokens_are_the_templates_own_and_counted_ones_spell_what_was_said(
     chatty: PreTrainedTokenizerFast, roles: str
 ) -> None:
-    tokens = TextTokenizer(chatty, 64, causal=True, keep=False, joined_by="nothing", spell_special=True)
+    tokens = TextTokenizer(chatty, 64, causal=True, keep=False, form=Form("nothing", spell_special=True))
     document = ChatTemplate(chatty, "own", roles).document(TALK, "x")
     assert document is not None
     (entry,) = tokens.stream([Numbered(1, 0, document)])
@@ -185,7 +185,7 @@ def test_a_space_of_the_templates_in_a_messages_token_does_not_count(
     assert document is not None
     # GPT-2's, which leaves the space out of what it says of a token's place
     trimming = chatty.backend_tokenizer.post_processor = ByteLevel(trim_offsets=True)
-    (entry,) = TextTokenizer(chatty, 64, causal=True, keep=False, spell_special=True).stream(
+    (entry,) = TextTokenizer(chatty, 64, causal=True, keep=False, form=Form(spell_special=True)).stream(
         [Numbered(1, 0, document)]
     )
     assert chatty.backend_tokenizer.post_processor.trim_offsets == trimming.trim_offsets
@@ -198,9 +198,9 @@ def test_a_space_of_the_templates_in_a_messages_token_does_not_count(
     ("options", "separator"),
     [
         ({}, "<|im_end|>"),
-        ({"joined_by": "begin"}, "<|bos|>"),
-        ({"joined_by": "nothing"}, None),
-        ({"joined_by": "nothing", "apart": True}, "<|bos|>"),
+        ({"form": Form("begin")}, "<|bos|>"),
+        ({"form": Form("nothing")}, None),
+        ({"form": Form("nothing"), "apart": True}, "<|bos|>"),
         ({"apart": True}, "<|bos|>"),
     ],
 )
