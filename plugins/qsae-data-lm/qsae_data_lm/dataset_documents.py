@@ -77,14 +77,15 @@ class StreamedDocuments:
         reader = self._rows.read(parts.tolist(), window)
         while True:
             window, first = reader.place(), reader.n_read
-            documents = [self._to_document(*row) for row in islice(reader, self._buffer)]
-            if not documents:
+            rows = list(islice(reader, self._buffer))
+            if not rows:
                 return
-            order = shuffled(len(documents), seed, epoch, first // self._buffer)
-            for place in range(offset, len(documents)):
-                number, document = first + place, documents[order[place]]
+            order = shuffled(len(rows), seed, epoch, first // self._buffer)
+            for place in range(offset, len(rows)):
+                number = first + place
                 if not by_parts and number % world != rank:
                     continue
+                document = self._to_document(*rows[order[place]])
                 if document is not None and not self._split.holds_out(document.key):
                     number = number * world + rank if by_parts else number
                     yield Numbered({"window": window, "next": place + 1}, number, document)
