@@ -184,7 +184,8 @@ def _template_text(tokenizer: Any, template: str) -> str:
     try:
         return str(tokenizer.get_chat_template())
     except ValueError as error:
-        raise _refused("the model's tokenizer has no chat template") from error
+        why = str(error).partition(". ")[0].partition("! ")[0]
+        raise _refused(f"the model's tokenizer has no chat template: {why}") from error
 
 
 def _refused(what: str, next_step: str = "give a jinja file with --chat-template FILE") -> DataError:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qsae_data_lm.corpus import Document, is_held_out
 from qsae_data_lm.dataset_rows import RowStream, unreadable
-from qsae_data_lm.documents import WHOLE, Joined, Numbered, Share, shuffled
+from qsae_data_lm.documents import PLAIN, WHOLE, Form, Numbered, Share, shuffled
 from qsae_data_lm.packing import Position
 from qsae_data_lm.split import MARKS, HeldOutDocuments, Split, mark
 from qsae_data_lm.text_column import SAMPLE, Row
@@ -39,7 +39,7 @@ class StreamedDocuments:
         split: which documents are held out.
         description: where they come from.
         buffer: rows of a window.
-        joined_by: what stands between two documents.
+        form: how they become tokens.
     """
 
     in_memory = finite = False
@@ -52,10 +52,10 @@ class StreamedDocuments:
         description: dict[str, Any],
         *,
         buffer: int,
-        joined_by: Joined = "end",
+        form: Form = PLAIN,
     ) -> None:
         self._rows, self._to_document, self._split = rows, to_document, split
-        self._description, self._buffer, self.joined_by = description, buffer, joined_by
+        self._description, self._buffer, self.form = description, buffer, form
 
     def describe(self) -> dict[str, Any]:
         """Where the text comes from, and in how many parts."""
@@ -77,14 +77,15 @@ class StreamedDocuments:
         reader = self._rows.read(parts.tolist(), window)
         while True:
             window, first = reader.place(), reader.n_read
-            documents = [self._to_document(*row) for row in islice(reader, self._buffer)]
-            if not documents:
+            rows = list(islice(reader, self._buffer))
+            if not rows:
                 return
-            order = shuffled(len(documents), seed, epoch, first // self._buffer)
-            for place in range(offset, len(documents)):
-                number, document = first + place, documents[order[place]]
+            order = shuffled(len(rows), seed, epoch, first // self._buffer)
+            for place in range(offset, len(rows)):
+                number = first + place
                 if not by_parts and number % world != rank:
                     continue
+                document = self._to_document(*rows[order[place]])
                 if document is not None and not self._split.holds_out(document.key):
                     number = number * world + rank if by_parts else number
                     yield Numbered({"window": window, "next": place + 1}, number, document)
@@ -105,13 +106,13 @@ class StreamedDocuments:
 class IndexedDocuments:
     """Documents of a table on disk (memory-mapped Arrow), of which any row can be read.
 
-    So an epoch is shuffled as a whole, and documents are counted. Memory holds a few rows, and a few bytes
-    for each row's place in the order.
+    So an epoch is shuffled as a whole, and documents are counted. Memory holds a few rows, and of each row
+    its place in the order and its side of the split.
 
     Args:
         table: the library's `Dataset`.
         name: what the user calls it.
-        to_document, split, description, joined_by: as of `StreamedDocuments`.
+        to_document, split, description, form: as of `StreamedDocuments`.
     """
 
     in_memory, finite = False, True
@@ -124,10 +125,10 @@ class IndexedDocuments:
         split: Split,
         description: dict[str, Any],
         *,
-        joined_by: Joined = "end",
+        form: Form = PLAIN,
     ) -> None:
         self._table, self._name, self._to_document = table, name, to_document
-        self._split, self._description, self.joined_by = split, description, joined_by
+        self._split, self._description, self.form = split, description, form
 
     def describe(self) -> dict[str, Any]:
         """Where the text comes from, and how many documents are on each side of the split."""

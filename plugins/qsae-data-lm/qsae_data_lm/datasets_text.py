@@ -14,7 +14,7 @@ from qsae_data_lm.chat import ChatTemplate
 from qsae_data_lm.corpus import Document
 from qsae_data_lm.dataset_documents import IndexedDocuments, StreamedDocuments, ToDocument
 from qsae_data_lm.dataset_rows import RowStream, reason
-from qsae_data_lm.documents import Documents, Joined
+from qsae_data_lm.documents import PLAIN, Documents, Form
 from qsae_data_lm.messages import is_conversation
 from qsae_data_lm.split import Split
 from qsae_data_lm.text_column import MOST, Row, conversation_column, sample_rows, text_column
@@ -34,7 +34,6 @@ _COMPRESSED = (".gz", ".bz2", ".xz")
 _TEXT_FORMATS = (".json", ".jsonl", ".csv", ".tsv", ".txt")
 
 _MAYBE_TEXT = ("string", "large_string", "null")
-_AS_TEXT: Joined = "end"
 
 
 def dataset_documents(config: LmConfig, tokenizer: Any, split: Split) -> Documents:
@@ -60,17 +59,18 @@ def dataset_documents(config: LmConfig, tokenizer: Any, split: Split) -> Documen
         raise DataError(f"the dataset {name!r} has no rows", where="data.dataset")
     column = _column(config, sample, stored.features or {})
     described = {"dataset": name, "dataset_split": config.dataset_split, "dataset_column": column}
-    to_document, joined_by = _text_reader(column), _AS_TEXT
+    to_document, form = _text_reader(column), PLAIN
     if config.chat_template is not None:
         chat = ChatTemplate(tokenizer, config.chat_template, config.roles)
         chat.look_at((where, _value(row, column, where)) for where, row in first_rows())
-        to_document, joined_by = _chat_reader(chat, column), "begin" if chat.opens_with_bos else "nothing"
+        to_document = _chat_reader(chat, column)
+        form = Form("begin" if chat.opens_with_bos else "nothing", spell_special=True)
         described |= {"chat_template": config.chat_template, "roles": config.roles}
     if stream is None:
         table = stored.select_columns([column])
-        return IndexedDocuments(table, name, to_document, split, described, joined_by=joined_by)
+        return IndexedDocuments(table, name, to_document, split, described, form=form)
     buffer = config.shuffle_buffer
-    return StreamedDocuments(stream, to_document, split, described, buffer=buffer, joined_by=joined_by)
+    return StreamedDocuments(stream, to_document, split, described, buffer=buffer, form=form)
 
 
 def _rows_of(table: Any, name: str) -> Iterator[tuple[str, Row]]:

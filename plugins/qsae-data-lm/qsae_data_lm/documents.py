@@ -18,9 +18,6 @@ from qsae_data_lm.packing import Position
 from qsae_data_lm.split import MARKS, HeldOutDocuments, Split, mark
 
 Side = Literal["training", "held-out"]
-Joined = Literal["end", "begin", "nothing"]
-"""What stands between two documents: the tokenizer's token for an end or for a beginning, or what the
-documents hold themselves."""
 Share = tuple[int, int]
 """(rank, world): what falls to one of several training processes."""
 WHOLE: Share = (0, 1)
@@ -77,6 +74,20 @@ def _check_conversations(config: LmConfig) -> None:
         )
 
 
+class Form(NamedTuple):
+    """How documents become tokens."""
+
+    joined_by: Literal["end", "begin", "nothing"] = "end"
+    """What stands between two of them: the tokenizer's token for an end or for a beginning, or what they
+    hold themselves."""
+    spell_special: bool = False
+    """Whether they spell special tokens, which are read as such; all of them have ``spans`` then."""
+
+
+PLAIN = Form()
+"""Text as it is."""
+
+
 class Documents(Protocol):
     """Where a source takes its text from."""
 
@@ -84,7 +95,7 @@ class Documents(Protocol):
     """Whether all documents are, so that their tokens may be kept too."""
     finite: bool
     """Whether their number is known."""
-    joined_by: Joined
+    form: Form
 
     def describe(self) -> dict[str, Any]:
         """JSON values for the run's record."""
@@ -113,7 +124,7 @@ class LocalDocuments:
     """
 
     in_memory = finite = True
-    joined_by: Joined = "end"
+    form = PLAIN
 
     def __init__(self, documents: Sequence[Document], split: Split, description: dict[str, Any]) -> None:
         self._all, self._split, self._description = list(documents), split, description

@@ -64,7 +64,7 @@ class LmSource(DataSource):
             config.context,
             causal=layout.family.causal,
             keep=self._documents.in_memory,
-            joined_by=self._documents.joined_by,
+            form=self._documents.form,
             apart=config.separate_documents,
         )
         check_vocabulary(self._tokens, model_config, config.model)

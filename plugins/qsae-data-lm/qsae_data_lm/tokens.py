@@ -16,7 +16,7 @@ from qsae_core.contracts import TokenBatch
 from qsae_core.errors import DataError
 from qsae_data_lm.chat_tokens import Encoded, encode_spans
 from qsae_data_lm.corpus import Document
-from qsae_data_lm.documents import Joined, Numbered
+from qsae_data_lm.documents import PLAIN, Form, Numbered
 from qsae_data_lm.families import Layout
 from qsae_data_lm.packing import COUNTED, Contexts, Entry, Frame
 
@@ -35,7 +35,7 @@ class TextTokenizer:
         context: positions of a context.
         causal: whether it belongs to a causal model.
         keep: keep the tokens of each document that was seen, by its key.
-        joined_by: what stands between two documents of a causal model.
+        form: how documents become tokens; those of an encoder are separated by SEP in any case.
         apart: whether documents are read as if each were alone: they begin with BOS then, and contexts have
             segments.
     """
@@ -47,15 +47,15 @@ class TextTokenizer:
         *,
         causal: bool,
         keep: bool,
-        joined_by: Joined = "end",
+        form: Form = PLAIN,
         apart: bool = False,
     ) -> None:
-        self._tokenizer, self._apart = tokenizer, apart
+        self._tokenizer, self._spell_special, self._apart = tokenizer, form.spell_special, apart
         self._kept: dict[str, Encoded] | None = {} if keep else None
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         if causal:
             between = {"end": bos if eos is None else eos, "begin": bos, "nothing": None}
-            self.frame = Frame(context, first=bos, separator=between["begin" if apart else joined_by])
+            self.frame = Frame(context, first=bos, separator=between["begin" if apart else form.joined_by])
         else:
             sep = tokenizer.sep_token_id
             self.frame = Frame(context, first=tokenizer.cls_token_id, last=sep, separator=sep)
@@ -68,12 +68,17 @@ class TextTokenizer:
             tokenizer.backend_tokenizer.no_padding()
 
     def highest_id(self) -> int:
-        """The largest id that a context may hold: of the vocabulary, or a special token of the frame."""
+        """The largest id that a context may hold: of the vocabulary, or a special token of the frame or that
+        a document may spell."""
         if not self._tokenizer.is_fast:
             return max(self._tokenizer.get_vocab().values(), default=0)
         backend = self._tokenizer.backend_tokenizer
         found = set(backend.get_vocab(with_added_tokens=False).values())
-        found |= {i for i, token in backend.get_added_tokens_decoder().items() if not token.special}
+        found |= {
+            i
+            for i, token in backend.get_added_tokens_decoder().items()
+            if self._spell_special or not token.special
+        }
         framing = (self.frame.first, self.frame.last, self.frame.separator)
         return max(found | {token for token in framing if token is not None}, default=0)
 
@@ -98,11 +103,10 @@ class TextTokenizer:
                     yield Entry(behind, number, tokens, counted)
 
     def _encode(self, documents: list[Document]) -> list[Encoded]:
-        """All of them have spans, or none."""
         if not documents:
             return []
         texts = [document.text for document in documents]
-        if documents[0].spans is not None:
+        if self._spell_special:
             return encode_spans(self._tokenizer, [(d.text, d.spans or ()) for d in documents])
         if self._tokenizer.is_fast:
             backend = self._tokenizer.backend_tokenizer

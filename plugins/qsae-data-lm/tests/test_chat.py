@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from qsae_data_lm import LmConfig
 from qsae_data_lm.chat import ChatTemplate, find_contents
 from qsae_data_lm.chat_tokens import inside
 from qsae_data_lm.corpus import Document
-from qsae_data_lm.documents import Numbered
+from qsae_data_lm.documents import Form, Numbered
 from qsae_data_lm.messages import messages_of
 from qsae_data_lm.places import BUILTIN
 from qsae_data_lm.source import LmSource
@@ -161,7 +162,7 @@ def test_tokens_inside_by_hand() -> None:
 def test_tokens_are_the_templates_own_and_counted_ones_spell_what_was_said(
     chatty: PreTrainedTokenizerFast, roles: str
 ) -> None:
-    tokens = TextTokenizer(chatty, 64, causal=True, keep=False, joined_by="nothing")
+    tokens = TextTokenizer(chatty, 64, causal=True, keep=False, form=Form("nothing", spell_special=True))
     document = ChatTemplate(chatty, "own", roles).document(TALK, "x")
     assert document is not None
     (entry,) = tokens.stream([Numbered(1, 0, document)])
@@ -184,7 +185,9 @@ def test_a_space_of_the_templates_in_a_messages_token_does_not_count(
     assert document is not None
     # GPT-2's, which leaves the space out of what it says of a token's place
     trimming = chatty.backend_tokenizer.post_processor = ByteLevel(trim_offsets=True)
-    (entry,) = TextTokenizer(chatty, 64, causal=True, keep=False).stream([Numbered(1, 0, document)])
+    (entry,) = TextTokenizer(chatty, 64, causal=True, keep=False, form=Form(spell_special=True)).stream(
+        [Numbered(1, 0, document)]
+    )
     assert chatty.backend_tokenizer.post_processor.trim_offsets == trimming.trim_offsets
     assert entry.counted is not None
     assert [chatty.decode([i]) for i in entry.tokens[~entry.counted]] == [":", " It"]
@@ -195,9 +198,9 @@ def test_a_space_of_the_templates_in_a_messages_token_does_not_count(
     ("options", "separator"),
     [
         ({}, "<|im_end|>"),
-        ({"joined_by": "begin"}, "<|bos|>"),
-        ({"joined_by": "nothing"}, None),
-        ({"joined_by": "nothing", "apart": True}, "<|bos|>"),
+        ({"form": Form("begin")}, "<|bos|>"),
+        ({"form": Form("nothing")}, None),
+        ({"form": Form("nothing"), "apart": True}, "<|bos|>"),
         ({"apart": True}, "<|bos|>"),
     ],
 )
@@ -482,6 +485,21 @@ def test_a_role_that_says_nothing(make: Make, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="no position of the held-out text counts") as caught:
             list(read(10, 10))
     assert caught.value.next == "--roles all"
+
+
+def test_special_tokens_of_a_template_need_an_embedding(make: Make, chat_model: Path, tmp_path: Path) -> None:
+    """A chat tokenizer beside a base model: plain text has none of its tokens, conversations do."""
+    base = Path(shutil.copytree(chat_model, tmp_path / "base"))
+    config = LlamaConfig.from_pretrained(base, vocab_size=4096)
+    LlamaForCausalLM(config).save_pretrained(base)
+    (tmp_path / "t.jsonl").write_text(
+        "".join(json.dumps({"text": f"{n} words. " * 9}) + "\n" for n in range(90))
+    )
+    assert (
+        len(make(model=str(base), dataset=str(tmp_path / "t.jsonl"), chat_template=None).next_batch(9)) == 9
+    )
+    with pytest.raises(DataError, match="gives ids up to 4097, but the model embeds 4096 tokens"):
+        make(model=str(base))
 
 
 def test_a_slow_tokenizer_is_refused(
