@@ -50,14 +50,14 @@ def run(settings: Settings) -> dict[str, Any]:
     found: dict[str, Any] = {**sizes, "steps": steps, "window": WINDOW, "formats": [], "orders": []}
     found["harvest"] = _harvest_command("FORMAT", tokens, "STORE", settings)
     for form, place in stores.items():
-        data = ["--data", "store", "--data-path", str(place)]
+        data = ["--store", str(place)]
         record = {"format": form, "bytes": _bytes(place), "vectors_per_second": _rate(place)}
         found["formats"].append(record | _trained(data, exact, steps, form, settings))
     permuted, in_order = _files(exact, settings)
     orders = {
-        "from the store": ["--data", "store", "--data-path", str(exact)],
-        "all vectors permuted": ["--data", "tensors", "--data-path", str(permuted)],
-        "windows of neighbours": ["--data", "tensors", "--data-path", str(in_order)],
+        "from the store": ["--store", str(exact)],
+        "all vectors permuted": ["--data-path", str(permuted)],
+        "windows of neighbours": ["--data-path", str(in_order)],
     }
     orders["windows of neighbours"] += ["--block-rows", str(WINDOW), "--shuffle-blocks", "1"]
     for order, data in orders.items():
@@ -106,7 +106,7 @@ def _trained(
 
 def _fvu(run: pathlib.Path, exact: pathlib.Path, settings: Settings) -> float:
     """Of a run's coder, on the held-out vectors of a store."""
-    data = ["--data", "store", "--data-path", str(exact), "--tokens", str(_held_out(settings))]
+    data = ["--store", str(exact), "--tokens", str(_held_out(settings))]
     command = [settings.qsae, "evaluate", str(run), *data, "--eval", "reconstruction", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     fvu: float = json.loads(done.stdout)["evaluations"]["reconstruction"]["fvu"]

@@ -19,7 +19,7 @@ class StoreConfig(PlacesConfig):
 
     path: str = option(
         description="folder that `qsae cache` wrote, or its URL (s3://, gs://, file://)",
-        aliases=("data-path",),
+        aliases=("store",),
     )
     model_path: str | None = option(
         None,

@@ -46,7 +46,7 @@ def test_from_harvest_to_a_trained_sae(tmp_path):
     out = tmp_path / "out"
     sizes = ["--n-latents=64", "--k=8", "--steps=30", "--batch-size=64", "--statistics-tokens=512"]
     sizes += ["--eval=reconstruction", "--eval=loss-recovered", f"--out={out}", "--eval-every=0"]
-    qsae("train", "--sae=topk", "--data=store", f"--data-path={store}", "--layer=2", "--site=mlp_out", *sizes)
+    qsae("train", "--sae=topk", f"--store={store}", "--layer=2", "--site=mlp_out", *sizes)
     (metrics,) = out.rglob("metrics.json")
     assert metrics.parents[1].name == "2-mlp_out"
     values = json.loads(metrics.read_text())["coders"]["coder"]["evaluations"]
@@ -110,9 +110,7 @@ def test_a_store_of_twice_the_memory_limit_is_trained_on_within_it(harvest, tmp_
     sizes = ["--n-latents=128", "--k=4", "--batch-size=4096", "--statistics-tokens=4096", "--threads=1"]
     sizes += ["--eval=reconstruction", "--eval-tokens=512", "--eval-every=0", "--steps=460"]
     command = f"ulimit -v {limit >> 10}; exec {pathlib.Path(sys.executable).with_name('qsae')}"
-    command += (
-        f" train --sae topk --data store --data-path {place} --out {tmp_path / 'out'} {' '.join(sizes)}"
-    )
+    command += f" train --sae topk --store {place} --out {tmp_path / 'out'} {' '.join(sizes)}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (metrics,) = (tmp_path / "out").rglob("metrics.json")
