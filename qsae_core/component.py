@@ -33,6 +33,15 @@ class ComponentConfig(BaseModel):
         defer_build=True,  # validators are built at first use: a third of start-up with 50 plugins
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _given_over_default(cls, values: Any) -> Any:
+        """Where an option is given, the default of the one ``instead_of`` it does not count."""
+        if not isinstance(values, dict):
+            return values
+        given = {usual for usual, _ in alternatives(cls) if values.get(usual) is not None}
+        return values | {o: None for usual, o in alternatives(cls) if usual in given and o not in values}
+
     @model_validator(mode="after")
     def _one_of_alternatives(self) -> ComponentConfig:
         for pair in alternatives(type(self)):
@@ -83,6 +92,11 @@ def alternatives(config: type[ComponentConfig]) -> tuple[tuple[str, str], ...]:
         if isinstance(extra, dict) and "instead_of" in extra:
             found.append((str(extra["instead_of"]), name))
     return tuple(found)
+
+
+def replaced(options: ComponentConfig) -> set[str]:
+    """The options in whose place another one is given; what is written of a configuration leaves them out."""
+    return {o for o, other in alternatives(type(options)) if getattr(options, other) is not None}
 
 
 def name_of(part: object) -> str:
