@@ -13,7 +13,7 @@ from qsae_sparsity import BatchTopKConfig, TopKConfig
 import qsae_core
 from qsae_cli.main import cli
 from qsae_core import CoderConfig, NestedConfig
-from qsae_core.component import AuxKConfig
+from qsae_core.coder_options import AuxKConfig
 from qsae_core.config.layers import Layer, parse_yaml
 from qsae_core.config.run import RunConfig, TrainConfig, resolve
 from qsae_core.conformance.reference_parts import plain_parts
