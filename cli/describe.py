@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qsae_cli.output import json_option, print_json, print_table
-from qsae_core.component import ComponentSpec
+from qsae_core.component import ComponentSpec, replaced
 from qsae_core.kinds import KINDS, LIST_SLOTS, SLOTS
 from qsae_core.plugins.records import load_plugins
 
@@ -151,7 +151,7 @@ def _yaml(spec: ComponentSpec) -> str | None:
     defaults = {n: i.get_default(call_default_factory=True) for n, i in fields.items()}
     values = spec.config.model_construct(**{n: v for n, v in defaults.items() if n not in required})
     dumped = values.model_dump(mode="json")
-    block |= {name: dumped.get(name) for name in fields}
+    block |= {name: dumped.get(name) for name in fields if name not in replaced(values)}
     place = next((slot.name for slot in SLOTS.values() if slot.kind == spec.kind), None)
     list_place = next((name for name, kind in LIST_SLOTS.items() if kind == spec.kind), None)
     if place is None and list_place is None:

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qsae_core.component import (
+from qsae_core.coder_options import (
     AuxKConfig,
     CoderConfig,
-    ComponentConfig,
-    ComponentSpec,
     NestedConfig,
     RestartConfig,
     RoutedConfig,
     TranscoderConfig,
-    hookimpl,
-    name_of,
-    option,
 )
+from qsae_core.component import ComponentConfig, ComponentSpec, hookimpl, name_of, option
 from qsae_core.errors import QsaeError
 from qsae_core.lazy import lazily
 from qsae_core.places import PlacesConfig

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from qsae_core.coder_options import CoderConfig
 from qsae_core.coders.linear import LinearCoder
-from qsae_core.component import CoderConfig, ComponentConfig
+from qsae_core.component import ComponentConfig
 from qsae_core.conformance import plain_parts
 from qsae_core.conformance.toy_data import ToyData
 from qsae_core.conformance.toy_model import ToyLanguageModel

@@ -13,7 +13,7 @@ from qsae_sparsity import BatchTopKConfig, TopKConfig
 import qsae_core
 from qsae_cli.main import cli
 from qsae_core import CoderConfig, NestedConfig
-from qsae_core.component import AuxKConfig
+from qsae_core.coder_options import AuxKConfig
 from qsae_core.config.layers import Layer, parse_yaml
 from qsae_core.config.run import RunConfig, TrainConfig, resolve
 from qsae_core.conformance.reference_parts import plain_parts
@@ -132,6 +132,22 @@ def test_options_in_python_exclude_each_other_where_both_are_given():
     assert AuxKConfig(n_latents=64, expansion=None).n_latents == 64
     with pytest.raises(ValidationError, match="tokens and steps cannot be given together"):
         TrainConfig(tokens=500_000, steps=3)
+
+
+def test_a_default_of_the_other_way_does_not_count_where_one_is_given():
+    """A transcoder has 16 latents a dimension, one in 200 of them active, unless a number is given."""
+    usual = "transcoder: matryoshka-transcoder\ndata: {use: synthetic, preset: tiny}"
+    assert sizes(resolved(usual).for_width(1152)) == (18432, (1152, 3456, 8064, 18432), 92)
+    given = resolved(usual, transcoder={"n_latents": 64}, sparsity={"k": 4})
+    assert sizes(given) == sizes(given.for_width(1152)) == (64, (4, 12, 28, 64), 4)
+
+
+def test_what_describe_prints_can_be_pasted():
+    done = CliRunner().invoke(cli, ["describe", "transcoder", "matryoshka-transcoder"], prog_name="qsae")
+    block = done.output.partition("In a configuration file:")[2].partition("\n\nParts")[0]
+    assert "expansion: 16" in block
+    assert "n_latents" not in block
+    assert sizes(resolved(block).for_width(64))[0] == 1024
 
 
 def test_a_coder_is_composed_for_the_width_and_not_made_without():

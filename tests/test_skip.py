@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from qsae_core.coder_options import CoderConfig, NestedConfig, TranscoderConfig
 from qsae_core.coders.linear import LinearCoder
-from qsae_core.component import CoderConfig, NestedConfig, TranscoderConfig
 from qsae_core.conformance import plain_parts
 from qsae_core.contracts import Batch, CoderShape, LossOutput, SparseCodes
 from qsae_core.contracts.codes import concatenate, join_latents, split_latents

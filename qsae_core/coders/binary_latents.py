@@ -10,10 +10,11 @@ import functools
 import torch
 from torch import Tensor, nn
 
+from qsae_core.coder_options import CoderConfig
 from qsae_core.coders.dead_latents import auxk_loss
 from qsae_core.coders.linear import LinearCoder
 from qsae_core.coders.steps import step, step_candidates
-from qsae_core.component import CoderConfig, ComponentConfig
+from qsae_core.component import ComponentConfig
 from qsae_core.contracts.activation import Activation
 from qsae_core.contracts.code_quantizer import CodeQuantizer
 from qsae_core.contracts.coder import CoderShape, Parts

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from qsae_core import kernels
+from qsae_core.coder_options import CoderConfig, TranscoderConfig
 from qsae_core.coders import inputs
 from qsae_core.coders.calibrated_coder import CalibratedCoder
 from qsae_core.coders.dead_latents import DeadLatents
@@ -23,7 +24,7 @@ from qsae_core.coders.loss_units import LossUnits
 from qsae_core.coders.normalization import Normalization
 from qsae_core.coders.quantized_matrix import QuantizedMatrix, normalize_rows_
 from qsae_core.coders.quantized_values import QuantizedValues
-from qsae_core.component import CoderConfig, TranscoderConfig, name_of
+from qsae_core.component import name_of
 from qsae_core.contracts.activation import Activation
 from qsae_core.contracts.coder import CoderShape, Parts
 from qsae_core.contracts.codes import SparseCodes

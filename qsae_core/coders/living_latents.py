@@ -10,12 +10,12 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from qsae_core.coder_options import AuxKConfig, CoderConfig, RestartConfig
 from qsae_core.coders.dead_latents import EVERY_STEPS, DeadLatents, auxk_loss
 from qsae_core.coders.loss_units import LossUnits
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.coders.quantized_matrix import QuantizedMatrix
 from qsae_core.coders.restarts import Restarts, restart
-from qsae_core.component import AuxKConfig, CoderConfig, RestartConfig
 from qsae_core.contracts.activation import Activation
 from qsae_core.contracts.coder import Budget, CoderShape, Parts
 from qsae_core.contracts.codes import SparseCodes

@@ -11,13 +11,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from qsae_core.coder_options import CoderConfig
 from qsae_core.coders import inputs, nesting, serving
 from qsae_core.coders.dense import no_dense_form
 from qsae_core.coders.matrices import CoderMatrices
 from qsae_core.coders.normalization import Normalization
 from qsae_core.coders.quantized_matrix import QuantizedMatrix
 from qsae_core.coders.quantized_values import QuantizedValues
-from qsae_core.component import CoderConfig
 from qsae_core.contracts.coder import AtomErrors, CoderShape, Parts
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.data import Batch

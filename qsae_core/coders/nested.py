@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from qsae_core.coder_options import CoderConfig
 from qsae_core.coders.linear import LinearCoder
-from qsae_core.component import CoderConfig
 from qsae_core.contracts.coder import CoderShape, Parts
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.errors import ConfigError

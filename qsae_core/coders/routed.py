@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from qsae_core.coder_options import CoderConfig, RoutedConfig
 from qsae_core.coders.linear import LinearCoder
-from qsae_core.component import CoderConfig, RoutedConfig
 from qsae_core.contracts.coder import CoderShape, LossOutput, Parts
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.data import Batch

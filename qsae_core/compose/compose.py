@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import torch
 
+from qsae_core.coder_options import CoderConfig
 from qsae_core.coders.level_rules import LevelRules
 from qsae_core.coders.matrix_coder import MatrixCoder
-from qsae_core.component import CoderConfig
 from qsae_core.compose.part_factories import NoParts, PartFactory, located
 from qsae_core.config.run import Block, RunConfig, read_coder
 from qsae_core.contracts.coder import CoderShape, Parts

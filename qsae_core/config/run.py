@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import qsae_core
-from qsae_core.component import ComponentConfig, ComponentSpec, alternatives
+from qsae_core.component import ComponentConfig, ComponentSpec, replaced
 from qsae_core.config.draft import Draft, DraftConfig, lookup, split_block
 from qsae_core.config.errors import validate
 from qsae_core.config.layers import Layer, check_section, checked_layer
@@ -41,10 +41,7 @@ class Block:
     def to_dict(self) -> dict[str, Any]:
         """``{"use": name, option: JSON value, ...}``, every option included, but for those in whose place
         another one is given (``option(instead_of=...)``)."""
-        replaced = {
-            o for o, other in alternatives(type(self.options)) if getattr(self.options, other) is not None
-        }
-        return {"use": self.use, **self.options.model_dump(mode="json", exclude=replaced)}
+        return {"use": self.use, **self.options.model_dump(mode="json", exclude=replaced(self.options))}
 
 
 @dataclass(frozen=True)

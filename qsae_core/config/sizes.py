@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
-from qsae_core.component import CoderConfig, ComponentConfig
+from qsae_core.coder_options import CoderConfig
+from qsae_core.component import ComponentConfig
 from qsae_core.config.draft import Draft
 from qsae_core.config.errors import in_words
 from qsae_core.errors import ConfigError

@@ -190,9 +190,8 @@ def _factory(subject: Subject, slot: str, overrides: Overrides) -> Callable[[Any
 
 def _builder(subject: Subject, spec: ComponentSpec, options: Mapping[str, Any]) -> Callable[[Any], Any]:
     target = Subject(spec, subject.registry).target
-    options = dict(options)
-    k = options.get("k", getattr(spec.config.model_fields.get("k"), "default", None))
+    config = spec.config(**options).for_latents(N_LATENTS)
+    k = getattr(config, "k", None)
     if isinstance(k, int) and k > K:
-        options["k"] = K
-    config = spec.config(**options)
+        config = config.model_copy(update={"k": K})
     return functools.partial(target, config)

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
+from qsae_core.coder_options import CoderConfig
 from qsae_core.coders.coder_set import CoderSet
 from qsae_core.coders.linear import LinearCoder
-from qsae_core.component import CoderConfig, ComponentConfig
+from qsae_core.component import ComponentConfig
 from qsae_core.conformance.cases import Case
 from qsae_core.conformance.check import Rules
 from qsae_core.conformance.general import check_constructs

@@ -13,7 +13,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from qsae_core.component import CoderConfig
+from qsae_core.coder_options import CoderConfig
 from qsae_core.contracts.activation import Activation
 from qsae_core.contracts.code_quantizer import CodeQuantizer
 from qsae_core.contracts.codes import SparseCodes

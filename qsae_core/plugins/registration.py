@@ -12,7 +12,8 @@ from typing import Any
 
 import pluggy
 
-from qsae_core.component import CoderConfig, ComponentConfig, ComponentSpec
+from qsae_core.coder_options import CoderConfig
+from qsae_core.component import ComponentConfig, ComponentSpec
 from qsae_core.errors import did_you_mean
 from qsae_core.kinds import CODER_SLOTS, KINDS, PART_SLOTS, SLOTS
 

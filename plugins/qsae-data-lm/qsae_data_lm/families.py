@@ -11,13 +11,14 @@ A layer (block) of index l maps the residual stream `resid_pre` to `resid_post`:
 So `attn_out` and `mlp_out` are always the vectors that are added to the stream: behind the biases, and in
 Gemma-2, Gemma-3 and OLMo-2 behind the post-norms. `mlp_in` is what the MLP, or a mixture of experts and its
 router, multiplies by its first matrix: behind the pre-norm and its scale; without one (BERT, OLMo-2,
-OPT-350m) it equals `resid_mid`. Imports no torch.
+OPT-350m) it equals `resid_mid`. Of a model of images and text the language model that it holds is read, with
+the row of its own architecture. Imports no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from qsae_core.errors import DataError
@@ -106,6 +107,7 @@ FAMILIES: dict[str, Family] = {
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
     "smollm3": _LLAMA,
+    "ministral3": _LLAMA,
     "phi3": _LLAMA,
     "gemma": _LLAMA,
     "olmo2": Family(
@@ -125,11 +127,28 @@ FAMILIES: dict[str, Family] = {
     # Other implementations of attention leave the soft cap of Gemma-2's scores out.
     "gemma2": Family(("model.layers",), _GEMMA_TAPS, attention="eager"),
     "gemma3_text": Family(("model.layers",), _GEMMA_TAPS),
-    "gemma3": Family(("model.language_model.layers",), _GEMMA_TAPS),
     "bert": Family(("bert.encoder.layer",), _BERT_TAPS, causal=False),
     "roberta": Family(("roberta.encoder.layer",), _BERT_TAPS, causal=False, positions_behind_padding=True),
 }
 """`config.model_type` -> its row."""
+
+PARTS = {
+    **FAMILIES,
+    "qwen2_vl_text": _LLAMA,
+    "qwen2_5_vl_text": _LLAMA,
+    "qwen3_vl_text": _LLAMA,
+    "qwen3_vl_moe_text": _LLAMA,
+}
+"""Language models that other models hold, by the `model_type` of their part of the config."""
+_LANGUAGE_MODEL = "model.language_model.layers"
+HOLDERS = {
+    **dict.fromkeys(("gemma3", "mistral3", "internvl"), _LANGUAGE_MODEL),
+    **dict.fromkeys(("llava", "llava_next", "llava_onevision"), _LANGUAGE_MODEL),
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"), _LANGUAGE_MODEL),
+    **dict.fromkeys(("idefics3", "smolvlm"), "model.text_model.layers"),
+}
+"""`config.model_type` of a model of images and text -> the path of the layers of the language model that it
+holds, which is read on text alone."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +164,7 @@ class Layout:
         taps: the sites that this model has.
         absent: site -> why this model does not have it.
         quantization: the method that its weights are stored with (gptq, awq, ...), if any.
+        part: the architecture of the language model, where the model is one of images and text that holds it.
     """
 
     model: str
@@ -155,6 +175,7 @@ class Layout:
     taps: Mapping[str, Tap]
     absent: Mapping[str, str]
     quantization: str | None = None
+    part: str | None = None
 
     def check(self, layer: int, site: str) -> None:
         """Raises DataError if the model has no such layer or site."""
@@ -182,14 +203,18 @@ def layout_of(config: Any, model: str) -> Layout:
     Raises:
         DataError: if the architecture is not in the table.
     """
-    family = FAMILIES.get(config.model_type)
+    text, path = config.get_text_config(), HOLDERS.get(config.model_type)
+    part = None if path is None else text.model_type
+    family = FAMILIES.get(config.model_type) if path is None else PARTS.get(text.model_type)
     if family is None:
+        kind = f"the architecture {config.model_type!r}" + ("" if part is None else f" around {part!r}")
         raise DataError(
-            f"{model} is of the architecture {config.model_type!r}, whose sites are not known",
+            f"{model} is of {kind}, whose sites are not known",
             where="data.model",
-            allowed=", ".join(sorted(FAMILIES)),
+            allowed=", ".join(sorted([*FAMILIES, *HOLDERS])),
         )
-    text = config.get_text_config()
+    if path is not None:
+        family = replace(family, layers=(path,))
     if family.unless is not None and not getattr(text, family.unless[0]):
         family = family.unless[1]
     absent = {site: reason for site, (flag, reason) in family.absent_where.items() if getattr(text, flag)}
@@ -204,4 +229,5 @@ def layout_of(config: Any, model: str) -> Layout:
         taps,
         absent,
         quantization=method.get("quant_method"),
+        part=part,
     )

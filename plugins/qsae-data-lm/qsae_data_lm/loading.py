@@ -103,7 +103,11 @@ def load_model(model: str, layout: Layout, placement: Placement, *, tokenizer: A
     options: dict[str, Any] = {**placement.options(layout), "use_safetensors": True}
     if layout.family.attention is not None:
         options["attn_implementation"] = layout.family.attention
-    auto = transformers.AutoModelForCausalLM if layout.family.causal else transformers.AutoModelForMaskedLM
+    auto: Any = transformers.AutoModelForCausalLM
+    if layout.part is not None:
+        auto = transformers.AutoModelForImageTextToText
+    elif not layout.family.causal:
+        auto = transformers.AutoModelForMaskedLM
     part = f"weights ({layout.quantization})" if layout.quantization else "weights"
     loaded, info = from_pretrained(auto, model, part, output_loading_info=True, **options)
     body = f"{loaded.base_model_prefix}."

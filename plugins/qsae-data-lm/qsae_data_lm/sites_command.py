@@ -29,17 +29,22 @@ def sites(model: str, as_json: bool) -> None:
     last = description["layers"] - 1
     rows = [(s["site"], s["width"], s["read_at"]) for s in description["sites"]]
     rows += [(name, None, f"absent: {reason}") for name, reason in description["absent"].items()]
-    title = f"{model}: {description['architecture']}, {last + 1} layers (0 to {last})"
+    kind = description["architecture"]
+    if description["language_model"]:
+        kind = f"{kind} (its language model, {description['language_model']})"
+    title = f"{model}: {kind}, {last + 1} layers (0 to {last})"
     print_table(["site", "width>", "what is read, in each layer"], rows, title=title)
 
 
 def describe(layout: Layout) -> dict[str, Any]:
-    """JSON values: architecture, number of layers, sites with widths, and sites that the model lacks."""
+    """JSON values: architecture (and that of the language model, in a model of images and text), number of
+    layers, sites with widths, and sites that the model lacks."""
     from qsae_data_lm.families import SITES
 
     return {
         "model": layout.model,
         "architecture": layout.model_type,
+        "language_model": layout.part,
         "layers": layout.n_layers,
         "sites": [
             {"site": site, "width": layout.width, "read_at": _place(layout.taps[site])}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,96 @@ OPT = {
     "word_embed_proj_dim": 16,
     "activation_function": "gelu",
 }
+ROPE_3D = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}}
+IMAGES = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+QWEN_IMAGES = {"depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 24, "out_hidden_size": 16}
+QWEN_IDS = {
+    "image_token_id": 49,
+    "video_token_id": 48,
+    "vision_start_token_id": 47,
+    "vision_end_token_id": 46,
+}
+GEMMA_IDS = {"mm_tokens_per_image": 4, "image_token_index": 49, "boi_token_index": 48, "eoi_token_index": 47}
+
+
+def holder(name: str, text: Any, images: Any, **more: Any) -> Any:
+    """A model of images and text."""
+    more = more or {"image_token_id": 49}
+    config = getattr(t, f"{name}Config")(text_config=text, vision_config=images, **more)
+    return getattr(t, f"{name}ForConditionalGeneration")(config)
+
+
+HELD: dict[str, Callable[[int], Any]] = {
+    "gemma3": lambda v: holder(
+        "Gemma3", t.Gemma3TextConfig(**SMALL | {"vocab_size": v}), IMAGES, **GEMMA_IDS
+    ),
+    "llava": lambda v: holder(
+        "Llava", t.LlamaConfig(**SMALL | {"vocab_size": v}), t.CLIPVisionConfig(**IMAGES)
+    ),
+    "llava_next": lambda v: holder(
+        "LlavaNext", t.MistralConfig(**SMALL | {"vocab_size": v}), t.CLIPVisionConfig(**IMAGES)
+    ),
+    "llava_onevision": lambda v: holder(
+        "LlavaOnevision",
+        t.Qwen2Config(**SMALL | {"vocab_size": v}),
+        t.SiglipVisionConfig(**IMAGES),
+        image_token_id=49,
+        video_token_id=48,
+    ),
+    "mistral3": lambda v: holder(
+        "Mistral3",
+        t.Ministral3Config(**SMALL | {"vocab_size": v}),
+        t.PixtralVisionConfig(**IMAGES, head_dim=8),
+    ),
+    "internvl": lambda v: holder(
+        "InternVL",
+        t.Qwen3Config(**SMALL | {"vocab_size": v}),
+        t.InternVLVisionConfig(**{**IMAGES, "image_size": [28, 28], "patch_size": [14, 14]}),
+    ),
+    "idefics3": lambda v: holder(
+        "Idefics3",
+        t.LlamaConfig(**SMALL | {"vocab_size": v}).to_dict(),
+        IMAGES,
+        image_token_id=49,
+        scale_factor=1,
+    ),
+    "smolvlm": lambda v: holder(
+        "SmolVLM",
+        t.LlamaConfig(**SMALL | {"vocab_size": v}).to_dict(),
+        IMAGES,
+        image_token_id=49,
+        scale_factor=1,
+    ),
+    "qwen2_vl": lambda v: holder(
+        "Qwen2VL",
+        {**NO_HEAD_DIM, **ROPE_3D, "vocab_size": v},
+        {"depth": 1, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "mlp_ratio": 2},
+        **QWEN_IDS,
+    ),
+    "qwen2_5_vl": lambda v: holder(
+        "Qwen2_5_VL", {**NO_HEAD_DIM, **ROPE_3D, "vocab_size": v}, QWEN_IMAGES, **QWEN_IDS
+    ),
+    "qwen3_vl": lambda v: holder(
+        "Qwen3VL",
+        {**SMALL, **ROPE_3D, "vocab_size": v},
+        {**QWEN_IMAGES, "deepstack_visual_indexes": [0]},
+        **QWEN_IDS,
+    ),
+    "qwen3_vl_moe": lambda v: holder(
+        "Qwen3VLMoe",
+        {**SMALL, **ROPE_3D, **EXPERTS, "moe_intermediate_size": 12, "vocab_size": v},
+        {**QWEN_IMAGES, "deepstack_visual_indexes": [0]},
+        **QWEN_IDS,
+    ),
+}
+"""Models of images and text, of which the language model is read: number of tokens -> model."""
 MODELS: dict[str, Callable[[], Any]] = {
     "gpt2": lambda: t.GPT2LMHeadModel(
         t.GPT2Config(vocab_size=50, n_embd=16, n_layer=3, n_head=2, n_positions=32)
@@ -86,7 +177,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "qwen2": lambda: t.Qwen2ForCausalLM(t.Qwen2Config(**SMALL)),
     "qwen3": lambda: t.Qwen3ForCausalLM(t.Qwen3Config(**SMALL)),
     "gemma2": lambda: t.Gemma2ForCausalLM(t.Gemma2Config(**SMALL, attn_implementation="eager")),
-    "gemma3": lambda: t.Gemma3ForCausalLM(t.Gemma3TextConfig(**SMALL)),
+    "gemma3_text": lambda: t.Gemma3ForCausalLM(t.Gemma3TextConfig(**SMALL)),
     "gemma": lambda: t.GemmaForCausalLM(t.GemmaConfig(**SMALL)),
     "phi3": lambda: t.Phi3ForCausalLM(t.Phi3Config(**SMALL)),
     "olmo2": lambda: t.Olmo2ForCausalLM(t.Olmo2Config(**NO_HEAD_DIM)),
@@ -127,7 +218,22 @@ MODELS: dict[str, Callable[[], Any]] = {
     "opt_post_norm": lambda: t.OPTForCausalLM(t.OPTConfig(**OPT, do_layer_norm_before=False)),
     "bert": lambda: t.BertForMaskedLM(t.BertConfig(**BERT)),
     "roberta": lambda: t.RobertaForMaskedLM(t.RobertaConfig(**BERT)),
+    "smollm3": lambda: t.SmolLM3ForCausalLM(t.SmolLM3Config(**SMALL, no_rope_layers=[1, 0, 1])),
+    "ministral3": lambda: t.Ministral3ForCausalLM(t.Ministral3Config(**SMALL)),
+    **{name: partial(make, 50) for name, make in HELD.items()},
 }
+
+
+@pytest.fixture
+def families() -> list[str]:
+    """What `make_lm` makes models of."""
+    return list(MODELS)
+
+
+@pytest.fixture
+def make_held() -> Callable[[str, int], Any]:
+    """A random model of images and text, by its architecture and its number of tokens."""
+    return lambda name, n_tokens: HELD[name](n_tokens)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as t
-from qsae_data_lm.families import SITES, layout_of
+from qsae_data_lm.families import FAMILIES, HOLDERS, PARTS, SITES, layout_of
 from qsae_data_lm.language_model import HfLanguageModel
 from torch import Tensor
 
@@ -33,7 +33,7 @@ def by_hand(lm: HfLanguageModel, batch: TokenBatch, replaced: Mapping[str, Tenso
         found[site] = replaced.get(site, vector)
         return found[site]
 
-    kind = lm.layout.model_type
+    kind = kind_of(lm)
     layer = lm._layers[LAYER]
     pre = at("resid_pre", entering)
     call = arguments(lm, pre)
@@ -79,7 +79,17 @@ def by_hand(lm: HfLanguageModel, batch: TokenBatch, replaced: Mapping[str, Tenso
         post = at("resid_post", mid + at("mlp_out", mlp[0] if isinstance(mlp, tuple) else mlp))
     for index in range(LAYER + 1, len(lm._layers)):
         post = lm._layers[index](post, **call(index))
-    return {**found, "logits": head(model, kind, post)}
+    return {**found, "logits": head(lm, kind, post)}
+
+
+def kind_of(lm: HfLanguageModel) -> str:
+    """The architecture of the language model, which a model of images may hold."""
+    return lm.layout.part or lm.layout.model_type
+
+
+def around(lm: HfLanguageModel) -> Any:
+    """The module that holds the layers, the last norm and the rotary embeddings."""
+    return lm.model.get_submodule(lm.layout.family.layers[0].rpartition(".")[0])
 
 
 def arguments(lm: HfLanguageModel, hidden: Tensor) -> Callable[[int], dict[str, Any]]:
@@ -89,19 +99,25 @@ def arguments(lm: HfLanguageModel, hidden: Tensor) -> Callable[[int], dict[str, 
     above = torch.full((POSITIONS, POSITIONS), torch.finfo(torch.float32).min).triu(1)
     mask = {"attention_mask": above.expand(BATCH, 1, -1, -1)}
     positions = torch.arange(POSITIONS)[None]
-    if lm.layout.model_type in ("gpt2", "opt"):
+    kind = kind_of(lm)
+    if kind in ("gpt2", "opt"):
         return lambda layer: mask
-    if lm.layout.model_type == "gpt_neox":
+    if kind == "gpt_neox":
         rotary = lm.model.gpt_neox.rotary_emb
         return lambda layer: {**mask, "position_embeddings": rotary(hidden, positions)}
-    rotary = lm.model.model.rotary_emb
-    if lm.layout.model_type == "gemma3_text":
-        kinds = lm.model.config.layer_types
+    rotary = around(lm).rotary_emb
+    if kind == "ministral3":
+        mask["position_ids"] = positions
+    if kind.endswith("_vl_text") or kind == "qwen3_vl_moe_text":
+        positions = positions.expand(3, 1, -1)  # time, height and width, which are one for text
+    if kind == "gemma3_text":
+        kinds = lm.model.config.get_text_config().layer_types
         return lambda layer: {**mask, "position_embeddings": rotary(hidden, positions, kinds[layer])}
     return lambda layer: {**mask, "position_embeddings": rotary(hidden, positions)}
 
 
-def head(model: Any, kind: str, hidden: Tensor) -> Tensor:
+def head(lm: HfLanguageModel, kind: str, hidden: Tensor) -> Tensor:
+    model = lm.model
     if kind == "bert":
         return model.cls(hidden)
     if kind == "roberta":
@@ -113,8 +129,8 @@ def head(model: Any, kind: str, hidden: Tensor) -> Tensor:
         return model.lm_head(hidden if norm is None else norm(hidden))
     if kind == "gpt_neox":
         return model.get_output_embeddings()(model.gpt_neox.final_layer_norm(hidden))
-    logits = model.lm_head(model.model.norm(hidden))
-    cap = getattr(model.config, "final_logit_softcapping", None)
+    logits = model.lm_head(around(lm).norm(hidden))
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
@@ -210,6 +226,20 @@ def test_a_parallel_layer_has_no_resid_mid_and_says_why(
         lm.logits(batch, {(3, "resid_post"): SAME})
     assert caught.value.allowed == "0 to 2"
     assert "qsae sites pythia" in str(caught.value)
+
+
+def test_every_architecture_of_the_tables_is_among_the_models_of_these_tests(
+    make_lm: Callable[[str, str], HfLanguageModel], families: list[str]
+) -> None:
+    layouts = [make_lm(name, name).layout for name in families]
+    assert {layout.model_type for layout in layouts} == {*FAMILIES, *HOLDERS}
+    assert {layout.part or layout.model_type for layout in layouts} >= set(PARTS)
+
+
+def test_a_model_of_images_around_an_unknown_language_model_is_refused() -> None:
+    config = t.LlavaConfig(text_config=t.BloomConfig(), vision_config=t.CLIPVisionConfig())
+    with pytest.raises(DataError, match="of the architecture 'llava' around 'bloom', whose sites"):
+        layout_of(config, "some-llava")
 
 
 def test_an_unknown_architecture_is_refused_with_those_that_are_known() -> None:

@@ -14,9 +14,10 @@ from qsae_evaluation_loss_recovered.scoring import Totals, recovered, scored_pos
 from qsae_evaluation_loss_recovered.splice import replacing_edit
 from torch import Tensor
 
+from qsae_core.coder_options import CoderConfig
 from qsae_core.coders.coder_set import CoderSet
 from qsae_core.coders.matrix_coder import MatrixCoder
-from qsae_core.component import CoderConfig, ComponentConfig
+from qsae_core.component import ComponentConfig
 from qsae_core.contracts.coder import CoderShape, LossOutput, Parts
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.data import Batch, DataSource

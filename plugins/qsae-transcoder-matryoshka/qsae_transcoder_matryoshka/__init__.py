@@ -14,6 +14,13 @@ class MatryoshkaTranscoderConfig(TranscoderConfig, NestedConfig):
 
     usual_groups: ClassVar[tuple[int, ...]] = (1, 2, 4, 9)
 
+    expansion: float | None = option(
+        16.0,
+        "size of the dictionary in widths of the vectors that are encoded, where n_latents is not given",
+        aliases=("expansion-factor",),
+        instead_of="n_latents",
+        gt=0,
+    )
     group_sizes: tuple[Annotated[int, Field(gt=0)], ...] | None = option(
         None,
         "latents of each nested group, in order; none: four groups of 1/16, 2/16, 4/16 and 9/16 of all",
@@ -31,6 +38,6 @@ def qsae_register_transcoders() -> list[ComponentSpec]:
             "matryoshka-transcoder",
             MatryoshkaTranscoderConfig,
             "qsae_transcoder_matryoshka.model:MatryoshkaTranscoder",
-            default_parts={"activation": {"use": "relu"}, "sparsity": {"use": "batchtopk", "k": 32}},
+            default_parts={"activation": {"use": "relu"}, "sparsity": {"use": "batchtopk", "k_share": 0.005}},
         )
     ]
