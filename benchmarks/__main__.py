@@ -24,6 +24,7 @@ from benchmarks import (
     inference,
     install_peers,
     quality,
+    quality_transcoders,
     real_run,
     recovery,
     recovery_layers,
@@ -32,16 +33,19 @@ from benchmarks import (
     startup,
     store,
     training_step,
+    transcoder_step,
 )
 from benchmarks.pages import performance as page
 from benchmarks.pages import quality as page_quality
 from benchmarks.pages import real_run as page_real_run
 from benchmarks.pages import recovery as page_recovery
 from benchmarks.pages import store as page_store
+from benchmarks.pages import transcoders as page_transcoders
 from benchmarks.settings import PEERS, ROOT, Settings
 
 BENCHMARKS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     training_step.NAME: training_step.run,
+    transcoder_step.NAME: transcoder_step.run,
     real_run.NAME: real_run.run,
     fidelity.NAME: fidelity.run,
     scaling.NAME: scaling.run,  # after the step, which says which screen is the fastest
@@ -52,7 +56,13 @@ BENCHMARKS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     recovery_layers.NAME: recovery_layers.run,
     store.NAME: store.run,
     **{name: functools.partial(quality.run_kind, kind) for kind, name in quality.NAMES.items()},
+    **{
+        name: functools.partial(quality_transcoders.run_kind, kind)
+        for kind, name in quality_transcoders.NAMES.items()
+    },
 }
+WITH_MODEL = (*quality.NAMES.values(), *quality_transcoders.NAMES.values())
+"""Benchmarks on a model that has to be given."""
 ENVIRONMENTS = "QSAE_BENCH_PEERS"
 
 
@@ -70,6 +80,7 @@ def main(arguments: Sequence[str]) -> int:
         page_quality.render(settings, target.with_name("quality.md")),
         page_recovery.render(settings, target.with_name("recovery.md")),
         page_store.render(settings, target.with_name("store.md")),
+        page_transcoders.render(settings, target.with_name("quality-transcoders.md")),
     ):
         if path is not None:
             results.progress(f"wrote {path}")
@@ -78,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _all(settings: Settings) -> list[str]:
     """Without those that need a model, where none is given."""
-    needs_model = () if settings.model else quality.NAMES.values()
+    needs_model = () if settings.model else WITH_MODEL
     return [name for name in BENCHMARKS if name not in needs_model]
 
 
@@ -104,10 +115,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=int, default=os.cpu_count(), help="CPU threads of every side; default: all")
     add("--out", type=pathlib.Path, help="folder of data, logs and results; default: build/bench")
     add("--page", type=pathlib.Path, help="default: docs/performance.md; the others are written beside it")
-    kinds = ", ".join(quality.NAMES.values())
+    kinds = ", ".join(WITH_MODEL)
     add("--model", help=f"directory of the model of {kinds}; its states are kept in build/bench/data")
     add("--layer", type=int, help="of that model; default: the middle one")
-    add("--n-latents", type=int, help="of the TopK SAEs that quality compares; default: 4096")
+    add("--n-latents", type=int, help="of the coders that quality compares; default: 4096")
     return parser
 
 

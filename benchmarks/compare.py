@@ -33,7 +33,7 @@ def compare(
         name: of the benchmark, and of the folder that takes what is written on the way.
     """
     held_out = np.load(vectors.held_out, mmap_mode="r")
-    kept = Kept(settings.folder / "kept", vectors.train, vectors.held_out)
+    kept = Kept(settings.folder / "kept", *vectors.files)
     records = []
     for contender in contenders:
         peer = SCRIPTS[contender.library][1] if contender.library in SCRIPTS else None
@@ -66,6 +66,7 @@ def _measure(
         seed=settings.seed,
         threads=settings.threads,
         attempts=list(contender.attempts),
+        train_target=None if vectors.train_target is None else str(vectors.train_target),
     )
 
     def measure() -> dict[str, Any]:
@@ -97,7 +98,7 @@ def _scored(spec: Spec, number: int, vectors: Vectors, outcome: dict[str, Any]) 
         return {}
     dictionary = None if vectors.dictionary is None else np.load(vectors.dictionary)
     with np.load(path) as arrays:
-        scores = score(np.load(vectors.held_out), arrays, dictionary)
+        scores = score(np.load(vectors.wanted), arrays, dictionary)
     path.unlink()
     return scores if math.isfinite(scores["fvu"]) else {"error": "its reconstructions are not finite"}
 

@@ -20,7 +20,7 @@ from benchmarks.settings import ROOT
 CHUNK_BYTES = 2**24
 SOURCES = ("qsae_core", "cli", "plugins", "benchmarks/qsae_training.py")
 SUFFIXES = {".py", ".c", ".h", ".cpp"}
-PLACES = {"out", "train", "held_out", "threads"}
+PLACES = {"out", "train", "train_target", "held_out", "threads"}
 """Parts of a ``Spec`` that change no number beyond rounding, or that are known by their content."""
 
 
@@ -29,12 +29,11 @@ class Kept:
 
     Args:
         folder: takes the files.
-        train: ``.npy`` file of the vectors that peers train on.
-        held_out: that of the vectors they are measured on.
+        vectors: the ``.npy`` files of what peers train on and are measured on.
     """
 
-    def __init__(self, folder: pathlib.Path, train: pathlib.Path, held_out: pathlib.Path) -> None:
-        self._folder, self._vectors = folder, [digest(train), digest(held_out)]
+    def __init__(self, folder: pathlib.Path, *vectors: pathlib.Path) -> None:
+        self._folder, self._vectors = folder, [digest(path) for path in vectors]
 
     def record(
         self, contender: Contender, spec: Spec, measure: Callable[[], dict[str, Any]]

@@ -2,6 +2,8 @@
 
 Options: ``screen`` (``none``, ``bf16``, ``int8``, ``auto``), ``kernels`` (``none``, or a kernel set's name).
 In the middle of a run: ``run_steps``, and ``keep_alive``, false where nothing is done about dead latents.
+``transcode`` and ``skip``: the coder that ``qsae train --transcoder transcoder`` would build; what it is to
+give are the vectors, turned round.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ def main() -> None:
     trainer = Trainer(make_coder(config, registry, spec), config.train, "coder")
 
     def step(batch: Tensor, number: int) -> None:
-        trainer.step(Batch(batch, batch), number)
+        trainer.step(pairs(spec, batch), number)
 
     result = measure(spec, step, "qsae")
     report = trainer.report()
@@ -45,8 +47,11 @@ def tree(spec: Spec) -> dict[str, Any]:
     it is timed."""
     off = {} if spec.options.get("keep_alive", True) else {"auxk_coefficient": 0.0, "restart": False}
     steps = spec.options.get("run_steps", 20_000)
+    slot, use, own = "sae", "topk", {}
+    if spec.options.get("transcode"):
+        slot, use, own = "transcoder", "transcoder", {"skip": spec.options["skip"]}
     return {
-        "sae": {"use": "topk", "n_latents": spec.n_latents, **off},
+        slot: {"use": use, "n_latents": spec.n_latents, **off, **own},
         "sparsity": {"use": "topk", "k": spec.k},
         "data": {"use": "tensors", "path": spec.data},
         "train": {"steps": steps, "batch_size": spec.batch_size, "screen": spec.options["screen"]},
@@ -59,8 +64,13 @@ def tree(spec: Spec) -> dict[str, Any]:
 def make_coder(config: RunConfig, registry: Registry, spec: Spec) -> SparseCoder:
     coder = compose_coder(config, registry, CoderShape(spec.d, spec.d))
     sample = read_rows(spec, STATISTICS_ROWS)
-    coder.initialize(Batch(sample, sample))
+    coder.initialize(pairs(spec, sample))
     return coder
+
+
+def pairs(spec: Spec, x: Tensor) -> Batch:
+    """Vectors and what a coder is to give for them."""
+    return Batch(x, x.flip(1) if spec.options.get("transcode") else x)
 
 
 if __name__ == "__main__":

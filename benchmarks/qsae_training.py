@@ -6,6 +6,7 @@ import json
 import pathlib
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -64,6 +65,9 @@ def atoms(coder: SparseCoder) -> Tensor:
     latents = torch.arange(coder.n_latents)[:, None]
     single = SparseCodes.from_top_k(latents, torch.ones(len(latents), 1), coder.n_latents)
     nothing = SparseCodes.from_top_k(latents[:1], torch.zeros(1, 1), coder.n_latents)
+    if coder.has_skip:  # what goes past the latents is the same for all
+        inputs = torch.zeros(coder.n_latents, coder.shape.d_in)
+        single, nothing = replace(single, inputs=inputs), replace(nothing, inputs=inputs[:1])
     return coder.decode(single) - coder.decode(nothing)
 
 

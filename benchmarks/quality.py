@@ -103,7 +103,7 @@ def _drawn(name: str, train: pathlib.Path, test: pathlib.Path, sizes: Sizes, set
         settings.folder / name,
         steps=sizes.steps,
         batch_size=sizes.batch_size,
-        held_out=test,
+        held_out=[test],
         seed=settings.seed,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
@@ -17,11 +18,18 @@ def run(settings: Settings) -> dict[str, Any]:
     """Every side at every shape: ``{"shapes": [{sizes, "sides": [{who, "rounds": [result]}]}]}``."""
     schedule = Schedule(1, 2, 2, 1) if settings.quick else Schedule(2, 5, 2, 8)
     rounds = {settings.shapes[-1]: 2, settings.reference: 1 if settings.quick else 3}
-    return {"shapes": [_shape(shape, rounds[shape], schedule, settings) for shape in settings.shapes]}
-
-
-def _shape(shape: Shape, rounds: int, schedule: Schedule, settings: Settings) -> dict[str, Any]:
     taking_part = sides(settings)
+    return {
+        "shapes": [
+            measure_shape(shape, taking_part, rounds[shape], schedule, settings) for shape in settings.shapes
+        ]
+    }
+
+
+def measure_shape(
+    shape: Shape, taking_part: Sequence[Side], rounds: int, schedule: Schedule, settings: Settings
+) -> dict[str, Any]:
+    """All sides at one shape: ``{sizes, "sides": [{who, "rounds": [result]}]}``."""
     results: dict[str, list[dict[str, Any]]] = {side.name: [] for side in taking_part}
     for number in range(rounds):
         for side in taking_part:

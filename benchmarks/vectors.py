@@ -4,7 +4,7 @@
 
 writes the first vectors on which ``qsae train --data lm`` with these options would train.
 
-Shapes: N vectors, D width.
+Shapes: N vectors, D width, E width of a transcoder's targets.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ from __future__ import annotations
 import os
 import pathlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from benchmarks.results import progress
 from qsae_core.compose.compose import compose_data
 from qsae_core.config.layers import Layer
 from qsae_core.config.run import resolve
-from qsae_core.contracts.data import DataSource
+from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.plugins.records import load_plugins
 
 CHUNK_ROWS = 8192
@@ -38,6 +37,8 @@ class Vectors(NamedTuple):
         source: what the source says of itself.
         dictionary: ``.npy`` file of the true atoms, where the data has them.
         same_source: whether the held-out vectors are the source's own, so that a run measures itself on them.
+        train_target: ``.npy`` file ``[steps * B, E]``: the targets of a source that has its own; else None.
+        held_out_target: ``.npy`` file ``[N, E]``, likewise.
     """
 
     data: dict[str, Any]
@@ -46,6 +47,19 @@ class Vectors(NamedTuple):
     source: dict[str, Any]
     dictionary: pathlib.Path | None = None
     same_source: bool = True
+    train_target: pathlib.Path | None = None
+    held_out_target: pathlib.Path | None = None
+
+    @property
+    def files(self) -> list[pathlib.Path]:
+        """All vectors and targets."""
+        files = (self.train, self.held_out, self.train_target, self.held_out_target)
+        return [path for path in files if path is not None]
+
+    @property
+    def wanted(self) -> pathlib.Path:
+        """What a reconstruction of the held-out vectors is compared with."""
+        return self.held_out_target or self.held_out
 
     @property
     def arguments(self) -> list[str]:
@@ -61,7 +75,7 @@ def draw(
     *,
     steps: int,
     batch_size: int,
-    held_out: int | pathlib.Path,
+    held_out: int | Sequence[pathlib.Path],
     seed: int,
 ) -> Vectors:
     """Write the vectors on which a qsae run of this length would train, and others to measure on.
@@ -70,20 +84,25 @@ def draw(
     first ones are passed over here.
 
     Args:
-        held_out: so many of the source's held-out vectors at most; or a file of others.
+        held_out: so many of the source's held-out vectors at most; or a file of others, and one of their
+            targets where the source has targets of its own.
     """
     folder.mkdir(parents=True, exist_ok=True)
     train = {"steps": steps, "batch_size": batch_size}
     source, statistics = open_source(data, seed, train)
     source.next_batch(statistics)
-    written = Vectors(dict(data), folder / "train.npy", folder / "held_out.npy", source.describe())
-    batches = (source.next_batch(batch_size).x for _ in range(steps))
-    write_rows(written.train, batches, steps * batch_size, source.d_in)
-    if isinstance(held_out, pathlib.Path):
-        written = written._replace(held_out=held_out, same_source=False)
+    train = [folder / "train.npy", folder / "train_target.npy"]
+    pairs = write_rows(train, (source.next_batch(batch_size) for _ in range(steps)), steps * batch_size)
+    if isinstance(held_out, int):
+        measured = [folder / "held_out.npy", folder / "held_out_target.npy"]
+        others = list(source.held_out(held_out, CHUNK_ROWS))
+        write_rows(measured, others, sum(map(len, others)))
     else:
-        rows = [batch.x.numpy() for batch in source.held_out(held_out, CHUNK_ROWS)]
-        np.save(written.held_out, np.concatenate(rows))
+        measured = list(held_out)
+    written = Vectors(dict(data), train[0], measured[0], source.describe())
+    written = written._replace(same_source=isinstance(held_out, int))
+    if pairs:
+        written = written._replace(train_target=train[1], held_out_target=measured[1])
     if hasattr(source, "dictionary"):
         written = written._replace(dictionary=folder / "dictionary.npy")
         np.save(folder / "dictionary.npy", source.dictionary().numpy())
@@ -100,42 +119,59 @@ def describe(data: Mapping[str, Any], seed: int) -> tuple[dict[str, Any], np.nda
 
 
 def harvest(
-    path: pathlib.Path, data: Mapping[str, Any], *, rows: int, seed: int, whole: bool = False
+    path: pathlib.Path,
+    data: Mapping[str, Any],
+    *,
+    rows: int,
+    seed: int,
+    whole: bool = False,
+    target: pathlib.Path | None = None,
 ) -> pathlib.Path:
     """Write hidden states of a language model, float32 ``[N, D]``; nothing if the file is there.
 
     Args:
+        target: takes the targets of data that has its own.
         data: the ``data`` section of a qsae run that reads them.
         whole: the first ones of all the text in its order, for a text that nothing is trained on; else the
             first ones on which a run would train.
     """
-    if not path.exists():
+    files = [path] if target is None else [path, target]
+    if not all(file.exists() for file in files):
         path.parent.mkdir(parents=True, exist_ok=True)
         progress(f"reading {rows:,} hidden states for {path.name}")
         source, _ = open_source(data, seed, {})
         sizes = [min(CHUNK_ROWS, rows - start) for start in range(0, rows, CHUNK_ROWS)]
         if whole:
             source.held_out_part().take_all()
-            parts = (batch.x for batch in source.held_out(rows, CHUNK_ROWS))
+            parts = source.held_out(rows, CHUNK_ROWS)
         else:
-            parts = (source.next_batch(size).x for size in sizes)
-        write_rows(path, parts, rows, source.d_in)
+            parts = (source.next_batch(size) for size in sizes)
+        write_rows(files, parts, rows)
         source.close()
     return path
 
 
-def write_rows(path: pathlib.Path, parts: Iterable[Tensor], rows: int, width: int) -> None:
-    """A ``.npy`` file of float32 ``[rows, width]`` from its parts, which never are in memory together."""
-    unfinished = path.with_suffix(".tmp.npy")
-    array = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float32, shape=(rows, width))
+def write_rows(paths: Sequence[pathlib.Path], parts: Iterable[Batch], rows: int) -> bool:
+    """``.npy`` files of float32 ``[rows, D]`` and, where targets are not the vectors themselves, ``[rows,
+    E]``, from parts that never are in memory together; whether there are such targets."""
+    arrays: list[np.memmap[Any, Any]] = []
+    unfinished = [path.with_suffix(".tmp.npy") for path in paths]
     start = 0
     for part in parts:
-        array[start : start + len(part)] = part.numpy()
+        sides = [part.x] if part.y is part.x else [part.x, part.y]
+        arrays = arrays or [
+            np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=(rows, side.shape[1]))
+            for file, side in zip(unfinished, sides, strict=False)
+        ]
+        for array, side in zip(arrays, sides, strict=True):
+            array[start : start + len(side)] = side.numpy()
         start += len(part)
     if start != rows:
-        raise ValueError(f"{start} rows instead of {rows} for {path}")
-    array.flush()
-    os.replace(unfinished, path)
+        raise ValueError(f"{start} rows instead of {rows} for {paths[0]}")
+    for array, file, path in zip(arrays, unfinished, paths, strict=False):
+        array.flush()
+        os.replace(file, path)
+    return len(arrays) > 1
 
 
 def open_source(data: Mapping[str, Any], seed: int, train: Mapping[str, Any]) -> tuple[DataSource, int]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from qsae_core.coder_options import (
     AuxKConfig,
     CoderConfig,
+    GroupSizes,
     NestedConfig,
     RestartConfig,
     RoutedConfig,
@@ -34,6 +35,7 @@ __all__ = [
     "CoderConfig",
     "ComponentConfig",
     "ComponentSpec",
+    "GroupSizes",
     "NestedConfig",
     "PlacesConfig",
     "QsaeError",

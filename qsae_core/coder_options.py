@@ -97,13 +97,17 @@ class RestartConfig(AuxKConfig):
     )
 
 
+GroupSizes = tuple[Annotated[int, Field(gt=0)], ...]
+"""Latents of each nested group."""
+
+
 class NestedConfig(RestartConfig):
     """Options of a coder whose dictionary is nested in groups of latents (Bussmann et al., 2025)."""
 
     usual_groups: ClassVar[tuple[int, ...]] = (1,) * 8
     """How large the groups are beside each other where ``group_sizes`` is none."""
 
-    group_sizes: tuple[Annotated[int, Field(gt=0)], ...] | None = option(
+    group_sizes: GroupSizes | None = option(
         None,
         "latents of each nested group, in order; none: eight groups of equal size",
         allowed="a list of sizes of 1 or more that add up to n_latents, such as [16,48]; or none",

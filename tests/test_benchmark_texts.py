@@ -152,6 +152,6 @@ def test_other_vectors_to_measure_on_may_be_given(tmp_path):
     np.save(tmp_path / "states.npy", rows)
     np.save(tmp_path / "test.npy", rows[:7])
     data = {"use": "tensors", "path": str(tmp_path / "states.npy"), "block_rows": 16}
-    drawn = draw(data, tmp_path / "drawn", steps=9, batch_size=50, held_out=tmp_path / "test.npy", seed=3)
+    drawn = draw(data, tmp_path / "drawn", steps=9, batch_size=50, held_out=[tmp_path / "test.npy"], seed=3)
     assert (drawn.held_out, drawn.same_source) == (tmp_path / "test.npy", False)
     assert np.load(drawn.train).shape == (450, 6)

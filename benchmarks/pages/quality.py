@@ -42,7 +42,7 @@ def summary(results: list[Result]) -> str:
     rows = []
     for result in results:
         plain = [record for record in result["contenders"] if record["plain"]]
-        own, peer = _own(plain), _best_peer(plain)
+        own, peer = own_best(plain), best_peer(plain)
         row = [_text_of(result), str(result["n_latents"])]
         row += ["-", "-"] if own is None else [f"{own['fvu']:.4f}", percent(own["dead"], 1)]
         if peer is None:
@@ -88,7 +88,7 @@ def states_section(result: Result) -> str:
 
 def verdict(records: list[Record]) -> str:
     """Whether the FVU of qsae's own rate is at or below the best of the peers."""
-    own, peer = _own(records), _best_peer(records)
+    own, peer = own_best(records), best_peer(records)
     if own is None or peer is None:
         return "Nothing to compare: one side has no numbers.\n"
     goal = best_of(peer)["fvu"]
@@ -149,12 +149,13 @@ def change_table(own: Record, changed: list[Record]) -> str:
     return title + table(["change", "FVU", "points", "dead"], rows)
 
 
-def _own(records: list[Record]) -> dict[str, Any] | None:
+def own_best(records: list[Record]) -> dict[str, Any] | None:
     """qsae's attempt, which is at its own rate."""
     return next((found for r in records if r["library"] == "qsae" and (found := best(r))), None)
 
 
-def _best_peer(records: list[Record]) -> Record | None:
+def best_peer(records: list[Record]) -> Record | None:
+    """The record of the peers with the least FVU."""
     peers = [r for r in records if r["library"] != "qsae" and best(r)]
     return min(peers, key=lambda record: best_of(record)["fvu"], default=None)
 

@@ -22,7 +22,8 @@ its own coder, in a process and a virtual environment of its own, on the same ve
 What differs is what each library does with these vectors: initial weights, scaling, loss, schedule,
 auxiliary loss. Everything not named below is its default. All numbers are of one seed; how much another one
 changes is shown for qsae and for the best peer. How much of a known dictionary each library finds is on a
-page of its own, [recovery.md](recovery.md).
+page of its own, [recovery.md](recovery.md), and so are transcoders,
+[quality-transcoders.md](quality-transcoders.md).
 """
 
 _MULTIPLES = ", ".join(str(m) for m in MULTIPLES)

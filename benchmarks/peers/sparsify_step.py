@@ -5,9 +5,10 @@ methods: unit-norm decoder, forward, backward, gradient projected off the decode
 scheduler, dead counting. Without Triton the coder uses its eager decoder. Adam instead of its default
 (signum), so that all sides do the same; it would take an 8-bit Adam where bitsandbytes is installed.
 
-Option ``autocast``: forward within torch's autocast, as the coder does by itself on a GPU. In the middle of a
-run: ``run_steps``, ``lr``, and ``dead_tokens`` without firing after which a latent is dead, for its auxiliary
-loss, which is off by default, with the weight 1/32 of its authors' paper.
+Option ``autocast``: forward within torch's autocast, as the coder does by itself on a GPU. ``transcode`` and
+``skip``: its transcoder, whose decoder rows are free; what it is to give are the vectors, turned round. In
+the middle of a run: ``run_steps``, ``lr``, and ``dead_tokens`` without firing after which a latent is dead,
+for its auxiliary loss, which is off by default, with the weight 1/32 of its authors' paper.
 """
 
 from __future__ import annotations
@@ -45,23 +46,34 @@ class Step:
         self.auxk_alpha, self.dead_after_tokens = auxk_alpha, dead_after_tokens
         self.tokens_since_fired = torch.zeros(coder.num_latents, dtype=torch.long)
         self.fired = torch.zeros(coder.num_latents, dtype=torch.bool)
+        self.keeps_norm = not coder.cfg.transcode
 
-    def __call__(self, batch: Tensor, number: int) -> None:
+    def __call__(self, batch: Tensor, number: int, target: Tensor | None = None) -> None:
+        target = batch if target is None else target
         if number == 0:
-            self.coder.b_dec.data = batch.mean(0)
-        self.coder.set_decoder_norm_to_unit_norm()
+            self.begin(batch, target)
+        if self.keeps_norm:
+            self.coder.set_decoder_norm_to_unit_norm()
         dead = self.tokens_since_fired > self.dead_after_tokens if self.auxk_alpha > 0 else None
-        variance = (batch - batch.mean(0)).pow(2).sum()
-        out = self.coder(x=batch, y=batch, dead_mask=dead, total_variance=variance)
+        variance = (target - target.mean(0)).pow(2).sum()
+        out = self.coder(x=batch, y=target, dead_mask=dead, total_variance=variance)
         self.fired[out.latent_indices.flatten()] = True
         float(out.fvu.detach())
         (out.fvu + self.auxk_alpha * out.auxk_loss + out.multi_topk_fvu / 8).backward()
-        self.coder.remove_gradient_parallel_to_decoder_directions()
+        if self.keeps_norm:
+            self.coder.remove_gradient_parallel_to_decoder_directions()
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.scheduler is not None:
             self.scheduler.step()
         self.count(len(batch))
+
+    @torch.no_grad()
+    def begin(self, batch: Tensor, target: Tensor) -> None:
+        """Biases at the start, as its trainer sets them from the first batch."""
+        if self.coder.cfg.transcode:
+            self.coder.encoder.bias.data = -batch.mean(0) @ self.coder.encoder.weight.data.T
+        self.coder.b_dec.data = target.mean(0)
 
     @torch.no_grad()
     def count(self, tokens: int) -> None:
@@ -70,13 +82,16 @@ class Step:
         self.fired.zero_()
 
 
-def make_coder(d: int, n_latents: int, k: int) -> SparseCoder:
-    return SparseCoder(d, SparseCoderConfig(num_latents=n_latents, k=k), "cpu", dtype=torch.float32)
+def make_coder(d: int, n_latents: int, k: int, *, transcode: bool = False, skip: bool = False) -> SparseCoder:
+    config = SparseCoderConfig(num_latents=n_latents, k=k, transcode=transcode, skip_connection=skip)
+    return SparseCoder(d, config, "cpu", dtype=torch.float32)
 
 
 def main() -> None:
     spec = read_spec()
-    coder = make_coder(spec.d, spec.n_latents, spec.k)
+    transcode = spec.options.get("transcode", False)
+    skip = spec.options.get("skip", False)
+    coder = make_coder(spec.d, spec.n_latents, spec.k, transcode=transcode, skip=skip)
     steps = spec.options.get("run_steps", 20_000)
     adam = Adam(coder.parameters(), lr=spec.options.get("lr", 2e-4 / (spec.n_latents / 2**14) ** 0.5))
     schedule = get_linear_schedule_with_warmup(adam, min(1000, steps // 20), steps)
@@ -87,7 +102,7 @@ def main() -> None:
 
     def step(batch: Tensor, number: int) -> None:
         with autocast(spec):
-            one_step(batch, number)
+            one_step(batch, number, batch.flip(1) if transcode else batch)
 
     found = measure(spec, step, "eai-sparsify") | {"note": f"decoder: {decoder_impl.__name__}"}
     silent = one_step.tokens_since_fired > one_step.dead_after_tokens

@@ -2,7 +2,8 @@
 
 Needs the standard library, torch and numpy. Such a script is given one argument, a JSON object (``Spec``),
 trains one coder for each of its attempts, and writes a JSON object to ``spec.out`` and the arrays that scores
-are made of beside it. Shapes: N vectors, B of a batch, D width, F latents.
+are made of beside it. Shapes: N vectors, B of a batch, D width, E width of
+what is reconstructed (D but for transcoders), F latents.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class Spec(NamedTuple):
     threads: int
     attempts: list[dict[str, Any]]
     """For each coder: ``kind`` and ``lr``, perhaps its own ``seed``, and what the side alone understands."""
+    train_target: str | None = None
+    """For transcoders: ``.npy`` file of float32 ``[steps * B, E]``, the targets of the rows of ``train``."""
 
     @property
     def d(self) -> int:
@@ -66,16 +69,20 @@ class Trained(NamedTuple):
     """A coder as its library serves it, in the data's own space."""
 
     reconstruct: Callable[[Tensor], tuple[Tensor, Tensor]]
-    """``[B, D]`` -> reconstruction ``[B, D]`` and dense codes ``[B, F]``."""
+    """``[B, D]`` -> reconstruction ``[B, E]`` and dense codes ``[B, F]``."""
     atoms: Tensor
-    """``[F, D]``: rows of the decoder, of any norm."""
+    """``[F, E]``: rows of the decoder, of any norm."""
 
 
 class Batches:
-    """The training batches in order, as often as they are asked for; each is a fresh copy."""
+    """The training batches in order, as often as they are asked for; each is a fresh copy.
 
-    def __init__(self, spec: Spec) -> None:
-        self.rows = np.load(spec.train, mmap_mode="r")
+    Args:
+        file: of other rows than ``spec.train``.
+    """
+
+    def __init__(self, spec: Spec, file: str | None = None) -> None:
+        self.rows = np.load(file or spec.train, mmap_mode="r")
         self.size, self.steps = spec.batch_size, spec.steps
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -113,10 +120,10 @@ def arrays_file(out: str, number: int) -> pathlib.Path:
 
 @torch.no_grad()
 def write_arrays(spec: Spec, number: int, trained: Trained) -> None:
-    """``x_hat`` ``[N, D]``, ``fired`` ``[F]`` (held-out vectors on which a latent is active), ``atoms``."""
+    """``x_hat`` ``[N, E]``, ``fired`` ``[F]`` (held-out vectors on which a latent is active), ``atoms``."""
     torch.set_float32_matmul_precision("highest")  # a library may have lowered it for its training
     held_out = torch.from_numpy(np.load(spec.held_out))
-    x_hat = torch.empty_like(held_out)
+    x_hat = torch.empty(len(held_out), trained.atoms.shape[1])
     fired = torch.zeros(spec.n_latents, dtype=torch.int64)
     for start in range(0, len(held_out), CHUNK_ROWS):
         rows = slice(start, start + CHUNK_ROWS)

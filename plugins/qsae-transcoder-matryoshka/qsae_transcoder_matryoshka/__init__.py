@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import Field
-
-from qsae_core import ComponentSpec, NestedConfig, TranscoderConfig, hookimpl, option
+from qsae_core import ComponentSpec, GroupSizes, NestedConfig, TranscoderConfig, hookimpl, option
 
 
 class MatryoshkaTranscoderConfig(TranscoderConfig, NestedConfig):
@@ -21,7 +19,7 @@ class MatryoshkaTranscoderConfig(TranscoderConfig, NestedConfig):
         instead_of="n_latents",
         gt=0,
     )
-    group_sizes: tuple[Annotated[int, Field(gt=0)], ...] | None = option(
+    group_sizes: GroupSizes | None = option(
         None,
         "latents of each nested group, in order; none: four groups of 1/16, 2/16, 4/16 and 9/16 of all",
         allowed="a list of sizes of 1 or more that add up to n_latents, such as [16,48]; or none",
