@@ -5,7 +5,7 @@ from qsae_core.coders.calibrated_coder import CalibratedCoder
 from qsae_core.coders.coder_set import CoderSet
 from qsae_core.coders.dead_latents import EVERY_STEPS as AUXK_EVERY_STEPS
 from qsae_core.coders.dead_latents import DeadLatents, auxk_loss
-from qsae_core.coders.first_pairs import begin_at_tokens
+from qsae_core.coders.first_pairs import begin_at_tokens, first_pairs
 from qsae_core.coders.inputs import check_codes, kept_inputs
 from qsae_core.coders.level_rules import LevelRules
 from qsae_core.coders.linear import OFF, LinearCoder, Pass, check_gates
@@ -41,6 +41,7 @@ __all__ = [
     "begin_at_tokens",
     "check_codes",
     "check_gates",
+    "first_pairs",
     "fvu_by_level",
     "kept_inputs",
     "normalize_rows_",

@@ -26,6 +26,7 @@ from qsae_core.coders import (
     auxk_loss,
     check_codes,
     check_gates,
+    first_pairs,
     kept_inputs,
     normalize_rows_,
 )
@@ -221,14 +222,18 @@ class CrossLayerTranscoder(CalibratedCoder):
 
     @torch.no_grad()
     def initialize(self, sample: Batch) -> None:
-        """Normalisation and units from the sample, ``b_dec`` at the normalised mean of the target, latents
-        at 0 for the mean input, learned scales from the rows."""
+        """Normalisation and units from the sample, ``b_dec`` at the normalised mean of the target. Latents
+        begin at tokens of the sample, at 0 for the mean input; learned scales are from the rows."""
         super().initialize(sample)
-        y = self.norm_target(sample.y).flatten(1)
+        x, y = self.normalized(sample.x), self.norm_target(sample.y).flatten(1)
         self.units.fit(y)
         self.b_dec.copy_(y.mean(0))
-        for bias, matrix, x_BD in zip(self._b_enc, self._encoders, self.normalized(sample.x), strict=True):
-            bias.copy_(-matrix.master @ x_BD.mean(0))
+        per_layer = zip(x, self._encoders, self._decoders, self._b_enc, strict=True)
+        for x_BD, enc, dec, bias in per_layer:
+            left = y.shape[1] - dec.shape[1]
+            encoders, atoms = first_pairs(x_BD, (y - self.b_dec)[:, left:], self.ends[0])
+            enc.master[: len(atoms)], dec.master[: len(atoms)] = ENCODER_NORM * encoders, atoms
+            bias.copy_(-enc.master @ x_BD.mean(0))
         for matrix in self.matrices().values():
             matrix.quantizer.initialize(matrix.master.detach())
 
