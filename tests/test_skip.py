@@ -17,7 +17,6 @@ from qsae_core.conformance import plain_parts
 from qsae_core.contracts import Batch, CoderShape, LossOutput, SparseCodes
 from qsae_core.contracts.codes import concatenate, join_latents, split_latents
 from qsae_core.errors import DataError
-from qsae_core.quantization.calibrated import _left_to_latents
 
 
 class Transcoder(LinearCoder):
@@ -172,4 +171,5 @@ def test_calibration_leaves_the_part_of_the_skip_connection_out() -> None:
     coder = by_hand()
     y: Tensor = coder(X).detach()
     # of an exact output, what is left to the latents is f W_dec: 3 * 2 and 4 * 1
-    assert _left_to_latents(coder, Batch(X, y)).tolist() == [[6.0], [4.0]]
+    ((name, calibration),) = coder.calibrations(Batch(X, y), coder.encode(X))
+    assert (name, calibration.target.tolist()) == ("W_dec", [[6.0], [4.0]])
