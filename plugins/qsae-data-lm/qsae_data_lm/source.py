@@ -1,34 +1,28 @@
-"""The data source `lm`: shuffled blocks of a language model's hidden states, resumable at any vector.
-
-The training documents of an epoch come in an order drawn from (seed, epoch) and are packed into contexts.
-Block i is what the model computes over the next `buffer_tokens` positions, its vectors permuted by a
-generator seeded from (seed, epoch, i). So the state is a handful of numbers; a resumed run computes its
-block again and goes on with the very same vectors.
-"""
+"""The data source `lm`: hidden states of a language model while it reads text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from qsae_core import ComponentConfig
-from qsae_core.contracts import Batch, DataSource, NormLimit, Site, TokenBatch, chosen_sites
+from qsae_core.contracts import Batch, DataSource, Site, TokenBatch, chosen_sites
 from qsae_data_lm import LmConfig
 from qsae_data_lm.context_stream import Place, contexts_of
-from qsae_data_lm.documents import WHOLE, nothing_counts, open_documents, shuffled, too_little
+from qsae_data_lm.documents import open_documents
 from qsae_data_lm.families import Layout, layout_of
 from qsae_data_lm.fingerprints import check_same, check_share, of_texts
 from qsae_data_lm.harvest import Harvester
 from qsae_data_lm.held_out_stream import HeldOutStream, held_out_documents
 from qsae_data_lm.language_model import HfLanguageModel
 from qsae_data_lm.loading import find_layout, load_config, load_model, load_tokenizer
-from qsae_data_lm.packing import Position
 from qsae_data_lm.placement import placement_of
 from qsae_data_lm.split import HeldOutDocuments
 from qsae_data_lm.tokens import TextTokenizer, check_context, check_vocabulary
+from qsae_data_lm.vector_blocks import VectorBlocks
 
 if TYPE_CHECKING:
     import pathlib
@@ -74,12 +68,10 @@ class LmSource(DataSource):
         forward_contexts = max(1, config.forward_tokens // config.context)
         self._harvester = Harvester(self._model, self._tokens, *self._chosen, forward_contexts)
         self._held_out = HeldOutStream(self._documents, self._harvester, config.context, self._text)
-        self._block_contexts = max(1, config.buffer_tokens // config.context)
         self.d_in, self.d_out = self._chosen.widths(lambda _: layout.width)  # these families have one
         self.layers_in, self.layers_out = len(self._chosen.sources), len(self._chosen.targets)
         self.model_name, self.layer = self._model.name, self._chosen.path_name
-        self._share = WHOLE
-        self._begin()
+        self._blocks = VectorBlocks(config, self._documents, self._harvester, seed, self._text)
 
     @classmethod
     def conformance_cases(cls, folder: pathlib.Path) -> list[Case]:
@@ -102,68 +94,7 @@ class LmSource(DataSource):
 
     def next_batch(self, size: int) -> Batch:
         """The next vectors of the stream; x float32 [size, d_in], or [size, L, d_in] from L layers."""
-        before = self._place()
-        try:
-            return self._take(size)
-        except BaseException:  # an interrupt too: what was not given out is not passed over
-            self._begin(**before)
-            raise
-
-    def _take(self, size: int) -> Batch:
-        parts: list[Batch] = []
-        missing, epoch = size, self._epoch
-        while missing:
-            if self._rows is None or self._cursor == len(self._order):
-                self._next_block()
-                if self._epoch > epoch + 1 and not parts:
-                    raise nothing_counts("training", self._text)
-                continue
-            rows = self._order[self._cursor : self._cursor + missing]
-            parts.append(self._rows.rows(torch.from_numpy(rows).to(self._rows.x.device)))
-            self._cursor += len(rows)
-            missing -= len(rows)
-        return Batch.joined(parts)
-
-    def _begin(
-        self,
-        epoch: int = 0,
-        block: int = 0,
-        cursor: int = 0,
-        position: Position = None,
-        remaining: int | None = None,
-        norms: Sequence[int] = (0, 0),
-    ) -> None:
-        """Stands in a block, at a vector; nothing of the block is read until it is needed."""
-        self._norms = NormLimit(self.config.max_norm_multiple, norms)
-        self._epoch, self._block, self._cursor = epoch, block, cursor
-        self._block_start = self._behind_block = Place(position, remaining)
-        self._contexts = self._contexts_from(epoch, self._block_start, self._block_contexts)
-        self._rows: Batch | None = None
-        self._order = shuffled(0, 0)
-
-    def _contexts_from(self, epoch: int, place: Place, n_contexts: int) -> Iterator[tuple[TokenBatch, Place]]:
-        documents = self._documents.training(self.seed, epoch, place.position, self._share)
-        return contexts_of(documents, self._tokens, n_contexts, place)
-
-    def _next_block(self) -> None:
-        """Reads the block that comes next; past the end of the text, the first of a new epoch."""
-        if self._rows is not None:
-            self._block, self._cursor = self._block + 1, 0
-            self._block_start = self._behind_block
-            self._norms.next_block()
-        self._rows = None  # frees the memory before the next block takes it
-        following = next(self._contexts, None)
-        if following is None and self._block > 0:
-            self._begin(self._epoch + 1, norms=self._norms.counts)
-            following = next(self._contexts, None)
-        if following is None:
-            raise too_little(self._documents, "training", self.config.context, self._text, self._share)
-        contexts, self._behind_block = following
-        where = f"{self._text}, epoch {self._epoch}, block {self._block}"
-        self._rows = Batch.joined(list(self._harvester.read(contexts, where)))
-        sides = (self._rows.x,) if self._rows.y is self._rows.x else (self._rows.x, self._rows.y)
-        kept = self._norms.kept(*sides).cpu().numpy()
-        self._order = kept[shuffled(len(kept), self.seed, self._epoch, self._block)]
+        return self._blocks.take(size)
 
     @cached_property
     def _fingerprints(self) -> dict[str, str]:
@@ -173,16 +104,8 @@ class LmSource(DataSource):
     def state_dict(self) -> dict[str, Any]:
         """The position of the stream as JSON values, which process's it is, and fingerprints of the text and
         the model."""
-        return {**self._place(), "share": list(self._share), "fingerprints": self._fingerprints}
-
-    def _place(self) -> dict[str, Any]:
-        return {
-            "epoch": self._epoch,
-            "block": self._block,
-            "cursor": self._cursor,
-            **self._block_start._asdict(),
-            "norms": self._norms.counts,
-        }
+        share = list(self._blocks.share)
+        return {**self._blocks.place(), "share": share, "fingerprints": self._fingerprints}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue at a position; its block is computed again when the next batch is taken.
@@ -192,14 +115,13 @@ class LmSource(DataSource):
         """
         places = {"text": self._text, "model": self.config.model}
         check_same(state.get("fingerprints", {}), self._fingerprints, places)
-        check_share(state["share"], self._share)
-        self._begin(**{name: state[name] for name in self._place()})
+        check_share(state["share"], self._blocks.share)
+        self._blocks.go_to(**{name: state[name] for name in self._blocks.place()})
 
     def divide(self, rank: int, world: int) -> bool:
         """Take every ``world``-th training document, or where a dataset's files divide evenly, its files; so
         each document is read by one process alone. Positions are a process's own."""
-        self._share = (rank, world)
-        self._begin()
+        self._blocks.divide(rank, world)
         return True
 
     # -- the held-out stream -------------------------------------------------------------------------
@@ -222,7 +144,7 @@ class LmSource(DataSource):
             documents = held_out_documents(self._documents, start.position)
             found = contexts_of(documents, self._tokens, n_contexts, start)
         else:
-            found = self._contexts_from(0, start, n_contexts)
+            found = self._blocks.contexts(0, start, n_contexts)
         return ((contexts, behind._asdict()) for contexts, behind in found)
 
     def held_out_part(self) -> HeldOutDocuments:
@@ -236,12 +158,12 @@ class LmSource(DataSource):
         """Vectors of the first epoch; tokenizes all text. None for a streamed dataset or a limit of norms."""
         if not self._documents.finite or self.config.max_norm_multiple is not None:
             return None
-        return sum(int(contexts.counted.sum()) for contexts, _ in self._contexts_from(0, Place(), 256))
+        return sum(int(contexts.counted.sum()) for contexts, _ in self._blocks.contexts(0, Place(), 256))
 
     def describe(self) -> dict[str, Any]:
         """What is read from where, and which positions are left out (counted in the first block)."""
-        first = next(self._contexts_from(0, Place(), self._block_contexts), None)
-        counted = torch.ones(0, dtype=torch.bool) if first is None else first[0].counted
+        first = self._blocks.first_block()
+        counted = torch.ones(0, dtype=torch.bool) if first is None else first.counted
         return {
             "source": "lm",
             "model": self.config.model,
@@ -254,7 +176,7 @@ class LmSource(DataSource):
             "context": self.config.context,
             **self._documents.describe(),
             "separate_documents": self.config.separate_documents,
-            "processes": self._share[1],
+            "processes": self._blocks.share[1],
             "left_out": "BOS, EOS, padding and other special positions: "
             + (", ".join(self._tokens.special_names()) or "none"),
             "left_out_of_first_block": f"{int((~counted).sum())} of {counted.numel()} positions",
@@ -264,7 +186,7 @@ class LmSource(DataSource):
 
     def left_out(self) -> str | None:
         """How many vectors with outlying norms."""
-        return self._norms.sentence()
+        return self._blocks.left_out()
 
     @classmethod
     def language_model_of(cls, config: ComponentConfig, *, device: str = "cpu") -> HfLanguageModel:
@@ -288,7 +210,7 @@ class LmSource(DataSource):
 
     def close(self) -> None:
         """Lets the block go."""
-        self._rows = None
+        self._blocks.clear()
 
 
 def _load(config: LmConfig, layout: Layout, tokenizer: Any, device: str) -> HfLanguageModel:

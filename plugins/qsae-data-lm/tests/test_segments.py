@@ -201,7 +201,7 @@ def test_training_contexts_are_read_so_too(make: Make) -> None:
     assert batch.documents is not None
     expected = vectors_alone(source, batch)
     torch.testing.assert_close(
-        source.next_batch(len(expected)).x, expected[source._order], rtol=1e-4, atol=1e-4
+        source.next_batch(len(expected)).x, expected[source._blocks._order], rtol=1e-4, atol=1e-4
     )
 
 

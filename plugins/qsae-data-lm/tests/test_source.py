@@ -58,7 +58,7 @@ def test_a_block_is_a_permutation_of_what_the_model_computes_over_its_contexts(m
     counted = contexts_CT != 0
     expected = hidden(source, contexts_CT, 1)[counted]
     batch = source.next_batch(len(expected))
-    order = source._order
+    order = source._blocks._order
     assert sorted(order) == list(range(len(expected)))
     assert list(order) != sorted(order)
     torch.testing.assert_close(batch.x, expected[order])
@@ -317,8 +317,8 @@ def test_a_run_over_many_blocks_holds_one(make: Make) -> None:
     source = make(buffer_tokens=1024)
     for _ in range(20):
         source.next_batch(500)
-        assert source._rows is not None
-        assert len(source._rows) <= 1024
+        assert source._blocks._rows is not None
+        assert len(source._blocks._rows) <= 1024
 
 
 def test_a_run_does_not_go_on_with_another_text_or_model(make: Make, tiny: Path, tmp_path: Path) -> None:
