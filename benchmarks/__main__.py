@@ -55,6 +55,7 @@ BENCHMARKS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     recovery.NAME: recovery.run,
     recovery_layers.NAME: recovery_layers.run,
     store.NAME: store.run,
+    store.READING: store.read,
     **{name: functools.partial(quality.run_kind, kind) for kind, name in quality.NAMES.items()},
     **{
         name: functools.partial(quality_transcoders.run_kind, kind)

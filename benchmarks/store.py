@@ -1,5 +1,5 @@
-"""Benchmark ``store``: what training from a store costs, in its order and in its number format, and how fast
-it is read.
+"""Benchmarks ``store`` and ``store-reading``: what training from a store costs, in its order and in its
+number format; and how fast it is read.
 
 Order: the same vectors in three orders, one pass each: from the store; from a file in which all of them are
 permuted; and from a file in the text's order, shuffled in windows of neighbours. Formats: stores of one text
@@ -23,7 +23,7 @@ from benchmarks.settings import Settings
 from qsae_core.contracts.data import DataSource
 from qsae_core.runs import load_plugins, open_data, read_block
 
-NAME = "store"
+NAME, READING = "store", "store-reading"
 FORMATS = ("fp32", "fp16", "bf16", "int8")
 TOKENS, HELD_OUT = 400_000, 50_000
 BATCH, LATENTS, K = 2048, 4096, 32
@@ -51,7 +51,7 @@ def run(settings: Settings) -> dict[str, Any]:
     found["harvest"] = _harvest_command("FORMAT", tokens, "STORE", settings)
     for form, place in stores.items():
         data = ["--store", str(place)]
-        record = {"format": form, "bytes": _bytes(place), "vectors_per_second": _rate(place)}
+        record = {"format": form, "bytes": _bytes(place)}
         found["formats"].append(record | _trained(data, exact, steps, form, settings))
     permuted, in_order = _files(exact, settings)
     orders = {
@@ -63,6 +63,15 @@ def run(settings: Settings) -> dict[str, Any]:
     for order, data in orders.items():
         found["orders"].append({"order": order} | _trained(data, exact, steps, order, settings))
     return found
+
+
+def read(settings: Settings) -> dict[str, Any]:
+    """``{"batch_size", "formats": [{"format", "vectors_per_second"}]}``, of the stores of ``run``."""
+    tokens = 8_000 if settings.quick else TOKENS
+    rates = [
+        {"format": form, "vectors_per_second": _rate(_harvest(form, tokens, settings))} for form in FORMATS
+    ]
+    return {"batch_size": BATCH, "formats": rates}
 
 
 def _held_out(settings: Settings) -> int:

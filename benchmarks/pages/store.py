@@ -20,20 +20,24 @@ def render(settings: Settings, page: pathlib.Path) -> pathlib.Path | None:
     result = read(store.NAME, settings)
     if result is None:
         return None
-    results = {store.NAME: result}
-    parts = [_text(result), about.warnings(results), about.section(results, "")]
+    reading = read(store.READING, settings)
+    results = {store.NAME: result} | ({} if reading is None else {store.READING: reading})
+    rates = {
+        record["format"]: record["vectors_per_second"] for record in (reading or {"formats": []})["formats"]
+    }
+    parts = [_text(result, rates), about.warnings(results), about.section(results, "")]
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text("\n".join(part for part in parts if part))
     return page
 
 
-def _text(result: Result) -> str:
+def _text(result: Result, rates: dict[str, float]) -> str:
     exact = result["formats"][0]
     formats = [
         [
             record["format"],
             f"{record['bytes'] / exact['bytes']:.3f}",
-            count(record["vectors_per_second"]),
+            count(rates[record["format"]]) if record["format"] in rates else "",
             *_fvu(record),
             f"{100 * (fmean(record['fvu']) - fmean(exact['fvu'])):+.3f}",
         ]
