@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import field_validator
 
 from qsae_core import ComponentSpec, PlacesConfig, hookimpl, option
-from qsae_core.errors import exclusive
 
 if TYPE_CHECKING:
     import click
@@ -103,12 +102,6 @@ class LmConfig(PlacesConfig):
     @classmethod
     def _roles_as_text(cls, roles: Any) -> Any:
         return ",".join(map(str, roles)) if isinstance(roles, list | tuple) else roles
-
-    @model_validator(mode="after")
-    def _one_text(self) -> LmConfig:
-        if self.text is not None and self.dataset is not None:
-            raise exclusive("text", "dataset")
-        return self
 
 
 @hookimpl

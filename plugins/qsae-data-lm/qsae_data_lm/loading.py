@@ -119,7 +119,7 @@ def load_model(model: str, layout: Layout, placement: Placement, *, tokenizer: A
             where="data.model",
         )
     has_head = not info["missing_keys"]
-    placed = placement.place(loaded)
+    placed = placement.place(loaded, layout)
     return HfLanguageModel(placed, layout, short_name(model), has_head=has_head, tokenizer=tokenizer)
 
 

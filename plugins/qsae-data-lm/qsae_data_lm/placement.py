@@ -57,18 +57,20 @@ class Placement:
             if self.load_in == "4bit":
                 bits["bnb_4bit_compute_dtype"] = self.dtype  # type: ignore[assignment]
             options["quantization_config"] = transformers.BitsAndBytesConfig(**bits)  # type: ignore[no-untyped-call]
+        if self.load_in is not None or layout.quantization is not None:  # what cannot be moved afterwards
             options.setdefault("device_map", {"": self.device})
         return options
 
-    def place(self, model: Any) -> Any:
+    def place(self, model: Any, layout: Layout) -> Any:
         """The loaded model where it belongs.
 
         Raises:
             DataError: if part of it would have to stay in memory or on disk, beside GPUs; if a mapping does
                 not name all of it, or names what it has not.
         """
-        if self.device_map is None and self.load_in is None:
-            return model.to(self.device)
+        if self.device_map is None:
+            quantized = self.load_in is not None or layout.quantization is not None
+            return model if quantized else model.to(self.device)
         if isinstance(self.device_map, Mapping):
             _check_map(self.device_map, model)
         parts: dict[str, Any] = getattr(model, "hf_device_map", {})

@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from qsae_data_lm import LmConfig
 from qsae_data_lm.families import layout_of
 from qsae_data_lm.hooks import find_layers, spliced
 from qsae_data_lm.language_model import HfLanguageModel
+from qsae_data_lm.loading import find_layout
 from qsae_data_lm.placement import Placement, choose_dtype
+from qsae_data_lm.places import BUILTIN
 from qsae_data_lm.source import LmSource
 
 from qsae_core.contracts import Edit, Site, TokenBatch
@@ -81,17 +84,18 @@ def test_a_map_over_modules_is_taken_and_a_wrong_one_is_refused(opened: Callable
         opened(device_map={**dict.fromkeys(whole, "cpu"), "model.layer": "cpu"})
 
 
-def test_what_finds_no_place_on_the_gpus_is_refused() -> None:
+def test_what_finds_no_place_on_the_gpus_is_refused(tiny: Path) -> None:
+    layout = find_layout(str(tiny))
     placement = Placement(torch.bfloat16, "cuda", device_map="auto")
     parts = {"model.embed_tokens": 0, "model.layers.0": 1, "model.layers.1": "cpu", "lm_head": "disk"}
     with pytest.raises(DataError, match=r"2 of 4 parts .* \(model.layers.1 the first\)") as caught:
-        placement.place(SimpleNamespace(hf_device_map=parts))
+        placement.place(SimpleNamespace(hf_device_map=parts), layout)
     assert "--load-in 8bit" in str(caught.value.next)
     for fits in ({"a": 0, "b": 1}, {"": "cpu"}, {}):
         model = SimpleNamespace(hf_device_map=fits)
-        assert placement.place(model) is model
+        assert placement.place(model, layout) is model
     with pytest.raises(DataError, match="find no place"):
-        placement.place(SimpleNamespace(hf_device_map={"": "disk"}))
+        placement.place(SimpleNamespace(hf_device_map={"": "disk"}), layout)
 
 
 def test_an_edit_has_its_vectors_on_one_device_and_the_layer_gets_them_on_its_own(
@@ -157,3 +161,20 @@ def test_quantized_weights_give_vectors_near_the_model_s(
     assert len(source.state_dict()["fingerprints"]["model"]) == 16
     tokens, _ = next(source.held_out_contexts(50, 64))
     assert source.language_model().logits(tokens).isfinite().all()
+
+
+@pytest.mark.parametrize("bits", ["8bit", "4bit"])
+def test_a_model_that_was_saved_quantized_is_read_as_it_is(
+    opened: Callable[..., LmSource], tmp_path: Path, bits: str
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    how = transformers.BitsAndBytesConfig(**{f"load_in_{bits}": True})
+    made = transformers.AutoModelForCausalLM.from_pretrained(
+        BUILTIN, quantization_config=how, device_map={"": "cpu"}, dtype=torch.float32
+    )
+    made.save_pretrained(tmp_path)
+    transformers.AutoTokenizer.from_pretrained(BUILTIN).save_pretrained(tmp_path)
+    stored, loaded = opened(model=str(tmp_path)), opened(model="builtin", load_in=bits)
+    torch.testing.assert_close(stored.next_batch(50).x, loaded.next_batch(50).x)
+    with pytest.raises(DataError, match=r"is stored quantized \(bitsandbytes\)"):
+        opened(model=str(tmp_path), load_in=bits)

@@ -25,7 +25,7 @@ from qsae_core.errors import DataError
 
 LENGTHS = (1, 9, 4, 11)
 """Of the documents of a context; more than a window of attention, where there is one."""
-CANNOT = {"opt", "opt_post_norm", "gpt_oss", "bert", "roberta"}
+CANNOT = {"opt", "opt_post_norm", "gpt_oss", "bert", "roberta", "qwen2_vl", "qwen2_5_vl"}
 """Families whose masks transformers does not make from positions."""
 
 
