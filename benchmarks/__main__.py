@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks import (
+    cross_layer_step,
     fidelity,
     inference,
     install_peers,
@@ -46,6 +47,7 @@ from benchmarks.settings import PEERS, ROOT, Settings
 BENCHMARKS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     training_step.NAME: training_step.run,
     transcoder_step.NAME: transcoder_step.run,
+    cross_layer_step.NAME: cross_layer_step.run,
     real_run.NAME: real_run.run,
     fidelity.NAME: fidelity.run,
     scaling.NAME: scaling.run,  # after the step, which says which screen is the fastest

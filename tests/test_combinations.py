@@ -80,7 +80,9 @@ def states(tmp_path_factory):
     states = (codes @ atoms + 0.01 * rng.normal(size=(2048, 16))).astype(np.float32)
     np.save(path, states)
     np.save(path.with_name("layers.npy"), np.stack([states, states[:, ::-1]], 1))
-    np.save(path.with_name("targets.npy"), (codes @ rng.normal(size=(48, 12))).astype(np.float32))
+    targets = (codes @ rng.normal(size=(48, 12))).astype(np.float32)
+    np.save(path.with_name("targets.npy"), targets)
+    np.save(path.with_name("target_layers.npy"), np.stack([targets, targets[:, ::-1]], 1))
     return path
 
 
@@ -98,7 +100,8 @@ def test_it_trains_or_is_refused_with_a_reason(
         if layered
         else {"path": str(states)}
     )
-    targets = {"target_path": str(states.with_name("targets.npy"))} if kind == "transcoder" else {}
+    file = states.with_name("target_layers.npy" if layered else "targets.npy")
+    targets = {"target_path": str(file)} if kind == "transcoder" else {}
     skip = {"skip": sparsity in WITH_SKIP} if kind == "transcoder" else {}
     tree = {
         kind: {"use": coder, "n_latents": N_LATENTS.get(coder, 64), **skip},

@@ -31,8 +31,8 @@ class Operation(Protocol):
 OPERATIONS: dict[str, Operation] = {}
 """Name -> operation: every function that a kernel set may replace."""
 
-MOST_RECYCLED = 8
-"""Matrices that wait to be used again, at most."""
+MOST_RECYCLED = 64
+"""Matrices that wait to be used again, at most: the gradients of one step of a coder of 32 layers."""
 
 _NOT_COMPILED = frozenset({torch.float64, torch.float16, torch.bfloat16})
 """Compiled functions compute in float32."""
@@ -118,7 +118,8 @@ def workspace(name: str, shape: tuple[int, ...], like: Tensor, dtype: torch.dtyp
 def recycle(tensor: Tensor) -> None:
     """Hand back a matrix that nobody holds any more (a used gradient); ``reused`` gives it out again."""
     pool: list[Tensor] = _workspaces.__dict__.setdefault("recycled", [])
-    if tensor.is_contiguous() and tensor._base is None and len(pool) < MOST_RECYCLED:
+    whole = tensor.dim() == 2 and tensor.is_contiguous() and tensor._base is None
+    if whole and len(pool) < MOST_RECYCLED:
         pool.append(tensor)
 
 

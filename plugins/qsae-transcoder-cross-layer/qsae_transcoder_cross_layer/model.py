@@ -168,7 +168,7 @@ class CrossLayerTranscoder(CalibratedCoder):
                 living.restarts.look(y[:, own], y_hat[:, own], living.dead, x_BD)
             turn = living.dead.turn() if self.config.auxk_coefficient else None
             if turn is not None:
-                error, dead = (y - y_hat)[turn, own], living.dead.mask()
+                error, dead = y[turn, own] - y_hat[turn, own], living.dead.mask()
                 terms.append(auxk_loss(x_BD[turn], error, enc, bias, dec, dead, activation, k_aux))
         weight = AUXK_EVERY_STEPS * self.config.auxk_coefficient * self.error_unit
         return {"auxk": weight * torch.stack(terms).sum()} if terms else {}
