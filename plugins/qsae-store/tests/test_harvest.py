@@ -24,10 +24,8 @@ PLACES = {"0.mlp_in": Site(0, "mlp_in"), "1.resid_post": Site(1, "resid_post")}
 
 def shard_files(place, side):
     folder = open_folder(str(place))
-    return [
-        ShardFile(folder.local(f"{r.name}.safetensors"))
-        for r in written_shards(folder, read_manifest(folder))[side]
-    ]
+    records = written_shards(folder, read_manifest(folder))[side]
+    return [ShardFile(folder.local(f"{record.name}.safetensors", record.sha256)) for record in records]
 
 
 @pytest.mark.parametrize("side", ["training", "held-out"])
