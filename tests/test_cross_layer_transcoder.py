@@ -22,8 +22,8 @@ L, F, K = 3, 64, 8
 SITES = "--source-site mlp_in --target-site mlp_out"
 SMALL = (
     f"--transcoder cross-layer-transcoder --n-latents {L * F} --k {K} --data lm --layers 0-2 {SITES} "
-    "--dtype fp32 --context 64 --buffer-tokens 4096 --batch-size 256 --statistics-tokens 1024 --eval-tokens 1024 "
-    "--eval-every 0 --threads 1 --eval reconstruction --eval loss-recovered"
+    "--dtype fp32 --context 64 --buffer-tokens 4096 --batch-size 256 --statistics-tokens 1024 "
+    "--eval-tokens 1024 --eval-every 0 --threads 1 --eval reconstruction --eval loss-recovered"
 )
 
 
