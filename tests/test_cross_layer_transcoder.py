@@ -205,11 +205,12 @@ def test_trained_through_quantizers_and_read_at_a_level(tmp_path):
         quantizer = coder.code_quantizer[layer].quantizer
         local = codes.indices[own] - layer * F
         assert torch.equal(quantizer.unpack(levels[own], local), codes.values[own])
-    sines = coder.atom_errors().squared_sines
-    before, after = (coder.dictionary(quantized=q).flatten(1).double() for q in (False, True))
-    cosines = torch.nn.functional.cosine_similarity(before, after, dim=1)
     assert coder.norm_target.rotated
-    assert cosines.shape == sines.shape
+    scale = coder.norm_target.scale  # sines are those between rows of the normalised space
+    before, after = ((coder.dictionary(quantized=q) / scale).flatten(1).double() for q in (False, True))
+    cosines = torch.nn.functional.cosine_similarity(before, after, dim=1)
+    sines = coder.atom_errors().squared_sines
+    torch.testing.assert_close(1 - cosines.square(), sines, rtol=1e-3, atol=1e-5)
     coarse = qsae_core.load(path, level=1)
     assert torch.equal(coarse(x), coder.at_level(1)(x))
     assert not torch.equal(coarse(x), coder(x))
