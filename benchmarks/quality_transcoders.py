@@ -21,12 +21,13 @@ SIDES = ("mlp_in", "mlp_out")
 ROWS, TEST_ROWS = 300_000, 60_000
 """Pairs of training and of test documents that are read from a model."""
 COMPARED = Sizes(batch_size=1024, n_latents=4096, k=32, steps=300, held_out=TEST_ROWS)
-SEEDS, PEER_SEEDS = (1, 2), (1,)
+SEEDS, PEER_SEEDS = (1,), (1,)
 """Beside the call's own one: of qsae's transcoders at their own rate, and of sparsify's at its best one."""
 MULTIPLES = (10, 20, 40)
 """Of sparsify's own learning rate, which is meant for long runs."""
 QUICK = Sizes(batch_size=128, n_latents=256, k=8, steps=20, held_out=1024)
 QUICK_ROWS = 8192
+FALLING = "rates and schedule of sparsify"
 SKIP = ", skip"
 """Ends the kind of a transcoder with a skip connection."""
 
@@ -56,6 +57,10 @@ def contenders(sizes: Sizes) -> list[Contender]:
             arguments = ["--transcoder", name, *(["--skip"] if skip else [])]
             attempt = {"label": "auto", "lr": "auto", "arguments": arguments}
             found.append(Contender("qsae", name + end, (attempt,)))
+        flags = ["--transcoder", "transcoder", *(["--skip"] if skip else []), "--decay", "0.95"]
+        rates = ({"label": f"x{m}", "lr": topk_rate(sizes.n_latents) * m} for m in MULTIPLES[1:])
+        attempts = tuple(rate | {"arguments": flags} for rate in rates)
+        found.append(Contender("qsae", f"transcoder{end}, {FALLING}", attempts, plain=False))
         rate, own = topk_rate(sizes.n_latents), {"optimizer": "adam", "transcode": True, "skip": skip}
         attempts = tuple({"label": f"x{m}", "lr": rate * m, **own} for m in MULTIPLES)
         found.append(Contender("sparsify", f"transcoder, Adam{end}", attempts))

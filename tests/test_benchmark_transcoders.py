@@ -131,6 +131,7 @@ def test_the_page_compares_what_has_a_skip_connection_with_what_has_one():
         contender("qsae", "transcoder, skip", 0.2),
         contender("qsae", "transcoder, skip, other seeds", 0.21, "auto, seed 1", plain=False),
         contender("sparsify", "transcoder, adam, skip", 0.19, "x10"),
+        contender("qsae", "transcoder, skip, another schedule", 0.18, "x20", plain=False),
     ]
     result = {"title": "m, mlp_in to mlp_out", "kind": "code", "contenders": records, "d": 3, "held_out": 5}
     result |= COMPARED._replace(held_out=5)._asdict()
@@ -145,6 +146,8 @@ def test_the_page_compares_what_has_a_skip_connection_with_what_has_one():
     assert "other seeds" not in without
     assert "0.2000 at its own rate, is **above**" in with_one
     assert "| qsae | transcoder, skip | auto | 0.2000, 0.2100 |" in with_one
+    assert "| skip, another schedule | 0.1800 | -2.00 | 25.0% |" in with_one
+    assert "another schedule" not in without
 
 
 def test_a_side_is_as_fast_as_sparsify_with_the_same_skip_connection():

@@ -8,7 +8,14 @@ from typing import Any
 from benchmarks import quality_transcoders, transcoder_step
 from benchmarks.contenders import OTHER_SEEDS
 from benchmarks.pages import about as page_about
-from benchmarks.pages.quality import best_peer, contender_table, own_best, seed_table, verdict
+from benchmarks.pages.quality import (
+    best_peer,
+    change_table,
+    contender_table,
+    own_best,
+    seed_table,
+    verdict,
+)
 from benchmarks.pages.quality_text import DATA
 from benchmarks.pages.records import best_of, failures, sizes
 from benchmarks.pages.tables import count, percent, ratio, table
@@ -86,6 +93,10 @@ def states_section(result: Result) -> str:
         parts += [failures(plain), seed_table(plain, seeds), ""]
         own = next((record for record in plain if record["library"] == "qsae"), None)
         if own is not None:
+            others = [
+                r for r in result["contenders"] if not r["plain"] and r not in seeds and _skips(r) == skip
+            ]
+            parts += [change_table(own, others), ""] if others else []
             parts.append(f"`{own['attempts'][0]['command']}`\n")
     return "\n".join(part for part in parts if part is not None)
 
