@@ -26,8 +26,8 @@ def begin_at_tokens(coder: LinearCoder, sample: Batch) -> None:
     """Set the rows of each latent to a token's pair: the directions of its source and of its target beside
     the mean. Latents beyond the tokens keep their random rows.
 
-    In a few hundred steps that is worth a point of FVU (SmolLM2, layer 9, F=4096, 200 steps of 1024), where a
-    ``W_skip`` from least squares is worth nothing.
+    In trials of a few hundred steps (SmolLM2, layer 9, one seed) it was worth 0.2 points of FVU or more, and
+    a ``W_skip`` from least squares was worth nothing.
 
     For ``LinearCoder.begin_rows`` of a transcoder: the normalisation and ``b_dec`` are there.
     """
