@@ -223,7 +223,7 @@ def test_two_processes_read_other_contexts_and_hold_out_the_same(make: Make) -> 
         assert isinstance(source, LmSource)
         assert source.next_batch(100).x.shape == (100, 16)
         assert source.state_dict()["share"] == [each, 2]
-    texts = [{n.document.key for n in s._documents.training(5, 0, None, s._share)} for s in parts]
+    texts = [{n.document.key for n in s._documents.training(5, 0, None, s._blocks.share)} for s in parts]
     assert not texts[0] & texts[1]
     held_out = [next(source.held_out(200, 200)).x for source in (*parts, make())]
     assert torch.equal(held_out[0], held_out[1])
