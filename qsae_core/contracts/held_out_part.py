@@ -26,6 +26,10 @@ class HeldOutPart(abc.ABC):
     stands before it, never on how much there is in all: what is held out stays so when data is appended.
     """
 
+    component: str | None = None
+    """Whose records these are, where they are another data source's: what keeps vectors of its text. None:
+    the source's own."""
+
     @abc.abstractmethod
     def record(self) -> dict[str, Any]:
         """JSON values for a run's record, by which ``overlap`` knows this data again later.

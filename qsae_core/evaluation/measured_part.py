@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from qsae_core.config.run import RunConfig
 from qsae_core.contracts.data import DataSource
-from qsae_core.contracts.held_out_part import Overlap
+from qsae_core.contracts.held_out_part import HeldOutPart, Overlap
 from qsae_core.errors import ArtifactError
 from qsae_core.results.files import COPY
 
@@ -40,7 +40,7 @@ def source_record(data: DataSource, config: RunConfig, before: Origins | None = 
         before: what the coder was trained on before this run; None: not recorded, and it stays so.
     """
     part = data.held_out_part()
-    origin = {"use": config.data.use, "part": None if part is None else part.record()}
+    origin = {"use": _component(part, config), "part": None if part is None else part.record()}
     record = {"model": data.model_name, "layer": data.layer, **data.describe()}
     return record if before is None else {**record, TRAINED_ON: [*before, origin]}
 
@@ -78,7 +78,7 @@ def measured_part(
         warning = "what this coder was trained on is not recorded, so what is held out here is measured"
         return MeasuredPart(part.name(), warning, None)
     try:
-        own = [origin["part"] for origin in trained_on if origin["use"] == config.data.use]
+        own = [origin["part"] for origin in trained_on if origin["use"] == _component(part, config)]
         overlaps = {Overlap.TRAINING if record is None else part.overlap(record) for record in own}
     except (AttributeError, KeyError, TypeError) as error:
         raise ArtifactError(
@@ -97,3 +97,8 @@ def measured_part(
         return MeasuredPart(part.name(), None, None)
     part.take_all()
     return MeasuredPart(part.name(), None, part.size())
+
+
+def _component(part: HeldOutPart | None, config: RunConfig) -> str:
+    """Whose records tell this data from other data."""
+    return config.data.use if part is None or part.component is None else part.component

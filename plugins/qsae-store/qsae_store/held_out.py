@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from qsae_core.contracts import HeldOutPart, Overlap
 from qsae_store.manifest import Manifest, ShardRecord, Side
+
+_LETTERS = 8
 
 
 class HeldOutShards(HeldOutPart):
@@ -27,14 +30,20 @@ class HeldOutShards(HeldOutPart):
         take_all: Callable[[], None],
     ) -> None:
         self._place, self._manifest, self._measured, self._take_all = place, manifest, measured, take_all
+        self.component = manifest.plan.source["use"]
 
     def record(self) -> dict[str, Any]:
-        """By what the harvest's source knows its text again."""
-        return {"source": self._manifest.plan.source["use"], "text": self._manifest.held_out}
+        """By what the harvest's source knows its text again: a coder that was trained from the store was
+        trained on that text, wherever else it is read."""
+        return dict(self._manifest.held_out or {})
 
     def overlap(self, record: Mapping[str, Any]) -> Overlap:
-        """A store of the same text, split in the same way, holds the same documents out."""
-        return Overlap.TRAINING if record == self.record() else Overlap.NONE
+        """The same record is of the same text, split in the same way; one with a mark in common is of the
+        same text, or of a part of it, split otherwise."""
+        own = json.loads(json.dumps(self.record()))
+        if record == own:
+            return Overlap.TRAINING
+        return Overlap.HELD_OUT if _marks(record) & _marks(own) else Overlap.NONE
 
     def take_all(self) -> None:
         """Hold out the training shards, too."""
@@ -49,3 +58,12 @@ class HeldOutShards(HeldOutPart):
     def size(self) -> int:
         """Vectors of a place."""
         return sum(shard.vectors for _, shard in self._measured())
+
+
+def _marks(record: Any) -> set[str]:
+    """What in a record stands for content: its longer words, such as hashes."""
+    if isinstance(record, Mapping):
+        return set().union(*map(_marks, record.values()))
+    if isinstance(record, list | tuple):
+        return set().union(*map(_marks, record))
+    return {record} if isinstance(record, str) and len(record) >= _LETTERS else set()

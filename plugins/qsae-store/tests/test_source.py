@@ -195,3 +195,23 @@ def test_memory_holds_a_pool_and_not_the_store(harvest, tmp_path):
         store.next_batch(64)
     grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     assert grown < sum(path.stat().st_size for path in place.iterdir()) / 2
+
+
+def test_a_text_is_known_again_whether_it_is_read_or_stored(harvest, whole, tmp_path):
+    """What a coder was trained on is the text: from a store, from another store of it, or by the model."""
+    import json
+
+    from qsae_core.contracts import Overlap
+
+    stored, read = harvest.store(whole, layer=1).held_out_part(), harvest.open().held_out_part()
+    assert stored.component == "lm"
+    record = json.loads(json.dumps(stored.record()))
+    assert read.overlap(record) is Overlap.TRAINING
+    assert stored.overlap(json.loads(json.dumps(read.record()))) is Overlap.TRAINING
+    assert harvest(tmp_path / "other", layer=2, sites=None, tokens=300)
+    assert harvest.store(tmp_path / "other").held_out_part().overlap(record) is Overlap.TRAINING
+    otherwise = harvest.open(held_out_share=0.4).held_out_part()
+    assert stored.overlap(json.loads(json.dumps(otherwise.record()))) is Overlap.HELD_OUT
+    (tmp_path / "text.txt").write_text("".join(f"Another text, line {n}.\n\n" for n in range(2000)))
+    foreign = harvest.open(text=str(tmp_path / "text.txt")).held_out_part()
+    assert stored.overlap(json.loads(json.dumps(foreign.record()))) is Overlap.NONE
