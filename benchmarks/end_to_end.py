@@ -1,0 +1,260 @@
+"""Benchmark ``end-to-end``: from a text to a trained SAE of a language model, as a user waits for it.
+
+Every side is one process (qsae's store: two, one behind the other) that reads the same text with the same
+model, trains a TopK SAE of one shape on equally many tokens, and leaves it on disk. Its time goes from the
+start of the process to its end; that of a peer to the saved SAE. All SAEs are measured on the same states of
+other documents, outside of that time.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks import processes, texts
+from benchmarks.peers.run_spec import Run
+from benchmarks.peers.training import Spec, arrays_file, write_arrays
+from benchmarks.qsae_training import serve
+from benchmarks.quality import held_out_states
+from benchmarks.results import progress
+from benchmarks.scores import score
+from benchmarks.settings import ROOT, Settings, Sizes
+from benchmarks.sides import HUGE_PAGES
+
+NAME = "end-to-end"
+KIND = "code"
+"""Of text: the one that needs no download."""
+TOKENS = 200_000
+SIZES = Sizes(batch_size=2048, n_latents=16_384, k=32, steps=0, held_out=60_000)
+QUICK_TOKENS = 4096
+QUICK = Sizes(batch_size=512, n_latents=512, k=16, steps=0, held_out=1024)
+CONTEXT = 256
+"""Positions that the language model reads at once, on every side: qsae's default."""
+STATISTICS = 16_384
+"""Vectors that ``qsae train`` looks at before it trains: a store holds them too."""
+EVALUATED = 32_768
+"""Held-out vectors that ``qsae train`` measures itself on: a store holds no more."""
+AS_IT_COMES, TUNED = "as it comes", "bf16 autocast, model cut"
+TIMEOUT = 6 * 3600
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+class Task(NamedTuple):
+    """What all sides are given."""
+
+    model: str
+    layer: int
+    text: pathlib.Path
+    held_out: pathlib.Path
+    tokens: int
+    sizes: Sizes
+    settings: Settings
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Takes what the sides leave."""
+        return self.settings.folder / NAME
+
+
+class Side(NamedTuple):
+    """One way from the text to a coder."""
+
+    library: str
+    kind: str
+    run: Callable[[Task], dict[str, Any]]
+    """Leaves arrays for ``scored``, and gives ``seconds``, ``ready_seconds`` (until the coder was saved),
+    ``peak_bytes``, and of qsae ``commands`` and ``parts`` (seconds of each part of each command), of a peer
+    ``stages`` and versions; or ``{"error": reason}``."""
+    peer: str | None = None
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    """``{sizes, "contenders": [{library, kind, seconds, scores}]}``, in the order in which they ran."""
+    if settings.model is None or settings.layer is None:
+        raise SystemExit(f"{NAME} needs --model DIR and --layer N")
+    task = make_task(settings, settings.model, settings.layer)
+    records = []
+    for side in sides():
+        if side.peer is None or side.peer in settings.peers:
+            shutil.rmtree(task.folder, ignore_errors=True)
+            task.folder.mkdir(parents=True)
+            found = scored(side.run(task), task)
+            records.append({"library": side.library, "kind": side.kind, **found})
+            progress(f"{NAME}: {side.library}, {side.kind}: {_short(found)}")
+    shutil.rmtree(task.folder, ignore_errors=True)
+    held_out = np.load(task.held_out, mmap_mode="r").shape
+    return {
+        **task.sizes._asdict(),
+        "held_out": held_out[0],
+        "d": held_out[1],
+        "tokens": task.tokens,
+        "context": CONTEXT,
+        "model": pathlib.Path(task.model).name,
+        "layer": task.layer,
+        "kind": KIND,
+        "contenders": records,
+    }
+
+
+def make_task(settings: Settings, model: str, layer: int) -> Task:
+    """Tokens are rounded up to whole batches, as ``qsae train`` does."""
+    sizes, tokens = (QUICK, QUICK_TOKENS) if settings.quick else (SIZES, TOKENS)
+    steps = -(-(settings.tokens or tokens) // sizes.batch_size)
+    sizes = sizes._replace(n_latents=settings.n_latents or sizes.n_latents, steps=steps)
+    text, _ = texts.files(settings.data / "texts", KIND)
+    held_out = held_out_states(KIND, model, layer, sizes.held_out, settings)
+    return Task(model, layer, text, held_out, steps * sizes.batch_size, sizes, settings)
+
+
+def sides() -> list[Side]:
+    """All of them, qsae's first."""
+    return [
+        Side("qsae", "from the text", straight),
+        Side("qsae", "from a store", through_store),
+        *_peers("sparsify", "sparsify_run", "eai-sparsify"),
+        *_peers("SAELens", "sae_lens_run", "sae-lens"),
+    ]
+
+
+def scored(result: dict[str, Any], task: Task) -> dict[str, Any]:
+    """With ``fvu``, ``l0`` and ``dead`` of what a side left."""
+    if "error" in result:
+        return result
+    with np.load(arrays_file(_out(task), 0)) as arrays:
+        return result | score(np.load(task.held_out), arrays, None)
+
+
+# --- qsae
+
+
+def straight(task: Task) -> dict[str, Any]:
+    """``qsae train`` on the text."""
+    return _trained([*_data(task), *_train(task)], "train from the text", task)
+
+
+def through_store(task: Task) -> dict[str, Any]:
+    """``qsae cache``, and ``qsae train`` on what it wrote; times are those of both together, the larger
+    peak counts."""
+    store = task.folder / "store"
+    sizes = ["--tokens", task.tokens + STATISTICS, "--held-out-tokens", EVALUATED]
+    fixed = ["--threads", task.settings.threads, "--device", "cpu", "--out", store]
+    harvest = _qsae(["cache", *_data(task), *sizes, *fixed], "cache", task)
+    if "error" in harvest:
+        return harvest
+    trained = _trained(["--store", store, *_train(task)], "train from the store", task)
+    if "error" in trained:
+        return trained
+    return trained | {
+        "commands": [*harvest["commands"], *trained["commands"]],
+        "parts": harvest["parts"] | trained["parts"],
+        "seconds": harvest["seconds"] + trained["seconds"],
+        "ready_seconds": harvest["seconds"] + trained["ready_seconds"],
+        "peak_bytes": max(harvest["peak_bytes"], trained["peak_bytes"]),
+        "store_bytes": sum(path.stat().st_size for path in store.rglob("*") if path.is_file()),
+    }
+
+
+def _data(task: Task) -> list[object]:
+    return ["--model", task.model, "--layer", task.layer, "--dataset", _shown(task.text)]
+
+
+def _train(task: Task) -> list[object]:
+    sizes = task.sizes
+    shape = ["--n-latents", sizes.n_latents, "--k", sizes.k, "--batch-size", sizes.batch_size]
+    return ["--tokens", task.tokens, *shape, "--seed", task.settings.seed]
+
+
+def _trained(arguments: list[object], title: str, task: Task) -> dict[str, Any]:
+    results = task.folder / "results"
+    fixed = ["--threads", task.settings.threads, "--device", "cpu", "--out", results]
+    found = _qsae(["train", "--sae", "topk", *arguments, *fixed], title, task)
+    if "error" not in found:
+        (metrics,) = results.rglob("metrics.json")
+        sizes = task.sizes
+        spec = Spec(
+            str(_out(task)), "", str(task.held_out), sizes.batch_size, sizes.n_latents, sizes.k, 0, 0, []
+        )
+        write_arrays(spec, 0, serve(metrics.parent))
+    return found
+
+
+def _qsae(arguments: list[object], title: str, task: Task) -> dict[str, Any]:
+    """A command, what it took, and where that went."""
+    words = [str(argument) for argument in arguments]
+    spec = {"out": str(_out(task)), "started": time.time(), "arguments": words}
+    command = [sys.executable, "-m", "benchmarks.end_to_end_probe", json.dumps(spec)]
+    found = _run(command, f"{NAME} qsae {title}", task)
+    if "error" not in found:
+        found["parts"] = {words[0]: found["parts"]}
+    return {"commands": [" ".join(["qsae", *words]).replace(f"{task.folder}/", "")], **found}
+
+
+# --- peers
+
+
+def _peers(library: str, script: str, peer: str) -> list[Side]:
+    """A library as it comes, and with what makes it faster here."""
+    return [
+        _peer(library, AS_IT_COMES, script, peer),
+        _peer(library, TUNED, script, peer, autocast=True, cut=True),
+    ]
+
+
+def _peer(library: str, kind: str, script: str, peer: str, **options: Any) -> Side:
+    def run(task: Task) -> dict[str, Any]:
+        python = task.settings.python(peer)
+        if not pathlib.Path(python).exists():
+            return {"error": f"no environment {peer}: see benchmarks/README.md"}
+        folder = task.folder / "saved"
+        folder.mkdir()
+        sizes = task.sizes
+        spec = Run(
+            out=str(_out(task)),
+            started=time.time(),
+            folder=str(folder),
+            model=task.model,
+            layer=task.layer,
+            text=str(task.text),
+            context=CONTEXT,
+            held_out=str(task.held_out),
+            tokens=task.tokens,
+            batch_size=sizes.batch_size,
+            n_latents=sizes.n_latents,
+            k=sizes.k,
+            seed=task.settings.seed,
+            threads=task.settings.threads,
+            options=options,
+        )
+        command = [python, f"benchmarks/peers/{script}.py", json.dumps(spec._asdict())]
+        return _run(command, f"{NAME} {library} {kind}", task)
+
+    return Side(library, kind, run, peer)
+
+
+# --- both
+
+
+def _run(command: list[str], name: str, task: Task) -> dict[str, Any]:
+    """Nothing that was read, tokenized or converted before is there: caches are the side's own."""
+    caches = {"HF_DATASETS_CACHE": str(task.folder / "datasets")}
+    environment = {**HUGE_PAGES, **OFFLINE, **caches}
+    return processes.run_script(command, _out(task), task.settings, name, environment, timeout=TIMEOUT)
+
+
+def _out(task: Task) -> pathlib.Path:
+    return task.folder / "result.json"
+
+
+def _shown(path: pathlib.Path) -> pathlib.Path:
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def _short(found: dict[str, Any]) -> str:
+    return found.get("error") or f"{found['seconds']:.1f} s, FVU {found['fvu']:.4f}"
