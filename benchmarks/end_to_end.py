@@ -39,9 +39,9 @@ CONTEXT = 256
 """Positions that the language model reads at once, on every side: qsae's default."""
 STATISTICS = 16_384
 """Vectors that ``qsae train`` looks at before it trains: a store holds them too."""
-EVALUATED = 32_768
-"""Held-out vectors that ``qsae train`` measures itself on: a store holds no more."""
-AS_IT_COMES, TUNED = "as it comes", "bf16 autocast, model cut"
+EVALUATED, QUICK_EVALUATED = 32_768, 1024
+"""Held-out vectors that ``qsae train`` measures itself on, its default: a store holds no more."""
+AS_IT_COMES, AUTOCAST, CUT = "as it comes", "bf16 autocast", "model cut"
 TIMEOUT = 6 * 3600
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
@@ -56,6 +56,11 @@ class Task(NamedTuple):
     tokens: int
     sizes: Sizes
     settings: Settings
+
+    @property
+    def evaluated(self) -> int:
+        """Held-out vectors that ``qsae train`` measures itself on."""
+        return QUICK_EVALUATED if self.settings.quick else EVALUATED
 
     @property
     def folder(self) -> pathlib.Path:
@@ -95,6 +100,7 @@ def run(settings: Settings) -> dict[str, Any]:
         "held_out": held_out[0],
         "d": held_out[1],
         "tokens": task.tokens,
+        "evaluated": task.evaluated,
         "context": CONTEXT,
         "model": pathlib.Path(task.model).name,
         "layer": task.layer,
@@ -118,8 +124,10 @@ def sides() -> list[Side]:
     return [
         Side("qsae", "from the text", straight),
         Side("qsae", "from a store", through_store),
-        *_peers("sparsify", "sparsify_run", "eai-sparsify"),
-        *_peers("SAELens", "sae_lens_run", "sae-lens"),
+        _peer("sparsify", AS_IT_COMES, "sparsify_run", "eai-sparsify"),
+        _peer("sparsify", f"{AUTOCAST}, {CUT}", "sparsify_run", "eai-sparsify", autocast=True, cut=True),
+        _peer("SAELens", AS_IT_COMES, "sae_lens_run", "sae-lens"),
+        _peer("SAELens", AUTOCAST, "sae_lens_run", "sae-lens", autocast=True),
     ]
 
 
@@ -143,7 +151,7 @@ def through_store(task: Task) -> dict[str, Any]:
     """``qsae cache``, and ``qsae train`` on what it wrote; times are those of both together, the larger
     peak counts."""
     store = task.folder / "store"
-    sizes = ["--tokens", task.tokens + STATISTICS, "--held-out-tokens", EVALUATED]
+    sizes = ["--tokens", task.tokens + STATISTICS, "--held-out-tokens", task.evaluated]
     fixed = ["--threads", task.settings.threads, "--device", "cpu", "--out", store]
     harvest = _qsae(["cache", *_data(task), *sizes, *fixed], "cache", task)
     if "error" in harvest:
@@ -168,7 +176,8 @@ def _data(task: Task) -> list[object]:
 def _train(task: Task) -> list[object]:
     sizes = task.sizes
     shape = ["--n-latents", sizes.n_latents, "--k", sizes.k, "--batch-size", sizes.batch_size]
-    return ["--tokens", task.tokens, *shape, "--seed", task.settings.seed]
+    quick = ["--eval-tokens", task.evaluated] if task.settings.quick else []
+    return ["--tokens", task.tokens, *shape, "--seed", task.settings.seed, *quick]
 
 
 def _trained(arguments: list[object], title: str, task: Task) -> dict[str, Any]:
@@ -197,14 +206,6 @@ def _qsae(arguments: list[object], title: str, task: Task) -> dict[str, Any]:
 
 
 # --- peers
-
-
-def _peers(library: str, script: str, peer: str) -> list[Side]:
-    """A library as it comes, and with what makes it faster here."""
-    return [
-        _peer(library, AS_IT_COMES, script, peer),
-        _peer(library, TUNED, script, peer, autocast=True, cut=True),
-    ]
 
 
 def _peer(library: str, kind: str, script: str, peer: str, **options: Any) -> Side:

@@ -27,11 +27,9 @@ sys.path.insert(0, {peers!r})
 import time
 import torch
 from training import Trained
-from whole_run import Side, cut, main
+from whole_run import Side, main
 
 def prepare(run):
-    assert cut(run) == {{"num_hidden_layers": 4}}
-    assert cut(run._replace(options={{}})) == {{}}
     def train():
         time.sleep(0.2)
         torch.save(torch.eye(run.d) * 2, run.folder + "/saved.pt")
@@ -103,7 +101,7 @@ def test_a_peer_is_timed_until_its_coder_is_saved(tmp_path):
         layer=3,
         text="",
         held_out=str(tmp_path / "x.npy"),
-        options={"cut": True},
+        options={},
         **sizes,
     )
     command = [sys.executable, str(tmp_path / "side.py"), json.dumps(spec._asdict())]

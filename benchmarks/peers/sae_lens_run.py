@@ -1,11 +1,10 @@
 """SAELens: ``LanguageModelSAETrainingRunner`` with a TopK SAE, on a model in a local directory.
 
 Its own transformer (``HookedTransformer``) takes models of a list alone, which SmolLM2 is not on, and no
-directory. So the model is transformers' ``AutoModelForCausalLM``, which SAELens wraps; it then computes every
-layer, and the logits. All that is not said here is as its ``LanguageModelSAERunnerConfig`` has it.
+directory. So the model is transformers' ``AutoModelForCausalLM``, which SAELens wraps, and stops behind the
+layer that is read. All that is not said here is as its ``LanguageModelSAERunnerConfig`` has it.
 
-Options: ``autocast``: its ``autocast`` and ``autocast_lm``. ``cut``: a model without the layers behind the
-one that is read.
+Option ``autocast``: its ``autocast`` and ``autocast_lm``.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from sae_lens import SAE, LanguageModelSAERunnerConfig, LanguageModelSAETraining
 from sae_lens.saes.topk_sae import TopKTrainingSAEConfig
 from torch import Tensor
 from training import Trained
-from whole_run import Side, cut, main
+from whole_run import Side, main
 
 
 def prepare(run: Run) -> Callable[[], object]:
@@ -27,7 +26,6 @@ def prepare(run: Run) -> Callable[[], object]:
         sae=TopKTrainingSAEConfig(d_in=run.d, d_sae=run.n_latents, k=run.k, device="cpu"),
         model_name=run.model,
         model_class_name="AutoModelForCausalLM",
-        model_from_pretrained_kwargs=cut(run),
         hook_name=f"model.layers.{run.layer}",
         is_dataset_tokenized=False,
         context_size=run.context,

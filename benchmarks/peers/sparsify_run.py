@@ -21,7 +21,7 @@ from sparsify.data import chunk_and_tokenize
 from torch import Tensor
 from training import Trained
 from transformers import AutoModel, AutoTokenizer
-from whole_run import Side, cut, main
+from whole_run import Side, main
 
 NAME = "run"
 SHUFFLE_SEED = 42
@@ -32,7 +32,8 @@ def prepare(run: Run) -> Callable[[], object]:
     if run.options.get("autocast"):
         autocast = torch.autocast("cpu", dtype=torch.bfloat16)
         SparseCoder.forward = autocast(SparseCoder.forward)
-    model = AutoModel.from_pretrained(run.model, device_map={"": "cpu"}, dtype="auto", **cut(run))
+    cut = {"num_hidden_layers": run.layer + 1} if run.options.get("cut") else {}
+    model = AutoModel.from_pretrained(run.model, device_map={"": "cpu"}, dtype="auto", **cut)
     documents = load_dataset("json", data_files=run.text, split="train")
     contexts = chunk_and_tokenize(
         documents,

@@ -30,12 +30,6 @@ class Side(NamedTuple):
     """Loads what was saved, as its library serves it."""
 
 
-def cut(run: Run) -> dict[str, int]:
-    """Arguments of ``from_pretrained``: with the option ``cut``, the model has no layer behind the one that
-    is read, whose states stay the same."""
-    return {"num_hidden_layers": run.layer + 1} if run.options.get("cut") else {}
-
-
 def main(side: Side, distribution: str) -> None:
     """Train, and write what it took and what came of it.
 
