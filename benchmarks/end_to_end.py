@@ -165,7 +165,6 @@ def through_store(task: Task) -> dict[str, Any]:
         "seconds": harvest["seconds"] + trained["seconds"],
         "ready_seconds": harvest["seconds"] + trained["ready_seconds"],
         "peak_bytes": max(harvest["peak_bytes"], trained["peak_bytes"]),
-        "store_bytes": sum(path.stat().st_size for path in store.rglob("*") if path.is_file()),
     }
 
 

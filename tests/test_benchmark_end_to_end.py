@@ -146,8 +146,8 @@ def test_both_ways_of_qsae_and_their_page(tmp_path):
         assert 0 < record["fvu"] < 1
     assert straight["commands"][0].startswith("qsae train --sae topk --model builtin --layer 2 --dataset ")
     assert [command.split()[1] for command in stored["commands"]] == ["cache", "train"]
-    assert straight["parts"]["train"]["training/batches/language model"] > 0
-    assert "training/batches/language model" not in stored["parts"]["train"]
+    assert straight["parts"]["train"]["begin/language model"] > 0  # the one block that it needs
+    assert "begin/language model" not in stored["parts"]["train"]
     assert stored["parts"]["cache"]["harvest/language model"] > 0
     assert {record["error"] for record in others} == {
         f"no environment {peer}: see benchmarks/README.md" for peer in peers
