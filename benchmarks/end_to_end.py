@@ -82,9 +82,10 @@ class Side(NamedTuple):
 
 def run(settings: Settings) -> dict[str, Any]:
     """``{sizes, "contenders": [{library, kind, seconds, scores}]}``, in the order in which they ran."""
-    if settings.model is None or settings.layer is None:
-        raise SystemExit(f"{NAME} needs --model DIR and --layer N")
-    task = make_task(settings, settings.model, settings.layer)
+    if settings.model is None:
+        raise SystemExit(f"{NAME} needs --model DIR")
+    layer = middle(settings.model) if settings.layer is None else settings.layer
+    task = make_task(settings, settings.model, layer)
     records = []
     for side in sides():
         if side.peer is None or side.peer in settings.peers:
@@ -107,6 +108,12 @@ def run(settings: Settings) -> dict[str, Any]:
         "kind": KIND,
         "contenders": records,
     }
+
+
+def middle(model: str) -> int:
+    """The layer that qsae reads where none is given, of a model in a directory."""
+    layers: int = json.loads((pathlib.Path(model) / "config.json").read_text())["num_hidden_layers"]
+    return layers // 2
 
 
 def make_task(settings: Settings, model: str, layer: int) -> Task:

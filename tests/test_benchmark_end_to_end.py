@@ -119,9 +119,14 @@ def test_tokens_are_whole_batches_of_whole_contexts():
         assert sizes.batch_size % end_to_end.CONTEXT == 0
 
 
+def test_the_middle_of_five_layers_is_the_third(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"num_hidden_layers": 5}))
+    assert end_to_end.middle(str(tmp_path)) == 2
+
+
 def test_a_model_is_asked_for(tmp_path):
     settings = Settings(tmp_path, tmp_path, (), True, 0, 1, "c")
-    with pytest.raises(SystemExit, match="needs --model DIR and --layer N"):
+    with pytest.raises(SystemExit, match="needs --model DIR"):
         end_to_end.run(settings)
 
 
