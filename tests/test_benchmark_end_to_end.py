@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks import end_to_end, results
+from benchmarks import end_to_end, end_to_end_sides, results
 from benchmarks.pages import end_to_end as page
 from benchmarks.peers.run_spec import Run
 from benchmarks.scores import fvu
@@ -116,7 +116,7 @@ def test_a_peer_is_timed_until_its_coder_is_saved(tmp_path):
 
 def test_tokens_are_whole_batches_of_whole_contexts():
     for sizes in (end_to_end.SIZES, end_to_end.QUICK):
-        assert sizes.batch_size % end_to_end.CONTEXT == 0
+        assert sizes.batch_size % end_to_end_sides.CONTEXT == 0
 
 
 def test_the_middle_of_five_layers_is_the_third(tmp_path):
@@ -140,8 +140,8 @@ def test_both_ways_of_qsae_and_their_page(tmp_path):
         (texts / f"{side}.jsonl").write_text("".join(json.dumps({"text": " ".join(r)}) + "\n" for r in rows))
     peers = ("sae-lens", "eai-sparsify")
     settings = Settings(tmp_path / "out", tmp_path, peers, True, 0, 1, "c", "builtin", 2, tokens=700)
-    results.record(end_to_end.NAME, end_to_end.run, settings)
-    result = results.read(end_to_end.NAME, settings)
+    results.record(end_to_end_sides.NAME, end_to_end.run, settings)
+    result = results.read(end_to_end_sides.NAME, settings)
     assert (result["tokens"], result["steps"]) == (1024, 2)
     straight, stored, *others = result["contenders"]
     for record in (straight, stored):
@@ -161,4 +161,4 @@ def test_both_ways_of_qsae_and_their_page(tmp_path):
     assert "| qsae, from a store |" in text
     assert "* sparsify, as it comes: failed: no environment eai-sparsify" in text
     assert "    qsae cache --model builtin" in text
-    assert not (tmp_path / "out" / end_to_end.NAME).exists()
+    assert not (tmp_path / "out" / end_to_end_sides.NAME).exists()

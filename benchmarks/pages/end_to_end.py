@@ -6,7 +6,7 @@ import pathlib
 import re
 from typing import Any
 
-from benchmarks import end_to_end
+from benchmarks.end_to_end_sides import NAME
 from benchmarks.pages import about
 from benchmarks.pages.end_to_end_text import differences
 from benchmarks.pages.tables import count, gigabytes, percent, ratio, table
@@ -33,10 +33,10 @@ PARTS = (
 
 def render(settings: Settings, page: pathlib.Path) -> pathlib.Path | None:
     """Write the page; None without a result."""
-    result = read(end_to_end.NAME, settings)
+    result = read(NAME, settings)
     if result is None:
         return None
-    results = {end_to_end.NAME: result}
+    results = {NAME: result}
     parts = [_text(result), about.warnings(results), about.section(results, "")]
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text("\n".join(part for part in parts if part))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.contenders import signum_rate
-from benchmarks.end_to_end import AS_IT_COMES, AUTOCAST, CUT, STATISTICS
+from qsae_data_lm import LmConfig
 
-BLOCK = 65_536
-"""Its default: positions that qsae shuffles together."""
+from benchmarks.contenders import signum_rate
+from benchmarks.end_to_end_sides import AS_IT_COMES, AUTOCAST, CUT, STATISTICS
+
+BLOCK = LmConfig().buffer_tokens
+"""Positions that qsae shuffles together."""
 SAE_LENS_BUFFER, SAE_LENS_CONTEXTS, SAE_LENS_DEAD = 20, 32, 1000
 """Its defaults: contexts of its buffer, contexts of a forward pass, steps until a latent is dead."""
 SPARSIFY_DEAD = 10_000_000

@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Run(NamedTuple):
-    """One run; ``benchmarks.end_to_end`` writes it."""
+    """One run; ``benchmarks.end_to_end_sides`` writes it."""
 
     out: str
     """File that takes the result; arrays go beside it, as ``training.arrays_file`` says."""
