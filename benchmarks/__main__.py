@@ -21,6 +21,7 @@ from typing import Any
 
 from benchmarks import (
     cross_layer_step,
+    end_to_end,
     fidelity,
     inference,
     install_peers,
@@ -36,6 +37,7 @@ from benchmarks import (
     training_step,
     transcoder_step,
 )
+from benchmarks.pages import end_to_end as page_end_to_end
 from benchmarks.pages import performance as page
 from benchmarks.pages import quality as page_quality
 from benchmarks.pages import real_run as page_real_run
@@ -58,13 +60,14 @@ BENCHMARKS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     recovery_layers.NAME: recovery_layers.run,
     store.NAME: store.run,
     store.READING: store.read,
+    end_to_end.NAME: end_to_end.run,
     **{name: functools.partial(quality.run_kind, kind) for kind, name in quality.NAMES.items()},
     **{
         name: functools.partial(quality_transcoders.run_kind, kind)
         for kind, name in quality_transcoders.NAMES.items()
     },
 }
-WITH_MODEL = (*quality.NAMES.values(), *quality_transcoders.NAMES.values())
+WITH_MODEL = (end_to_end.NAME, *quality.NAMES.values(), *quality_transcoders.NAMES.values())
 """Benchmarks on a model that has to be given."""
 ENVIRONMENTS = "QSAE_BENCH_PEERS"
 
@@ -84,6 +87,7 @@ def main(arguments: Sequence[str]) -> int:
         page_recovery.render(settings, target.with_name("recovery.md")),
         page_store.render(settings, target.with_name("store.md")),
         page_transcoders.render(settings, target.with_name("quality-transcoders.md")),
+        page_end_to_end.render(settings, target.with_name("end-to-end.md")),
     ):
         if path is not None:
             results.progress(f"wrote {path}")
@@ -121,7 +125,12 @@ def _parser() -> argparse.ArgumentParser:
     kinds = ", ".join(WITH_MODEL)
     add("--model", help=f"directory of the model of {kinds}; its states are kept in build/bench/data")
     add("--layer", type=int, help="of that model; default: the middle one")
-    add("--n-latents", type=int, help="of the coders that quality compares; default: 4096")
+    add(
+        "--n-latents",
+        type=int,
+        help=f"of the coders; default: 4096, in {end_to_end.NAME} {end_to_end.SIZES.n_latents}",
+    )
+    add("--tokens", type=int, help=f"that {end_to_end.NAME} trains on; default: {end_to_end.TOKENS:,}")
     return parser
 
 
@@ -144,6 +153,7 @@ def _settings(options: argparse.Namespace, arguments: Sequence[str]) -> Settings
         model=options.model,
         layer=options.layer,
         n_latents=options.n_latents,
+        tokens=options.tokens,
     )
 
 

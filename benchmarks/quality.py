@@ -113,21 +113,29 @@ def harvested(
 ) -> tuple[pathlib.Path, pathlib.Path]:
     """Files of the states of training and of test documents, read where they are not there."""
     rows, test_rows = (QUICK_ROWS, QUICK.held_out) if settings.quick else (ROWS, TEST_ROWS)
-    stem = f"{pathlib.Path(model).name}-{'middle' if layer is None else layer}-{kind}"
-    train, test = texts.files(settings.data / "texts", kind)
-    data = {"use": "lm", "model": model, "layer": layer}
+    train, _ = texts.files(settings.data / "texts", kind)
     return (
         harvest(
-            settings.data / f"{stem}-{rows}-seed{settings.seed}.npy",
-            data | {"dataset": str(train)},
+            settings.data / f"{_stem(kind, model, layer)}-{rows}-seed{settings.seed}.npy",
+            {"use": "lm", "model": model, "layer": layer, "dataset": str(train)},
             rows=rows,
             seed=settings.seed,
         ),
-        harvest(
-            settings.data / f"{stem}-test-{test_rows}.npy",
-            data | {"dataset": str(test)},
-            rows=test_rows,
-            seed=settings.seed,
-            whole=True,
-        ),
+        held_out_states(kind, model, layer, test_rows, settings),
     )
+
+
+def held_out_states(kind: str, model: str, layer: int | None, rows: int, settings: Settings) -> pathlib.Path:
+    """File of the states of test documents, read where it is not there."""
+    _, test = texts.files(settings.data / "texts", kind)
+    return harvest(
+        settings.data / f"{_stem(kind, model, layer)}-test-{rows}.npy",
+        {"use": "lm", "model": model, "layer": layer, "dataset": str(test)},
+        rows=rows,
+        seed=settings.seed,
+        whole=True,
+    )
+
+
+def _stem(kind: str, model: str, layer: int | None) -> str:
+    return f"{pathlib.Path(model).name}-{'middle' if layer is None else layer}-{kind}"

@@ -54,7 +54,9 @@ class Settings:
         command: how this was called, for the page.
         model: a model whose states are read for ``quality-code`` and the like.
         layer: of that model; None: the middle one.
-        n_latents: F at which the quality benchmarks compare TopK SAEs; None: their own choice.
+        n_latents: F at which the quality benchmarks and ``end-to-end`` compare TopK SAEs; None: their own
+            choice.
+        tokens: that every side of ``end-to-end`` trains on; None: its own choice.
     """
 
     folder: pathlib.Path
@@ -67,6 +69,7 @@ class Settings:
     model: str | None = None
     layer: int | None = None
     n_latents: int | None = None
+    tokens: int | None = None
 
     @property
     def results(self) -> pathlib.Path:
