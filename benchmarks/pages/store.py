@@ -52,7 +52,7 @@ def _text(result: Result, rates: dict[str, float]) -> str:
 
     {result["harvest"]}
 
-A TopK SAE ({sizes}: one pass) on {count(result["tokens"])} vectors, three seeds. Every coder is
+A TopK SAE ({sizes}: one pass) on {count(result["tokens"])} vectors, {len(exact["fvu"])} seed(s). Every coder is
 measured on the {count(result["held_out"])} held-out vectors of the store in float32, of other documents.
 
 ## Number formats
@@ -72,4 +72,5 @@ The same vectors in other orders: permuted in a file, all of them; and in the te
 
 
 def _fvu(record: dict[str, Any]) -> list[str]:
-    return [f"{fmean(record['fvu']):.5f}", f"{stdev(record['fvu']):.5f}"]
+    values = record["fvu"]
+    return [f"{fmean(values):.5f}", f"{stdev(values):.5f}" if len(values) > 1 else ""]
