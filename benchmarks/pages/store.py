@@ -52,8 +52,8 @@ def _text(result: Result, rates: dict[str, float]) -> str:
 
     {result["harvest"]}
 
-A TopK SAE ({sizes}: one pass) on {count(result["tokens"])} vectors, {len(exact["fvu"])} seed(s). Every coder is
-measured on the {count(result["held_out"])} held-out vectors of the store in float32, of other documents.
+A TopK SAE ({sizes}: one pass) on {count(result["tokens"])} vectors, {len(exact["fvu"])} seed(s). Every coder
+is measured on the {count(result["held_out"])} held-out vectors of the store in float32, of other documents.
 
 ## Number formats
 
