@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
+import itertools
 import json
 import os
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -27,8 +30,8 @@ from qsae_core.training.torch_processes import TorchProcesses
 
 TIMEOUT = datetime.timedelta(minutes=30)
 """How long a process waits for the others: a read of data, or a measurement, of one of them is within it."""
-ROLL_CALL = 10.0
-"""Seconds in which those that are left have to answer after one was lost."""
+ROLL_CALL = 3.0
+"""Seconds without an answer after which those that did not answer are missed, where one was lost."""
 SMALL = 2**18
 """Entries of a gradient up to which it travels with others."""
 
@@ -146,6 +149,7 @@ class TorchTeam(Team):
     def _explained(self, error: RuntimeError) -> Exception:
         """What an operation that failed between processes means: who is gone, or who says why it ended."""
         self.ending = True
+        traceback.clear_frames(error.__traceback__)  # they hold the connections, which would stay open
         self.disconnect()
         try:
             self.store.set(f"here/{self.rank}", "")
@@ -156,8 +160,8 @@ class TorchTeam(Team):
             return self._stopped_with(left[0])
         if missing:
             names = ", ".join(map(str, missing))
-            verb = "es" if len(missing) > 1 else ""
-            return LostError(f"process{verb} {names} of {self.world} (counted from 0) ended without a word")
+            who = f"process {names}" if len(missing) == 1 else f"processes {names}"
+            return LostError(f"{who} of {self.world} (counted from 0) did not answer any more")
         return error
 
     def _stopped_with(self, rank: int) -> StoppedError:
@@ -165,30 +169,42 @@ class TorchTeam(Team):
 
     def _roll_call(self) -> tuple[list[int], list[int]]:
         """Who does not answer, and who left with a word."""
-        until, others = time.monotonic() + ROLL_CALL, [r for r in range(self.world) if r != self.rank]
+        silent, since = [r for r in range(self.world) if r != self.rank], time.monotonic()
         while True:
-            left = [rank for rank in others if self.store.check([f"left/{rank}"])]
-            silent = [r for r in others if r not in left and not self.store.check([f"here/{r}"])]
-            if left or not silent or time.monotonic() > until:
+            left = [rank for rank in range(self.world) if self.store.check([f"left/{rank}"])]
+            still = [rank for rank in silent if not self.store.check([f"here/{rank}"])]
+            if still != silent:
+                silent, since = still, time.monotonic()
+            if left or not silent or time.monotonic() - since > ROLL_CALL:
                 return silent, left
             time.sleep(0.05)
+
+
+_JOINED = itertools.count()
+"""Runs of these processes so far: each has keys of its own in the store that they share."""
+
+
+@functools.cache
+def _launchers_store(world: int) -> Store:
+    try:
+        store: Store = next(rendezvous("env://", timeout=TIMEOUT))[0]
+    except ValueError as error:
+        raise ConfigError(
+            f"WORLD_SIZE is {world}, and it is not said where the other processes are ({error})",
+            where="environment",
+            allowed="RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT",
+            next="torchrun --nproc-per-node N --no-python qsae train ...; or unset WORLD_SIZE",
+        ) from error
+    return store
 
 
 @contextmanager
 def join(place: Launched, device: str) -> Iterator[TorchTeam]:
     """Connect this process with the others, and disconnect it at the end."""
-    try:
-        store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
-    except ValueError as error:
-        raise ConfigError(
-            f"WORLD_SIZE is {place.world}, and it is not said where the other processes are ({error})",
-            where="environment",
-            allowed="RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT",
-            next="torchrun --nproc-per-node N --no-python qsae train ...; or unset WORLD_SIZE",
-        ) from error
+    store = PrefixStore(f"qsae/{next(_JOINED)}", _launchers_store(place.world))
     backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
     dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world, timeout=TIMEOUT)
-    team = TorchTeam(place, PrefixStore("qsae", store))
+    team = TorchTeam(place, PrefixStore("words", store))
     with _last_words(lambda: team.ending), acting(team.processes):
         try:
             yield team
