@@ -26,7 +26,8 @@ from qsae_core.training.finish import finish_coders
 from qsae_core.training.loop import TrainingLoop
 from qsae_core.training.sample import statistics_sample
 from qsae_core.training.setup import Member, check_targets, compose_members
-from qsae_core.training.team import Team, joined, own_device, share_of
+from qsae_core.training.start import joined, own_device
+from qsae_core.training.team import Team, share_of
 from qsae_core.training.trainer import Trainer
 from qsae_core.training.watcher import Unwatched, Watcher
 
