@@ -17,13 +17,18 @@ from safetensors.torch import load_file
 
 from qsae_core.config.layers import checked_layer
 from qsae_core.config.run import resolve
-from qsae_core.errors import ConfigError
+from qsae_core.conformance.toy_data import ToyData
+from qsae_core.contracts import CoderShape, shard
+from qsae_core.errors import ConfigError, TrainingError
 from qsae_core.kernels.processes import Processes, acting, nth_largest, processes
 from qsae_core.kernels.processes import alone as alone_now
 from qsae_core.launched import Launched, launched
 from qsae_core.plugins.records import load_plugins
 from qsae_core.results.run import Run, find_runs
+from qsae_core.training import checkpoints
 from qsae_core.training.run import train
+from qsae_core.training.start import own_device
+from qsae_core.training.team import Team
 from qsae_core.training.watcher import Unwatched
 
 WORKER = pathlib.Path(__file__).parent / "process_worker.py"
@@ -265,3 +270,54 @@ def test_nobody_is_asked_outside_of_a_team():
             assert processes() is before
     assert processes() is before
     assert before.world == 1
+
+
+class Two(Team):
+    """The second of two processes, the first of which stands somewhere else in the data."""
+
+    rank, world = 1, 2
+
+    def states(self, own):
+        return [{"position": 40}, own]
+
+
+def test_each_process_goes_on_in_the_data_that_it_reads_alone(tmp_path):
+    class Divided(ToyData):
+        def divide(self, rank, world):
+            return True
+
+    run, team = Run(tmp_path), Two()
+    data = shard(Divided(CoderShape(4, 4)), 1, 2)
+    data.next_batch(24)
+    expected = data.state_dict()
+    place = checkpoints.position(data, expected, team)
+    folder = checkpoints.save_state(run, 3, {}, place)
+    data.next_batch(24)
+    assert checkpoints.load_state(folder, {}, data, team) == 3
+    assert data.state_dict() == expected
+    with pytest.raises(TrainingError, match="2 of them before, and 1 now") as found:
+        checkpoints.load_state(folder, {}, Divided(CoderShape(4, 4)))
+    assert "torchrun --nproc-per-node 2" in found.value.next
+
+
+def test_what_all_processes_read_is_one_place_for_any_number(tmp_path):
+    data = shard(ToyData(CoderShape(4, 4)), 1, 2)
+    data.next_batch(24)
+    place = checkpoints.position(data, data.state_dict(), Two())
+    assert place.of_each is None
+    folder = checkpoints.save_state(Run(tmp_path), 3, {}, place)
+    single = ToyData(CoderShape(4, 4))
+    checkpoints.load_state(folder, {}, single)
+    assert torch.equal(single.next_batch(6).x[1::2], data.next_batch(3).x)
+
+
+def test_a_gpu_for_each_process(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    assert own_device("cuda", Launched(3, 4, 1)) == "cuda:1"
+    assert own_device("cuda:1", Launched()) == "cuda:1"
+    assert own_device("cpu", Launched(1, 2, 1)) == "cpu"
+    with pytest.raises(ConfigError, match="2 processes cannot share cuda:0"):
+        own_device("cuda:0", Launched(1, 2, 1))
+    with pytest.raises(ConfigError, match="LOCAL_RANK is 2, and there are 2 CUDA devices"):
+        own_device("cuda", Launched(2, 4, 2))
