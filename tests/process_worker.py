@@ -48,6 +48,8 @@ def main(jobs: pathlib.Path) -> None:
         BatchReader.next_batch = NEXT_BATCH  # type: ignore[method-assign]
         if "fault" in job:
             faulty(**job["fault"])
+            if job["fault"]["kind"] == "unlike" and os.environ["RANK"] == "1":
+                job["tree"]["train"]["lr"] = 0.5
         began, error = time.monotonic(), None
         try:
             train(resolve([checked_layer(job["tree"], "test")], plugins.registry), plugins, Unwatched())

@@ -31,7 +31,8 @@ from qsae_core.training.start import own_device
 from qsae_core.training.team import Team
 from qsae_core.training.watcher import Unwatched
 
-WORKER = pathlib.Path(__file__).parent / "process_worker.py"
+ROOT = pathlib.Path(__file__).parents[1]
+WORKER = ROOT / "tests" / "process_worker.py"
 SYNTHETIC = {"use": "synthetic"}
 
 
@@ -95,7 +96,11 @@ def assert_alike(run: Run, single: Run) -> None:
         assert own.keys() == theirs.keys()
         for name, tensor in own.items():
             if tensor.is_floating_point():
-                torch.testing.assert_close(tensor, theirs[name], rtol=2e-3, atol=2e-4, msg=f"{file} {name}")
+                # each process's own smallest entry that a batch kept is close to that of all, but not the same
+                close = (1e-5, 1e-6) if name.endswith("threshold") else (2e-3, 2e-4)
+                torch.testing.assert_close(
+                    tensor, theirs[name], rtol=close[0], atol=close[1], msg=f"{file} {name}"
+                )
 
 
 # --- the same as alone
@@ -200,6 +205,7 @@ def test_what_ends_one_process_ends_all_and_is_said_once(tmp_path):
         for kind, fault in faults.items()
     ]
     jobs.append({"tree": tree(tmp_path, "uneven", **parts, train={"batch_size": 97})})
+    jobs.append({"tree": tree(tmp_path, "unlike", **parts), "fault": {"kind": "unlike", "rank": 1, "at": 1}})
     first, second = carry_out(2, tmp_path, jobs)
     assert second[0]["error"][0] == "DataError"
     assert "disk of process 1: row 17 is gone" in second[0]["error"][1]
@@ -215,6 +221,9 @@ def test_what_ends_one_process_ends_all_and_is_said_once(tmp_path):
         assert run.record()["status"].startswith("failed: process 1: ")
     assert "97 does not divide into 2 equal parts" in first[2]["error"][1]
     assert second[2]["error"][0] == "StoppedError"
+    assert "process 1 of 2 (counted from 0) was started with other options" in first[3]["error"][1]
+    assert second[3]["error"][0] == "StoppedError"
+    assert not [run for run in find_runs(tmp_path) if run.path.parts[-3] in ("uneven", "unlike")]
 
 
 @pytest.mark.slow
@@ -229,6 +238,24 @@ def test_a_process_that_is_gone_is_named(tmp_path):
     assert "torchrun --nproc-per-node 3" in said
     assert "--resume goes on from step_00000003" in said
     assert sorted(kind for kind, _ in ends) == ["LostError", "StoppedError"]
+
+
+@pytest.mark.slow
+def test_the_command_of_the_page(tmp_path):
+    """Under torchrun itself: one table, lines of one process."""
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    command = page.partition("```sh\n")[2].partition("\n")[0].split()
+    assert command[0] == "torchrun"
+    place = pathlib.Path(sys.executable).parent
+    command[0], command[command.index("qsae")] = str(place / "torchrun"), str(place / "qsae")
+    command += ["--n-latents", "256", "--device", "cpu", "--threads", "1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("artifact: ") == 1
+    assert done.stderr.count("step 100/100") == 1
+    (run,) = find_runs(tmp_path / "results")
+    assert run.finished
+    assert run.record()["data_record"]["processes"] == 2
 
 
 # --- one by one

@@ -26,7 +26,7 @@ from qsae_core.training.finish import finish_coders
 from qsae_core.training.loop import TrainingLoop
 from qsae_core.training.sample import statistics_sample
 from qsae_core.training.setup import Member, check_targets, compose_members
-from qsae_core.training.start import joined, own_device
+from qsae_core.training.start import check_same, joined, own_device
 from qsae_core.training.team import Team, share_of
 from qsae_core.training.trainer import Trainer
 from qsae_core.training.watcher import Unwatched, Watcher
@@ -53,6 +53,7 @@ def train(config: RunConfig, plugins: Plugins, watcher: Watcher) -> Run:
     with joined(place, device) as team, contextlib.ExitStack() as opened:
         shown = watcher if team.is_first else Unwatched()
         with team.all_or_none():
+            check_same(config, team)
             share_of(config.train.batch_size, team, "batch_size")
             for active in activate_kernels(config.run.kernels, plugins.registry):
                 shown.message(str(active))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from qsae_core.config.run import RunConfig
 from qsae_core.errors import ConfigError
 from qsae_core.launched import Launched
 from qsae_core.training.team import ALONE, Team
@@ -58,3 +61,24 @@ def own_device(device: str, place: Launched) -> str:
         )
     torch.cuda.set_device(place.local_rank)
     return f"cuda:{place.local_rank}"
+
+
+def check_same(config: RunConfig, team: Team) -> None:
+    """Refuse processes that were not started alike: they would wait for each other, or add up what does not
+    belong together.
+
+    Raises:
+        ConfigError: in all of them.
+    """
+    start = {"resume": config.run.resume, "overwrite": config.run.overwrite}
+    text = json.dumps(config.to_dict() | start, sort_keys=True)
+    digests = team.states({"digest": hashlib.sha256(text.encode()).hexdigest()})
+    others = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
+    if others:
+        raise ConfigError(
+            f"process {others[0]} of {team.world} (counted from 0) was started with other options, or other "
+            "versions of torch, Python or plugins, than process 0",
+            where="configuration",
+            allowed="the same command and the same packages on all machines",
+            next="--dry-run shows what each resolves to",
+        )
