@@ -96,7 +96,7 @@ def assert_alike(run: Run, single: Run) -> None:
         assert own.keys() == theirs.keys()
         for name, tensor in own.items():
             if tensor.is_floating_point():
-                # each process's own smallest entry that a batch kept is close to that of all, but not the same
+                # each process's own smallest entry of a batch is close to that of all, but not the same
                 close = (1e-5, 1e-6) if name.endswith("threshold") else (2e-3, 2e-4)
                 torch.testing.assert_close(
                     tensor, theirs[name], rtol=close[0], atol=close[1], msg=f"{file} {name}"
