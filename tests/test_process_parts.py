@@ -1,4 +1,4 @@
-"""What several processes are made of, without starting any: whose tokens, which entries, whose place in the data."""
+"""What several processes are made of, without starting any: whose tokens, entries, place in the data."""
 
 from __future__ import annotations
 
