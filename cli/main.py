@@ -18,7 +18,7 @@ import click
 from qsae_cli.lazy_command import LazyCommand
 from qsae_cli.waiting import let_threads_sleep
 from qsae_core import QsaeError, __version__
-from qsae_core.errors import did_you_mean
+from qsae_core.errors import StoppedError, did_you_mean
 from qsae_core.plugins.records import load_plugins
 
 BUILT_IN = {
@@ -76,7 +76,8 @@ class QsaeGroup(click.Group):
         except QsaeError as error:
             if os.environ.get("QSAE_DEBUG", "0") not in ("", "0"):
                 traceback.print_exception(error)
-            click.echo(f"qsae: error: {error}", err=True)
+            if not isinstance(error, StoppedError):  # what that stands for is shown by another process
+                click.echo(f"qsae: error: {error}", err=True)
             sys.exit(2)
 
 

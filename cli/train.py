@@ -15,6 +15,7 @@ from qsae_cli.summary import labels, print_coders, rows_of, unavailable
 from qsae_cli.waiting import describe_waiting
 from qsae_core.config.layers import Layer
 from qsae_core.config.run import resolve
+from qsae_core.launched import launched
 from qsae_core.plugins.records import load_plugins
 from qsae_core.results.files import read_json
 from qsae_core.results.quantized import check_trained
@@ -40,7 +41,7 @@ def train(layers: list[Layer], dry_run: bool, as_json: bool) -> None:
         check_trained(layer)
     plugins = load_plugins()
     config = resolve(layers, plugins.registry)
-    for note in config.notes:
+    for note in config.notes if launched().is_first else ():
         click.echo(f"qsae: note: {note}", err=True)
     if dry_run:
         if as_json:
@@ -52,9 +53,13 @@ def train(layers: list[Layer], dry_run: bool, as_json: bool) -> None:
 
     from qsae_core.training.run import train as train_run
 
-    threads = config.run.threads or torch.get_num_threads()
-    click.echo(describe_waiting(threads, os.environ), err=True)
-    _show(train_run(config, plugins, make_watcher()), as_json)
+    first = launched().is_first
+    if first:
+        threads = config.run.threads or torch.get_num_threads()
+        click.echo(describe_waiting(threads, os.environ), err=True)
+    run = train_run(config, plugins, make_watcher())
+    if first:
+        _show(run, as_json)
 
 
 def _show(run: Run, as_json: bool) -> None:

@@ -74,6 +74,14 @@ class TrainingError(QsaeError):
     """A run that cannot go on (non-finite loss) or cannot start (a finished run is in the way)."""
 
 
+class LostError(TrainingError):
+    """The end of a process that trains with others, one of which is gone and did not say why."""
+
+
+class StoppedError(TrainingError):
+    """The end of a process that trains with others, one of which ended and says why; it is shown nowhere."""
+
+
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """``"; did you mean 'ternary'?"`` where a known word is close, else the empty string."""
     import difflib

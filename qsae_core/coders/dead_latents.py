@@ -13,7 +13,7 @@ from qsae_core.component import ComponentConfig
 from qsae_core.contracts.activation import Activation
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.sparsity import SparsityRule
-from qsae_core.kernels import Matrix, as_rows
+from qsae_core.kernels import Matrix, as_rows, processes
 
 DEAD_AFTER_TOKENS = 10_000_000
 EVERY_STEPS, SHARE_OF_TOKENS = 8, 8
@@ -40,10 +40,12 @@ class DeadLatents(nn.Module):
     @torch.no_grad()
     def update(self, codes: SparseCodes) -> None:
         """Take a training batch into account."""
+        together = processes()
         fired = torch.zeros(codes.n_latents, dtype=torch.float32, device=codes.indices.device)
         fired.index_add_(0, codes.indices, codes.active.to(fired.dtype))
+        fired = together.sum(fired)
         self.batches += 1
-        self.tokens_since_fired += codes.batch_size
+        self.tokens_since_fired += codes.batch_size * together.world
         self.tokens_since_fired.masked_fill_(fired > 0, 0)
 
     def mask(self, share: float = 1.0) -> Tensor:
@@ -52,9 +54,9 @@ class DeadLatents(nn.Module):
 
     def turn(self) -> slice | None:
         """The tokens of the last batch that was taken into account on which AuxK is computed, every eighth of
-        them, at every eighth batch; None at the others."""
+        them, at every eighth batch; None at the others. Of several processes' batch, this one's of these."""
         turn, rest = divmod(int(self.batches), EVERY_STEPS)
-        return None if rest else slice(turn % SHARE_OF_TOKENS, None, SHARE_OF_TOKENS)
+        return None if rest else processes().own(turn % SHARE_OF_TOKENS, SHARE_OF_TOKENS)
 
     def share(self) -> float:
         """Dead latents as a share of all."""
@@ -96,10 +98,12 @@ def auxk_loss(
     )
     error = error_BE.detach()
     modelled = kernels.decode(codes, as_rows(W_dec_FE).take(dead))
-    spread, size = (error - error.mean(0)).square().sum(), error.square().sum()
+    together = processes()
+    spread = together.sum((error - together.mean_row(error)).square().sum())
+    size = together.sum(error.square().sum())
     # decided before the division: a quotient that is masked afterwards still has a gradient of NaN
     divisor = spread.where(spread > torch.finfo(spread.dtype).eps * size, torch.inf)
-    return (error - modelled).square().sum() / divisor
+    return together.share((error - modelled).square().sum() / divisor)
 
 
 class _Subset(Activation):

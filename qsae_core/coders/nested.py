@@ -13,7 +13,7 @@ from qsae_core.coders.linear import LinearCoder
 from qsae_core.contracts.coder import CoderShape, Parts
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.errors import ConfigError
-from qsae_core.kernels import Matrix, decode_groups, prefix_errors
+from qsae_core.kernels import Matrix, decode_groups, prefix_errors, processes
 
 
 class NestedCoder(LinearCoder):
@@ -66,5 +66,7 @@ class NestedCoder(LinearCoder):
 def fvu_by_level(errors_G: Tensor, x_BD: Tensor) -> dict[str, Tensor]:
     """``fvu_1``, ``fvu_2``, ...: squared errors of prefixes as shares of the variance, for the log."""
     with torch.no_grad():
-        variance = (x_BD - x_BD.mean(0)).square().sum(1).mean()
-        return {f"fvu_{i}": error / variance for i, error in enumerate(errors_G.detach().unbind(), 1)}
+        together = processes()
+        variance = together.mean((x_BD - together.mean_row(x_BD)).square().sum(1).mean())
+        shares_G = together.mean(errors_G.detach()) / variance
+        return {f"fvu_{i}": share for i, share in enumerate(shares_G.unbind(), 1)}

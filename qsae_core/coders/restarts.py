@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 from qsae_core.coders.dead_latents import DeadLatents
 from qsae_core.contracts.coder import Budget
+from qsae_core.kernels import processes
 
 TIMES = 40
 """How often in a run."""
@@ -81,7 +82,8 @@ class Restarts:
             return
         silent = dead.mask(SILENT_SHARE).nonzero().squeeze(1).cpu()
         error_BE = (target_BE - y_hat_BE).detach()
-        size_B = error_BE.square().sum(1).double().cpu()
+        together = processes()
+        size_B = together.rows(error_BE.square().sum(1).double().cpu())  # of the whole batch
         if not size_B.isfinite().all():
             return  # nor is the loss, which ends the run and says so
         count = min(len(silent), int(MOST_TOKENS * len(size_B)), int((size_B > 0).sum()))
@@ -91,8 +93,12 @@ class Restarts:
         tokens = torch.multinomial(size_B, count, generator=generator)
         latents = silent[torch.randperm(len(silent), generator=generator)[:count]]
         tokens = tokens.to(error_BE.device)
-        atoms = normalize(error_BE[tokens], dim=1)
-        encoders = ENCODER_NORM * atoms if x_BD is None else SOURCE_NORM * normalize(x_BD[tokens], dim=1)
+        atoms = normalize(together.take(error_BE, tokens), dim=1)
+        encoders = (
+            ENCODER_NORM * atoms
+            if x_BD is None
+            else SOURCE_NORM * normalize(together.take(x_BD, tokens), dim=1)
+        )
         self._found = Found(latents.to(error_BE.device), atoms, encoders)
 
     def take(self) -> Found | None:

@@ -15,7 +15,7 @@ from qsae_core.coders.linear import LinearCoder
 from qsae_core.contracts.coder import CoderShape, LossOutput, Parts
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.data import Batch
-from qsae_core.kernels import Matrix
+from qsae_core.kernels import Matrix, processes
 
 SMALLEST = 1e-6
 """Of a squared norm that divides an error, per dimension in the normalised space."""
@@ -93,7 +93,7 @@ class RoutedCoder(LinearCoder):
         error, x_hat = self.relative_error(x, codes, W_dec, weight_B)
         self.count_firing(codes)
         layers = self.shape.layers_in
-        share_L = torch.bincount(routed.choice, minlength=layers) / max(1, len(x))
+        share_L = processes().mean(torch.bincount(routed.choice, minlength=layers) / max(1, len(x)))
         balance = layers * (share_L * routed.weights.mean(0)).sum()
         terms = {"relative_mse": error, "balance": self.config.balance * balance}
         terms |= self.penalty(codes, W_dec) | self.auxk(x, x_hat, W_enc, W_dec)

@@ -52,6 +52,10 @@ class RankSlices(SourceView):
         """Of the source's next ``size * world`` vectors, this process's."""
         return self.source.next_batch(size * self.world).rows(slice(self.rank, None, self.world))
 
+    def next_whole(self, size: int) -> Batch:
+        """The source's next ``size`` vectors, the same ones in every process."""
+        return self.source.next_batch(size)
+
     def describe(self) -> dict[str, Any]:
         """What the source says, and that its batches are divided."""
         return self.source.describe() | {"processes": self.world, "divided": "rows of each batch"}

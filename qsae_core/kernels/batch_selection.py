@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.contracts.codes import SparseCodes
+from qsae_core.kernels.processes import nth_largest, processes
 from qsae_core.kernels.top_k import GROUP, compress
 
 
@@ -13,14 +14,15 @@ class BatchSelection:
     """The n largest of all ``score`` entries of a batch that are above zero, seen in chunks of rows.
 
     What is kept of a chunk is above a floor that rises as chunks come: the n-th largest entry so far. So at
-    most a few times n entries are held, and ``[B, F]`` never is.
+    most a few times n entries are held, and ``[B, F]`` never is. Where several processes have a part of the
+    batch each, it is the batch of all of them that is ranked.
 
     Args:
-        n: entries of the whole batch.
+        n: entries of the whole batch, or of the part that a process has.
     """
 
     def __init__(self, n: int) -> None:
-        self.n, self.floor = n, 0.0
+        self.n, self.floor = n * processes().world, 0.0
         self._scores: list[Tensor] = []
         self._held = 0
 
@@ -39,12 +41,26 @@ class BatchSelection:
 
     def finish(self, codes: SparseCodes) -> SparseCodes:
         """The n largest of what ``select`` kept of all chunks (fewer where fewer are above zero)."""
-        if codes.values.numel() <= self.n:
+        place = self._place(codes.values)
+        if place is None:
             return codes
-        place = torch.topk(codes.values, self.n, sorted=False).indices.sort().values
         offsets = torch.zeros_like(codes.offsets)
         torch.cumsum(torch.bincount(codes.rows[place], minlength=codes.batch_size), 0, out=offsets[1:])
         return SparseCodes(codes.indices[place], codes.values[place], offsets, codes.n_latents)
+
+    def _place(self, values_N: Tensor) -> Tensor | None:
+        """Which of these are among the n largest, ascending; None: all."""
+        together = processes()
+        if together.world == 1:
+            if values_N.numel() <= self.n:
+                return None
+            return torch.topk(values_N, self.n, sorted=False).indices.sort().values
+        if int(together.sum(torch.tensor(values_N.numel(), device=values_N.device))) <= self.n:
+            return None
+        threshold, equal = nth_largest(values_N, self.n)
+        kept = values_N > threshold
+        kept[(values_N == threshold).nonzero().squeeze(1)[:equal]] = True
+        return kept.nonzero().squeeze(1)
 
 
 def _nth_group_maximum(scores_CF: Tensor, n: int) -> float:

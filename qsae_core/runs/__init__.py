@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from qsae_core.config.settings import QuantizeConfig
     from qsae_core.evaluation.run import evaluate_artifact, recorded_config
     from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, QUANTIZER_SLOTS, SLOTS
+    from qsae_core.launched import launched
     from qsae_core.plugins.records import Plugins, load_plugins
     from qsae_core.quantization.run import quantize_artifact
     from qsae_core.registry import Registry
@@ -54,6 +55,7 @@ __all__ = [
     "compose_coder",
     "compose_data",
     "evaluate_artifact",
+    "launched",
     "load_plugins",
     "measured_on",
     "measurements",
@@ -92,6 +94,7 @@ _FROM = {
     "config.settings": ("QuantizeConfig",),
     "evaluation.run": ("evaluate_artifact", "recorded_config"),
     "kinds": ("CODER_SLOTS", "PART_SLOTS", "QUANTIZER_SLOTS", "SLOTS"),
+    "launched": ("launched",),
     "plugins.records": ("Plugins", "load_plugins"),
     "quantization.run": ("quantize_artifact",),
     "registry": ("Registry",),

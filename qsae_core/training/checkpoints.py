@@ -6,16 +6,18 @@ import json
 import pathlib
 import shutil
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from qsae_core.artifact.tensor_files import load_tensors, save_tensors
 from qsae_core.contracts.data import DataSource
+from qsae_core.contracts.shards import RankSlices
+from qsae_core.errors import TrainingError
 from qsae_core.results.files import atomic_folder, read_json
 from qsae_core.results.run import Run
-from qsae_core.training.prefetch import BatchReader
+from qsae_core.training.team import ALONE, Team
 from qsae_core.training.trainer import Trainer
 
 TENSORS, STATE = "state.safetensors", "state.json"
@@ -23,10 +25,32 @@ KEEP = 2
 """How many resume states stay; older ones are removed once a newer one is complete."""
 
 
-def save_state(run: Run, step: int, trainers: Mapping[str, Trainer], data: BatchReader) -> pathlib.Path:
+class Position(NamedTuple):
+    """Where a run's data stands."""
+
+    data: Mapping[str, Any]
+    """The state of the source of the first process."""
+    of_each: list[Mapping[str, Any]] | None = None
+    """Of every process, where each reads vectors of its own; None where all stand at the same place."""
+
+
+def position(data: DataSource, state: Mapping[str, Any], team: Team) -> Position:
+    """Of all processes' data, of which this one's (``shard``) has that state."""
+    return Position(state, team.states(state) if _divided(data, team) else None)
+
+
+def _divided(data: DataSource, team: Team) -> bool:
+    """Whether each process reads vectors of its own, instead of its rows of those that all read."""
+    return team.world > 1 and not isinstance(data, RankSlices)
+
+
+def save_state(run: Run, step: int, trainers: Mapping[str, Trainer], data: Position) -> pathlib.Path:
     """Write the state after ``step`` steps: weights, moments, counters, generators, the data's position."""
     folder = _folder(run, step)
-    state = json.dumps({"step": step, "coders": list(trainers), "data": data.state_dict()})
+    places = (
+        {"data": data.data} if data.of_each is None else {"data": data.data, "data_of_each": data.of_each}
+    )
+    state = json.dumps({"step": step, "coders": list(trainers), **places})
     tensors: dict[str, Tensor] = {"random.cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
@@ -40,18 +64,31 @@ def save_state(run: Run, step: int, trainers: Mapping[str, Trainer], data: Batch
     return folder
 
 
-def load_state(folder: pathlib.Path, trainers: Mapping[str, Trainer], data: DataSource) -> int:
+def load_state(
+    folder: pathlib.Path, trainers: Mapping[str, Trainer], data: DataSource, team: Team = ALONE
+) -> int:
     """Put trainers, generators and data where ``save_state`` left them; returns the number of steps done.
 
     Raises:
         ArtifactError: if the state is truncated or altered.
+        TrainingError: if each of the processes read vectors of its own, and there are more or fewer now.
     """
     state: dict[str, Any] = read_json(folder / STATE)
+    of_each = state.get("data_of_each")
+    before = 1 if of_each is None else len(of_each)
+    if before != team.world and (of_each is not None or _divided(data, team)):
+        launcher = f"torchrun --nproc-per-node {before} --no-python " if before > 1 else ""
+        raise TrainingError(
+            f"processes read a part of this data each: {before} of them before, and {team.world} now",
+            where=str(folder),
+            allowed=f"{before}",
+            next=f"{launcher}qsae train ... --resume",
+        )
     tensors = load_tensors(folder / TENSORS, (folder / STATE).read_text(encoding="utf-8"))
     for name, trainer in trainers.items():
         prefix = f"{name}/"
         trainer.load_state({k[len(prefix) :]: t for k, t in tensors.items() if k.startswith(prefix)})
-    data.load_state_dict(state["data"])
+    data.load_state_dict(state["data"] if of_each is None else of_each[team.rank])
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])

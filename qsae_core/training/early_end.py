@@ -10,7 +10,8 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 
-from qsae_core.errors import QsaeError, TrainingError
+from qsae_core.errors import LostError, QsaeError, TrainingError
+from qsae_core.launched import launched
 from qsae_core.results.run import Run
 
 
@@ -53,13 +54,14 @@ def _status(error: BaseException) -> str:
 
 
 def resume_command(run: Run) -> str:
-    """What goes on with the run from its last checkpoint."""
-    return f"qsae train --config {run.config_file} --resume"
+    """What goes on with the run from its last checkpoint, with as many processes."""
+    world = launched().world
+    before = f"torchrun --nproc-per-node {world} --no-python " if world > 1 else ""
+    return f"{before}qsae train --config {run.config_file} --resume"
 
 
 def interrupted(run: Run, step: int, steps: int) -> TrainingError:
-    """The error of a run that Ctrl-C ended, after a checkpoint; its record says so, too."""
-    run.update_record(status="interrupted")
+    """The error of a run that Ctrl-C ended, after a checkpoint."""
     return TrainingError(
         f"interrupted after step {step} of {steps}; everything up to here is saved",
         where=str(run.path),
@@ -87,7 +89,6 @@ def finishing(run: Run) -> Iterator[None]:
 
 def explain_loss(error: TrainingError, run: Run) -> None:
     """Say where a non-finite loss occurred and what to go back to; these weights are worth no checkpoint."""
-    run.update_record(status="failed: non-finite loss")
     states = run.resume_states()
     error.where = str(run.path)
     error.next = (
@@ -101,3 +102,19 @@ def explain_data(error: QsaeError, run: Run, step: int) -> None:
     """Say how to go on where data could not be read after ``step`` steps, which a checkpoint holds."""
     then = f"{step} steps are saved; when that is mended, {resume_command(run)}"
     error.next = f"{error.next}; {then}" if error.next else then
+
+
+@contextlib.contextmanager
+def lost(run: Run) -> Iterator[None]:
+    """A block in which another process may be lost, in the middle of a step: there is nothing to save then,
+    and the error says from where to go on."""
+    try:
+        yield
+    except LostError as error:
+        error.where, states = str(run.path), run.resume_states()
+        error.next = (
+            f"{resume_command(run)} goes on from {states[-1].name}"
+            if states
+            else "there is no checkpoint yet; begin again with --overwrite and --checkpoint-every N"
+        )
+        raise

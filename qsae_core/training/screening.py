@@ -16,7 +16,7 @@ from torch import Tensor
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.errors import ConfigError
-from qsae_core.kernels import Kind
+from qsae_core.kernels import Kind, processes
 from qsae_core.kernels.dispatch import installed
 
 ENOUGH = 0.999
@@ -158,14 +158,17 @@ class Screening:
 
 
 def candidates(coder: MatrixCoder) -> list[Kind]:
-    """Screens that are faster than the exact product for a coder on its device, the fastest first.
+    """Screens that are faster than the exact product for a coder on its device, the fastest first; of several
+    processes, those that all of them have.
 
     On a GPU there is none: a bf16 screen was slower than the exact product there.
     """
     if coder.refusal_to_screen() is not None or coder.device.type != "cpu":
         return []
     rules = coder.screened_rules()
-    usable = {"int8": installed("screen", "cpu"), "bf16": _computes_in_bf16()}
+    together = processes()
+    here = torch.tensor([installed("screen", "cpu"), _computes_in_bf16()], dtype=torch.int64)
+    usable = dict(zip(("int8", "bf16"), (together.sum(here) == together.world).tolist(), strict=True))
     return [
         kind
         for kind, latents_for_each in FASTER_FROM.items()
@@ -183,7 +186,8 @@ def _computes_in_bf16() -> bool:
 
 @torch.no_grad()
 def screen_recall(coder: MatrixCoder, x: Tensor) -> float | None:
-    """Share of the exact code's active entries that the screened code of ``x`` has; None without any.
+    """Share of the exact code's active entries that the screened code of ``x`` has; None without any. Of
+    several processes, over the ``x`` of all of them.
 
     The coder and the global generators are left as they are, in training mode too, where code quantizers
     take note of values and some quantizers draw.
@@ -197,7 +201,9 @@ def screen_recall(coder: MatrixCoder, x: Tensor) -> float | None:
     finally:
         coder.screen = kind
     entries = _entries(exact)[exact.active]
-    return torch.isin(entries, _entries(screened)).double().mean().item() if entries.numel() else None
+    hits = torch.isin(entries, _entries(screened)).sum()
+    found, of = processes().sum(torch.stack([hits, hits.new_tensor(entries.numel())])).tolist()
+    return found / of if of else None
 
 
 def _entries(codes: SparseCodes) -> Tensor:

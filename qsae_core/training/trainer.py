@@ -13,8 +13,10 @@ from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.contracts.coder import Budget, LossOutput
 from qsae_core.contracts.data import Batch
 from qsae_core.errors import TrainingError
+from qsae_core.kernels import processes
 from qsae_core.training.optimizer import Adam
 from qsae_core.training.screening import Screening, screen_recall
+from qsae_core.training.team import ALONE, Team
 
 if TYPE_CHECKING:
     from qsae_core.config.settings import TrainConfig
@@ -64,10 +66,11 @@ class Trainer:
         coder: initialised, on its device.
         config: the ``train`` section.
         name: what messages and checkpoints call it.
+        team: the processes that train it, each on its part of every batch.
     """
 
-    def __init__(self, coder: MatrixCoder, config: TrainConfig, name: str) -> None:
-        self.coder, self.config, self.name = coder, config, name
+    def __init__(self, coder: MatrixCoder, config: TrainConfig, name: str, team: Team = ALONE) -> None:
+        self.coder, self.config, self.name, self.team = coder, config, name, team
         self.steps = config.n_steps
         self.peak_rate = (
             auto_learning_rate(coder.dictionary_size, self.steps) if config.lr == "auto" else float(config.lr)
@@ -97,7 +100,7 @@ class Trainer:
         return max(self.quantize_from, math.ceil(self.config.freeze_decoder_after * self.steps))
 
     def step(self, batch: Batch, step: int) -> None:
-        """Train on one batch; ``step`` counts from 0.
+        """Train on one batch, or on this process's part of it; ``step`` counts from 0.
 
         Raises:
             TrainingError: if the loss is not finite, with the batch's statistics; no weight has changed then.
@@ -111,9 +114,9 @@ class Trainer:
         self.rate = self.peak_rate * schedule(step, self.steps, self.config.warmup, self.config.decay)
         output = coder.loss(batch)
         total = torch.stack(list(output.terms.values())).sum()
-        if not math.isfinite(total.item()):
-            raise TrainingError(_non_finite(self.name, step, output, batch))
-        total.backward()
+        finite = math.isfinite(total.item())
+        self.team.stop_if(None if finite else TrainingError(_non_finite(self.name, step, output, batch)))
+        self.team.backward(total, list(self.parameters.values()))
         coder.before_step()
         norm = self.optimizer.step(self.rate)
         coder.after_step(step + 1)
@@ -122,21 +125,31 @@ class Trainer:
         self.last_inputs = batch.x[:RECALL_TOKENS]
 
     def report(self) -> dict[str, float | None]:
-        """Means over the steps since the last report; shares and rates as they stand now."""
+        """Means over the steps since the last report, and over the processes; shares and rates as they stand
+        now. What a coder adds to its loss in ``values`` is of each process's part of a batch."""
         if not self.sums:
             return {}
-        steps, sums = len(self.sums), self.sums
-        spread = sum(s.spread for s in sums)
-        values: dict[str, float | None] = {"loss": sum(sum(s.terms.values()) for s in sums) / steps}
-        for term in sums[-1].terms:
-            values[f"loss/{term}"] = sum(s.terms.get(term, 0.0) for s in sums) / steps
-        for name in sums[-1].values:
-            mean = sum(s.values.get(name, 0.0) for s in sums) / steps
-            values[name] = mean if math.isfinite(mean) else None  # shares of the variance of a single vector
-        values["fvu"] = sum(s.squared_error for s in sums) / spread if spread > 0 else None
-        values["l0"] = sum(s.active for s in sums) / sum(s.tokens for s in sums)
+        sums, team = self.sums, self.team
+        squared_error, spread, active, loss, *others = team.totals(
+            [
+                sum(s.squared_error for s in sums),
+                sum(s.spread for s in sums),
+                sum(s.active for s in sums),
+                sum(sum(s.terms.values()) for s in sums),
+                *(sum(s.terms.get(term, 0.0) for s in sums) for term in sums[-1].terms),
+                *(sum(s.values.get(name, 0.0) for s in sums) for name in sums[-1].values),
+            ]
+        )
+        parts = len(sums) * team.world
+        values: dict[str, float | None] = {"loss": loss / parts}
+        names = [*(f"loss/{term}" for term in sums[-1].terms), *sums[-1].values]
+        for name, total in zip(names, others, strict=True):
+            finite = math.isfinite(total)  # values may be shares of the variance of a single vector
+            values[name] = total / parts if finite else None
+        values["fvu"] = squared_error / spread if spread > 0 else None
+        values["l0"] = active / (sum(s.tokens for s in sums) * team.world)
         values["dead"] = self.coder.dead_share()
-        values["grad_norm"] = sum(s.grad_norm for s in sums) / steps
+        values["grad_norm"] = sum(s.grad_norm for s in sums) / len(sums)
         values["lr"] = self.rate
         if self.config.screen == "auto" and self.coder.screen != "none":
             values["screen_recall"] = self.screening.recall
@@ -173,7 +186,7 @@ class Trainer:
 def _sums(output: LossOutput, grad_norm: float) -> StepSums:
     target = output.target.detach().flatten(1)
     error = _sum_of_squares(target - output.reconstruction.detach().flatten(1))
-    spread = _sum_of_squares(target - target.mean(0))
+    spread = _sum_of_squares(target - processes().mean_row(target))
     return StepSums(
         steps=1,
         tokens=target.shape[0],

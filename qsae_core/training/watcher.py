@@ -25,3 +25,22 @@ class Watcher(Protocol):
 
     def stop(self) -> None:
         """Training has ended, one way or another."""
+
+
+class Unwatched:
+    """Shows nothing: of several processes that train together, the first one shows what all do."""
+
+    def message(self, text: str) -> None:
+        """Nothing."""
+
+    def start(self, run: Run, first_step: int, steps: int) -> None:
+        """Nothing."""
+
+    def logged(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Nothing."""
+
+    def measured(self, step: int, values: Mapping[str, Mapping[str, Any]]) -> None:
+        """Nothing."""
+
+    def stop(self) -> None:
+        """Nothing."""

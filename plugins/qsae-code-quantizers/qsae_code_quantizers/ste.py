@@ -8,6 +8,7 @@ from torch import Tensor
 from qsae_code_quantizers import SteConfig
 from qsae_core.contracts import CodeQuantizer
 from qsae_core.errors import ConfigError
+from qsae_core.kernels import processes
 
 DECAY = 0.999
 """Each time a latent fires, its range shrinks to this share before the new values widen it again: weights
@@ -68,6 +69,7 @@ class SteCodes(CodeQuantizer):
     def _widen(self, magnitudes_N: Tensor, latent_N: Tensor) -> None:
         batch = torch.zeros_like(self.range)
         batch.scatter_reduce_(0, latent_N, magnitudes_N.float(), "amax")
+        batch = processes().largest(batch)
         self.range.copy_(torch.where(batch > 0, torch.maximum(batch, self.range * DECAY), self.range))
 
     def _step(self, latent_N: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from qsae_core.coders import BinaryLatentCoder, LevelRules, usual_l0
 from qsae_core.conformance import Case
 from qsae_core.contracts import Batch, CoderShape, LossOutput, Parts, SparseCodes, join_latents
-from qsae_core.kernels import Matrix, as_rows, decode, encode, squared_error
+from qsae_core.kernels import Matrix, as_rows, decode, encode, processes, squared_error
 from qsae_sae_residual_quantized import ResidualQuantizedConfig
 
 
@@ -90,8 +90,10 @@ class ResidualQuantizedSAE(BinaryLatentCoder):
         with torch.no_grad():
             last = levels[-1]
             x_hat = x - (last.residual - last.x_hat) / 2 ** (len(levels) - 1)
-            variance = (x - x.mean(0)).square().sum(1).mean()
-            values = {f"fvu_{i + 1}": e.detach() / (4**i * variance) for i, e in enumerate(errors)}
+            together = processes()
+            variance = together.mean((x - together.mean_row(x)).square().sum(1).mean())
+            means = [together.mean(error.detach()) for error in errors]
+            values = {f"fvu_{i + 1}": error / (4**i * variance) for i, error in enumerate(means)}
         return LossOutput(terms, codes, x, x_hat, values)
 
     def auxk_of(self, levels: list[Level], W_enc_FD: Matrix, W_dec_FD: Matrix) -> dict[str, Tensor]:

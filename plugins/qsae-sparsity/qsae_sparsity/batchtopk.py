@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.contracts import Kept, SparseCodes, SparsityRule
-from qsae_core.kernels import BatchSelection, collect_rows, compress
+from qsae_core.kernels import BatchSelection, collect_rows, compress, processes
 from qsae_sparsity import BatchTopKConfig
 
 MOST_DECAY = 0.999
@@ -68,10 +68,11 @@ class BatchTopK(SparsityRule):
         return Kept(above=float(self.threshold))
 
     def _follow(self, kept_N: Tensor) -> None:
-        if not kept_N.numel():
+        least = processes().least(kept_N)
+        if least is None:
             return
         decay = min(MOST_DECAY, float(self.batches) / (float(self.batches) + WINDOW_SHARE))
-        self.threshold.mul_(decay).add_(kept_N.min(), alpha=1 - decay)
+        self.threshold.mul_(decay).add_(least, alpha=1 - decay)
         self.batches += 1
 
     def _codes(self, columns: Tensor, offsets: Tensor, latents_BF: Tensor) -> SparseCodes:

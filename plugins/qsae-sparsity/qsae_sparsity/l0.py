@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from qsae_core.contracts import Kept, SparseCodes, SparsityRule
-from qsae_core.kernels import nonzero_codes
+from qsae_core.kernels import nonzero_codes, processes
 from qsae_sparsity import L0Config
 
 AUTO = 0.002
@@ -40,6 +40,7 @@ class L0(SparsityRule):
         given = self.config.coefficient
         if target is None:
             return (AUTO if given == "auto" else given) * l0
+        l0 = processes().mean(l0)
         return (AUTO_OF_TARGET * target if given == "auto" else given) * (l0 / target - 1).square()
 
     def kept(self) -> Kept:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import re
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import click
 
 from qsae_cli.commands import ConfiguredCommand, Scope, json_option, print_json, print_table
 from qsae_core.errors import DataError
-from qsae_core.runs import Layer, load_plugins, resolve_data
+from qsae_core.runs import Layer, launched, load_plugins, resolve_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,7 +124,7 @@ def cache(layers: list[Layer], out: str, as_json: bool, **options: Any) -> None:
     from qsae_store.folder import open_folder
     from qsae_store.harvest import Harvest
 
-    rank, world = _processes()
+    rank, world, _ = launched()
     source, manifest = _manifest(layers, options)
     folder = open_folder(out)
     manifest = begin(folder, manifest)
@@ -233,11 +232,6 @@ def _manifest(layers: list[Layer], options: dict[str, Any]) -> tuple[DataSource,
         held_out_tokens=options["held_out_tokens"],
     )
     return source, manifest
-
-
-def _processes() -> tuple[int, int]:
-    """Rank and number of processes, as torchrun says."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _say(progress: Progress) -> None:

@@ -1,0 +1,66 @@
+"""What a run writes and shows while it trains: by the first of its processes, and by no other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from qsae_core.compose.compose import compose_trackers
+from qsae_core.config.run import RunConfig
+from qsae_core.results.run import Run
+from qsae_core.training.trainer import Trainer
+from qsae_core.training.watcher import Watcher
+
+if TYPE_CHECKING:
+    from qsae_core.plugins.records import Plugins
+
+
+class Chronicle:
+    """Log lines, measurements and decisions about screens, to files, trackers, hooks and whoever watches.
+
+    Args:
+        writes: whether this process does so; in another nothing happens.
+    """
+
+    def __init__(self, config: RunConfig, plugins: Plugins, watcher: Watcher, *, writes: bool) -> None:
+        self.plugins, self.watcher, self.writes = plugins, watcher, writes
+        self.trackers = list(compose_trackers(config, plugins.registry).values()) if writes else []
+
+    def begin(self, run: Run) -> None:
+        """Training begins, or goes on."""
+        if self.writes:
+            self.plugins.hook.qsae_train_start(run=run)
+            for tracker in self.trackers:
+                tracker.start(run)
+
+    def log(self, run: Run, step: int, values: Mapping[str, float | None]) -> None:
+        """Numbers of a logged step."""
+        if self.writes:
+            run.append_log(step, values)
+            self.watcher.logged(step, values)
+            for tracker in self.trackers:
+                tracker.log(step, values)
+            self.plugins.hook.qsae_step_end(run=run, step=step, metrics=values)
+
+    def measured(self, run: Run, step: int, values: dict[str, Any]) -> None:
+        """Held-out metrics of a step: coder -> name -> value."""
+        if self.writes:
+            run.write_step_metrics(step, values)
+            self.watcher.measured(step, values)
+
+    def screens(self, run: Run, trainers: Mapping[str, Trainer]) -> None:
+        """Say what was decided about screens, and put it on record."""
+        for name, trainer in trainers.items():
+            new = trainer.screening.news()
+            if new and self.writes:
+                run.add_screens(name, [decision.record() for decision in new])
+            for decision in new:
+                if decision.recall is not None:
+                    self.watcher.message(f"{name} {decision}")
+
+    def end(self, run: Run) -> None:
+        """The run is finished."""
+        if self.writes:
+            for tracker in self.trackers:
+                tracker.finish()
+            self.plugins.hook.qsae_train_end(run=run)

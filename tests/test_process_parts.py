@@ -1,0 +1,156 @@
+"""What several processes are made of, without starting any: whose tokens, entries, place in the data."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import pytest
+import torch
+
+from qsae_core.conformance.toy_data import ToyData
+from qsae_core.contracts import CoderShape, shard
+from qsae_core.errors import ConfigError, TrainingError
+from qsae_core.kernels.processes import Processes, acting, nth_largest, processes
+from qsae_core.kernels.processes import alone as alone_now
+from qsae_core.launched import Launched, launched
+from qsae_core.results.run import Run
+from qsae_core.training import checkpoints
+from qsae_core.training.start import own_device
+from qsae_core.training.team import Team
+
+
+@pytest.mark.parametrize(("world", "rank", "first"), [(2, 0, 3), (2, 1, 3), (3, 2, 0), (8, 5, 5), (5, 4, 7)])
+def test_a_process_finds_its_own_tokens_among_every_eighth(world, rank, first):
+    together = Processes()
+    together.rank, together.world = rank, world
+    of_batch = torch.arange(20 * world)[rank::world]
+    expected = [token for token in range(first, 20 * world, 8) if token % world == rank]
+    assert of_batch[together.own(first, 8)].tolist() == expected
+
+
+def test_the_nth_largest_of_a_process_alone_and_how_many_equals_it_keeps():
+    values = torch.tensor([0.5, 3.0, 0.25, 3.0, 1e-30, 7.0, 3.0])
+    assert nth_largest(values, 1) == (7.0, 1)
+    assert nth_largest(values, 3) == (3.0, 2)  # 7, and two of the three threes
+    assert nth_largest(values, 5) == (0.5, 1)
+    assert nth_largest(values, 7)[0] == pytest.approx(1e-30)
+    many = torch.rand(5000, generator=torch.Generator().manual_seed(0))
+    assert nth_largest(many, 1234)[0] == many.sort(descending=True).values[1233].item()
+
+
+def test_what_a_launcher_says():
+    assert launched({}) == launched({"WORLD_SIZE": "1", "RANK": "0"}) == Launched(0, 1, None)
+    assert launched({"WORLD_SIZE": "4", "RANK": "2", "LOCAL_RANK": "1"}) == Launched(2, 4, 1)
+    with pytest.raises(ConfigError, match="RANK is missing, and WORLD_SIZE is 4"):
+        launched({"WORLD_SIZE": "4"})
+    with pytest.raises(ConfigError, match="WORLD_SIZE is 'two'"):
+        launched({"WORLD_SIZE": "two"})
+
+
+def test_nobody_is_asked_outside_of_a_team():
+    before, others = processes(), Processes()
+    with acting(others):
+        assert processes() is others
+        with alone_now():
+            assert processes() is before
+    assert processes() is before
+    assert before.world == 1
+
+
+class Two(Team):
+    """The second of two processes, the first of which stands somewhere else in the data."""
+
+    rank, world = 1, 2
+
+    def states(self, own):
+        return [{"position": 40}, own]
+
+
+def test_each_process_goes_on_in_the_data_that_it_reads_alone(tmp_path):
+    class Divided(ToyData):
+        def divide(self, rank, world):
+            return True
+
+    run, team = Run(tmp_path), Two()
+    data = shard(Divided(CoderShape(4, 4)), 1, 2)
+    data.next_batch(24)
+    expected = data.state_dict()
+    place = checkpoints.position(data, expected, team)
+    folder = checkpoints.save_state(run, 3, {}, place)
+    data.next_batch(24)
+    assert checkpoints.load_state(folder, {}, data, team) == 3
+    assert data.state_dict() == expected
+    with pytest.raises(TrainingError, match="2 of them before, and 1 now") as found:
+        checkpoints.load_state(folder, {}, Divided(CoderShape(4, 4)))
+    assert "torchrun --nproc-per-node 2" in found.value.next
+
+
+def test_what_all_processes_read_is_one_place_for_any_number(tmp_path):
+    data = shard(ToyData(CoderShape(4, 4)), 1, 2)
+    data.next_batch(24)
+    place = checkpoints.position(data, data.state_dict(), Two())
+    assert place.of_each is None
+    folder = checkpoints.save_state(Run(tmp_path), 3, {}, place)
+    single = ToyData(CoderShape(4, 4))
+    checkpoints.load_state(folder, {}, single)
+    assert torch.equal(single.next_batch(6).x[1::2], data.next_batch(3).x)
+
+
+def test_a_gpu_for_each_process(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    assert own_device("cuda", Launched(3, 4, 1)) == "cuda:1"
+    assert own_device("cuda:1", Launched()) == "cuda:1"
+    assert own_device("cpu", Launched(1, 2, 1)) == "cpu"
+    with pytest.raises(ConfigError, match="2 processes cannot share cuda:0"):
+        own_device("cuda:0", Launched(1, 2, 1))
+    with pytest.raises(ConfigError, match="LOCAL_RANK is 2, and there are 2 CUDA devices"):
+        own_device("cuda", Launched(2, 4, 2))
+
+
+class Threads(Processes):
+    """Two processes that are threads, which wait for each other's part."""
+
+    world = 2
+
+    def __init__(self, rank: int, meeting: threading.Barrier, parts: dict[int, torch.Tensor]) -> None:
+        self.rank, self.meeting, self.parts = rank, meeting, parts
+
+    def both(self, part):
+        self.parts[self.rank] = part
+        self.meeting.wait(10)
+        parts = [self.parts[0], self.parts[1]]
+        self.meeting.wait(10)
+        return parts
+
+    def sum(self, part):
+        return torch.stack(self.both(part)).sum(0)
+
+    def rows(self, rows):
+        return torch.stack(self.both(rows), dim=1).flatten(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "n", "expected"),
+    [
+        ([[], [1.0, 2.0, 3.0]], 2, [(2.0, 0), (2.0, 1)]),
+        # of 5 and four twos, three are kept: 5, and the first process's two before the second's
+        ([[2.0, 5.0], [2.0, 2.0, 1.0, 2.0]], 3, [(2.0, 1), (2.0, 1)]),
+    ],
+)
+def test_the_nth_largest_of_two_and_who_keeps_which_of_its_equals(monkeypatch, values, n, expected):
+    here, found = threading.local(), {}
+    monkeypatch.setattr(sys.modules["qsae_core.kernels.processes"], "processes", lambda: here.own)
+    meeting, parts = threading.Barrier(2), {}
+
+    def rank_of(rank: int) -> None:
+        here.own = Threads(rank, meeting, parts)
+        found[rank] = nth_largest(torch.tensor(values[rank]), n)
+
+    threads = [threading.Thread(target=rank_of, args=(rank,)) for rank in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert [found[0], found[1]] == expected

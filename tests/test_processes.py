@@ -1,0 +1,249 @@
+"""Several processes train what one trains alone: the same losses, the same weights; and all stop together."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from qsae_core.config.layers import checked_layer
+from qsae_core.config.run import resolve
+from qsae_core.plugins.records import load_plugins
+from qsae_core.results.run import Run, find_runs
+from qsae_core.training.run import train
+from qsae_core.training.watcher import Unwatched
+
+ROOT = pathlib.Path(__file__).parents[1]
+WORKER = ROOT / "tests" / "process_worker.py"
+SYNTHETIC = {"use": "synthetic"}
+
+
+def tree(out: pathlib.Path, name: str, **sections) -> dict:
+    """16 steps of 96 tokens, with restarts at each of them, or AuxK at every eighth."""
+    whole = {
+        "data": SYNTHETIC,
+        "train": {"steps": 16, "batch_size": 96, "statistics_tokens": 500, "lr": 3e-3, "log_every": 1},
+        "run": {"out": str(out), "name": name, "device": "cpu", "threads": 1, "compare_float": False},
+        "metrics": ["reconstruction"],
+        "evaluate": ["reconstruction"],
+    }
+    whole["train"] |= {"eval_tokens": 96, "eval_every": 10} | sections.pop("train", {})
+    whole["run"] |= sections.pop("run", {})
+    return whole | sections
+
+
+def start(world: int, jobs: pathlib.Path) -> list[subprocess.Popen]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [
+        subprocess.Popen(
+            [sys.executable, str(WORKER), str(jobs)],
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+        )
+        for rank in range(world)
+    ]
+
+
+def carry_out(world: int, folder: pathlib.Path, jobs: list[dict]) -> list[list[dict]]:
+    """How each job ended in each process."""
+    file = folder / f"jobs-{world}.json"
+    file.write_text(json.dumps(jobs))
+    for process in start(world, file):
+        process.wait(timeout=300)
+    return [json.loads(file.with_suffix(f".{rank}").read_text()) for rank in range(world)]
+
+
+def alone(config: dict) -> Run:
+    plugins = load_plugins()
+    return train(resolve([checked_layer(config, "test")], plugins.registry), plugins, Unwatched())
+
+
+def log_of(run: Run) -> list[dict]:
+    return [json.loads(line) for line in (run.path / "metrics" / "log.jsonl").read_text().splitlines()]
+
+
+def assert_alike(run: Run, single: Run) -> None:
+    lines, expected = log_of(run), log_of(single)
+    assert len(lines) == len(expected)
+    for line, other in zip(lines, expected, strict=True):
+        for timed in (line, other):
+            timed.pop("tokens_per_second")
+        assert line == pytest.approx(other, rel=2e-4, abs=1e-6), f"step {line['step']}"
+    files = sorted(file.relative_to(single.final) for file in single.final.rglob("coder.safetensors"))
+    assert files
+    for file in files:
+        own, theirs = load_file(run.final / file), load_file(single.final / file)
+        assert own.keys() == theirs.keys()
+        for name, tensor in own.items():
+            if tensor.is_floating_point():
+                # each process's own smallest entry of a batch is close to that of all, but not the same
+                close = (1e-5, 1e-6) if name.endswith("threshold") else (2e-3, 2e-4)
+                torch.testing.assert_close(
+                    tensor, theirs[name], rtol=close[0], atol=close[1], msg=f"{file} {name}"
+                )
+
+
+# --- the same as alone
+
+TOPK = {"use": "topk", "n_latents": 128, "dead_after_tokens": 150}
+K = {"use": "topk", "k": 6}
+LAYERS = {"use": "synthetic", "layers": 3}
+CASES = {
+    "topk": {"sae": TOPK | {"restart": False}, "sparsity": K},
+    "batchtopk": {"sae": TOPK | {"use": "batchtopk"}, "sparsity": {"use": "batchtopk", "k": 6}},
+    "jumprelu": {"sae": TOPK | {"use": "jumprelu"}, "sparsity": {"use": "l0", "target": 6}},
+    "matryoshka": {"sae": TOPK | {"use": "matryoshka"}, "sparsity": {"use": "batchtopk", "k": 6}},
+    "quantized": {
+        "sae": TOPK | {"use": "ternary"},
+        "sparsity": K,
+        "code_quantizer": {"use": "ste"},
+        "run": {"compare_float": True},
+    },
+    "transcoder": {
+        "transcoder": TOPK | {"use": "transcoder", "skip": True},
+        "sparsity": K,
+        "data": {"use": "synthetic", "d_target": 40},
+    },
+    "routed": {"sae": TOPK | {"use": "route"}, "sparsity": K, "data": LAYERS, "train": {"steps": 12}},
+    "residual": {"sae": TOPK | {"use": "residual-quantized"}, "sparsity": K},
+    "tensors": {"sae": TOPK | {"restart": False}, "sparsity": K},
+    "per-layer": {"sae": TOPK, "sparsity": K, "data": LAYERS, "run": {"per_layer": True}},
+}
+OF_WORLD = {
+    2: ["topk", "jumprelu", "quantized", "transcoder", "per-layer"],
+    3: ["batchtopk", "matryoshka", "routed", "residual", "tensors"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 3])
+def test_losses_and_weights_are_those_of_a_single_process(tmp_path, world):
+    torch.manual_seed(0)
+    torch.save(torch.randn(3000, 24) @ torch.randn(24, 24), tmp_path / "x.pt")
+    cases = {name: dict(CASES[name]) for name in OF_WORLD[world]}
+    if "tensors" in cases:
+        cases["tensors"]["data"] = {"use": "tensors", "path": str(tmp_path / "x.pt")}
+    jobs = [{"tree": tree(tmp_path / "many", name, **case)} for name, case in cases.items()]
+    for outcomes in carry_out(world, tmp_path, jobs):
+        assert [outcome["error"] for outcome in outcomes] == [None] * len(jobs)
+    logged = set()
+    for name, case in cases.items():
+        single = alone(tree(tmp_path / "one", name, **case))
+        path = tmp_path / "many" / single.path.relative_to(tmp_path / "one")
+        assert_alike(Run(path), single)
+        logged |= {key for line in log_of(single) for key, value in line.items() if value}
+    assert {"loss/auxk", "dead"} <= logged  # AuxK and dead latents have had their turn
+
+
+# --- all stop together, and go on in any number
+
+
+def wait_until(condition) -> None:
+    until = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_an_interrupt_of_one_ends_all(tmp_path):
+    out = tmp_path / "many"
+    config = tree(out, "cut", sae=TOPK, sparsity=K, train={"steps": 400, "checkpoint_every": 4})
+    (tmp_path / "jobs.json").write_text(json.dumps([{"tree": config}]))
+    running = start(2, tmp_path / "jobs.json")
+    wait_until(lambda: list(out.glob("cut/*/*/checkpoints/step_*/state.json")))
+    running[1].send_signal(signal.SIGINT)
+    assert [process.wait(timeout=60) for process in running] == [0, 0]
+    errors = [json.loads((tmp_path / f"jobs.{rank}").read_text())[0]["error"] for rank in (0, 1)]
+    assert [kind for kind, _ in errors] == ["TrainingError", "StoppedError"]
+    (run,) = find_runs(out)
+    done = int(run.resume_states()[-1].name.removeprefix("step_"))
+    assert f"interrupted after step {done} of 400" in errors[0][1]
+    assert "torchrun --nproc-per-node 2 --no-python qsae train --config" in errors[0][1]
+    assert run.record()["status"] == "interrupted"
+    assert [line["step"] for line in log_of(run)] == list(range(1, done + 1))
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_goes_on(tmp_path):
+    parts = {"sae": TOPK, "sparsity": K}
+    fault = {"kind": "unreadable", "rank": 1, "at": 11}
+    jobs = [{"tree": tree(tmp_path / "many", "cut", **parts), "fault": fault}]
+    assert [end[0]["error"][0] for end in carry_out(2, tmp_path, jobs)] == ["StoppedError", "DataError"]
+    jobs = [{"tree": tree(tmp_path / "many", "cut", **parts, run={"resume": True})}]
+    assert [end[0]["error"] for end in carry_out(3, tmp_path, jobs)] == [None] * 3
+    (run,) = find_runs(tmp_path / "many")
+    assert_alike(run, alone(tree(tmp_path / "one", "whole", **parts)))
+
+
+@pytest.mark.slow
+def test_what_ends_one_process_ends_all_and_is_said_once(tmp_path):
+    parts = {"sae": TOPK, "sparsity": K}
+    faults = {kind: {"kind": kind, "rank": 1, "at": 6} for kind in ("unreadable", "infinite")}
+    jobs = [
+        {"tree": tree(tmp_path, kind, **parts, train={"checkpoint_every": 3}), "fault": fault}
+        for kind, fault in faults.items()
+    ]
+    jobs.append({"tree": tree(tmp_path, "uneven", **parts, train={"batch_size": 97})})
+    jobs.append({"tree": tree(tmp_path, "unlike", **parts), "fault": {"kind": "unlike", "rank": 1, "at": 1}})
+    first, second = carry_out(2, tmp_path, jobs)
+    assert second[0]["error"][0] == "DataError"
+    assert "disk of process 1: row 17 is gone" in second[0]["error"][1]
+    assert "5 steps are saved" in second[0]["error"][1]
+    assert first[0]["error"] == ["StoppedError", "process 1: disk of process 1: row 17 is gone"]
+    assert second[1]["error"][0] == "TrainingError"
+    assert "not finite at step 6" in second[1]["error"][1]
+    assert "step_00000003" in second[1]["error"][1]
+    assert first[1]["error"][0] == "StoppedError"
+    for kind, last in (("unreadable", "step_00000005"), ("infinite", "step_00000003")):
+        (run,) = [run for run in find_runs(tmp_path) if run.path.parts[-3] == kind]
+        assert run.resume_states()[-1].name == last
+        assert run.record()["status"].startswith("failed: process 1: ")
+    assert "97 does not divide into 2 equal parts" in first[2]["error"][1]
+    assert second[2]["error"][0] == "StoppedError"
+    assert "process 1 of 2 (counted from 0) was started with other options" in first[3]["error"][1]
+    assert second[3]["error"][0] == "StoppedError"
+    assert not [run for run in find_runs(tmp_path) if run.path.parts[-3] in ("uneven", "unlike")]
+
+
+@pytest.mark.slow
+def test_a_process_that_is_gone_is_named(tmp_path):
+    config = tree(tmp_path, "lost", sae=TOPK, sparsity=K, train={"checkpoint_every": 3})
+    job = {"tree": config, "fault": {"kind": "gone", "rank": 2, "at": 6}}
+    (tmp_path / "jobs.json").write_text(json.dumps([job]))
+    assert [process.wait(timeout=60) for process in start(3, tmp_path / "jobs.json")] == [0, 0, 1]
+    ends = [json.loads((tmp_path / f"jobs.{rank}").read_text())[0]["error"] for rank in (0, 1)]
+    (said,) = [text for kind, text in ends if kind == "LostError"]  # the other one is silent
+    assert "process 2 of 3 (counted from 0) did not answer any more" in said
+    assert "torchrun --nproc-per-node 3" in said
+    assert "--resume goes on from step_00000003" in said
+    assert sorted(kind for kind, _ in ends) == ["LostError", "StoppedError"]
+
+
+@pytest.mark.slow
+def test_the_command_of_the_page(tmp_path):
+    """Under torchrun itself: one table, lines of one process."""
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    command = page.partition("```sh\n")[2].partition("\n")[0].split()
+    assert command[0] == "torchrun"
+    place = pathlib.Path(sys.executable).parent
+    command[0], command[command.index("qsae")] = str(place / "torchrun"), str(place / "qsae")
+    command += ["--n-latents", "256", "--device", "cpu", "--threads", "1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("artifact: ") == 1
+    assert done.stderr.count("step 100/100") == 1
+    (run,) = find_runs(tmp_path / "results")
+    assert run.finished
+    assert run.record()["data_record"]["processes"] == 2
