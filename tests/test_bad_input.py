@@ -139,7 +139,11 @@ EACH = "--per-layer for a coder of each layer"
     [
         ("crosscoder", "--data tensors", "--middle layers, for tensors [N, L, d]; or another coder"),
         ("route", "--data synthetic", "--layers 3; or another coder"),
-        ("route", "--data lm", "--layers middle, or numbers such as --layers 3,6,9; or another coder"),
+        (
+            "route",
+            "--data lm",
+            "--layers middle, or numbers such as --layers 3,6,9; or --sites 3.mlp_in,6.resid_mid; or another coder",
+        ),
         ("topk", "--data tensors --middle layers", "--middle positions, which makes each vector"),
         ("topk", "--data synthetic --layers 2", f"--layers 1; {EACH}; or another coder"),
         ("topk", "--data lm --layers 0,1", f"--layer N; {EACH}; or another coder"),
