@@ -142,7 +142,8 @@ EACH = "--per-layer for a coder of each layer"
         (
             "route",
             "--data lm",
-            "--layers middle, or numbers such as --layers 3,6,9; or --sites 3.mlp_in,6.resid_mid; or another coder",
+            "--layers middle, or numbers such as --layers 3,6,9; or --sites 3.mlp_in,6.resid_mid; or "
+            "another coder",
         ),
         ("topk", "--data tensors --middle layers", "--middle positions, which makes each vector"),
         ("topk", "--data synthetic --layers 2", f"--layers 1; {EACH}; or another coder"),
