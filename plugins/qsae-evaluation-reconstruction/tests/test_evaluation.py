@@ -12,6 +12,7 @@ from qsae_evaluation_reconstruction import ReconstructionEvaluationConfig
 from qsae_evaluation_reconstruction.evaluation import ReconstructionEvaluation
 from torch import Tensor
 
+from qsae_core import CoderConfig
 from qsae_core.component import ComponentConfig
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.data import Batch
@@ -48,6 +49,7 @@ class AlwaysOne:
     """A coder whose reconstruction is 1 everywhere."""
 
     training, device = False, "cpu"
+    config = CoderConfig(n_latents=1)
 
     def eval(self) -> None:
         pass
