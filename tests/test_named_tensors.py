@@ -237,10 +237,15 @@ def test_what_is_not_installed_is_named():
     assert "qsae-quantizer-none" in caught.value.next
 
 
-def test_a_transcoder_needs_one_that_is_installed():
-    checkpoint = Checkpoint(FORM, kind="transcoder")
-    with pytest.raises(PluginError, match="takes transcoder 'topk', which is not installed"):
-        compose_checkpoint(checkpoint, load_plugins().registry, "some.file")
+def test_a_transcoder_needs_one_that_is_installed(monkeypatch):
+    checkpoint, installed = Checkpoint(FORM, kind="transcoder"), load_plugins().registry
+    coder = compose_checkpoint(checkpoint, installed, "some.file")
+    assert coder.component_name == "transcoder"
+    assert torch.allclose(coder.dense().W_enc, FORM.W_enc)
+    names = installed.names
+    monkeypatch.setattr(installed, "names", lambda kind: [] if kind == "transcoder" else names(kind))
+    with pytest.raises(PluginError, match="takes transcoder 'transcoder', which is not installed"):
+        compose_checkpoint(checkpoint, installed, "some.file")
 
 
 def test_nothing_is_written_over(path, tmp_path, registry):

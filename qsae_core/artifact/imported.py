@@ -148,11 +148,12 @@ def blocks(checkpoint: Checkpoint, registry: Registry) -> dict[str, dict[str, An
 
 
 def _usual_coder(dense: DenseForm, slot: str, registry: Registry) -> str:
-    """The coder that is trained with this activation and rule; of transcoders any that there is."""
+    """The SAE that is trained with this activation and rule; the transcoder, or another one that there is."""
+    if slot == "transcoder":
+        installed = registry.names(slot)
+        return slot if slot in installed or not installed else installed[0]
     plain_rank = dense.k is not None and not dense.ranks_by_norm
-    name = "topk" if plain_rank else "jumprelu" if dense.activation == "jumprelu" else "vanilla"
-    installed = registry.names(slot)
-    return name if slot == "sae" or name in installed or not installed else installed[0]
+    return "topk" if plain_rank else "jumprelu" if dense.activation == "jumprelu" else "vanilla"
 
 
 def _check_installed(slot: str, block: Mapping[str, Any], registry: Registry) -> None:
