@@ -78,7 +78,7 @@ class Reader:
             words += SMALL.split()
             if "--steps" not in words and "--config" not in words:
                 words += ["--steps", "20"]
-            if "--data-path" not in words:
+            if not {"--data-path", "--store"} & set(words):
                 words += ["--no-compare-float"]
                 words += ["--buffer-tokens", "2048"] if "--data" not in words else []
         return words
