@@ -151,6 +151,7 @@ Make = Callable[..., LmSource]
 @pytest.fixture
 def make(tiny: Path, tmp_path: Path) -> Make:
     """Short documents of a dataset, several to a context."""
+    pytest.importorskip("datasets")
     rows = [{"text": f"Document {n} says {n * n}, " * (1 + n % 3)} for n in range(400)]
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
