@@ -11,6 +11,7 @@ import click
 from qsae_cli.commands import ConfiguredCommand, Scope, json_option, print_json, print_table
 from qsae_core.errors import DataError
 from qsae_core.runs import Layer, launched, load_plugins, resolve_data
+from qsae_store.manifest import STORAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +73,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option(
                 "--storage",
-                type=click.Choice(["bf16", "fp16", "fp32", "int8"]),
+                type=click.Choice(STORAGES),
                 default="bf16",
                 show_default=True,
                 help="How vectors are stored; int8 with a scale for each.",
@@ -107,7 +108,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 @_options
 @json_option
 def cache(layers: list[Layer], out: str, as_json: bool, **options: Any) -> None:
-    """Harvest a language model's vectors, once, into a store that --data store trains from.
+    """Harvest a language model's vectors, once, into a store that qsae train --store DIR reads.
 
     The places are chosen as for training: --layers 3,6,9 --site resid_post, or --layers 3,6,9 --sites
     mlp_in,mlp_out for several of each layer. Text has no second pass here: what is stored is stored once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import shutil
 import time
@@ -27,20 +28,22 @@ def measure(source: DataSource, plan: Plan, out: pathlib.Path | None) -> dict[st
         out: where the store is to be; None: not on this disk.
 
     Raises:
-        DataError: if the text has not one full context.
+        DataError: if nothing of the first contexts counts, or how much text there is is not known.
     """
     model = source.language_model()
     assert model is not None
     length = next(iter(source.contexts(1)))[0].ids.shape[1]
     at_once = max(1, model.forward_positions // length)
-    stream = source.contexts(at_once)
-    read_shard(model, next(stream)[0], plan, "training", 0, 0)  # the first pass has costs of its own
-    started, vectors, positions = time.monotonic(), 0, 0
-    for contexts, _ in (part for part, _ in zip(stream, range(PASSES), strict=False)):
+    parts = [contexts for contexts, _ in itertools.islice(source.contexts(at_once), 1 + PASSES)]
+    read_shard(model, parts[0], plan, "training", 0, 0)  # the first pass has costs of its own
+    started, timed = time.monotonic(), parts[1:] or parts
+    for contexts in timed:
         read_shard(model, contexts, plan, "training", 0, 0)
-        vectors, positions = vectors + int(contexts.counted.sum()), positions + contexts.counted.numel()
     seconds = time.monotonic() - started
-    share = vectors / positions if positions else 1.0
+    vectors = sum(int(contexts.counted.sum()) for contexts in timed)
+    if not vectors:
+        raise DataError("no position of the first contexts counts", next="other --roles, or other text")
+    share = vectors / sum(contexts.counted.numel() for contexts in timed)
     known = [tokens for tokens in (plan.tokens, source.training_tokens) if tokens is not None]
     wanted = min(known, default=None)
     per_token = _TOKENS + _CONTEXTS / share
@@ -48,7 +51,7 @@ def measure(source: DataSource, plan: Plan, out: pathlib.Path | None) -> dict[st
     total = None if wanted is None else wanted + plan.held_out_tokens
     if total is None:
         raise DataError("how much text there is is not known", next="give --tokens")
-    rate = vectors / seconds if vectors else 0.0
+    rate = vectors / seconds
     return {
         "vectors": wanted,
         "held_out_vectors": plan.held_out_tokens,
@@ -56,7 +59,7 @@ def measure(source: DataSource, plan: Plan, out: pathlib.Path | None) -> dict[st
         "bytes": round(per_token * total),
         "free": None if out is None else shutil.disk_usage(_existing(out)).free,
         "tokens_per_second": rate,
-        "seconds": total / rate if rate else 0.0,
+        "seconds": total / rate,
     }
 
 

@@ -131,10 +131,11 @@ class Harvest:
                 contexts = text.take()
                 if contexts is None:
                     return
-                contexts = _as_many_as_needed(contexts, limit, vectors)
+                whole, contexts = contexts, _as_many_as_needed(contexts, limit, vectors)
                 vectors += int(contexts.counted.sum())
                 if number % self.world == self.rank:
-                    record = self._write(side, number, contexts, text)
+                    ends = text.has_ended and len(contexts.ids) == len(whole.ids)
+                    record = self._write(side, number, contexts, text.behind, ends)
                     self._watch(Progress(side, name, vectors, limit, self._new, self._seconds))
             yield name, before, record
             if record is not None and record.ends:
@@ -155,7 +156,9 @@ class Harvest:
         is_last = limit is not None and before + record.vectors >= limit
         return record if full or is_last or record.ends else None
 
-    def _write(self, side: Side, number: int, contexts: TokenBatch, text: _Text) -> ShardRecord:
+    def _write(
+        self, side: Side, number: int, contexts: TokenBatch, behind: Mapping[str, Any], ends: bool
+    ) -> ShardRecord:
         name, plan, started = shard_name(side, number), self.manifest.plan, time.monotonic()
         made = read_shard(self.model, contexts, plan, side, number, number * plan.shard_contexts)
         written: list[tuple[int, str]] = []
@@ -169,9 +172,7 @@ class Harvest:
             self.folder.write(data_file(name), fill)
             size, digest = written[-1]
             vectors = int(contexts.counted.sum())
-            record = ShardRecord(
-                name, len(contexts.ids), vectors, size, digest, text.behind, text.has_ended, made.norms
-            )
+            record = ShardRecord(name, len(contexts.ids), vectors, size, digest, behind, ends, made.norms)
             write_record(self.folder, record, made.sums)
         except (QsaeError, OSError, SafetensorError) as error:
             raise _stopped(error, self.folder, name) from error

@@ -6,11 +6,13 @@ import json
 import pathlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from qsae_core.errors import DataError
 from qsae_store.folder import Folder
 
+Storage = Literal["bf16", "fp16", "fp32", "int8"]
+STORAGES: tuple[Storage, ...] = get_args(Storage)
 Side = Literal["training", "held-out"]
 SIDES: tuple[Side, ...] = ("held-out", "training")
 """In the order in which they are harvested."""
@@ -52,7 +54,7 @@ class Plan:
     places: tuple[StoredPlace, ...]
     sources: tuple[str, ...]
     targets: tuple[str, ...]
-    storage: Literal["bf16", "fp16", "fp32", "int8"]
+    storage: Storage
     shard_contexts: int
     tokens: int | None
     held_out_tokens: int

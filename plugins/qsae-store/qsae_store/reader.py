@@ -11,9 +11,9 @@ import torch
 
 from qsae_core.contracts import ChosenSites, Columns, TokenBatch
 from qsae_store.folder import Folder
-from qsae_store.manifest import ShardRecord, Side, data_file
+from qsae_store.manifest import ShardRecord, Side, Storage, data_file
 from qsae_store.shards import BLOCK, ShardFile
-from qsae_store.storage import Storage, restore_into, suffixes
+from qsae_store.storage import restore_into, suffixes
 
 MOST_OPEN = 64
 """Shards that are open at the same time."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor
 
 from qsae_core.contracts import Columns
+from qsae_store.manifest import Storage
 
-Storage = Literal["bf16", "fp16", "fp32", "int8"]
-STORAGES: tuple[Storage, ...] = get_args(Storage)
 _FLOATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _LARGEST = 127
 """Of an int8 code, of either sign."""

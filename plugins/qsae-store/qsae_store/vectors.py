@@ -9,9 +9,9 @@ from torch import Tensor
 
 from qsae_core.contracts import Columns, LanguageModel, Site, TokenBatch, permutation
 from qsae_core.errors import DataError
-from qsae_store.manifest import Plan, Side, StoredPlace
+from qsae_store.manifest import Plan, Side, Storage, StoredPlace
 from qsae_store.shards import checksums
-from qsae_store.storage import Storage, stored, suffixes
+from qsae_store.storage import stored, suffixes
 
 Norms = dict[str, float]
 

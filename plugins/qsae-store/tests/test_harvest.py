@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import time
+import pathlib
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -102,20 +103,40 @@ def test_a_harvest_that_ended_anywhere_goes_on_to_the_same_store(
     same_files(place, whole)
 
 
+KILLER = """
+import os, pathlib, random, sys, time
+sys.path.insert(0, sys.argv[1])
+import transformers  # imported once: every child is a fork of this process, which has computed nothing
+from conftest import Harvester
+harvest, place, moments = Harvester(pathlib.Path(sys.argv[2])), pathlib.Path(sys.argv[3]), random.Random(0)
+written = lambda: len(list(place.glob("*.json")))
+for kill in range(11):
+    child, before = os.fork(), written()
+    if not child:
+        harvest(place)
+        os._exit(0)
+    if kill < 10:
+        while written() == before:
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.08))
+        os.kill(child, 9)
+    _, status = os.waitpid(child, 0)
+    print(written())
+sys.exit(status)
+"""
+
+
 @pytest.mark.slow
 def test_sigkill_at_ten_random_moments(harvest, whole, tmp_path, same_files):
-    place, moments = tmp_path / "store", random.Random(0)
-    for kill in range(11):
-        child = os.fork()
-        if not child:
-            try:
-                harvest(place)
-            finally:
-                os._exit(0)
-        if kill < 10:
-            time.sleep(moments.uniform(0.02, 0.5))
-            os.kill(child, 9)
-        os.waitpid(child, 0)
+    place = tmp_path / "store"
+    arguments = [str(pathlib.Path(__file__).parent), str(harvest.text), str(place)]
+    command = [sys.executable, "-c", KILLER, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    files = [int(line) for line in done.stdout.split()]
+    assert files == sorted(files)
+    assert files[9] < files[10]  # the last kill, too, was in the midst of it
     same_files(place, whole)
 
 
@@ -140,6 +161,22 @@ def test_more_tokens_go_on_with_a_store(harvest, tmp_path, same_files):
     manifest = read_manifest(open_folder(str(tmp_path / "once")))
     vectors = sum(record.vectors for record in manifest.shards["training"])
     assert 2000 <= vectors < 2032
+
+
+def test_a_store_that_ended_in_the_last_shard_of_the_text_can_grow(harvest, tmp_path, same_files):
+    """Its last shard holds some of the text's last contexts, so there is text behind it."""
+    sizes = {"shard_positions": 320}
+    assert harvest(tmp_path / "once", **sizes)
+    records = read_manifest(open_folder(str(tmp_path / "once"))).shards["training"]
+    assert records[-1].ends
+    assert records[-1].contexts > 1
+    tokens = sum(record.vectors for record in records[:-1]) + 1
+    assert harvest(tmp_path / "grown", tokens=tokens, **sizes)
+    shorter = read_manifest(open_folder(str(tmp_path / "grown"))).shards["training"]
+    assert len(shorter) == len(records)
+    assert shorter[-1].contexts == 1
+    assert harvest(tmp_path / "grown", **sizes)
+    same_files(tmp_path / "grown", tmp_path / "once")
 
 
 def test_what_is_complete_is_not_read_again(harvest, whole):
