@@ -46,7 +46,7 @@ def _recorded(values: Mapping[str, Any]) -> list[Layer]:
 @click.option("--level", type=int, help="Of a coder with levels: this one, and only its bytes are read.")
 @click.option("--all-levels", is_flag=True, help="A table of all levels.")
 @click.option(
-    "--store",
+    "--out",
     type=click.Path(path_type=pathlib.Path),
     help="Where to keep all that was found, a folder an evaluation.  [default: RUN/evaluations, where they "
     "are those of the run on its own data]",
@@ -60,7 +60,7 @@ def evaluate(
     batch_size: int | None,
     level: int | None,
     all_levels: bool,
-    store: pathlib.Path | None,
+    out: pathlib.Path | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -95,7 +95,7 @@ def evaluate(
         return
     found = evaluation_run.evaluate_artifact(path, config, plugins.registry, level=level, **sizes)
     warn(found.entry)
-    folder = store or (None if level is not None else own_folder(path, config, tokens))
+    folder = out or (None if level is not None else own_folder(path, config, tokens))
     if folder is not None:
         about = {"coder": found.entry["path"], "model": found.entry["model"], "layer": found.entry["layer"]}
         about |= {"n_tokens": tokens or config.train.eval_tokens, "measured": found.entry["measured"]}

@@ -40,7 +40,7 @@ def print_results(
             _print_rows(f"{name}: {title}", table)
         if result.per_latent or result.tables:
             place = None if folder is None else folder / evaluation
-            click.echo(f"all of it: {place}" if place else "not kept; --store DIR keeps all of it")
+            click.echo(f"all of it: {place}" if place else "not kept; --out DIR keeps all of it")
 
 
 def _print_values(name: str, result: Result) -> None:

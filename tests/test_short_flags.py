@@ -9,7 +9,13 @@ import shlex
 import pytest
 from click.testing import CliRunner
 
+from qsae_cli.evaluate import evaluate
+from qsae_cli.import_ import import_
 from qsae_cli.main import cli
+from qsae_cli.options.component_options import ConfiguredCommand
+from qsae_cli.options.flag_names import owners
+from qsae_cli.quantize import quantize
+from qsae_cli.train import train as train_command
 from qsae_core.kinds import SLOTS
 from qsae_core.plugins.records import load_plugins
 
@@ -68,3 +74,14 @@ def test_the_help_shows_the_spellings_that_work():
     assert "--quantizer.n-bits INTEGER" in two
     assert "--encoder-quantizer.n-bits INTEGER" in two
     assert "A short flag works where one chosen part alone has it" in two
+
+
+@pytest.mark.parametrize("command", [train_command, evaluate, quantize, import_], ids=lambda c: c.name)
+def test_no_option_of_a_command_hides_one_of_an_installed_component(command: ConfiguredCommand):
+    """The command's own would win, and the component's short flag would silently be something else."""
+    registry = load_plugins().registry
+    for option in command.params:
+        for spelling in option.opts:
+            hidden = owners(spelling, registry) if spelling.startswith("--") else []
+            here = [owner.title for owner in hidden if set(owner.places) & set(command.scope.places)]
+            assert not here, f"qsae {command.name} {spelling} hides that of {here}"
