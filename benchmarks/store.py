@@ -35,7 +35,7 @@ READS = 100
 
 
 def run(settings: Settings) -> dict[str, Any]:
-    """``{sizes, "formats": [...], "orders": [...], "harvest": command}``."""
+    """``{sizes, "formats": [...], "orders": [...], "harvest": command, "computed_in": number format}``."""
     tokens = 8_000 if settings.quick else TOKENS
     forms = (FORMATS[0], FORMATS[-1]) if settings.quick else FORMATS
     stores = {form: _harvest(form, tokens, settings) for form in forms}
@@ -50,6 +50,7 @@ def run(settings: Settings) -> dict[str, Any]:
     }
     found: dict[str, Any] = {**sizes, "steps": steps, "window": WINDOW, "formats": [], "orders": []}
     found["harvest"] = _harvest_command("FORMAT", tokens, "STORE", settings)
+    found["computed_in"] = _open(exact).describe()["dtype"]
     for form, place in stores.items():
         data = ["--store", str(place)]
         record = {"format": form, "bytes": _bytes(place)}

@@ -483,3 +483,17 @@ def test_there_are_recipes() -> None:
 def test_resolving_imports_no_torch() -> None:
     code = "import sys, qsae_core.config.run; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("given", "every", "vectors"),
+    [
+        ({"steps": 1000}, 100, 32768),  # a fiftieth of 2,048,000 is more than eval_tokens
+        ({"steps": 100}, 10, 4096),
+        ({"steps": 5}, 1, 2048),  # a batch
+        ({"steps": 100, "eval_every": 7}, 7, 32768),  # as it was asked for
+        ({"steps": 100, "eval_every": 0}, 0, 32768),
+    ],
+)
+def test_measurements_on_the_way_are_a_small_part_of_a_run(given: dict[str, Any], every: int, vectors: int):
+    assert TrainConfig(**given).measurements == (every, vectors)

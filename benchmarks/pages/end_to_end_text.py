@@ -8,6 +8,7 @@ from qsae_data_lm import LmConfig
 
 from benchmarks.contenders import signum_rate
 from benchmarks.end_to_end_sides import AS_IT_COMES, AUTOCAST, CUT, STATISTICS
+from qsae_core.config.settings import TrainConfig
 
 BLOCK = LmConfig().buffer_tokens
 """Positions that qsae shuffles together."""
@@ -21,6 +22,7 @@ def differences(result: dict[str, Any]) -> str:
     """A paragraph for each side, with the numbers that its defaults come to in this run."""
     context, batch, steps = result["context"], result["batch_size"], result["steps"]
     tokens, evaluated = result["tokens"], f"{result['evaluated']:,}"
+    train = TrainConfig(tokens=tokens, batch_size=batch, eval_tokens=result["evaluated"])
     return f"""\
 All read the documents of one file of JSON lines with the same model and tokenizer, and ask torch for huge
 pages. Caches of data sets are empty at the start; the files are in the page cache.
@@ -33,8 +35,8 @@ pages. Caches of data sets are empty at the start; the files are in the page cac
   last of these blocks, the run may not need all. The learning rate is scaled to F and to the length of the
   run, rises in the first twentieth and falls in the last fifth. Against dead latents there is an auxiliary
   loss and a new start for what stays dead, in windows that are shares of the run. It measures itself on
-  {evaluated} held-out vectors, about ten times on the way and at the end, and then runs the language
-  model with the SAE in it (cross-entropy recovered).
+  {train.measurements[1]:,} held-out vectors every {train.measurements[0]} steps and on
+  {evaluated} at its end, and then runs the language model with the SAE in it (cross-entropy recovered).
 * **qsae, from a store**: `qsae cache`, which writes {tokens + STATISTICS:,} training and at most
   {evaluated} held-out vectors in bf16, and `qsae train` on them; both times together. All else is as above,
   but that vectors come from all over the store instead of a block at a time. The second SAE that is trained

@@ -58,7 +58,7 @@ is measured on the {count(result["held_out"])} held-out vectors of the store in 
 ## Number formats
 
 `vectors/s` is what one process reads in batches of {result["batch_size"]}, checksums included, from the page
-cache.
+cache. The model computes in {result["computed_in"]}, which other formats of 16 bits or more may hold exactly.
 
 {table(["format", "bytes", "vectors/s", "FVU", "spread over seeds", "points of FVU"], formats)}
 

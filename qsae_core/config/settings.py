@@ -65,7 +65,9 @@ class TrainConfig(ComponentConfig):
         "auto", "steps between logged lines; auto: 200 lines a run"
     )
     eval_every: NotNegative | Literal["auto"] = option(
-        "auto", "steps between measurements on held-out vectors; 0: only at the end; auto: 10 a run"
+        "auto",
+        "steps between measurements on held-out vectors; 0: only at the end; auto: 10 a run, each on a "
+        "fiftieth as many vectors as the run has, at most",
     )
     eval_tokens: int = option(32768, "held-out vectors (tokens) that each measurement uses", gt=0)
     checkpoint_every: int = option(
@@ -101,6 +103,18 @@ class TrainConfig(ComponentConfig):
     def n_tokens(self) -> int:
         """Vectors of the whole run, in whole batches."""
         return self.n_steps * self.batch_size
+
+    @property
+    def measurements(self) -> tuple[int, int]:
+        """Steps between measurements while it trains (0: there are none), and held-out vectors of each.
+
+        With ``eval_every="auto"`` all of them together take a fifth of the vectors that are trained on, or a
+        batch each: what a run learns of itself on the way should not be most of what it does.
+        """
+        if self.eval_every != "auto":
+            return self.eval_every, self.eval_tokens
+        each = max(self.batch_size, self.n_tokens // 50)
+        return max(1, self.n_steps // 10), min(self.eval_tokens, each)
 
 
 class RunSettings(ComponentConfig):

@@ -66,10 +66,10 @@ class TrainingLoop:
         """
         settings = self.config.train
         log_every = max(1, self.steps // 200) if settings.log_every == "auto" else settings.log_every
-        eval_every = max(1, self.steps // 10) if settings.eval_every == "auto" else settings.eval_every
+        eval_every, eval_tokens = settings.measurements
         if eval_every and self.team.is_first:
-            self.chronicle.watcher.message(f"reading {settings.eval_tokens} held-out vectors")
-            self.held_out = list(self.data.held_out(settings.eval_tokens, settings.batch_size))
+            self.chronicle.watcher.message(f"reading {eval_tokens} held-out vectors")
+            self.held_out = list(self.data.held_out(eval_tokens, settings.batch_size))
         self.chronicle.watcher.start(self.run, first, self.steps)
         started = time.perf_counter()
         spent, since_log = 0.0, 0

@@ -17,7 +17,7 @@ from qsae_core.contracts import (
     TokenBatch,
 )
 from qsae_evaluation_loss_recovered import LossRecoveredConfig
-from qsae_evaluation_loss_recovered.scoring import Totals, recovered, scored_positions
+from qsae_evaluation_loss_recovered.scoring import Totals, log_probabilities, recovered, scored_positions
 from qsae_evaluation_loss_recovered.splice import cannot_splice, coder_edits, constant_edit
 
 
@@ -118,7 +118,9 @@ class Spliced(Accumulator):
         sources, targets = self.context.data.source_sites, self.context.data.target_sites
         clean = model.logits(batch)
         index, next_tokens = index.to(clean.device), next_tokens.to(clean.device)
-        self.totals["clean"].add(clean, clean, index, next_tokens)
+        log_p = list(log_probabilities(clean, index))
+        del clean  # memory for the logits of the next pass
+        self.totals["clean"].add(log_p, next_tokens)
         means_LD = self.mean.reshape(len(targets), -1)
         constants = {"zero": torch.zeros_like(means_LD), "mean": means_LD}
         replaced = {
@@ -127,7 +129,7 @@ class Spliced(Accumulator):
         }
         replaced["sae"] = coder_edits(self.context.coder, reconstruction, batch.counted, sources, targets)
         for name, edits in replaced.items():
-            self.totals[name].add(model.logits(batch, edits), clean, index, next_tokens)
+            self.totals[name].add(log_probabilities(model.logits(batch, edits), index), next_tokens, log_p)
 
     def merge(self, other: Spliced) -> None:
         """Add what another one has seen."""

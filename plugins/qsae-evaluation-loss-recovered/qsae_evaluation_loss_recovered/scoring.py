@@ -5,7 +5,9 @@ Shapes: B contexts, T positions, V vocabulary, N predictions.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor
 from qsae_core.contracts import TokenBatch
 
 ROWS = 256
-"""Predictions whose log-probabilities ``[ROWS, V]`` exist at once."""
+"""Predictions whose log-probabilities are one tensor."""
 
 
 @dataclass
@@ -37,18 +39,26 @@ class Totals:
         """Nats per prediction; None where there are none or the sum is not finite."""
         return _mean(self.kl, count)
 
-    def add(self, logits_BTV: Tensor, clean_BTV: Tensor, predictions_N: Tensor, targets_N: Tensor) -> None:
-        """Take the predictions of one pass into account; log-probabilities are float32."""
-        n_vocabulary = logits_BTV.shape[-1]
-        logits, clean = logits_BTV.reshape(-1, n_vocabulary), clean_BTV.reshape(-1, n_vocabulary)
-        parts = zip(torch.split(predictions_N, ROWS), torch.split(targets_N, ROWS), strict=True)
-        for index, target in parts:
-            log_q = logits[index].float().log_softmax(-1)
-            self.ce -= float(log_q.gather(1, target[:, None]).double().sum())
-            if clean_BTV is not logits_BTV:
-                log_p = clean[index].float().log_softmax(-1)
-                difference = (log_p - log_q).masked_fill_(log_p == -torch.inf, 0)  # 0 log 0 = 0
-                self.kl += float((log_p.exp() * difference).double().sum())
+    def add(self, log_q: Iterable[Tensor], targets_N: Tensor, log_p: Iterable[Tensor] | None = None) -> None:
+        """Take the predictions of one pass into account.
+
+        Args:
+            log_q: their ``log_probabilities``.
+            log_p: those of the clean pass; None where this is that pass.
+        """
+        clean = itertools.repeat(None) if log_p is None else log_p
+        for q, p, target in zip(log_q, clean, torch.split(targets_N, ROWS), strict=log_p is not None):
+            self.ce -= float(q.gather(1, target[:, None]).double().sum())
+            if p is not None:
+                difference = (p - q).masked_fill_(p == -torch.inf, 0)  # 0 log 0 = 0
+                self.kl += float(torch.linalg.vecdot(p.exp(), difference).double().sum())
+
+
+def log_probabilities(logits_BTV: Tensor, predictions_N: Tensor) -> Iterator[Tensor]:
+    """Those of the predictions at these places of ``B * T``: float32 ``[ROWS, V]`` after ``[ROWS, V]``."""
+    logits = logits_BTV.reshape(-1, logits_BTV.shape[-1])
+    for index in torch.split(predictions_N, ROWS):
+        yield logits[index].float().log_softmax(-1)
 
 
 def scored_positions(batch: TokenBatch) -> tuple[Tensor, Tensor]:

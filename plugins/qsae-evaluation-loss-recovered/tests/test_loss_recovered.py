@@ -10,7 +10,7 @@ import pytest
 import torch
 from qsae_evaluation_loss_recovered import LossRecoveredConfig
 from qsae_evaluation_loss_recovered.evaluation import LossRecovered
-from qsae_evaluation_loss_recovered.scoring import Totals, recovered, scored_positions
+from qsae_evaluation_loss_recovered.scoring import Totals, log_probabilities, recovered, scored_positions
 from qsae_evaluation_loss_recovered.splice import replacing_edit
 from torch import Tensor
 
@@ -329,7 +329,8 @@ def test_losses_of_confident_predictions_are_exact() -> None:
     """log of a float32 softmax would be -inf here; log-softmax gives 200 nats."""
     totals = Totals()
     clean, spliced = torch.tensor([[[200.0, 0.0]]]), torch.tensor([[[0.0, 200.0]]])
-    totals.add(spliced, clean, torch.tensor([0]), torch.tensor([0]))
+    first = torch.tensor([0])
+    totals.add(log_probabilities(spliced, first), first, log_probabilities(clean, first))
     assert totals.ce == 200
     assert totals.kl == 200
 
@@ -338,7 +339,8 @@ def test_tokens_that_cannot_come_cost_nothing() -> None:
     """A padded vocabulary has logits of -inf: 0 log 0 is 0."""
     totals = Totals()
     logits = torch.tensor([[[1.0, 1.0, -math.inf]]])
-    totals.add(logits.clone(), logits, torch.tensor([0]), torch.tensor([1]))
+    first = torch.tensor([0])
+    totals.add(log_probabilities(logits, first), torch.tensor([1]), log_probabilities(logits, first))
     assert totals.ce == pytest.approx(LN2)
     assert totals.kl == 0
 
