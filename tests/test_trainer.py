@@ -266,12 +266,23 @@ def test_what_is_not_defined_at_a_step_is_reported_as_none():
 def test_what_was_set_anew_has_the_second_moments_of_the_others():
     """Columns (1, 3, 8) and (2, 4, 0): means 4 and 2."""
     weight = torch.nn.Parameter(torch.zeros(3, 2))
-    adam = Adam({"w": weight}, [], {}, beta1=0.9, beta2=0.999, clip=None)
+    adam = Adam({"w": weight}, [], {}, rate_factors={}, beta1=0.9, beta2=0.999, clip=None)
     first, second = torch.ones(3, 2), torch.tensor([[1.0, 2.0], [3.0, 4.0], [8.0, 0.0]])
     adam.load_state({"step.w": torch.tensor(5), "exp_avg.w": first, "exp_avg_sq.w": second})
     adam.forget({"w": torch.tensor([[True, True], [False, True], [False, False]])})
     assert adam.state()["exp_avg.w"].tolist() == [[0, 0], [1, 0], [1, 1]]
     assert adam.state()["exp_avg_sq.w"].tolist() == [[4, 2], [3, 0], [8, 0]]  # (1, 1) is no whole row
+
+
+def test_parameters_move_at_their_own_rates():
+    """Adam's first step is the rate, whatever the gradient."""
+    parameters = {name: torch.nn.Parameter(torch.zeros(2)) for name in ("slow", "fast")}
+    adam = Adam(parameters, [], {}, rate_factors={"fast": 8.0}, beta1=0.9, beta2=0.999, clip=None)
+    for parameter in parameters.values():
+        parameter.grad = torch.tensor([3.0, -0.5])
+    adam.step(0.01)
+    assert parameters["slow"].tolist() == pytest.approx([-0.01, 0.01])
+    assert parameters["fast"].tolist() == pytest.approx([-0.08, 0.08])
 
 
 def test_the_optimiser_forgets_what_was_set_anew():

@@ -5,7 +5,7 @@ from qsae_core.coders.calibrated_coder import CalibratedCoder
 from qsae_core.coders.coder_set import CoderSet
 from qsae_core.coders.dead_latents import EVERY_STEPS as AUXK_EVERY_STEPS
 from qsae_core.coders.dead_latents import DeadLatents, auxk_loss
-from qsae_core.coders.first_pairs import begin_at_tokens, first_pairs
+from qsae_core.coders.first_pairs import TRANSCODER_BIAS_RATE, begin_at_tokens, first_pairs
 from qsae_core.coders.inputs import check_codes, kept_inputs
 from qsae_core.coders.level_rules import LevelRules
 from qsae_core.coders.linear import OFF, LinearCoder, Pass, check_gates
@@ -22,6 +22,7 @@ from qsae_core.coders.steps import step, step_candidates
 __all__ = [
     "AUXK_EVERY_STEPS",
     "OFF",
+    "TRANSCODER_BIAS_RATE",
     "BinaryLatentCoder",
     "CalibratedCoder",
     "CoderSet",

@@ -1,4 +1,4 @@
-"""How the rows of a transcoder begin: at pairs of a source and what is to be made of it.
+"""How latents of a transcoder begin, at pairs of a source and its target, and how fast their biases learn.
 
 Shapes: N tokens of a sample, P of them, D width of the source, E width of the target, F latents.
 """
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 SEED = 0
 """Of the draw of tokens. The sample is another one for each seed of a run; and of several coders that begin
 one after the other, each draws what it would alone."""
+TRANSCODER_BIAS_RATE = 32.0
+"""``LinearCoder.bias_rate`` of transcoders. Adam moves each parameter by about the same in a step, which
+changes a latent's pre-activation by one such move through its bias and by that times the sum of D inputs'
+magnitudes through its row: at one rate for both, biases stay behind. In trials (SmolLM2, layer 9, 300 steps,
+held-out documents of the training text) it was worth 2 points of FVU, and 64 no more."""
 
 
 @torch.no_grad()

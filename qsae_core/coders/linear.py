@@ -68,6 +68,9 @@ class LinearCoder(LivingLatents, CalibratedCoder):
     """Norm of the encoder's rows at the start, ``encoder_scale * W_dec``. At norm 1 a token's k latents, far
     from orthogonal, add up to more than the token, and the first steps do no more than undo that."""
 
+    bias_rate: float = 1.0
+    """What the run's learning rate is multiplied by for ``b_enc``."""
+
     served_encoder: FusedEncoder | None = None
     served_decoder: FusedDecoder | None = None
 
@@ -237,6 +240,10 @@ class LinearCoder(LivingLatents, CalibratedCoder):
         found = {f"{name}.weight": norm for name, norm in norms.items() if getattr(self, name).is_plain}
         skip = {"W_skip": self.norm_in} if self.has_skip else {}
         return {**found, **skip, "b_dec": self.norm_out}
+
+    def rate_factors(self) -> Mapping[str, float]:
+        """That of the encoder's bias."""
+        return {"b_enc": self.bias_rate}
 
     def unit_norm_matrices(self) -> list[QuantizedMatrix]:
         """The decoder, where its rows have unit norm."""

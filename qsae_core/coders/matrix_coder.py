@@ -83,6 +83,11 @@ class MatrixCoder(CoderMatrices):
         """
         return {}
 
+    def rate_factors(self) -> Mapping[str, float]:
+        """Parameter name -> what the run's learning rate is multiplied by for it; 1 for those that are not
+        named."""
+        return {}
+
     def dense(self) -> DenseForm:
         """The whole coder as dense float32 matrices over the data's own vectors, on the CPU, quantized as
         evaluation uses them: what formats of other libraries write.

@@ -24,6 +24,7 @@ class Adam:
             out before, and the row is renormalised after the step.
         rotated: name of a parameter -> the normalisation that rotated its last dimension: its moments are
             those of the data's axes, and it moves as the parameter in these would.
+        rate_factors: name of a parameter -> what a step's rate is multiplied by for it; 1 for all others.
         beta1: decay of the first moment.
         beta2: decay of the second moment.
         clip: largest norm of all gradients together; None: no limit.
@@ -35,6 +36,7 @@ class Adam:
         unit_rows: Iterable[nn.Parameter],
         rotated: Mapping[str, Normalization],
         *,
+        rate_factors: Mapping[str, float],
         beta1: float,
         beta2: float,
         clip: float | None,
@@ -42,7 +44,7 @@ class Adam:
         self.parameters = dict(parameters)
         self.beta1, self.beta2, self.clip = beta1, beta2, clip
         self._unit_rows = {id(parameter) for parameter in unit_rows}
-        self._rotated = dict(rotated)
+        self._rotated, self._rate_factors = dict(rotated), dict(rate_factors)
         self._moments: dict[str, tuple[Tensor, Tensor]] = {}
         self._steps: dict[str, int] = {}
 
@@ -81,7 +83,7 @@ class Adam:
             weight,
             gradient,
             *self._moments[name],
-            lr=rate,
+            lr=rate * self._rate_factors.get(name, 1.0),
             beta1=self.beta1,
             beta2=self.beta2,
             eps=EPS,

@@ -80,6 +80,7 @@ class Trainer:
             self.parameters,
             [matrix.master for matrix in coder.unit_norm_matrices()],
             coder.rotated_parameters(),
+            rate_factors=coder.rate_factors(),
             beta1=config.beta1,
             beta2=config.beta2,
             clip=config.clip,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pathlib
 
-from qsae_core.coders import NestedCoder, begin_at_tokens, fvu_by_level
+from qsae_core.coders import TRANSCODER_BIAS_RATE, NestedCoder, begin_at_tokens, fvu_by_level
 from qsae_core.conformance import Case
 from qsae_core.contracts import Batch, LossOutput
 
@@ -22,6 +22,7 @@ class MatryoshkaTranscoder(NestedCoder):
     is_autoencoder = False
     subtract_b_dec = False
     unit_norm_rows = True
+    bias_rate = TRANSCODER_BIAS_RATE
 
     @classmethod
     def conformance_cases(cls, folder: pathlib.Path) -> list[Case]:
