@@ -20,12 +20,11 @@ from qsae_core.config.settings import QuantizeConfig
 from qsae_core.contracts.coder import AtomErrors
 from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.errors import ConfigError, TrainingError
+from qsae_core.quantization.spaces import OF_QUANTIZERS, normalize_coder, normalizes
 from qsae_core.training.trainer import Trainer, auto_learning_rate
 
 FINETUNE_RATE = 0.25
 """Peak rate of encoder fine-tuning, as a share of the automatic one."""
-OF_QUANTIZERS = ("quantizer.", "code_quantizer.")
-"""In the names of tensors that belong to a quantizer."""
 
 
 def calibrated(coder: MatrixCoder) -> CalibratedCoder:
@@ -61,72 +60,6 @@ def take_floats(coder: MatrixCoder, source: MatrixCoder) -> None:
         raise ConfigError(f"the float coder does not fit: {[*missing, *result.unexpected_keys]}")
     coder.begin_quantization()
     coder.eval()
-
-
-@torch.no_grad()
-def rotate_coder(coder: LinearCoder) -> None:
-    """Turn a coder's normalised space by a fixed orthogonal matrix; its function stays, to rounding."""
-    coder.norm_in.rotate()
-    for matrix in (coder.W_enc, coder.W_dec):
-        matrix.master.copy_(coder.norm_in.direction(matrix.master))
-    coder.b_dec.copy_(coder.norm_in.direction(coder.b_dec))
-    coder.begin_quantization()
-
-
-def normalizes(coder: MatrixCoder, method: QuantizeConfig) -> bool:
-    """Whether ``fit`` gives the coder a normalisation first: automatic rates of fine-tuning are for inputs of
-    variance 1 per dimension, and it was trained, by qsae or by another library, on vectors as they are."""
-    none = coder.config.normalize == "none"
-    return none and method.steps_of_round > 0 and refusal_to_rotate(coder) is None
-
-
-@torch.no_grad()
-def normalize_coder(coder: LinearCoder, sample: Batch) -> None:
-    """Measure mean and scale as training does, and turn the parameters into those of the normalised space;
-    the coder's function stays, to rounding.
-
-    A vector x of the space so far is ``s x' + m`` in the new one, so that ``W_enc (x - b_dec)`` is
-    ``s W_enc (x' - (b_dec - m) / s)``.
-    """
-    norm = coder.norm_in
-    norm.mode = "scale"
-    norm.fit(sample.x, rotate=bool(norm.rotated))
-    mean = norm.direction(norm.mean)
-    if not coder.subtract_b_dec:
-        coder.b_enc.add_(coder.W_enc.master @ mean)
-    coder.W_enc.master.mul_(norm.scale)
-    coder.W_dec.master.div_(norm.scale)
-    coder.b_dec.sub_(mean).div_(norm.scale)
-    coder.begin_quantization()
-
-
-def refusal_to_rotate(coder: MatrixCoder) -> str | None:
-    """Why a trained coder cannot be rotated; None where it can."""
-    if not isinstance(coder, LinearCoder) or not coder.is_autoencoder or coder.norm_in.layers > 1:
-        return "only SAEs of one encoder and one decoder matrix are rotated after training"
-    known = {"W_enc.weight", "W_dec.weight", "b_dec", "b_enc"}
-    width = coder.shape.d_in
-    others = [n for n, p in coder.named_parameters() if n not in known and width in p.shape]
-    return f"it has parameters of the data's width besides: {', '.join(others)}" if others else None
-
-
-def rotate(coder: MatrixCoder, wanted: bool | str, message: Callable[[str], None]) -> bool:
-    """Rotate a coder where that is wanted; gives whether it is rotated then.
-
-    Raises:
-        ConfigError: if it cannot be, and ``wanted`` is True.
-    """
-    if bool(coder.norm_in.rotated) or not wanted:
-        return bool(coder.norm_in.rotated)
-    reason = refusal_to_rotate(coder)
-    if reason is None:
-        assert isinstance(coder, LinearCoder)
-        rotate_coder(coder)
-        return True
-    if wanted != "auto":
-        raise ConfigError(f"this coder cannot be rotated: {reason}", where="--rotate", next="--no-rotate")
-    message(f"not rotated: {reason}")
-    return False
 
 
 def fit(

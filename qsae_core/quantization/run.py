@@ -31,8 +31,9 @@ from qsae_core.evaluation.measured_part import measured_part, origins
 from qsae_core.evaluation.of_layers import WHOLE
 from qsae_core.evaluation.run import evaluate_coder
 from qsae_core.interrupt import sigterm_interrupts
-from qsae_core.quantization.calibrated import calibrated, fit, normalizes, rotate, take_floats
+from qsae_core.quantization.calibrated import calibrated, fit, take_floats
 from qsae_core.quantization.float_coder import float_coder
+from qsae_core.quantization.spaces import normalizes, rotate
 from qsae_core.results.beginning import late_run
 from qsae_core.results.files import write_json
 from qsae_core.results.run import Run, run_path, slug
