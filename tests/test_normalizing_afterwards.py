@@ -110,7 +110,7 @@ def test_fine_tuning_knows_the_unit_of_its_loss(tmp_path, monkeypatch):
     qsae(TRAIN.replace("--normalize none", "--normalize center"))
     (run,) = pathlib.Path("results/large").glob("*/*")
     seen = []
-    monkeypatch.setattr(calibrated, "_finetune", lambda coder, *_: seen.append(coder.units.variance.item()))
+    monkeypatch.setattr(calibrated, "finetune", lambda coder, *_: seen.append(coder.units.variance.item()))
     qsae(f"quantize {run} --quantizer rtn --n-bits 2 --tokens 2048 --finetune encoder --finetune-steps 60")
     # E f^2 - (E f)^2 of one latent is 0.03 / 3 - 0.015^2; atoms of norm 1, times 10
     variance = 128 * (0.03 / 3 - 0.015**2) * 100

@@ -6,7 +6,7 @@ Shapes: F latents, D width, N calibration tokens.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import torch
 
@@ -19,12 +19,18 @@ from qsae_core.config.run import RunConfig
 from qsae_core.config.settings import QuantizeConfig
 from qsae_core.contracts.coder import AtomErrors
 from qsae_core.contracts.data import Batch, DataSource
-from qsae_core.errors import ConfigError, TrainingError
+from qsae_core.errors import ConfigError
+from qsae_core.quantization.finetuning import finetune
 from qsae_core.quantization.spaces import OF_QUANTIZERS, normalize_coder, normalizes
-from qsae_core.training.trainer import Trainer, auto_learning_rate
 
-FINETUNE_RATE = 0.25
-"""Peak rate of encoder fine-tuning, as a share of the automatic one."""
+
+class Fitted(NamedTuple):
+    """What calibration and fine-tuning came to."""
+
+    errors: AtomErrors | None
+    """Of the atoms, against the float ones; None where nothing is rounded."""
+    rates: list[float | None]
+    """Peak rate of each fine-tuning; None of one that was taken back, since it did not help."""
 
 
 def calibrated(coder: MatrixCoder) -> CalibratedCoder:
@@ -69,13 +75,13 @@ def fit(
     config: RunConfig,
     method: QuantizeConfig,
     message: Callable[[str], None],
-) -> AtomErrors | None:
-    """Calibrate and fine-tune; returns the errors of the atoms against the float ones.
+) -> Fitted:
+    """Calibrate and fine-tune.
 
     Latents whose atoms are rounded to zero are switched off.
 
     Raises:
-        TrainingError: if the loss of fine-tuning is not finite.
+        TrainingError: if the loss of fine-tuning is not finite at a rate that was given.
     """
     batch = data.next_batch(method.tokens).to(coder.device)
     if normalizes(coder, method):
@@ -85,6 +91,7 @@ def fit(
     coder.units.fit(coder.norm_out(coder.target(batch)).flatten(1))  # artifacts do not hold them
     decoders = coder.decoders()
     masters = {name: matrix.master.detach().clone() for name, matrix in decoders.items()}
+    rates: list[float | None] = []
     for index in range(method.rounds):
         message(f"calibrating on {len(batch)} vectors, round {index + 1} of {method.rounds}")
         with torch.no_grad():
@@ -97,9 +104,10 @@ def fit(
         _measure_ranges(coder, batch)
         if method.steps_of_round:
             message(f"fine-tuning the encoder for {method.steps_of_round} steps")
-            _finetune(coder, data, config, method)
+            rates.append(finetune(coder, data, batch, config, method, message))
     with torch.no_grad():
-        return coder.errors_of_rows(list(masters.values())) if coder.is_quantized else None
+        errors = coder.errors_of_rows(list(masters.values())) if coder.is_quantized else None
+    return Fitted(errors, rates)
 
 
 @torch.no_grad()
@@ -110,24 +118,4 @@ def _measure_ranges(coder: CalibratedCoder, batch: Batch) -> None:
         for module in found:
             module.train()
         coder.encode(batch.x)
-    coder.eval()
-
-
-def _finetune(coder: CalibratedCoder, data: DataSource, config: RunConfig, method: QuantizeConfig) -> None:
-    rate = method.lr or FINETUNE_RATE * auto_learning_rate(coder.dictionary_size, method.steps_of_round)
-    values: dict[str, Any] = {"steps": method.steps_of_round, "tokens": None, "lr": rate}
-    values |= {"quantize_after": 0.0, "freeze_decoder_after": 0.0, "screen": "none"}
-    settings = config.train.model_copy(update=values)
-    for matrix in coder.decoders().values():
-        matrix.freeze(True)
-    trainer = Trainer(coder, settings, "coder")
-    for step in range(method.steps_of_round):
-        batch = data.next_batch(settings.batch_size).to(coder.device)
-        try:
-            trainer.step(batch, step)
-        except TrainingError as error:
-            error.next = f"fine-tune with an lr below {rate:.3g}"
-            raise
-    for matrix in coder.decoders().values():
-        matrix.freeze(False)
     coder.eval()
