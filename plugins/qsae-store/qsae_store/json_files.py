@@ -36,5 +36,6 @@ def unreadable(where: str, error: Exception) -> DataError:
         f"cannot be read ({type(error).__name__}: {error})",
         where=where,
         allowed="the file as qsae cache wrote it",
-        next="copy the store again from its source",
+        next="copy the store again from its source; "
+        "where another version of qsae-store wrote it, harvest anew",
     )

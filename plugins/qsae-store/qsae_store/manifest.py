@@ -14,6 +14,8 @@ from qsae_store.plan import SIDES, Plan, Side, StoredPlace
 from qsae_store.records import ShardRecord, data_file, read_record, shard_name
 
 FORMAT, MANIFEST = 1, "manifest.json"
+OF_MODEL = ("name", "fingerprint", "predicts_next", "has_logits")
+"""What is known of the language model."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Manifest:
 
     Attributes:
         plan: what the store is to hold.
-        model: ``name``, ``fingerprint``, ``predicts_next`` and ``has_logits`` of the language model.
+        model: ``OF_MODEL`` of the language model.
         record: what the data source says of itself (``DataSource.describe``).
         held_out: by which its text is known again (``HeldOutPart.record``), or None.
         shards: side -> what was written of it; None while the harvest is not complete.
@@ -69,6 +71,9 @@ def read_manifest(folder: Folder) -> Manifest:
 
 def _manifest(tree: dict[str, Any]) -> Manifest:
     plan = dict(tree.pop("plan"))
+    for part, keys in ((plan["source"], ("use",)), (tree["model"], OF_MODEL)):
+        if missing := [key for key in keys if key not in part]:
+            raise KeyError(missing[0])
     plan["places"] = tuple(StoredPlace(*place) for place in plan["places"])
     plan |= {side: tuple(plan[side]) for side in ("sources", "targets")}
     shards = tree.pop("shards")
