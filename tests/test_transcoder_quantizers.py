@@ -27,12 +27,19 @@ SMALL = (
     "--eval reconstruction --lr 0.01"
 )
 MOST_BITS = 10.5
-"""A grid has at most 8 bits a weight, and rows of 12 to 36 weights a scale or two of 16."""
+"""A grid has at most 8 bits a weight, and rows of 12 to 24 weights a scale or two of 16."""
+OPTIONS = {"vector": "codebook-bits 4"}
+"""The usual codebook of 256 vectors would be larger than these matrices."""
 
 
 def test_they_are_all_here():
     assert set(TRANSCODERS) == set(REGISTRY.names("transcoder"))
     assert len(QUANTIZERS) == 14
+
+
+def chosen(slot: str, name: str) -> str:
+    """The flags of a quantizer."""
+    return f"--{slot} {name}" + (f" --{slot}.{OPTIONS[name]}" if name in OPTIONS else "")
 
 
 def qsae(line: str, *paths: object) -> dict:
@@ -91,7 +98,7 @@ def expect_stored_as_it_computes(made: dict, name: str) -> None:
 @pytest.mark.parametrize("transcoder", TRANSCODERS)
 def test_after_training(trained, tmp_path, transcoder, name):
     """The encoder has 8 bits, so that the code is nearly the float coder's."""
-    rounding = f"--quantizer {name} --encoder-quantizer rtn --encoder-quantizer.n-bits 8"
+    rounding = f"{chosen('quantizer', name)} --encoder-quantizer rtn --encoder-quantizer.n-bits 8"
     source = trained[transcoder]
     made = qsae(f"quantize {rounding} --tokens 1024 --out {tmp_path}", source["path"])
     expect_stored_as_it_computes(made, name)
@@ -104,7 +111,7 @@ def test_after_training(trained, tmp_path, transcoder, name):
 @pytest.mark.parametrize("transcoder", TRANSCODERS)
 def test_in_training(training, tmp_path, transcoder, name):
     """Both matrices, from the first step on."""
-    parts = f"--quantizer {name} --encoder-quantizer {name}"
+    parts = f"{chosen('quantizer', name)} {chosen('encoder-quantizer', name)}"
     made = qsae(f"{training[transcoder]} {parts} --no-compare-float --steps 20 --out {tmp_path}")
     expect_stored_as_it_computes(made, name)
     assert 0 < fvu(made) < 1
