@@ -81,7 +81,7 @@ def test_a_rate_that_raises_the_loss_is_lowered_as_long_as_that_is_better(
     usual = auto_learning_rate(F, 150) / 4
     assert tuned["quantized_from"]["finetuning_rates"] == [[usual]]
     assert rates == pytest.approx([16 * usual, usual / 4], rel=0.05)  # two digits
-    assert after[0] > before[0] > after[1] > before[1]
+    assert after[0] > before[0] > after[1] >= before[1]
     assert fvu(tuned) < fvu(rounded)
 
 

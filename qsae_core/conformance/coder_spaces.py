@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.conformance.cases import Case
 from qsae_core.conformance.check import Rules
 from qsae_core.conformance.coder import trained
@@ -21,7 +22,6 @@ ROUNDING = 1e-4
 @RULES.each_case(
     "spaces", "with every dimension turned that lies in a space of its vectors, it computes what it did."
 )
-@torch.no_grad()
 def _spaces(subject: Subject, case: Case) -> None:
     coder, batch = trained(subject, case, built(subject, Variant(case, {})))
     refusal = refusal_to_rotate(coder)
@@ -29,13 +29,18 @@ def _spaces(subject: Subject, case: Case) -> None:
         raise NotApplicable(refusal)
     if coder.is_quantized or bool(coder.norm_in.rotated):
         raise NotApplicable("it is quantized, or rotated already")
-    codes_BF, output = coder.encode(batch.x).to_dense(), coder(batch.x)
+    with torch.no_grad():
+        _expect_unmoved(coder, batch.x)
+
+
+def _expect_unmoved(coder: MatrixCoder, x: torch.Tensor) -> None:
+    codes_BF, output = coder.encode(x).to_dense(), coder(x)
     rotate_coder(coder)
-    turned_BF = coder.encode(batch.x).to_dense()
+    turned_BF = coder.encode(x).to_dense()
     same_B = ((codes_BF != 0) == (turned_BF != 0)).all(1)
     others = 1 - same_B.double().mean().item()
     expect(others <= TIES, f"turned, it has other active latents for {others:.0%} of the tokens.")
-    pairs = {"latents": (codes_BF, turned_BF), "reconstructions": (output, coder(batch.x))}
+    pairs = {"latents": (codes_BF, turned_BF), "reconstructions": (output, coder(x))}
     for name, (before, after) in pairs.items():
         error, size = (after - before)[same_B].abs().max().item(), before.abs().max().item()
         expect(

@@ -5,10 +5,11 @@ Shapes: F latents, D width, N calibration tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from qsae_core.coders.calibrated_coder import CalibratedCoder
 from qsae_core.coders.linear import LinearCoder
@@ -19,8 +20,10 @@ from qsae_core.config.run import RunConfig
 from qsae_core.config.settings import QuantizeConfig
 from qsae_core.contracts.coder import AtomErrors
 from qsae_core.contracts.data import Batch, DataSource
+from qsae_core.contracts.quantizer import Calibration
 from qsae_core.errors import ConfigError
 from qsae_core.quantization.finetuning import finetune
+from qsae_core.quantization.making_up import making_up
 from qsae_core.quantization.spaces import OF_QUANTIZERS, normalize_coder, normalizes
 
 
@@ -96,10 +99,7 @@ def fit(
         message(f"calibrating on {len(batch)} vectors, round {index + 1} of {method.rounds}")
         with torch.no_grad():
             codes = (coder if index else source).encode(batch.x).detach()
-            for name, calibration in coder.calibrations(batch, codes):
-                matrix = decoders[name]
-                matrix.master.copy_(matrix.quantizer.calibrate(masters[name], calibration))
-                matrix.eval()  # a stochastic quantizer rounds as it will be stored
+            _calibrate(coder, masters, coder.calibrations(batch, codes))
             coder.switch_off(torch.cat([(matrix() == 0).all(1) for matrix in decoders.values()]))
         _measure_ranges(coder, batch)
         if method.steps_of_round:
@@ -108,6 +108,21 @@ def fit(
     with torch.no_grad():
         errors = coder.errors_of_rows(list(masters.values())) if coder.is_quantized else None
     return Fitted(errors, rates)
+
+
+def _calibrate(
+    coder: CalibratedCoder, masters: Mapping[str, Tensor], calibrations: Iterator[tuple[str, Calibration]]
+) -> None:
+    """Put one decoder after the other on its grid: several are one problem, since they add up."""
+    decoders = coder.decoders()
+    for name, matrix in decoders.items():
+        matrix.master.copy_(masters[name])
+    for name, calibration in calibrations:
+        matrix, wanted = decoders[name], masters[name]
+        if calibration.missed is not None:
+            wanted = wanted + making_up(calibration.codes, calibration.missed)
+        matrix.master.copy_(matrix.quantizer.calibrate(wanted, calibration))
+        matrix.eval()  # a stochastic quantizer rounds as it will be stored
 
 
 @torch.no_grad()

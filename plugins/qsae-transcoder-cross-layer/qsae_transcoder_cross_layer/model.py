@@ -153,16 +153,22 @@ class CrossLayerTranscoder(LivingLayers):
             matrix.quantizer.initialize(matrix.master.detach())
 
     def calibrations(self, batch: Batch, codes: SparseCodes) -> Iterator[tuple[str, Calibration]]:
-        """Layer after layer: what of the target no other layer's latents decode to, as they are by then."""
+        """Layer after layer: what of the target no other layer's latents decode to, as they are by then, and
+        what those of earlier layers miss of what they gave in float32. Latents of several layers that write
+        into one are thus shown a common problem: the later make up for the earlier."""
         parts = split_latents(codes, self.ends)
-        y = self.norm_target(batch.y).flatten(1)
+        left = self.norm_target(batch.y).flatten(1) - self.b_dec
         if self.has_skip:
-            y = y - self._skipped(self.normalized(batch.x))
-        for layer, matrix in enumerate(self._decoders):
-            silent = parts[layer].with_values(torch.zeros_like(parts[layer].values))
-            others = [*parts[:layer], silent, *parts[layer + 1 :]]
-            left = y - self.decode_normalized(others, [m.rows() for m in self._decoders])
-            yield f"W_dec.{layer}", Calibration(parts[layer], left[:, left.shape[1] - matrix.shape[1] :])
+            left -= self._skipped(self.normalized(batch.x))
+        own = [slice(left.shape[1] - matrix.shape[1], None) for matrix in self._decoders]
+        for columns, part, matrix in zip(own, parts, self._decoders, strict=True):
+            left[:, columns] -= decode(part, matrix.master)
+        missed = torch.zeros_like(left)
+        for layer, (columns, part, matrix) in enumerate(zip(own, parts, self._decoders, strict=True)):
+            given, before = decode(part, matrix.master), missed[:, columns].clone()
+            target = left[:, columns] + before + given
+            yield f"W_dec.{layer}", Calibration(part, target, before if layer else None)
+            missed[:, columns] += given - decode(part, matrix.rows())
 
 
 @full_precision
