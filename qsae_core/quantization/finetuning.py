@@ -62,16 +62,16 @@ def finetune(
                 error.next = f"fine-tune with an lr below {rate:.3g}"
                 raise
         if loss < best.loss:
-            best = _State(loss, rate, _copy(coder))
             if rate == rates[0]:
-                break
+                return rate
+            best = _State(loss, rate, _copy(coder))
         else:
             message(f"at a rate of {rate:.2g} the calibration loss becomes {loss:.4g}, from {best.loss:.4g}")
             if best.rate is not None:
                 break
-        coder.load_state_dict(start.tensors)
+        coder.load_state_dict(start.tensors, strict=False)
         data.load_state_dict(place)
-    coder.load_state_dict(best.tensors)
+    coder.load_state_dict(best.tensors, strict=False)
     if best.rate is None:
         message("the encoder stays as it was" + ("; a lower --lr may help" if given else ""))
     return best.rate
@@ -81,10 +81,12 @@ class _State(NamedTuple):
     loss: float
     rate: float | None
     tensors: dict[str, Tensor]
+    """All but the decoders, which are large and stay."""
 
 
 def _copy(coder: CalibratedCoder) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in coder.state_dict().items()}
+    decoders = tuple(f"{name}." for name in coder.decoders())
+    return {n: tensor.clone() for n, tensor in coder.state_dict().items() if not n.startswith(decoders)}
 
 
 def automatic_rate(n_latents: int, steps: int) -> float:
