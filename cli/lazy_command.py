@@ -15,11 +15,13 @@ class LazyCommand(click.Command):
         name: what it is called on the command line.
         target: ``"package.module:object"``, the ``click.Command`` itself.
         line: what ``qsae --help`` says of it.
+        shared: whether processes that a launcher started together share its work; they are refused where
+            each would do all of it.
     """
 
-    def __init__(self, name: str, target: str, line: str) -> None:
+    def __init__(self, name: str, target: str, line: str, *, shared: bool = False) -> None:
         super().__init__(name, short_help=line)
-        self.target = target
+        self.target, self.shared = target, shared
 
     def load(self) -> click.Command:
         """Import the command.

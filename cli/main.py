@@ -18,7 +18,8 @@ import click
 from qsae_cli.lazy_command import LazyCommand
 from qsae_cli.waiting import let_threads_sleep
 from qsae_core import QsaeError, __version__
-from qsae_core.errors import StoppedError, did_you_mean
+from qsae_core.errors import ConfigError, StoppedError, did_you_mean
+from qsae_core.launched import launched
 from qsae_core.plugins.records import load_plugins
 
 BUILT_IN = {
@@ -34,6 +35,8 @@ BUILT_IN = {
     "new-plugin": "Write a new plugin that installs and passes its own tests.",
 }
 """Name -> the line in ``qsae --help``, so that help imports no command's module."""
+SHARED = ("train",)
+"""Those of them whose work several processes share."""
 
 NOT_HERE = "; a plugin may bring it: qsae list-plugins shows which are installed, and which are not loaded"
 
@@ -58,6 +61,8 @@ class QsaeGroup(click.Group):
         if not name.startswith("-") and self.get_command(ctx, name) is None:
             meant = did_you_mean(name, self.list_commands(ctx))
             ctx.fail(f"no such command {name!r}{meant or NOT_HERE}")
+        if not name.startswith("-"):
+            _check_shared(name)
         found, command, rest = super().resolve_command(ctx, args)
         return found, command.load() if isinstance(command, LazyCommand) else command, rest
 
@@ -86,7 +91,7 @@ def _built_in() -> dict[str, click.Command]:
     found: dict[str, click.Command] = {}
     for name, line in BUILT_IN.items():
         own = name.replace("-", "_") + "_" * keyword.iskeyword(name)
-        found[name] = LazyCommand(name, f"qsae_cli.{own}:{own}", line)
+        found[name] = LazyCommand(name, f"qsae_cli.{own}:{own}", line, shared=name in SHARED)
     return found
 
 
@@ -95,6 +100,25 @@ def _plugin_commands() -> dict[str, click.Command]:
     """In alphabetical order."""
     added = load_plugins().commands(reserved=BUILT_IN)
     return {name: added[name] for name in sorted(added)}
+
+
+def _check_shared(name: str) -> None:
+    """Refuse a command to several processes of which each would do the same, and write over the others.
+
+    Raises:
+        ConfigError: in each of them, where the command does not share its work.
+    """
+    world = launched().world
+    found = _plugin_commands() | _built_in()
+    if world > 1 and not getattr(found[name], "shared", False):
+        shared = [other for other, command in found.items() if getattr(command, "shared", False)]
+        raise ConfigError(
+            f"{world} processes were started, and qsae {name} does not share its work: "
+            "each would do all of it",
+            where="environment (WORLD_SIZE)",
+            allowed=f"a single process; several for {' and '.join(sorted(shared))}",
+            next=f"qsae {name} ... without torchrun; without a launcher: unset WORLD_SIZE",
+        )
 
 
 @click.group(cls=QsaeGroup, context_settings={"help_option_names": ["-h", "--help"]})

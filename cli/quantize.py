@@ -45,7 +45,7 @@ def _recorded(values: Mapping[str, Any]) -> list[Layer]:
 @click.option(
     "--lr",
     type=click.FloatRange(min=0, min_open=True),
-    help="Peak rate of fine-tuning.  [default: a quarter of the automatic one]",
+    help="Peak rate of fine-tuning.  [default: a quarter of the automatic one; less below 150 steps]",
 )
 @click.option("--alternate", type=click.IntRange(min=1), help="Rounds of calibrating and fine-tuning.")
 @click.option("--name", help="Name of the run's folder.  [default: the coder, the model, the quantizer]")

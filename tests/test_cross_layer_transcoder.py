@@ -16,6 +16,7 @@ from click.testing import CliRunner
 import qsae_core
 from qsae_cli.main import cli
 from qsae_core.errors import TrainingError
+from qsae_core.quantization import calibrated
 from qsae_core.training.trainer import Trainer
 
 L, F, K = 3, 64, 8
@@ -164,8 +165,9 @@ def test_a_resumed_run_ends_alike(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("how", "distortion"),  # Gaussian rows have 0.0115 at 4 bits; gptq moves rows further for the codes' sake
-    [("rtn", 0.015), ("gptq --finetune encoder --finetune-steps 20 --lr 0.0003", 0.03)],
+    ("how", "distortion"),
+    # Gaussian rows have 0.0115 at 4 bits; later layers move for the sake of earlier ones, by gptq all rows do
+    [("rtn", 0.02), ("gptq --finetune encoder --finetune-steps 20 --lr 0.0003", 0.03)],
 )
 def test_quantized_after_training(run, tmp_path, how, distortion):
     line = f"quantize --quantizer {how} --n-bits 4 --tokens 2048 --out"
@@ -187,6 +189,18 @@ def test_quantized_after_training(run, tmp_path, how, distortion):
     shown = qsae("compare", run["path"], made["path"]).output
     assert "cross-layer-transcoder" in shown
     assert "4.0" in shown
+
+
+def test_later_layers_make_up_for_the_rounding_of_earlier_ones(run, tmp_path, monkeypatch):
+    """What is lost beside float32 is smaller, over 1024 held-out tokens."""
+    lost = []
+    for name in ("together", "each for itself"):
+        if name != "together":
+            monkeypatch.setattr(calibrated, "making_up", lambda codes, missed: 0)
+        line = f"quantize --quantizer rtn --n-bits 2 --tokens 16384 --name '{name}' --out"
+        made = values_of(summary_of(line, tmp_path, run["path"]))["reconstruction"]
+        lost.append(made["fvu"] - values_of(run)["reconstruction"]["fvu"])
+    assert 0 < lost[0] < 0.95 * lost[1]
 
 
 def test_trained_through_quantizers_and_read_at_a_level(tmp_path):

@@ -8,6 +8,7 @@ import re
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from qsae_cli.lazy_command import LazyCommand
 from qsae_cli.main import BUILT_IN, cli
@@ -92,3 +93,40 @@ def test_built_in_commands_are_what_their_names_say(name):
     assert command.name == name
     module = pathlib.Path(command.callback.__code__.co_filename).stem.rstrip("_")  # import_
     assert module == name.replace("-", "_")
+
+
+ALONE = ["evaluate", "quantize", "import", "export", "runs", "compare", "bench", "sites", "describe"]
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_several_processes_are_refused_what_each_would_do_whole(name):
+    """Before options are read: what follows the command does not matter."""
+    for rank in "01":
+        several = {"WORLD_SIZE": "2", "RANK": rank}
+        done = CliRunner().invoke(cli, [name, "anything"], env=several)
+        assert done.exit_code == 2
+        assert f"2 processes were started, and qsae {name} does not share its work" in done.output
+        assert "allowed: a single process; several for cache and train" in done.output
+        assert f"next:    qsae {name} ... without torchrun" in done.output
+    for single in ({"WORLD_SIZE": "1", "RANK": "0"}, {"WORLD_SIZE": None, "RANK": "1"}):
+        assert "processes were started" not in CliRunner().invoke(cli, [name, "anything"], env=single).output
+
+
+@pytest.mark.parametrize(
+    "line", ["train --sae topk --data synthetic --dry-run", "cache info nowhere", "--version", "-h"]
+)
+def test_several_processes_may_share(line):
+    done = CliRunner().invoke(cli, line.split(), env={"WORLD_SIZE": "2", "RANK": "1"})
+    assert "processes were started" not in done.output
+    assert done.exit_code == (2 if line.startswith("cache") else 0)
+
+
+def test_a_plugin_says_whether_its_command_shares_its_work(site):
+    """A command that says nothing does not."""
+    several = {"WORLD_SIZE": "2", "RANK": "0"}
+    refused = site.qsae("acme-late", "you", **several)
+    assert refused.returncode == 2
+    assert "qsae acme-late does not share its work" in refused.stderr
+    shared = ADDS.replace('"Say hello, later."', '"Say hello, later.", shared=True').replace("late", "many")
+    site.add("acme-many", shared, files={"command.py": COMMAND.replace("def late", "def many")})
+    assert site.qsae("acme-many", "you", **several).stdout == "hello you\n"

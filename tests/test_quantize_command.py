@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 import qsae_core
 from qsae_cli.main import cli
 from qsae_core.artifact.places import artifact_folder
-from qsae_core.quantization.calibrated import rotate_coder, take_floats
+from qsae_core.quantization.calibrated import take_floats
+from qsae_core.quantization.spaces import rotate_coder
 from qsae_core.results.files import read_json
 
 TRAIN = (

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 from qsae_sae_ternary.model import TernarySAE
+from safetensors.torch import load_file
 
 import qsae_core
 from qsae_core.artifact import description as coder_json
 from qsae_core.artifact import places
+from qsae_core.artifact.tensor_files import save_tensors
 from qsae_core.compose.compose import compose_coder, compose_data
 from qsae_core.config.layers import checked_layer
 from qsae_core.config.run import resolve
@@ -181,6 +183,7 @@ import json, os, signal, sys
 sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
 from test_training_run import Silent, configuration, run
 import pathlib
+import shutil
 class Pressing(Silent):
     def logged(self, step, values):
         if step == 5:
@@ -313,6 +316,28 @@ def test_a_full_disk_leaves_what_was_complete(vectors, monkeypatch):
     monkeypatch.setattr(tensor_files, "save_file", write)
     resumed = run(configuration(vectors, run={"resume": True}, train={"checkpoint_every": 10}))
     assert resumed.finished
+
+
+@pytest.mark.parametrize("lost", ["data", "step", "row", "norms", "rows", "random.cpu", "coder/coder.b_enc"])
+def test_a_state_of_another_version_says_what_it_lacks(vectors, lost):
+    """A key of the state or of the data's part of it, a generator, a tensor of the coder."""
+    config = configuration(vectors, train={"checkpoint_every": 10})
+    done = run(config)
+    done.update_record(completed_at=None)
+    state = done.resume_states()[-1]
+    tree = json.loads((state / checkpoints.STATE).read_text())
+    for keys in (tree, tree.get("data", {})):
+        keys.pop(lost, None)
+    text = json.dumps(tree)
+    (state / checkpoints.STATE).write_text(text)
+    tensors = {n: t for n, t in load_file(state / checkpoints.TENSORS).items() if n != lost}
+    save_tensors(state / checkpoints.TENSORS, tensors, text)
+    with pytest.raises(
+        TrainingError, match=r"the state does not fit: .*" + lost.rpartition("/")[2]
+    ) as caught:
+        run(configuration(vectors, train={"checkpoint_every": 10}, run={"resume": True}))
+    assert caught.value.where == str(state)
+    assert "begin anew with --overwrite" in caught.value.next
 
 
 def test_old_resume_states_are_removed(vectors):

@@ -7,10 +7,9 @@ import re
 from typing import Any
 
 from benchmarks.end_to_end_sides import NAME
-from benchmarks.pages import about
 from benchmarks.pages.end_to_end_text import differences
+from benchmarks.pages.page import measured, write
 from benchmarks.pages.tables import count, gigabytes, percent, ratio, table
-from benchmarks.results import read
 from benchmarks.settings import Settings
 
 Result = dict[str, Any]
@@ -33,14 +32,8 @@ PARTS = (
 
 def render(settings: Settings, page: pathlib.Path) -> pathlib.Path | None:
     """Write the page; None without a result."""
-    result = read(NAME, settings)
-    if result is None:
-        return None
-    results = {NAME: result}
-    parts = [_text(result), about.warnings(results), about.section(results, "")]
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text("\n".join(part for part in parts if part))
-    return page
+    results = measured([NAME], settings)
+    return write(page, results, [_text(results[NAME])]) if results else None
 
 
 def _text(result: Result) -> str:

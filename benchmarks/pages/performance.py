@@ -14,7 +14,7 @@ from benchmarks.pages import details as page_details
 from benchmarks.pages import inference as page_inference
 from benchmarks.pages import plots
 from benchmarks.pages import step as page_step
-from benchmarks.results import read
+from benchmarks.pages.page import measured, write
 from benchmarks.settings import Settings
 
 Result = dict[str, Any]
@@ -30,7 +30,7 @@ NAMES = (step.NAME, cross_layer_step.NAME, fidelity.NAME, scaling.NAME, startup.
 
 def render(settings: Settings, page: pathlib.Path) -> pathlib.Path | None:
     """Write the page, and the plots beside it where matplotlib is installed; None without any result."""
-    results = {name: result for name in NAMES if (result := read(name, settings)) is not None}
+    results = measured(NAMES, settings)
     if not results:
         return None
     sections: list[tuple[str, Callable[[Result], str]]] = [
@@ -40,15 +40,9 @@ def render(settings: Settings, page: pathlib.Path) -> pathlib.Path | None:
         (inference.NAME, page_inference.section),
         (startup.NAME, page_details.startup_section),
     ]
-    page.parent.mkdir(parents=True, exist_ok=True)
-    parts = [INTRODUCTION, page_about.warnings(results)]
-    parts += [section(results[name]) for name, section in sections if name in results]
+    parts = [INTRODUCTION, *(section(results[name]) for name, section in sections if name in results)]
     if scaling.NAME in results:
+        page.parent.mkdir(parents=True, exist_ok=True)
         files = plots.draw(results[scaling.NAME], page.parent)
         parts.append(page_details.scaling_section(results[scaling.NAME], files))
-    missing = [name for name in NAMES if name not in results]
-    if missing:
-        parts.append(f"Not measured: {', '.join(missing)}.\n")
-    parts.append(page_about.section(results, page_about.DATA))
-    page.write_text("\n".join(part for part in parts if part))
-    return page
+    return write(page, results, parts, wanted=NAMES, data=page_about.DATA)

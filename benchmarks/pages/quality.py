@@ -8,11 +8,10 @@ from typing import Any
 from benchmarks import quality
 from benchmarks.compare import best, working
 from benchmarks.contenders import OTHER_SEEDS
-from benchmarks.pages import about as page_about
+from benchmarks.pages.page import measured, write
 from benchmarks.pages.quality_text import ABOUT_ALONE, ABOUT_SUMMARY, DATA, INTRODUCTION, SETTINGS
 from benchmarks.pages.records import best_of, error, failures, sizes
 from benchmarks.pages.tables import percent, table
-from benchmarks.results import read
 from benchmarks.settings import Settings
 
 Result = dict[str, Any]
@@ -22,19 +21,12 @@ NAMES = (*quality.NAMES.values(), quality.NAME)
 
 def render(settings: Settings, page: pathlib.Path) -> pathlib.Path | None:
     """Write the page; None without any result."""
-    results = {name: result for name in NAMES if (result := read(name, settings)) is not None}
+    results = measured(NAMES, settings)
     if not results:
         return None
-    parts = [INTRODUCTION, page_about.warnings(results, timed=False)]
-    parts += [summary(list(results.values())), alone_section(list(results.values()))]
-    parts += [states_section(result) for result in results.values()]
-    parts.append(SETTINGS)
-    missing = [name for name in NAMES if name not in results]
-    parts += [f"Not measured: {', '.join(missing)}.\n"] if missing else []
-    parts.append(page_about.section(results, DATA))
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text("\n".join(part for part in parts if part))
-    return page
+    found = list(results.values())
+    sections = [INTRODUCTION, summary(found), alone_section(found), *map(states_section, found), SETTINGS]
+    return write(page, results, sections, wanted=NAMES, data=DATA, timed=False)
 
 
 def summary(results: list[Result]) -> str:

@@ -6,9 +6,8 @@ import pathlib
 from typing import Any
 
 from benchmarks import real_run
-from benchmarks.pages import about
+from benchmarks.pages.page import measured, write
 from benchmarks.pages.tables import count, percent, ratio, table
-from benchmarks.results import read
 from benchmarks.settings import Settings
 from benchmarks.sides import QSAE
 from benchmarks.training_step import error
@@ -18,14 +17,8 @@ Result = dict[str, Any]
 
 def render(settings: Settings, page: pathlib.Path) -> pathlib.Path | None:
     """Write the page; None without a result."""
-    result = read(real_run.NAME, settings)
-    if result is None:
-        return None
-    results = {real_run.NAME: result}
-    parts = [_text(result), about.warnings(results), about.section(results, "")]
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text("\n".join(part for part in parts if part))
-    return page
+    results = measured([real_run.NAME], settings)
+    return write(page, results, [_text(results[real_run.NAME])]) if results else None
 
 
 def _text(result: Result) -> str:

@@ -7,11 +7,10 @@ from typing import Any
 
 from benchmarks import recovery, recovery_layers
 from benchmarks.compare import best, working
-from benchmarks.pages import about as page_about
+from benchmarks.pages.page import measured, write
 from benchmarks.pages.records import best_of, failures, sizes
 from benchmarks.pages.recovery_text import ABOUT_LAYERS, ABOUT_RECOVERY, DATA, INTRODUCTION
 from benchmarks.pages.tables import percent, table
-from benchmarks.results import read
 from benchmarks.settings import Settings
 
 Result = dict[str, Any]
@@ -20,20 +19,12 @@ NAMES = (recovery.NAME, recovery_layers.NAME)
 
 def render(settings: Settings, page: pathlib.Path) -> pathlib.Path | None:
     """Write the page; None without any result."""
-    results = {name: result for name in NAMES if (result := read(name, settings)) is not None}
+    results = measured(NAMES, settings)
     if not results:
         return None
-    parts = [INTRODUCTION, page_about.warnings(results, timed=False)]
-    if recovery.NAME in results:
-        parts.append(recovery_section(results[recovery.NAME]))
-    if recovery_layers.NAME in results:
-        parts.append(layers_section(results[recovery_layers.NAME]))
-    missing = [name for name in NAMES if name not in results]
-    parts += [f"Not measured: {', '.join(missing)}.\n"] if missing else []
-    parts.append(page_about.section(results, DATA))
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text("\n".join(part for part in parts if part))
-    return page
+    sections = {recovery.NAME: recovery_section, recovery_layers.NAME: layers_section}
+    own = [section(results[name]) for name, section in sections.items() if name in results]
+    return write(page, results, [INTRODUCTION, *own], wanted=NAMES, data=DATA, timed=False)
 
 
 def recovery_section(result: Result) -> str:

@@ -7,9 +7,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from benchmarks import store
-from benchmarks.pages import about
+from benchmarks.pages.page import measured, write
 from benchmarks.pages.tables import count, table
-from benchmarks.results import read
 from benchmarks.settings import Settings
 
 Result = dict[str, Any]
@@ -17,18 +16,12 @@ Result = dict[str, Any]
 
 def render(settings: Settings, page: pathlib.Path) -> pathlib.Path | None:
     """Write the page; None without a result."""
-    result = read(store.NAME, settings)
-    if result is None:
+    results = measured([store.NAME, store.READING], settings)
+    if store.NAME not in results:
         return None
-    reading = read(store.READING, settings)
-    results = {store.NAME: result} | ({} if reading is None else {store.READING: reading})
-    rates = {
-        record["format"]: record["vectors_per_second"] for record in (reading or {"formats": []})["formats"]
-    }
-    parts = [_text(result, rates), about.warnings(results), about.section(results, "")]
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text("\n".join(part for part in parts if part))
-    return page
+    formats = results.get(store.READING, {"formats": []})["formats"]
+    rates = {record["format"]: record["vectors_per_second"] for record in formats}
+    return write(page, results, [_text(results[store.NAME], rates)])
 
 
 def _text(result: Result, rates: dict[str, float]) -> str:

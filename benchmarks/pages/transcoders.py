@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks import quality_transcoders, transcoder_step
 from benchmarks.contenders import OTHER_SEEDS
-from benchmarks.pages import about as page_about
+from benchmarks.pages.page import measured, write
 from benchmarks.pages.quality import (
     best_peer,
     change_table,
@@ -20,7 +20,6 @@ from benchmarks.pages.quality_text import DATA
 from benchmarks.pages.records import best_of, failures, sizes
 from benchmarks.pages.tables import count, percent, ratio, table
 from benchmarks.quality_transcoders import MULTIPLES, with_skip
-from benchmarks.results import read
 from benchmarks.settings import Settings
 from benchmarks.training_step import error, products, tokens_per_second, working
 
@@ -49,20 +48,15 @@ qsae's numbers here are not of data that nothing was tuned to.
 
 def render(settings: Settings, page: pathlib.Path) -> pathlib.Path | None:
     """Write the page; None without any result."""
-    results = {name: result for name in NAMES if (result := read(name, settings)) is not None}
+    results = measured(NAMES, settings)
     if not results:
         return None
     step = results.get(transcoder_step.NAME)
     states = [result for name, result in results.items() if name != transcoder_step.NAME]
-    parts = [INTRODUCTION, page_about.warnings(results, timed=step is not None)]
-    parts += [summary(states), *map(states_section, states), SETTINGS] if states else []
-    parts += [step_section(step)] if step is not None else []
-    missing = [name for name in NAMES if name not in results]
-    parts += [f"Not measured: {', '.join(missing)}.\n"] if missing else []
-    parts.append(page_about.section(results, DATA))
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text("\n".join(part for part in parts if part))
-    return page
+    sections = [INTRODUCTION]
+    sections += [summary(states), *map(states_section, states), SETTINGS] if states else []
+    sections += [step_section(step)] if step is not None else []
+    return write(page, results, sections, wanted=NAMES, data=DATA, timed=step is not None)
 
 
 def summary(results: list[Result]) -> str:

@@ -189,24 +189,10 @@ class BinaryLatentCoder(LinearCoder):
         """uint8 ``[N]``: 1 where a latent is active; its magnitude belongs to the latent."""
         return codes.active.to(torch.uint8)
 
-    def auxk(
-        self,
-        x_BD: Tensor,
-        x_hat_BE: Tensor,
-        W_enc_FD: Matrix,
-        W_dec_FE: Matrix,
-        *,
-        target_BE: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """AuxK (Gao et al., 2024) with soft latents ``m_j s_j``: the bits of dead ones are 0."""
-        assert self.is_autoencoder == (target_BE is None)
-        turn = self.auxk_turn()
-        if turn is None:
-            return {}
-        error_BE = (x_BD if target_BE is None else target_BE)[turn] - x_hat_BE[turn]
-        dead, offset = self.dead.mask(), self.encoder_offset
-        loss = self.soft_auxk(x_BD[turn], error_BE, W_enc_FD, W_dec_FE, dead, offset)
-        return {"auxk": self.auxk_weight * loss}
+    @property
+    def dead_activation(self) -> Activation:
+        """Soft latents ``m_j s_j``: the bits of dead ones are 0."""
+        return _SoftLatents(self.activation)
 
     def soft_auxk(
         self,
@@ -218,7 +204,7 @@ class BinaryLatentCoder(LinearCoder):
         offset_D: Tensor | None,
     ) -> Tensor:
         """``auxk_loss`` of some dead latents, softened."""
-        soft, bias = _SoftLatents(self.activation), self.b_enc
+        soft, bias = self.dead_activation, self.b_enc
         return auxk_loss(x_BD, error_BE, W_enc_FD, bias, W_dec_FE, dead_F, soft, self.k_aux, offset_D)
 
     def secant(self, codes: SparseCodes, W_dec_FE: Matrix, sums_N: Tensor | float = 1.0) -> Tensor:

@@ -26,8 +26,9 @@ class CalibratedCoder(MatrixCoder):
     @abc.abstractmethod
     def calibrations(self, batch: Batch, codes: SparseCodes) -> Iterator[tuple[str, Calibration]]:
         """For each of ``decoders``, by its name: its latents' codes and what they are to decode to, both
-        normalised. The next one is asked for when the matrix before it is on its grid, so that a later one
-        can make up for what those before it miss.
+        normalised. All masters are float ones at the beginning, and the next calibration is asked for when
+        the matrix before it is on its grid: so it says what those before it have missed, and the later one
+        makes up for that.
 
         Args:
             codes: of the whole coder, for the vectors of the batch.

@@ -234,12 +234,11 @@ class LinearCoder(LivingLatents, CalibratedCoder):
         """By their biases."""
         self.b_enc[latents_F] = OFF
 
-    def rotated_parameters(self) -> Mapping[str, Normalization]:
-        """Both matrices, where their masters are the matrices themselves, ``W_skip`` and ``b_dec``."""
-        norms = {"W_enc": self.norm_in, "W_dec": self.norm_out}
-        found = {f"{name}.weight": norm for name, norm in norms.items() if getattr(self, name).is_plain}
-        skip = {"W_skip": self.norm_in} if self.has_skip else {}
-        return {**found, **skip, "b_dec": self.norm_out}
+    def spaces(self) -> Mapping[str, tuple[Normalization, ...]]:
+        """Of both matrices, ``W_skip`` and ``b_dec``."""
+        skip = {"W_skip": (self.norm_out, self.norm_in)} if self.has_skip else {}
+        written = {"W_dec.weight": (self.norm_out,), "b_dec": (self.norm_out,)}
+        return {"W_enc.weight": (self.norm_in,), **written, **skip}
 
     def rate_factors(self) -> Mapping[str, float]:
         """That of the encoder's bias."""

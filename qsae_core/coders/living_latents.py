@@ -120,11 +120,16 @@ class LivingLatents(MatrixCoder):
             self.b_enc,
             W_dec_FE,
             self.dead.mask(),
-            self.activation,
+            self.dead_activation,
             self.k_aux,
             self.encoder_offset,
         )
         return {"auxk": self.auxk_weight * loss}
+
+    @property
+    def dead_activation(self) -> Activation:
+        """What makes latents of the pre-activations of dead ones in AuxK."""
+        return self.activation
 
     def auxk_turn(self) -> slice | None:
         """The tokens of this batch on which AuxK is computed; None where it is not."""

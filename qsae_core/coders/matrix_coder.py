@@ -75,13 +75,22 @@ class MatrixCoder(CoderMatrices):
         """
         return []
 
+    def spaces(self) -> Mapping[str, tuple[Normalization, ...]]:
+        """Parameter name -> the normalised space in which each of its last dimensions lies: one for rows that
+        read or are written, two for a map of inputs to outputs (the output's first). A dimension may be
+        several layers one after another. A coder that does not say gives nothing.
+        """
+        return {}
+
     def rotated_parameters(self) -> Mapping[str, Normalization]:
-        """Parameter name -> the normalisation whose rotation its last dimension went through.
+        """Parameter name -> the normalisation whose rotation its last dimension went through: those of
+        ``spaces``, of matrices where the master is the matrix itself.
 
         Features lean towards the data's own axes, and Adam, which is not invariant under rotations, learns
         them slower in others. So the optimiser takes the steps of these parameters in the data's axes.
         """
-        return {}
+        other_forms = {f"{name}.weight" for name, matrix in self.matrices().items() if not matrix.is_plain}
+        return {name: norms[-1] for name, norms in self.spaces().items() if name not in other_forms}
 
     def rate_factors(self) -> Mapping[str, float]:
         """Parameter name -> what the run's learning rate is multiplied by for it; 1 for those that are not

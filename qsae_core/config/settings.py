@@ -192,7 +192,9 @@ class QuantizeConfig(ComponentConfig):
     )
     finetune_steps: int = option(150, "optimiser steps of each fine-tuning", gt=0)
     lr: Annotated[float, Field(gt=0)] | None = option(
-        None, "peak rate of fine-tuning; none: a quarter of the automatic one"
+        None,
+        "peak rate of fine-tuning; none: a quarter of the automatic one, less for fewer than 150 steps, and "
+        "lower still where that raises the calibration loss",
     )
     alternate: Positive | None = option(
         None,

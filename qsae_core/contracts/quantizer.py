@@ -71,6 +71,9 @@ class Calibration(NamedTuple):
     """Of the float coder, over N calibration tokens."""
     target: Tensor
     """float32 ``[N, D]``: what ``codes @ W`` approximates (normalised vectors without ``b_dec``)."""
+    missed: Tensor | None = None
+    """float32 ``[N, D]``: of that, what the float matrices before this one gave and the quantized ones do
+    not; None where none is before it. The weights that a quantizer is shown make up for it already."""
 
 
 class Quantizer(nn.Module, abc.ABC):

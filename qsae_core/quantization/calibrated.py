@@ -5,10 +5,11 @@ Shapes: F latents, D width, N calibration tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from qsae_core.coders.calibrated_coder import CalibratedCoder
 from qsae_core.coders.linear import LinearCoder
@@ -19,13 +20,20 @@ from qsae_core.config.run import RunConfig
 from qsae_core.config.settings import QuantizeConfig
 from qsae_core.contracts.coder import AtomErrors
 from qsae_core.contracts.data import Batch, DataSource
-from qsae_core.errors import ConfigError, TrainingError
-from qsae_core.training.trainer import Trainer, auto_learning_rate
+from qsae_core.contracts.quantizer import Calibration
+from qsae_core.errors import ConfigError
+from qsae_core.quantization.finetuning import finetune
+from qsae_core.quantization.making_up import making_up
+from qsae_core.quantization.spaces import OF_QUANTIZERS, normalize_coder, normalizes
 
-FINETUNE_RATE = 0.25
-"""Peak rate of encoder fine-tuning, as a share of the automatic one."""
-OF_QUANTIZERS = ("quantizer.", "code_quantizer.")
-"""In the names of tensors that belong to a quantizer."""
+
+class Fitted(NamedTuple):
+    """What calibration and fine-tuning came to."""
+
+    errors: AtomErrors | None
+    """Of the atoms, against the float ones; None where nothing is rounded."""
+    rates: list[float | None]
+    """Peak rate of each fine-tuning; None of one that was taken back, since it did not help."""
 
 
 def calibrated(coder: MatrixCoder) -> CalibratedCoder:
@@ -63,72 +71,6 @@ def take_floats(coder: MatrixCoder, source: MatrixCoder) -> None:
     coder.eval()
 
 
-@torch.no_grad()
-def rotate_coder(coder: LinearCoder) -> None:
-    """Turn a coder's normalised space by a fixed orthogonal matrix; its function stays, to rounding."""
-    coder.norm_in.rotate()
-    for matrix in (coder.W_enc, coder.W_dec):
-        matrix.master.copy_(coder.norm_in.direction(matrix.master))
-    coder.b_dec.copy_(coder.norm_in.direction(coder.b_dec))
-    coder.begin_quantization()
-
-
-def normalizes(coder: MatrixCoder, method: QuantizeConfig) -> bool:
-    """Whether ``fit`` gives the coder a normalisation first: automatic rates of fine-tuning are for inputs of
-    variance 1 per dimension, and it was trained, by qsae or by another library, on vectors as they are."""
-    none = coder.config.normalize == "none"
-    return none and method.steps_of_round > 0 and refusal_to_rotate(coder) is None
-
-
-@torch.no_grad()
-def normalize_coder(coder: LinearCoder, sample: Batch) -> None:
-    """Measure mean and scale as training does, and turn the parameters into those of the normalised space;
-    the coder's function stays, to rounding.
-
-    A vector x of the space so far is ``s x' + m`` in the new one, so that ``W_enc (x - b_dec)`` is
-    ``s W_enc (x' - (b_dec - m) / s)``.
-    """
-    norm = coder.norm_in
-    norm.mode = "scale"
-    norm.fit(sample.x, rotate=bool(norm.rotated))
-    mean = norm.direction(norm.mean)
-    if not coder.subtract_b_dec:
-        coder.b_enc.add_(coder.W_enc.master @ mean)
-    coder.W_enc.master.mul_(norm.scale)
-    coder.W_dec.master.div_(norm.scale)
-    coder.b_dec.sub_(mean).div_(norm.scale)
-    coder.begin_quantization()
-
-
-def refusal_to_rotate(coder: MatrixCoder) -> str | None:
-    """Why a trained coder cannot be rotated; None where it can."""
-    if not isinstance(coder, LinearCoder) or not coder.is_autoencoder or coder.norm_in.layers > 1:
-        return "only SAEs of one encoder and one decoder matrix are rotated after training"
-    known = {"W_enc.weight", "W_dec.weight", "b_dec", "b_enc"}
-    width = coder.shape.d_in
-    others = [n for n, p in coder.named_parameters() if n not in known and width in p.shape]
-    return f"it has parameters of the data's width besides: {', '.join(others)}" if others else None
-
-
-def rotate(coder: MatrixCoder, wanted: bool | str, message: Callable[[str], None]) -> bool:
-    """Rotate a coder where that is wanted; gives whether it is rotated then.
-
-    Raises:
-        ConfigError: if it cannot be, and ``wanted`` is True.
-    """
-    if bool(coder.norm_in.rotated) or not wanted:
-        return bool(coder.norm_in.rotated)
-    reason = refusal_to_rotate(coder)
-    if reason is None:
-        assert isinstance(coder, LinearCoder)
-        rotate_coder(coder)
-        return True
-    if wanted != "auto":
-        raise ConfigError(f"this coder cannot be rotated: {reason}", where="--rotate", next="--no-rotate")
-    message(f"not rotated: {reason}")
-    return False
-
-
 def fit(
     coder: CalibratedCoder,
     source: MatrixCoder,
@@ -136,13 +78,13 @@ def fit(
     config: RunConfig,
     method: QuantizeConfig,
     message: Callable[[str], None],
-) -> AtomErrors | None:
-    """Calibrate and fine-tune; returns the errors of the atoms against the float ones.
+) -> Fitted:
+    """Calibrate and fine-tune.
 
     Latents whose atoms are rounded to zero are switched off.
 
     Raises:
-        TrainingError: if the loss of fine-tuning is not finite.
+        TrainingError: if the loss of fine-tuning is not finite at a rate that was given.
     """
     batch = data.next_batch(method.tokens).to(coder.device)
     if normalizes(coder, method):
@@ -152,21 +94,35 @@ def fit(
     coder.units.fit(coder.norm_out(coder.target(batch)).flatten(1))  # artifacts do not hold them
     decoders = coder.decoders()
     masters = {name: matrix.master.detach().clone() for name, matrix in decoders.items()}
+    rates: list[float | None] = []
     for index in range(method.rounds):
         message(f"calibrating on {len(batch)} vectors, round {index + 1} of {method.rounds}")
         with torch.no_grad():
             codes = (coder if index else source).encode(batch.x).detach()
-            for name, calibration in coder.calibrations(batch, codes):
-                matrix = decoders[name]
-                matrix.master.copy_(matrix.quantizer.calibrate(masters[name], calibration))
-                matrix.eval()  # a stochastic quantizer rounds as it will be stored
+            _calibrate(coder, masters, coder.calibrations(batch, codes))
             coder.switch_off(torch.cat([(matrix() == 0).all(1) for matrix in decoders.values()]))
         _measure_ranges(coder, batch)
         if method.steps_of_round:
             message(f"fine-tuning the encoder for {method.steps_of_round} steps")
-            _finetune(coder, data, config, method)
+            rates.append(finetune(coder, data, batch, config, method, message))
     with torch.no_grad():
-        return coder.errors_of_rows(list(masters.values())) if coder.is_quantized else None
+        errors = coder.errors_of_rows(list(masters.values())) if coder.is_quantized else None
+    return Fitted(errors, rates)
+
+
+def _calibrate(
+    coder: CalibratedCoder, masters: Mapping[str, Tensor], calibrations: Iterator[tuple[str, Calibration]]
+) -> None:
+    """Put one decoder after the other on its grid: several are one problem, since they add up."""
+    decoders = coder.decoders()
+    for name, matrix in decoders.items():
+        matrix.master.copy_(masters[name])
+    for name, calibration in calibrations:
+        matrix, wanted = decoders[name], masters[name]
+        if calibration.missed is not None:
+            wanted = wanted + making_up(calibration.codes, calibration.missed)
+        matrix.master.copy_(matrix.quantizer.calibrate(wanted, calibration))
+        matrix.eval()  # a stochastic quantizer rounds as it will be stored
 
 
 @torch.no_grad()
@@ -177,24 +133,4 @@ def _measure_ranges(coder: CalibratedCoder, batch: Batch) -> None:
         for module in found:
             module.train()
         coder.encode(batch.x)
-    coder.eval()
-
-
-def _finetune(coder: CalibratedCoder, data: DataSource, config: RunConfig, method: QuantizeConfig) -> None:
-    rate = method.lr or FINETUNE_RATE * auto_learning_rate(coder.dictionary_size, method.steps_of_round)
-    values: dict[str, Any] = {"steps": method.steps_of_round, "tokens": None, "lr": rate}
-    values |= {"quantize_after": 0.0, "freeze_decoder_after": 0.0, "screen": "none"}
-    settings = config.train.model_copy(update=values)
-    for matrix in coder.decoders().values():
-        matrix.freeze(True)
-    trainer = Trainer(coder, settings, "coder")
-    for step in range(method.steps_of_round):
-        batch = data.next_batch(settings.batch_size).to(coder.device)
-        try:
-            trainer.step(batch, step)
-        except TrainingError as error:
-            error.next = f"fine-tune with an lr below {rate:.3g}"
-            raise
-    for matrix in coder.decoders().values():
-        matrix.freeze(False)
     coder.eval()

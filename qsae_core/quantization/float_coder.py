@@ -13,7 +13,7 @@ from qsae_core.compose.compose import compose_coder
 from qsae_core.contracts.coder import CoderShape
 from qsae_core.errors import ArtifactError, ConfigError
 from qsae_core.kinds import QUANTIZER_SLOTS
-from qsae_core.quantization.calibrated import OF_QUANTIZERS
+from qsae_core.quantization.spaces import OF_QUANTIZERS
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry

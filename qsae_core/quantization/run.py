@@ -6,7 +6,7 @@ import contextlib
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,8 +31,9 @@ from qsae_core.evaluation.measured_part import measured_part, origins
 from qsae_core.evaluation.of_layers import WHOLE
 from qsae_core.evaluation.run import evaluate_coder
 from qsae_core.interrupt import sigterm_interrupts
-from qsae_core.quantization.calibrated import calibrated, fit, normalizes, rotate, take_floats
+from qsae_core.quantization.calibrated import Fitted, calibrated, fit, take_floats
 from qsae_core.quantization.float_coder import float_coder
+from qsae_core.quantization.spaces import normalizes, rotate
 from qsae_core.results.beginning import late_run
 from qsae_core.results.files import write_json
 from qsae_core.results.run import Run, run_path, slug
@@ -52,7 +53,8 @@ def quantize_artifact(
 
     The run is there when it is complete; until then what it replaces stays, and no part of it is seen.
     ``quantized_from`` in its record: the float coder's path and the method; in its metrics also whether that
-    was the coder of the float masters, and its evaluations on the same vectors.
+    was the coder of the float masters, its evaluations on the same vectors, and ``finetuning_rates``: of each
+    coder, the rate of each fine-tuning, or null where it was taken back.
 
     Raises:
         ConfigError: if the coder is quantized already and its masters were not kept, or cannot be rotated
@@ -97,9 +99,10 @@ def _quantize(
         made = {"path": str(folder), "method": method.model_dump(mode="json")}
         with _open(config, data, method, folder, made) as run:
             started = time.perf_counter()
-            errors = _fit_all(pairs, data, config, method, message)
+            fitted = _fit_all(pairs, data, config, method, message)
             seconds = time.perf_counter() - started
             coder = as_one({layer: pair.coder for layer, pair in pairs.items()})
+            errors = _errors(coder, fitted)
             save_coder(coder, run.final, config, registry, data, before=before)
             entry = finished_entry(
                 run.final, run, data, config, registry, part=part, atom_errors=errors, device=device
@@ -107,6 +110,7 @@ def _quantize(
             evaluations = entries(evaluate_coder(source, data, config, registry)[WHOLE])
             of_masters = all(pair.of_masters for pair in pairs.values())
             origin = made | {"of_masters": of_masters, "evaluations": evaluations}
+            origin |= {"finetuning_rates": [found.rates for found in fitted]}
             record: dict[str, Any] = {"model": data.model_name, "layer": data.layer}
             tokens = method.tokens + method.n_steps * config.train.batch_size
             record |= {"steps": method.n_steps, "tokens": tokens, "training_seconds": seconds}
@@ -151,9 +155,8 @@ def _fit_all(
     config: RunConfig,
     method: QuantizeConfig,
     message: Callable[[str], None],
-) -> AtomErrors | None:
-    """Fit each coder to the same vectors of the training stream, and chance begins alike for each; what that
-    does to the atoms."""
+) -> list[Fitted]:
+    """Fit each coder to the same vectors of the training stream, and chance begins alike for each."""
     begin, found = data.state_dict(), []
     for number, (layer, pair) in enumerate(pairs.items()):
         own = data if layer is None else OneLayer(data, number)
@@ -164,8 +167,13 @@ def _fit_all(
             torch.manual_seed(config.run.seed)
             say = message if layer is None else functools.partial(_of_layer, message, layer)
             found.append(fit(pair.coder, pair.source, own, config, method, say))
-    coder = as_one({layer: pair.coder for layer, pair in pairs.items()})
-    return coder.join_errors(found) if isinstance(coder, CoderSet) else found[0]
+    return found
+
+
+def _errors(coder: MatrixCoder | CoderSet, fitted: Sequence[Fitted]) -> AtomErrors | None:
+    """What that did to the atoms, of all layers where there are several coders."""
+    errors = [found.errors for found in fitted]
+    return coder.join_errors(errors) if isinstance(coder, CoderSet) else errors[0]
 
 
 def _of_layer(message: Callable[[str], None], layer: str, text: str) -> None:

@@ -71,7 +71,8 @@ def load_state(
 
     Raises:
         ArtifactError: if the state is truncated or altered.
-        TrainingError: if each of the processes read vectors of its own, and there are more or fewer now.
+        TrainingError: if it is of other versions, with other entries or tensors; if each of the processes
+            read vectors of its own, and there are more or fewer now.
     """
     state: dict[str, Any] = read_json(folder / STATE)
     of_each = state.get("data_of_each")
@@ -87,12 +88,33 @@ def load_state(
     tensors = load_tensors(folder / TENSORS, (folder / STATE).read_text(encoding="utf-8"))
     for name, trainer in trainers.items():
         prefix = f"{name}/"
-        trainer.load_state({k[len(prefix) :]: t for k, t in tensors.items() if k.startswith(prefix)})
-    data.load_state_dict(state["data"] if of_each is None else of_each[team.rank])
-    torch.set_rng_state(tensors["random.cpu"])
+        own = {k[len(prefix) :]: t for k, t in tensors.items() if k.startswith(prefix)}
+        wanted = {f"coder.{key}" for key in trainer.coder.state_dict()}
+        if odd := wanted ^ {key for key in own if key.startswith("coder.")}:
+            here = ", ".join(sorted(wanted & odd)) or "nothing"
+            there = ", ".join(sorted(odd - wanted)) or "nothing"
+            raise _of_other_versions(
+                folder, f"of the tensors of {name} it lacks {here}, and has besides {there}"
+            )
+        trainer.load_state(own)
+    try:
+        data.load_state_dict(state["data"] if of_each is None else of_each[team.rank])
+        step = int(state["step"])
+        torch.set_rng_state(tensors["random.cpu"])
+    except KeyError as error:  # whoever reads a state takes its entries for granted
+        raise _of_other_versions(folder, f"it has no {error.args[0]!r}") from error
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
-    return int(state["step"])
+    return step
+
+
+def _of_other_versions(folder: pathlib.Path, what: str) -> TrainingError:
+    return TrainingError(
+        f"the state does not fit: {what}",
+        where=str(folder),
+        allowed="a state that the installed versions of qsae and its plugins wrote",
+        next="resume with those that wrote it (config.json: versions), or begin anew with --overwrite",
+    )
 
 
 def remove_state(run: Run, step: int) -> None:

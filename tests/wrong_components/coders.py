@@ -282,6 +282,17 @@ class Broadcasts(RightSAE):
         return x.float()
 
 
+class TurnsInPart(RightSAE):
+    """Subtracts a vector of the normalised space that it does not name among those that lie there."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.register_buffer("origin", torch.linspace(-1, 1, self.shape.d_in))
+
+    def normalized(self, x: Tensor) -> Tensor:
+        return super().normalized(x) - self.origin
+
+
 class DenseWithoutBias(RightSAE):
     """Leaves the encoder's bias out of its dense form."""
 
@@ -348,6 +359,7 @@ WRONG = [
     (coder(Broadcasts), "refuses"),
     (coder(ReadsLaterLayers), "layers"),
     (coder(DenseWithoutBias), "dense"),
+    (coder(TurnsInPart), "spaces"),
     (coder(DropsInputs, "transcoder", SkipConfig), "refuses"),
     (coder(ForgetsInputs, "transcoder", SkipConfig), "skip"),
 ]

@@ -56,4 +56,4 @@ def qsae_register_commands(cli: click.Group) -> None:
     from qsae_cli.commands import LazyCommand
 
     line = "Harvest hidden states into a store; info, verify and estimate of one."
-    cli.add_command(LazyCommand("cache", "qsae_store.command:cache", line))
+    cli.add_command(LazyCommand("cache", "qsae_store.command:cache", line, shared=True))

@@ -11,7 +11,9 @@ from typing import Any
 from qsae_core.contracts import DataSource
 from qsae_core.errors import DataError
 from qsae_store.folder import Folder
-from qsae_store.manifest import MANIFEST, Manifest, Plan, StoredPlace, read_manifest, write_text
+from qsae_store.json_files import write_text
+from qsae_store.manifest import MANIFEST, Manifest, read_manifest
+from qsae_store.plan import Plan, StoredPlace
 
 
 def manifest_of(
@@ -42,25 +44,30 @@ def manifest_of(
             where="--data",
             next="more text, or a smaller --context",
         )
-    widths = dict.fromkeys(source.source_sites, source.d_in)
-    widths |= {site: source.d_out for site in source.target_sites if site not in widths}
-    sources, targets = (tuple(map(str, sites)) for sites in (source.source_sites, source.target_sites))
-    plan = Plan(
-        source=dict(block),
-        places=tuple(StoredPlace(site.layer, site.name, width) for site, width in widths.items()),
-        sources=sources,
-        targets=() if targets == sources else targets,
-        shard_contexts=max(1, shard_positions // first[0].ids.shape[1]),
-        **choices,
-    )
     known = {
         "name": model.name,
         "fingerprint": model.fingerprint(),
         "predicts_next": model.predicts_next,
         "has_logits": model.has_logits,
     }
+    shard_contexts = max(1, shard_positions // first[0].ids.shape[1])
+    plan = _plan(source, block, shard_contexts=shard_contexts, **choices)
     part = source.held_out_part()
     return Manifest(plan, known, source.describe(), None if part is None else part.record())
+
+
+def _plan(source: DataSource, block: Mapping[str, Any], **choices: Any) -> Plan:
+    """For the places that the source reads, on both sides."""
+    widths = dict.fromkeys(source.source_sites, source.d_in)
+    widths |= {site: source.d_out for site in source.target_sites if site not in widths}
+    sources, targets = (tuple(map(str, sites)) for sites in (source.source_sites, source.target_sites))
+    return Plan(
+        source=dict(block),
+        places=tuple(StoredPlace(site.layer, site.name, width) for site, width in widths.items()),
+        sources=sources,
+        targets=() if targets == sources else targets,
+        **choices,
+    )
 
 
 def begin(folder: Folder, manifest: Manifest) -> Manifest:

@@ -3,41 +3,24 @@
 from __future__ import annotations
 
 import pathlib
-import re
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from qsae_cli.commands import ConfiguredCommand, Scope, json_option, print_json, print_table
+from qsae_cli.commands import ConfiguredCommand, Scope, json_option, print_json
 from qsae_core.errors import DataError
 from qsae_core.runs import Layer, launched, load_plugins, resolve_data
-from qsae_store.manifest import STORAGES
+from qsae_store.count import Count
+from qsae_store.plan import STORAGES
+from qsae_store.shown import show_estimate, show_progress, show_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qsae_core.contracts import DataSource
-    from qsae_store.harvest import Progress
     from qsae_store.manifest import Manifest
 
 SCOPE = Scope(slots=("data",), lists=(), sections=(), needs_coder=False, config_file=False)
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
-
-
-class Count(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click alone
-    """``50M``, ``2.5M``, ``300K``, ``1_000_000``."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The number that is meant."""
-        if isinstance(value, int):
-            return value
-        found = re.fullmatch(r"([\d_]+(?:\.\d+)?)([KMB]?)", value.strip().upper())
-        count = float(found[1].replace("_", "")) * _UNITS[found[2]] if found else 0
-        if count < 1 or count != int(count):
-            self.fail(f"{value!r} is no number of tokens; such as 300000, 300K, 2.5M, 50M", param, ctx)
-        return int(count)
 
 
 class CacheCommand(ConfiguredCommand):
@@ -129,14 +112,14 @@ def cache(layers: list[Layer], out: str, as_json: bool, **options: Any) -> None:
     source, manifest = _manifest(layers, options)
     folder = open_folder(out)
     manifest = begin(folder, manifest)
-    harvest = Harvest(folder, manifest, source, rank=rank, world=world, watch=_say)
+    harvest = Harvest(folder, manifest, source, rank=rank, world=world, watch=show_progress)
     complete = manifest.shards is not None or harvest.run()
     source.close()
     if not complete:
         click.echo("what this process has to write is written; others are not done yet", err=True)
         return
     if rank == 0 or not as_json:
-        _show(out, as_json)
+        show_store(out, as_json)
 
 
 @click.command("estimate", cls=ConfiguredCommand, scope=SCOPE)
@@ -156,20 +139,7 @@ def estimate(layers: list[Layer], out: str | None, as_json: bool, **options: Any
     if as_json:
         print_json(found)
         return
-    seconds = found["seconds"]
-    print_table(
-        ["what", "number>"],
-        [
-            ["places", ", ".join(place.name for place in manifest.plan.places)],
-            ["vectors of each, training", f"{found['vectors']:,}"],
-            ["vectors of each, held out, at most", f"{found['held_out_vectors']:,}"],
-            [f"bytes of a token ({manifest.plan.storage})", f"{found['bytes_per_token']:,}"],
-            ["bytes", f"{found['bytes']:,} ({found['bytes'] / 1e9:.2f} GB)"],
-            ["free there", "not known" if found["free"] is None else f"{found['free'] / 1e9:.2f} GB"],
-            ["tokens/s of the language model", f"{found['tokens_per_second']:,.0f}"],
-            ["time", f"{seconds / 3600:.1f} h" if seconds > 7200 else f"{seconds / 60:.1f} min"],
-        ],
-    )
+    show_estimate(manifest.plan, found)
     if found["free"] is not None and found["bytes"] > found["free"]:
         raise DataError(
             f"the store would take {found['bytes'] / 1e9:.2f} GB, and {found['free'] / 1e9:.2f} GB are free",
@@ -183,7 +153,7 @@ def estimate(layers: list[Layer], out: str | None, as_json: bool, **options: Any
 @json_option
 def info(store: str, as_json: bool) -> None:
     """Show what the store at DIR (or a URL) holds."""
-    _show(store, as_json)
+    show_store(store, as_json)
 
 
 @click.command("verify")
@@ -233,42 +203,3 @@ def _manifest(layers: list[Layer], options: dict[str, Any]) -> tuple[DataSource,
         held_out_tokens=options["held_out_tokens"],
     )
     return source, manifest
-
-
-def _say(progress: Progress) -> None:
-    rate = progress.new_vectors / max(progress.seconds, 1e-9)
-    of = "" if progress.limit is None else f" of {progress.limit:,}"
-    left = ""
-    if progress.limit is not None and progress.side == "training":
-        minutes = max(0, progress.limit - progress.vectors) / rate / 60
-        left = f", {minutes:,.0f} min left"
-    click.echo(f"{progress.shard}: {progress.vectors:,}{of} vectors, {rate:,.0f} tokens/s{left}", err=True)
-
-
-def _show(store: str, as_json: bool) -> None:
-    from qsae_store.info import describe
-
-    found = describe(store)
-    if as_json:
-        print_json(found)
-        return
-    unfinished = "" if found["complete"] else "; not complete: run the command that began it again"
-    size = f"{found['bytes'] / 1e9:.2f} GB, {found['shards']} shards"
-    click.echo(f"{store}: {found['model']}, {found['storage']}, {size}{unfinished}")
-    sides = f"{found['training_vectors']:,} training and {found['held_out_vectors']:,} held-out vectors"
-    click.echo(f"{sides} of each place")
-    rows = [
-        [
-            place["place"],
-            f"{place['width']:,}",
-            _number(place.get("rms")),
-            _number(place.get("mean_norm")),
-            f"{_number(place.get('least_norm'))} to {_number(place.get('largest_norm'))}",
-        ]
-        for place in found["places"]
-    ]
-    print_table(["place", "width>", "rms>", "mean norm>", "norms>"], rows)
-
-
-def _number(value: float | None) -> str:
-    return "?" if value is None else f"{value:,.4g}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from qsae_core.contracts import DataSource
 from qsae_core.errors import DataError
-from qsae_store.manifest import Plan
+from qsae_store.plan import Plan
 from qsae_store.shards import BLOCK
 from qsae_store.storage import bytes_per_vector
 from qsae_store.vectors import read_shard

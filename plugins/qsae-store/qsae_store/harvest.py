@@ -20,22 +20,20 @@ from safetensors import SafetensorError
 from qsae_core.contracts import DataSource, TokenBatch
 from qsae_core.errors import DataError, QsaeError
 from qsae_store.folder import Folder, sha256_of
-from qsae_store.manifest import (
-    MANIFEST,
-    SIDES,
-    Manifest,
-    Plan,
+from qsae_store.json_files import write_text
+from qsae_store.manifest import MANIFEST, Manifest
+from qsae_store.plan import SIDES, Plan, Side
+from qsae_store.records import (
     ShardRecord,
-    Side,
     data_file,
     read_record,
     read_sums,
     record_file,
     shard_name,
     write_record,
-    write_text,
 )
 from qsae_store.shards import write_shard
+from qsae_store.text import Text, as_many_as_needed
 from qsae_store.vectors import read_shard
 
 
@@ -119,7 +117,7 @@ class Harvest:
         """Write this process's shards of a side. Gives every shard's name, the vectors before it, and its
         record; None for one that another process is to write."""
         limit = self.manifest.plan.limit(side)
-        text = _Text(self.source, self.manifest.plan.shard_contexts, side)
+        text = Text(self.source, self.manifest.plan.shard_contexts, side)
         number = vectors = 0
         while limit is None or vectors < limit:
             name = shard_name(side, number)
@@ -131,7 +129,7 @@ class Harvest:
                 contexts = text.take()
                 if contexts is None:
                     return
-                whole, contexts = contexts, _as_many_as_needed(contexts, limit, vectors)
+                whole, contexts = contexts, as_many_as_needed(contexts, limit, vectors)
                 vectors += int(contexts.counted.sum())
                 if number % self.world == self.rank:
                     ends = text.has_ended and len(contexts.ids) == len(whole.ids)
@@ -180,38 +178,6 @@ class Harvest:
         return record
 
 
-class _Text:
-    """The contexts of a side, a shard's at a time.
-
-    Attributes:
-        behind: the place behind those that were taken last.
-    """
-
-    def __init__(self, source: DataSource, n_contexts: int, side: Side) -> None:
-        self._source, self._n_contexts, self._held_out = source, n_contexts, side == "held-out"
-        self.go_to(None)
-
-    def go_to(self, place: Mapping[str, Any] | None) -> None:
-        self.behind: Mapping[str, Any] = place or {}
-        self._start = place
-        self._stream: Iterator[tuple[TokenBatch, Mapping[str, Any]]] | None = None
-        self._ahead: tuple[TokenBatch, Mapping[str, Any]] | None = None
-
-    def take(self) -> TokenBatch | None:
-        if self._stream is None:
-            self._stream = self._source.contexts(self._n_contexts, self._start, held_out=self._held_out)
-            self._ahead = next(self._stream, None)
-        if self._ahead is None:
-            return None
-        contexts, self.behind = self._ahead
-        self._ahead = next(self._stream, None)
-        return contexts
-
-    @property
-    def has_ended(self) -> bool:
-        return self._ahead is None
-
-
 def _stopped(error: Exception, folder: Folder, name: str) -> DataError:
     what = error.what if isinstance(error, QsaeError) else str(error)
     return DataError(
@@ -220,15 +186,6 @@ def _stopped(error: Exception, folder: Folder, name: str) -> DataError:
         allowed="the shards before it stay as they are, and may be trained on",
         next="free some space, and run the same command again: it goes on with that shard",
     )
-
-
-def _as_many_as_needed(contexts: TokenBatch, limit: int | None, before: int) -> TokenBatch:
-    """The fewest of the contexts with which a side has as many vectors as asked for; or all of them."""
-    if limit is None:
-        return contexts
-    behind_C = before + contexts.counted.sum(1).cumsum(0)
-    needed = int((behind_C < limit).sum()) + 1
-    return contexts.rows(slice(needed))
 
 
 def statistics(plan: Plan, shards: tuple[ShardRecord, ...], folder: Folder) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from qsae_core.contracts import HeldOutPart, Overlap
-from qsae_store.manifest import Manifest, ShardRecord, Side
+from qsae_store.manifest import Manifest
+from qsae_store.plan import Side
+from qsae_store.records import ShardRecord
 
 _LETTERS = 8
 

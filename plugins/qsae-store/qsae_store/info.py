@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from qsae_store.folder import open_folder
-from qsae_store.manifest import SIDES, read_manifest, written_shards
+from qsae_store.manifest import read_manifest, written_shards
+from qsae_store.plan import SIDES
 
 
 def describe(place: str) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from qsae_core import PlacesConfig
 from qsae_core.contracts import ChosenSites, Site, chosen_sites
 from qsae_core.errors import DataError
-from qsae_store.manifest import Manifest, StoredPlace
+from qsae_store.manifest import Manifest
+from qsae_store.plan import StoredPlace
 
 
 def stored_sites(options: PlacesConfig, manifest: Manifest) -> ChosenSites:

@@ -11,7 +11,8 @@ import torch
 
 from qsae_core.contracts import ChosenSites, Columns, TokenBatch
 from qsae_store.folder import Folder
-from qsae_store.manifest import ShardRecord, Side, Storage, data_file
+from qsae_store.plan import Side, Storage
+from qsae_store.records import ShardRecord, data_file
 from qsae_store.shards import BLOCK, ShardFile
 from qsae_store.storage import restore_into, suffixes
 

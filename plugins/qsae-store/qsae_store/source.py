@@ -16,10 +16,12 @@ from qsae_core.errors import DataError
 from qsae_store import StoreConfig
 from qsae_store.folder import open_folder
 from qsae_store.held_out import HeldOutShards
-from qsae_store.manifest import SIDES, ShardRecord, Side, read_manifest, written_shards
+from qsae_store.manifest import read_manifest, written_shards
 from qsae_store.model import StoredModel
 from qsae_store.places import stored_sites
+from qsae_store.plan import SIDES, Side
 from qsae_store.reader import Reader
+from qsae_store.records import ShardRecord
 from qsae_store.shards import BLOCK
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.contracts import Columns
-from qsae_store.manifest import Storage
+from qsae_store.plan import Storage
 
 _FLOATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _LARGEST = 127

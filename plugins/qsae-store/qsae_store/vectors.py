@@ -9,7 +9,7 @@ from torch import Tensor
 
 from qsae_core.contracts import Columns, LanguageModel, Site, TokenBatch, permutation
 from qsae_core.errors import DataError
-from qsae_store.manifest import Plan, Side, Storage, StoredPlace
+from qsae_store.plan import Plan, Side, Storage, StoredPlace
 from qsae_store.shards import checksums
 from qsae_store.storage import stored, suffixes
 

@@ -8,16 +8,10 @@ from typing import NamedTuple
 
 from qsae_core.errors import DataError
 from qsae_store.folder import Folder, open_folder
-from qsae_store.manifest import (
-    MANIFEST,
-    SIDES,
-    ShardRecord,
-    data_file,
-    read_manifest,
-    read_record,
-    record_file,
-    write_text,
-)
+from qsae_store.json_files import write_text
+from qsae_store.manifest import MANIFEST, read_manifest
+from qsae_store.plan import SIDES
+from qsae_store.records import ShardRecord, data_file, read_record, record_file
 
 
 class Damage(NamedTuple):

@@ -95,7 +95,7 @@ def test_bad_input(tmp_path):
     ("text", "count"), [("50M", 50_000_000), ("2.5m", 2_500_000), ("300K", 300_000), ("1_000", 1000)]
 )
 def test_counts(text, count):
-    from qsae_store.command import Count
+    from qsae_store.count import Count
 
     assert Count().convert(text, None, None) == count
 
@@ -120,7 +120,8 @@ def test_a_store_of_twice_the_memory_limit_is_trained_on_within_it(harvest, tmp_
 def grow(place: pathlib.Path, size: int) -> None:
     """Make a store larger: its first training shard stands in it again and again, once on the disk."""
     from qsae_store.folder import open_folder
-    from qsae_store.manifest import MANIFEST, read_manifest, write_text
+    from qsae_store.json_files import write_text
+    from qsae_store.manifest import MANIFEST, read_manifest
 
     folder = open_folder(str(place))
     manifest = read_manifest(folder)

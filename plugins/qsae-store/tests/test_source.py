@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import collections
+import json
 import resource
 import shutil
 
 import pytest
 import torch
+from qsae_store.folder import open_folder
+from qsae_store.records import read_sums
 
 from qsae_core.contracts import Site
 from qsae_core.errors import DataError
@@ -176,6 +179,36 @@ def test_a_damaged_manifest_is_refused(harvest, whole, tmp_path, name, text):
         harvest.store(place, layer=1)
 
 
+KEYS = ("plan", "plan.source.use", "plan.seed", "plan.places", "model.name", "model.fingerprint", "record")
+KEYS += ("model.has_logits", "shards.training", "shards.training.0.sha256", "held_out")
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_manifest_that_lacks_a_key_is_refused(harvest, whole, tmp_path, key):
+    def drop(data):
+        tree = json.loads(data)
+        *parents, last = key.split(".")
+        part = tree
+        for name in parents:
+            part = part[int(name)] if isinstance(part, list) else part[name]
+        del part[last]
+        data[:] = json.dumps(tree).encode()
+
+    place = damaged(whole, tmp_path, "manifest.json", drop)
+    with pytest.raises(DataError, match=r"cannot be read .*" + key.rpartition(".")[2]) as caught:
+        harvest.store(place, layer=1)
+    assert "where another version of qsae-store wrote it, harvest anew" in caught.value.next
+
+
+def test_a_record_without_sums_is_refused(whole, tmp_path):
+    def drop(data):
+        data[:] = json.dumps({k: v for k, v in json.loads(data).items() if k != "sums"}).encode()
+
+    place = damaged(whole, tmp_path, "training-00000.json", drop)
+    with pytest.raises(DataError, match=r"cannot be read .*sums"):
+        read_sums(open_folder(str(place)), "training-00000")
+
+
 def test_a_folder_that_is_no_store_is_refused(harvest, tmp_path):
     with pytest.raises(DataError, match=r"there is no manifest\.json"):
         harvest.store(tmp_path)
@@ -199,8 +232,6 @@ def test_memory_holds_a_pool_and_not_the_store(harvest, tmp_path):
 
 def test_a_text_is_known_again_whether_it_is_read_or_stored(harvest, whole, tmp_path):
     """What a coder was trained on is the text: from a store, from another store of it, or by the model."""
-    import json
-
     from qsae_core.contracts import Overlap
 
     stored, read = harvest.store(whole, layer=1).held_out_part(), harvest.open().held_out_part()

@@ -66,6 +66,25 @@ def test_the_penalty_takes_the_norm_of_all_vectors_of_a_latent_as_one():
     assert coder.loss(Batch(X, torch.zeros(1, 2, 2))).terms["sparsity"].item() == pytest.approx(0.16)
 
 
+def test_a_later_layer_is_shown_what_earlier_ones_miss():
+    coder = worked_example(skip=True)
+    y = torch.tensor([[[5.0, 5.0], [6.0, 7.0]]])
+    calibrations = coder.calibrations(Batch(X, y), coder.encode(X))
+    name, (codes, target, missed) = next(calibrations)
+    # without b_dec (1, 0, 0, 5), the skip connection's (1, 0, 0, 10) and the other latent's (0, 0, 2, 0)
+    assert (name, codes.to_dense().tolist()) == ("W_dec.0", [[2.0]])
+    assert target.tolist() == [[3.0, 5.0, 4.0, -8.0]]
+    assert missed is None
+    with torch.no_grad():
+        coder.W_dec[0].weight.copy_(torch.tensor([[0.0, 0.5, 1.0, 0.25]]))
+    name, (codes, target, missed) = next(calibrations)
+    # f_0 is 2: of (1.6, 0) in layer 1 it now gives (2, 0.5); what is left of y is 6 - 2 and 7 - 5 - 10 - 0.5
+    assert (name, codes.to_dense().tolist()) == ("W_dec.1", [[2.0]])
+    torch.testing.assert_close(missed, torch.tensor([[-0.4, -0.5]]))
+    torch.testing.assert_close(target, torch.tensor([[4.0, -8.5]]))
+    assert next(calibrations, None) is None
+
+
 def test_atoms_are_those_that_decoding_adds_and_none_writes_before_its_layer():
     torch.manual_seed(0)
     config = CrossLayerConfig(n_latents=12, rotate=True)

@@ -1,0 +1,98 @@
+"""The record beside a shard, which says that it is written whole. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from qsae_store.folder import Folder
+from qsae_store.json_files import read_json, unreadable, write_text
+from qsae_store.plan import Side
+
+_SUMS = "sums"
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """What is known of a shard that is written whole: the JSON file beside it.
+
+    Attributes:
+        name: of its file, without ``.safetensors``.
+        contexts: C.
+        vectors: of each place.
+        size: bytes.
+        sha256: of the file.
+        behind: where the text goes on (``DataSource.contexts``).
+        ends: whether there is no text behind it.
+        norms: place -> ``sum``, ``least`` and ``largest`` of the vectors' norms, and ``squares``, their
+            squares' sum.
+    """
+
+    name: str
+    contexts: int
+    vectors: int
+    size: int
+    sha256: str
+    behind: Mapping[str, Any]
+    ends: bool
+    norms: Mapping[str, Mapping[str, float]]
+
+
+def shard_name(side: Side, number: int) -> str:
+    """``training-00012``."""
+    return f"{side}-{number:05d}"
+
+
+def data_file(name: str) -> str:
+    """The file with a shard's tensors."""
+    return f"{name}.safetensors"
+
+
+def record_file(name: str) -> str:
+    """The file with a shard's record."""
+    return f"{name}.json"
+
+
+def write_record(folder: Folder, record: ShardRecord, sums: Mapping[str, list[float]]) -> None:
+    """Say that a shard is written whole.
+
+    Args:
+        sums: place -> the sum of its vectors, of which the manifest keeps the mean over all shards.
+    """
+    tree = {**asdict(record), _SUMS: sums}
+    write_text(folder, record_file(record.name), json.dumps(tree, indent=1, allow_nan=False) + "\n")
+
+
+def read_record(folder: Folder, name: str, *, whole: bool = True) -> ShardRecord | None:
+    """The record of a shard that is written whole; None where it is not.
+
+    Args:
+        whole: whether a record counts only beside a file of its size.
+
+    Raises:
+        DataError: if there is a record that cannot be read.
+    """
+    if folder.size(record_file(name)) is None:
+        return None
+    tree = read_json(folder, record_file(name))
+    tree.pop(_SUMS, None)
+    try:
+        record = ShardRecord(**tree)
+    except TypeError as error:
+        raise unreadable(f"{folder.place}: {record_file(name)}", error) from error
+    return record if not whole or folder.size(data_file(name)) == record.size else None
+
+
+def read_sums(folder: Folder, name: str) -> dict[str, list[float]]:
+    """Place -> the sum of a shard's vectors.
+
+    Raises:
+        DataError: if its record cannot be read, or has none.
+    """
+    try:
+        sums: dict[str, list[float]] = read_json(folder, record_file(name))[_SUMS]
+    except KeyError as error:
+        raise unreadable(f"{folder.place}: {record_file(name)}", error) from error
+    return sums
