@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.contracts.codes import SparseCodes
+from qsae_core.kernels.processes import partners
 from qsae_core.kernels.products import transposed_product
 from qsae_core.kernels.rows import Matrix, Rows, as_rows
 
@@ -17,11 +18,12 @@ def decode(codes: SparseCodes, W_dec_FD: Matrix) -> Tensor:
 
     The gradient of a value is the dot product of its atom with the output's gradient; the gradient of
     ``W_dec`` is a transposed sparse product. Neither touches latents that the codes do not name, and of a
-    matrix whose quantizer works row by row only these are quantized.
+    matrix whose quantizer works row by row only these are quantized. Of several partners each gives its own
+    codes and atoms, and gets the sum over all latents.
     """
     rows, codes = as_rows(W_dec_FD).touched(codes)
     if not torch.is_grad_enabled():
-        return rows.product(codes, codes.values)
+        return partners().sum(rows.product(codes, codes.values))
     weight = rows.dense() if rows.trains else None
     return _Decode.apply(codes.values, weight, rows, codes)  # type: ignore[no-untyped-call]
 
@@ -34,7 +36,7 @@ class _Decode(torch.autograd.Function):
             codes.with_values(values.new_empty(0)),
         )  # the support, not a copy of values
         ctx.save_for_backward(values, weight)
-        return rows.product(codes, values)
+        return partners().sum(rows.product(codes, values))  # the gradient of the sum is that of each part
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

@@ -16,7 +16,6 @@ from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.errors import LostError, QsaeError, StoppedError, TrainingError
 from qsae_core.evaluation.evaluate import measure_held_out
 from qsae_core.interrupt import Interrupt
-from qsae_core.kernels.processes import alone
 from qsae_core.results.run import Run
 from qsae_core.training import checkpoints, early_end
 from qsae_core.training.chronicle import Chronicle
@@ -67,7 +66,7 @@ class TrainingLoop:
         settings = self.config.train
         log_every = max(1, self.steps // 200) if settings.log_every == "auto" else settings.log_every
         eval_every, eval_tokens = settings.measurements
-        if eval_every and self.team.is_first:
+        if eval_every and self.team.holds_all:
             self.chronicle.watcher.message(f"reading {eval_tokens} held-out vectors")
             self.held_out = list(self.data.held_out(eval_tokens, settings.batch_size))
         self.chronicle.watcher.start(self.run, first, self.steps)
@@ -153,9 +152,9 @@ class TrainingLoop:
         self.chronicle.log(self.run, step, values)
 
     def _measure(self, step: int) -> None:
-        if not self.team.is_first:
+        if not self.team.holds_all:
             return
-        with alone():
+        with self.team.partners_alone():
             values = {
                 member.key: measure_held_out(
                     member.coder,
@@ -171,6 +170,7 @@ class TrainingLoop:
         batch."""
         here = self.batches.state_dict() if state is None else state
         place = checkpoints.position(self.data, here, self.team)
-        if self.team.is_first:
-            path = checkpoints.save_state(self.run, step, self.trainers, place)
-            self.plugins.hook.qsae_checkpoint_saved(run=self.run, path=path)
+        if self.team.is_first or self.team.partners.world > 1:
+            path = checkpoints.save_state(self.run, step, self.trainers, place, self.team)
+            if self.team.is_first:
+                self.plugins.hook.qsae_checkpoint_saved(run=self.run, path=path)
