@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 BLOCK_ENTRIES = 2**22
-"""Entries that are drawn at once: 16 MB. Blocks are of 16 rows or a multiple, in which torch draws normal
-numbers on the CPU, so that the rows are those of ``torch.randn(F, D)``."""
+"""Entries that are drawn at once: 16 MB."""
+ROWS = 16
+"""Blocks have a multiple of so many rows, and the last one as many at least: torch draws 16 normal numbers at
+a time on the CPU, and the rows are those of ``torch.randn(F, D)``."""
 
 
 def drawn_rows(n: int, width: int, own: slice) -> Tensor:
@@ -17,13 +19,14 @@ def drawn_rows(n: int, width: int, own: slice) -> Tensor:
     Args:
         own: which rows are kept; never are more in memory than these and a block.
     """
-    step = max(16, BLOCK_ENTRIES // width // 16 * 16)
-    if n <= step:
-        return torch.randn(n, width, dtype=torch.float32)[own].clone()
+    size = max(1, BLOCK_ENTRIES // (ROWS * width)) * ROWS
     kept = torch.empty(own.stop - own.start, width, dtype=torch.float32)
-    for start in range(0, n, step):
-        block = torch.randn(min(step, n - start), width, dtype=torch.float32)
-        first, last = max(start, own.start), min(start + len(block), own.stop)
+    start = 0
+    while start < n:
+        stop = start + size if n - start >= size + ROWS else n
+        block = torch.randn(stop - start, width, dtype=torch.float32)
+        first, last = max(start, own.start), min(stop, own.stop)
         if first < last:
             kept[first - own.start : last - own.start] = block[first - start : last - start]
+        start = stop
     return kept

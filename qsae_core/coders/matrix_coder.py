@@ -107,7 +107,7 @@ class MatrixCoder(CoderMatrices):
 
     @classmethod
     def refusal_to_split(cls) -> str | None:
-        """Why a coder of this class cannot be trained in parts; None where it can, if rule and quantizers can."""
+        """Why a coder of this class cannot be trained in parts; None where rule and quantizers decide."""
         return None if splitting.maths_splits(cls) else "it does not say that it can"
 
     def latent_tensors(self) -> frozenset[str]:
