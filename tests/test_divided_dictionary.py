@@ -24,9 +24,8 @@ CASES = {
     "vanilla": {"sae": {"use": "vanilla", "n_latents": 132}, "sparsity": {"use": "l1"}},
     "ranked-by-norm": {"sae": {"use": "vanilla", "n_latents": 132}, "sparsity": K},
     "quantized": {
-        "sae": TOPK,
+        "sae": TOPK | {"use": "ternary"},
         "sparsity": K,
-        "quantizer": {"use": "ste"},
         "code_quantizer": {"use": "ste"},
         "run": {"compare_float": True},
     },
@@ -110,7 +109,7 @@ def test_what_ends_one_ends_all_and_no_process_holds_the_whole(tmp_path):
     assert "step_00000003" in second[0]["error"][1]
     said = [outcome["error"][1] for outcome in first[1:]]
     assert "sae 'matryoshka' cannot be trained in parts: it does not say that it can" in said[0]
-    assert "allowed: baseline, batchtopk, jumprelu, topk, vanilla" in said[0]
+    assert "allowed: baseline, batchtopk, jumprelu, ternary, topk, vanilla" in said[0]
     assert "131 latents do not divide into 2 equal parts" in said[1]
     assert "sparsity rule 'groupmax' does not say that it can" in said[2]
     assert "over 3 processes, and 2 processes cannot be grouped so" in said[3]

@@ -154,8 +154,8 @@ def test_a_resumed_run_ends_bit_equal_to_one_that_was_not_interrupted(vectors, m
 
     save_state = checkpoints.save_state
 
-    def kill_after_saving(run_, step, trainers, data):
-        path = save_state(run_, step, trainers, data)
+    def kill_after_saving(run_, step, *arguments):
+        path = save_state(run_, step, *arguments)
         if step == 20:
             raise Killed
         return path

@@ -110,6 +110,10 @@ class MatrixCoder(CoderMatrices):
         """Why a coder of this class cannot be trained in parts; None where rule and quantizers decide."""
         return None if splitting.maths_splits(cls) else "it does not say that it can"
 
+    def refusal_of_parts(self) -> str | None:
+        """Why what this coder is made of cannot; None where it can."""
+        return splitting.refusal_of_parts(self)
+
     def latent_tensors(self) -> frozenset[str]:
         """Names in ``state_dict`` of tensors with a row for each of its latents, of a coder that can be
         trained in parts; all others are about the whole dictionary."""

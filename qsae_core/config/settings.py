@@ -45,8 +45,8 @@ class TrainConfig(ComponentConfig):
     )
     latent_parallel: int = option(
         1,
-        "processes that share one copy of the dictionary, each with as many of its latents; of those that "
-        "torchrun starts, so many at a time have the same tokens",
+        "processes that divide the dictionary among them, each with its part of the latents, their weights "
+        "and moments; divides the number of processes that torchrun starts. 1: each has all of them",
         gt=0,
     )
     quantize_after: float = option(

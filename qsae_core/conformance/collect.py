@@ -15,8 +15,8 @@ from qsae_core.plugins.records import PluginRecord, load_plugins
 from qsae_core.registry import Registry
 
 KIND_MODULES = {
-    "sae": ("coder", "coder_inputs", "coder_state", "coder_dense"),
-    "transcoder": ("coder", "coder_inputs", "coder_state", "coder_dense"),
+    "sae": ("coder", "coder_inputs", "coder_state", "coder_dense", "coder_parts"),
+    "transcoder": ("coder", "coder_inputs", "coder_state", "coder_dense", "coder_parts"),
     "quantizer": ("quantizer", "quantizer_storage"),
     "code_quantizer": ("code_quantizer",),
     "activation": ("activation",),

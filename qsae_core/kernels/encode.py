@@ -102,7 +102,7 @@ def _search(
     elif gathered:
         return support.with_values(x_BD.new_empty(0)), torch.cat(gathered)
     elif divided:
-        support = _largest_of_all(support, rule, importance_F)
+        support = _largest_of_all(support, rule, rows.shape[0], importance_F)
     if support.k is not None:
         support = _support(support.indices.view(-1, support.k).sort(dim=1).values, support.n_latents)
     support = support.with_values(x_BD.new_empty(0))
@@ -129,7 +129,9 @@ def _search_screened(
     return _support(indices_BK, n_latents), pre_BK.view(-1)
 
 
-def _largest_of_all(codes: SparseCodes, rule: SparsityRule, importance_F: Tensor | None) -> SparseCodes:
+def _largest_of_all(
+    codes: SparseCodes, rule: SparsityRule, n_latents: int, importance_F: Tensor | None
+) -> SparseCodes:
     """Of the entries that a rule took for the k largest of this partner's latents, those that are among the k
     largest of all partners'; ascending, without values."""
     assert rule.fixed_k is not None
@@ -138,7 +140,7 @@ def _largest_of_all(codes: SparseCodes, rule: SparsityRule, importance_F: Tensor
     indices_BK, order_BK = codes.indices.view(shape).sort(dim=1)
     weights = 1.0 if importance_F is None else importance_F.index_select(0, codes.indices)
     scores_BK = (codes.values * weights).view(shape).gather(1, order_BK)
-    return _cut(indices_BK, partners().among_largest(scores_BK, rule.fixed_k), codes.n_latents)
+    return _cut(indices_BK, partners().among_largest(scores_BK, rule.fixed_k), n_latents)
 
 
 def _cut(indices_BK: Tensor, kept_BK: Tensor, n_latents: int) -> SparseCodes:

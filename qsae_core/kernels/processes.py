@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import torch
@@ -81,42 +82,41 @@ class Acting(NamedTuple):
 
 
 _ALONE = Acting(Processes(), Partners(), Processes())
-_acting: Acting = _ALONE
+_acting: ContextVar[Acting] = ContextVar("acting", default=_ALONE)
 
 
 def processes() -> Processes:
     """Those that have the batch together now; a single one outside of ``acting``."""
-    return _acting.processes
+    return _acting.get().processes
 
 
 def partners() -> Partners:
     """Those that have the dictionary together now; a single one outside of ``acting``."""
-    return _acting.partners
+    return _acting.get().partners
 
 
 def everyone() -> Processes:
     """All processes, whatever part of the batch or of the dictionary they have: for entries that are ranked
     or counted over both. Of its answers those hold that do not say whose the tokens are."""
-    return _acting.everyone
+    return _acting.get().everyone
 
 
 @contextmanager
 def acting(
     together: Processes, partners: Partners | None = None, everyone: Processes | None = None
 ) -> Iterator[None]:
-    """A block in which these are the processes that are asked.
+    """A block in which these are the processes that this thread asks.
 
     Args:
         partners: None: each process has the whole dictionary.
         everyone: None: the same as those that have the batch.
     """
-    global _acting
     whole = _ALONE.partners if partners is None else partners
-    before, _acting = _acting, Acting(together, whole, together if everyone is None else everyone)
+    before = _acting.set(Acting(together, whole, together if everyone is None else everyone))
     try:
         yield
     finally:
-        _acting = before
+        _acting.reset(before)
 
 
 @contextmanager

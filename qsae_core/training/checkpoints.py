@@ -201,12 +201,13 @@ def _check_files(folder: pathlib.Path, recorded: Mapping[str, str], team: Team) 
 
 
 def _digests(folder: pathlib.Path, team: Team) -> dict[str, str]:
-    """File of tensors -> checksum, the same in all processes, each of which reads some."""
+    """File of tensors -> checksum. Where there are several, each process reads some."""
+    divided = team.partners.world > 1
     with team.all_or_none():
         files = state_files.names(folder)
-        own = files[team.rank :: team.world] if team.partners.world > 1 else files
-        digests = state_files.digests(folder, own)
-    return {name: digest for found in team.states(digests) for name, digest in found.items()}
+        digests = state_files.digests(folder, files[team.rank :: team.world] if divided else files)
+    of_each = team.states(digests) if divided else [digests]
+    return {name: digest for found in of_each for name, digest in found.items()}
 
 
 def _digest(about: Mapping[str, Any]) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from qsae_core.coders.splitting import refusal_of_parts
 from qsae_core.compose.compose import coder_class
 from qsae_core.config.run import RunConfig
 from qsae_core.errors import ConfigError, QsaeError
@@ -66,7 +65,7 @@ def check_members(members: Sequence[Member], team: Team) -> None:
         ConfigError: which says what.
     """
     for member in members if team.partners.world > 1 else ():
-        reason = refusal_of_parts(member.coder)
+        reason = member.coder.refusal_of_parts()
         if reason is not None:
             title = f"{member.config.coder_slot} '{member.config.coder.use}'"
             raise _refused(

@@ -129,7 +129,7 @@ class TorchPartners(TorchGroup, Partners):
 
     def sum(self, part: Tensor) -> Tensor:
         """As Partners."""
-        return self.reduced(part.detach(), dist.ReduceOp.SUM)
+        return self.reduced(part.detach(), dist.ReduceOp.SUM) if part.numel() else part
 
     def largest(self, part: Tensor) -> Tensor:
         """As Partners."""
