@@ -295,22 +295,22 @@ def test_an_exception_is_in_the_record(vectors, monkeypatch):
 
 
 def test_a_full_disk_leaves_what_was_complete(vectors, monkeypatch):
-    from qsae_core.artifact import tensor_files
+    from torch.distributed.checkpoint.filesystem import FileSystem
 
-    write = tensor_files.save_file
+    opened = FileSystem.create_stream
 
-    def full(tensors, path, metadata=None):
+    def full(system, path, mode):
         if "step_00000020" in str(path):
             pathlib.Path(path).write_bytes(b"half")
             raise OSError(28, "No space left on device")
-        return write(tensors, path, metadata=metadata)
+        return opened(system, path, mode)
 
-    monkeypatch.setattr(tensor_files, "save_file", full)
+    monkeypatch.setattr(FileSystem, "create_stream", full)
     with pytest.raises(QsaeError, match="the disk is full"):
         run(configuration(vectors, train={"checkpoint_every": 10}))
     folder = vectors.parent / "results" / "ternary-states" / "tensors" / "24" / "checkpoints"
     assert [p.name for p in folder.iterdir()] == ["step_00000010"]
-    monkeypatch.setattr(tensor_files, "save_file", write)
+    monkeypatch.setattr(FileSystem, "create_stream", opened)
     resumed = run(configuration(vectors, run={"resume": True}, train={"checkpoint_every": 10}))
     assert resumed.finished
 

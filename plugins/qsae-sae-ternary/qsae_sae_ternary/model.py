@@ -95,10 +95,8 @@ class TernarySAE(LinearCoder):
         return found if self.mask is None else {n: norm for n, norm in found.items() if n != "W_dec.weight"}
 
     def refusal_of_parts(self) -> str | None:
-        """As a LinearCoder; a mask is drawn from the weights of all latents."""
-        return (
-            super().refusal_of_parts() if self.mask is None else "mask_density is a share of all its weights"
-        )
+        """As a LinearCoder; not with a mask."""
+        return super().refusal_of_parts() if self.mask is None else "its mask (mask_density) is not divided"
 
     @property
     def restarts_latents(self) -> bool:
