@@ -155,10 +155,11 @@ def test_a_process_that_is_gone_is_named(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_of_the_page(tmp_path):
+@pytest.mark.parametrize("name", ["shared", "divided"])
+def test_the_commands_of_the_page(tmp_path, name):
     """Under torchrun itself: one table, lines of one process."""
     page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
-    command = page.partition("```sh\n")[2].partition("\n")[0].split()
+    command = next(line for line in page.splitlines() if line.endswith(f"--name {name}")).split()
     assert command[0] == "torchrun"
     place = pathlib.Path(sys.executable).parent
     command[0], command[command.index("qsae")] = str(place / "torchrun"), str(place / "qsae")
@@ -169,4 +170,6 @@ def test_the_command_of_the_page(tmp_path):
     assert done.stderr.count("step 100/100") == 1
     (run,) = find_runs(tmp_path / "results")
     assert run.finished
-    assert run.record()["data_record"]["processes"] == 2
+    divided = run.record()["train"]["latent_parallel"]
+    assert divided * run.record()["data_record"].get("processes", 1) == 2
+    assert divided == (2 if name == "divided" else 1)
