@@ -12,7 +12,6 @@ from qsae_core.results.run import Run, find_runs
 TOPK = {"use": "topk", "n_latents": 132, "dead_after_tokens": 150}
 BATCHTOPK = TOPK | {"use": "batchtopk"}
 K = {"use": "topk", "k": 6}
-SCREENED = {"train": {"screen": "bf16"}}
 CASES = {
     "topk": {"sae": TOPK | {"restart": False}, "sparsity": K},
     "restarts": {"sae": TOPK, "sparsity": K, "train": {"screen": "bf16"}},
@@ -43,9 +42,13 @@ OF_WORLD = {
 
 
 def job(out, name, parts, **case):
-    """A run in so many parts, as ``together.tree``."""
+    """A run in so many parts, as ``together.tree``; held-out metrics look at all latents."""
     train = case.pop("train", {}) | {"latent_parallel": parts}
-    return {"tree": tree(out, name, train=train, **case)}
+    return {"tree": tree(out, name, train=train, **({"metrics": ["reconstruction", "sparsity"]} | case))}
+
+
+def alone_with(out, name, **case):
+    return alone(job(out, name, 1, **case)["tree"])
 
 
 @pytest.mark.slow
@@ -57,7 +60,7 @@ def test_losses_and_weights_are_those_of_a_single_process(tmp_path, world, parts
         assert [outcome["error"] for outcome in outcomes] == [None] * len(jobs)
     logged = set()
     for name in names:
-        single = alone(tree(tmp_path / "one", name, **CASES[name]))
+        single = alone_with(tmp_path / "one", name, **CASES[name])
         run = Run(tmp_path / "many" / single.path.relative_to(tmp_path / "one"))
         assert_alike(run, single)
         assert_measured_alike(run, single)
@@ -68,7 +71,9 @@ def test_losses_and_weights_are_those_of_a_single_process(tmp_path, world, parts
 
 def assert_measured_alike(run, single):
     """What held-out vectors gave on the way, over all latents, and at the end."""
-    for file in sorted((single.path / "metrics").glob("step_*.json")):
+    files = sorted((single.path / "metrics").glob("step_*.json"))
+    assert [file.name for file in files] == ["step_00000010.json"]
+    for file in files:
         own, other = (json.loads((r.path / "metrics" / file.name).read_text()) for r in (run, single))
         for coder, values in other.items():
             assert own[coder] == pytest.approx(values, rel=2e-3, abs=1e-6)
@@ -90,7 +95,7 @@ def test_a_state_goes_on_in_any_number_of_parts(tmp_path, before, after):
     jobs = [job(tmp_path / "many", "cut", after, **CASES["restarts"], run={"resume": True})]
     assert [end[0]["error"] for end in carry_out(after, tmp_path, jobs)] == [None] * after
     assert run.record()["train"]["latent_parallel"] == after
-    assert_alike(run, alone(tree(tmp_path / "one", "whole", **CASES["restarts"])))
+    assert_alike(run, alone_with(tmp_path / "one", "whole", **CASES["restarts"]))
 
 
 @pytest.mark.slow
