@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import pathlib
+import sys
 
 import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))  # pytest's importlib mode leaves it out
 from together import alone, assert_alike, carry_out, log_of, tree
 
 from qsae_core.results.run import Run, find_runs
@@ -83,27 +87,32 @@ def assert_measured_alike(run, single):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 3), (3, 2)])
-def test_a_state_goes_on_in_any_number_of_parts(tmp_path, before, after):
-    fault = {"kind": "unreadable", "rank": before - 1, "at": 11}
-    jobs = [job(tmp_path / "many", "cut", before, **CASES["restarts"]) | {"fault": fault}]
-    ends = [end[0]["error"][0] for end in carry_out(before, tmp_path, jobs)]
-    assert ends == [*["StoppedError"] * (before - 1), "DataError"]
-    (run,) = find_runs(tmp_path / "many")
-    files = sorted(file.name for file in run.resume_states()[-1].iterdir())
-    assert len(files) == before + 1  # one of tensors for each process, and state.json
-    jobs = [job(tmp_path / "many", "cut", after, **CASES["restarts"], run={"resume": True})]
-    assert [end[0]["error"] for end in carry_out(after, tmp_path, jobs)] == [None] * after
-    assert run.record()["train"]["latent_parallel"] == after
+def test_a_state_goes_on_in_any_number_of_parts(tmp_path):
+    """Cut off after 3 steps in 2 parts, after 6 in one process, after 9 in 3 parts; ends in 2."""
+    stages = [2, 1, 3, 2]
+    for number, parts in enumerate(stages):
+        case = job(tmp_path / "many", "cut", parts, **CASES["restarts"], run={"resume": number > 0})
+        last = number == len(stages) - 1
+        fault = {} if last else {"fault": {"kind": "unreadable", "rank": parts - 1, "at": 4}}
+        ends = [end[0]["error"] for end in carry_out(parts, tmp_path, [case | fault])]
+        (run,) = find_runs(tmp_path / "many")
+        assert run.record()["train"]["latent_parallel"] == parts
+        if last:
+            assert ends == [None] * parts
+        else:
+            assert [kind for kind, _ in ends] == [*["StoppedError"] * (parts - 1), "DataError"]
+            state = run.resume_states()[-1]
+            assert state.name == f"step_{3 * (number + 1):08d}"
+            assert len(list(state.iterdir())) == parts + 1  # one of tensors for each process, and state.json
     assert_alike(run, alone_with(tmp_path / "one", "whole", **CASES["restarts"]))
 
 
 @pytest.mark.slow
-def test_what_ends_one_ends_all_and_no_process_holds_the_whole(tmp_path):
+def test_what_ends_one_ends_all_and_what_cannot_be_divided_is_refused(tmp_path):
     jobs = [
         job(tmp_path, "infinite", 2, sae=TOPK, sparsity=K, train={"checkpoint_every": 3})
         | {"fault": {"kind": "infinite", "rank": 1, "at": 6}},
-        job(tmp_path, "matryoshka", 2, sae=TOPK | {"use": "matryoshka"}, sparsity=K),
+        job(tmp_path, "matryoshka", 2, sae=TOPK | {"use": "matryoshka", "n_latents": 128}, sparsity=K),
         job(tmp_path, "uneven", 2, sae=TOPK | {"n_latents": 131}, sparsity=K),
         job(tmp_path, "groups", 2, sae=TOPK, sparsity={"use": "groupmax", "k": 6}),
         job(tmp_path, "three", 3, sae=TOPK, sparsity=K),

@@ -11,6 +11,8 @@ import time
 
 import pytest
 import torch
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))  # pytest's importlib mode leaves it out
 from together import alone, assert_alike, carry_out, log_of, start, tree
 
 from qsae_core.results.run import Run, find_runs

@@ -99,7 +99,7 @@ def auxk_loss(
         offset_D=offset_D,
     )
     error = error_BE.detach()
-    modelled = kernels.decode(codes, _some(W_dec_FE, dead))
+    modelled = partners().total(kernels.decode(codes, _some(W_dec_FE, dead)))
     together = processes()
     spread = together.sum((error - together.mean_row(error)).square().sum())
     size = together.sum(error.square().sum())

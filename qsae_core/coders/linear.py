@@ -134,7 +134,7 @@ class LinearCoder(LivingLatents, CalibratedCoder):
 
     def decode_normalized(self, codes: SparseCodes, W_dec_FE: Matrix) -> Tensor:
         """``f W_dec + b_dec``: the normalised reconstruction ``[B, E]``."""
-        return kernels.decode(codes, W_dec_FE) + partners().share(self.b_dec)
+        return partners().total(kernels.decode(codes, W_dec_FE)) + partners().share(self.b_dec)
 
     @property
     def has_skip(self) -> bool:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from qsae_core.contracts.codes import SparseCodes
-from qsae_core.kernels.processes import partners
 from qsae_core.kernels.products import transposed_product
 from qsae_core.kernels.rows import Matrix, Rows, as_rows
 
@@ -18,12 +17,12 @@ def decode(codes: SparseCodes, W_dec_FD: Matrix) -> Tensor:
 
     The gradient of a value is the dot product of its atom with the output's gradient; the gradient of
     ``W_dec`` is a transposed sparse product. Neither touches latents that the codes do not name, and of a
-    matrix whose quantizer works row by row only these are quantized. Of several partners each gives its own
-    codes and atoms, and gets the sum over all latents.
+    matrix whose quantizer works row by row only these are quantized. Of several partners each gets the sum of
+    its own latents, and ``partners().total`` of that is the sum of all.
     """
     rows, codes = as_rows(W_dec_FD).touched(codes)
     if not torch.is_grad_enabled():
-        return partners().sum(rows.product(codes, codes.values))
+        return rows.product(codes, codes.values)
     weight = rows.dense() if rows.trains else None
     return _Decode.apply(codes.values, weight, rows, codes)  # type: ignore[no-untyped-call]
 
@@ -36,7 +35,7 @@ class _Decode(torch.autograd.Function):
             codes.with_values(values.new_empty(0)),
         )  # the support, not a copy of values
         ctx.save_for_backward(values, weight)
-        return partners().sum(rows.product(codes, values))  # the gradient of the sum is that of each part
+        return rows.product(codes, values)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

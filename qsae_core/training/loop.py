@@ -16,6 +16,7 @@ from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.errors import LostError, QsaeError, StoppedError, TrainingError
 from qsae_core.evaluation.evaluate import measure_held_out
 from qsae_core.interrupt import Interrupt
+from qsae_core.kernels.processes import alone
 from qsae_core.results.run import Run
 from qsae_core.training import checkpoints, early_end
 from qsae_core.training.chronicle import Chronicle
@@ -68,7 +69,8 @@ class TrainingLoop:
         eval_every, eval_tokens = settings.measurements
         if eval_every and self.team.holds_all:
             self.chronicle.watcher.message(f"reading {eval_tokens} held-out vectors")
-            self.held_out = list(self.data.held_out(eval_tokens, settings.batch_size))
+            with alone():
+                self.held_out = list(self.data.held_out(eval_tokens, settings.batch_size))
         self.chronicle.watcher.start(self.run, first, self.steps)
         started = time.perf_counter()
         spent, since_log = 0.0, 0
@@ -106,7 +108,8 @@ class TrainingLoop:
     def _next_batch(self, done: int) -> Batch:
         before, error = self.batches.state_dict(), None
         try:
-            batch = self.batches.next_batch()
+            with alone():  # the others need not read at the same time
+                batch = self.batches.next_batch()
         except QsaeError as found:
             error = found
         if self.team.any(error is not None) and done:

@@ -61,7 +61,8 @@ def train(config: RunConfig, plugins: Plugins, watcher: Watcher) -> Run:
             share_of(config.train.batch_size, team, "batch_size")
             for active in activate_kernels(config.run.kernels, plugins.registry):
                 shown.message(str(active))
-            data = compose_data(config, plugins.registry, device=device)
+            with alone():
+                data = compose_data(config, plugins.registry, device=device)
             opened.callback(data.close)
             opened.callback(shown.stop)
             config = config.for_width(data.d_in)

@@ -137,8 +137,8 @@ class TorchPartners(TorchGroup, Partners):
 
     def total(self, part: Tensor) -> Tensor:
         """As Partners."""
-        total = self.reduced(part.detach().clone(), dist.ReduceOp.SUM)
-        return part + (total - part.detach())
+        total: Tensor = _Total.apply(part, self)  # type: ignore[no-untyped-call]
+        return total
 
     def share(self, whole: Tensor) -> Tensor:
         """As Partners."""
@@ -170,3 +170,15 @@ class TorchPartners(TorchGroup, Partners):
             left_B1 -= (lower == least_B1).sum(1, keepdim=True)
         equal_BK = scores_BK == least_B1
         return (scores_BK > least_B1) | (equal_BK & (equal_BK.cumsum(1) <= left_B1))
+
+
+class _Total(torch.autograd.Function):
+    """The sum over partners; each part has the gradient of the sum."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor, partners: TorchPartners) -> Tensor:
+        return partners.sum(part.clone())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
