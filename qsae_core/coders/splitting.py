@@ -18,7 +18,7 @@ from qsae_core.contracts.sparsity import SparsityRule
 def maths_splits(variant: type[Any]) -> bool:
     """What the first class says, from the variant up, that has a ``splits_latents`` of its own; False where
     one before it defines anything anew, which may look over all latents."""
-    made = FunctionType | property | classmethod | staticmethod
+    made = (FunctionType, property, classmethod, staticmethod)
     for cls in variant.__mro__:
         own = vars(cls)
         if "splits_latents" in own:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from qsae_core.conformance.halves import at_the_same_time, one_after_the_other
 from qsae_core.conformance.subject import Subject
 from qsae_core.conformance.verdicts import CheckFailure, NotApplicable, copy_of_state, expect, expect_close
 from qsae_core.contracts.coder import LossOutput
+from qsae_core.contracts.data import Batch
 
 RULES = Rules()
 
@@ -33,22 +34,28 @@ def _parts(subject: Subject, case: Case) -> None:
         data = data_of(subject, case)
         train(whole, [data.next_batch(BATCH) for _ in range(FEW)])
         _silence_some(whole)
-        halves = one_after_the_other(lambda variant=variant: built(subject, variant))  # type: ignore[misc]
+        halves = one_after_the_other(functools.partial(built, subject, variant))
         for half in halves:
             _take_over(half, whole)
-        batch, outputs = data.next_batch(BATCH), [None, None]  # type: list[Any]
-
-        def step(rank: int, halves: Any = halves, batch: Any = batch, outputs: Any = outputs) -> None:
-            outputs[rank] = _backward(halves[rank], halves[rank].loss(batch))
-
-        try:
-            at_the_same_time(step)
-        except Exception as error:
-            raise CheckFailure(f"two halves of it {variant.label} end with {error!r}.") from error
+        batch = data.next_batch(BATCH)
+        outputs = _of_both(halves, batch, variant.label)
         expected = _backward(whole, whole.loss(batch))
         for output in outputs:
             _compare_terms(output, expected, variant.label)
         _compare_gradients(halves, whole, variant.label)
+
+
+def _of_both(halves: list[MatrixCoder], batch: Batch, label: str) -> list[LossOutput]:
+    outputs: dict[int, LossOutput] = {}
+
+    def step(rank: int) -> None:
+        outputs[rank] = _backward(halves[rank], halves[rank].loss(batch))
+
+    try:
+        at_the_same_time(step)
+    except Exception as error:
+        raise CheckFailure(f"two halves of it {label} end with {error!r}.") from error
+    return [outputs[0], outputs[1]]
 
 
 def _silence_some(coder: MatrixCoder) -> None:

@@ -133,9 +133,10 @@ def measure_held_out(
     coder.eval()
     try:
         errors = coder.atom_errors()
-        seen = observe
-        if partners().world > 1:
-            errors, seen = of_all_parts.atom_errors(errors), of_all_parts.observe
-        return measure(metrics, (seen(coder, batch.to(coder.device), errors) for batch in batches))
+        here = (batch.to(coder.device) for batch in batches)
+        if partners().world == 1:
+            return measure(metrics, (observe(coder, batch, errors) for batch in here))
+        errors = of_all_parts.atom_errors(errors)
+        return measure(metrics, (of_all_parts.observe(coder, batch, errors) for batch in here))
     finally:
         coder.train(was_training)

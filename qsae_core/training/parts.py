@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from qsae_core.coder_options import CoderConfig
 from qsae_core.compose.compose import coder_class
 from qsae_core.config.run import RunConfig
 from qsae_core.errors import ConfigError, QsaeError
@@ -43,12 +44,13 @@ def check_parts(config: RunConfig, team: Team, registry: Registry) -> None:
         )
 
 
-def check_latents(n_latents: int, parts: int) -> None:
+def check_latents(config: RunConfig, parts: int) -> None:
     """Refuse a dictionary of which each process would not have as many latents as the others.
 
     Raises:
         ConfigError: with the next smaller number that divides.
     """
+    n_latents = cast(CoderConfig, config.coder.options).n_latents
     if n_latents % parts:
         raise ConfigError(
             f"{n_latents} latents do not divide into {parts} equal parts",

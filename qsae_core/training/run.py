@@ -120,7 +120,7 @@ class _TrainingRun:
         return run
 
     def _compose_members(self) -> None:
-        check_latents(self.config.coder.options.n_latents, self.team.partners.world)
+        check_latents(self.config, self.team.partners.world)
         self.members = compose_members(self.config, self.plugins, self.data)
         check_members(self.members, self.team)
         if any(member.kind == FLOAT_TWIN for member in self.members):

@@ -16,11 +16,13 @@ from contextlib import contextmanager
 
 import safetensors
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed import ProcessGroup
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from qsae_core.errors import ArtifactError
 from qsae_core.results.files import COPY, unwritable
@@ -43,9 +45,9 @@ def write(
         QsaeError: in all processes, if one cannot write.
     """
     placed = {name: _placed(tensor.detach(), name in divided, group) for name, tensor in tensors.items()}
-    writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
     with _checkpoint_errors(folder, writes=True):
-        dcp.save(placed, storage_writer=writer, process_group=group, no_dist=group is None)
+        save(placed, storage_writer=writer, process_group=group, no_dist=group is None)
 
 
 class StoredTensors:
@@ -56,7 +58,7 @@ class StoredTensors:
     """
 
     def __init__(self, folder: pathlib.Path) -> None:
-        self.folder, self.reader = folder, dcp.HuggingFaceStorageReader(str(folder))
+        self.folder, self.reader = folder, HuggingFaceStorageReader(str(folder))
         try:
             stored = self.reader.read_metadata().state_dict_metadata
         except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
@@ -108,7 +110,7 @@ class StoredTensors:
         """
         targets = {name: _placed(tensor, name in divided, group) for name, tensor in tensors.items()}
         with _checkpoint_errors(self.folder, writes=False):
-            dcp.load(targets, storage_reader=self.reader, process_group=group, no_dist=group is None)
+            load(targets, storage_reader=self.reader, process_group=group, no_dist=group is None)
 
 
 def names(folder: pathlib.Path) -> list[str]:
