@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from qsae_core.coder_options import CoderConfig
-from qsae_core.compose.compose import coder_class
+from qsae_core.compose.compose import coder_class, that_split
 from qsae_core.config.run import RunConfig
-from qsae_core.errors import ConfigError, QsaeError
+from qsae_core.errors import ConfigError
 from qsae_core.kinds import SLOTS
 from qsae_core.training.setup import Member
 from qsae_core.training.team import Team
@@ -40,7 +39,7 @@ def check_parts(config: RunConfig, team: Team, registry: Registry) -> None:
     if reason is not None:
         kind = SLOTS[config.coder_slot].kind
         raise _refused(
-            f"{config.coder_slot} '{config.coder.use}'", reason, ", ".join(_that_can(kind, registry))
+            f"{config.coder_slot} '{config.coder.use}'", reason, ", ".join(that_split(kind, registry))
         )
 
 
@@ -85,13 +84,3 @@ def _refused(title: str, reason: str, allowed: str) -> ConfigError:
         allowed=allowed,
         next="leave --latent-parallel out: each process has all latents then, and its part of each batch",
     )
-
-
-def _that_can(kind: str, registry: Registry) -> list[str]:
-    """Installed coders whose latents can be divided."""
-    found = []
-    for name in registry.names(kind):
-        with suppress(QsaeError):  # one that cannot be imported
-            if registry.load_target(registry.get(kind, name)).refusal_to_split() is None:
-                found.append(name)
-    return found
