@@ -1,9 +1,9 @@
 """The tensors of a resume state on disk: torch.distributed.checkpoint, as safetensors files and nothing else.
 
-A process alone writes one file. Of processes that have parts of a dictionary each writes one: the rows of its
-latents, and a share of what all have alike. The header of each file says from which row on a tensor is there,
-so that any number of processes reads the rows that are its own. What processes tell each other meanwhile (who
-writes what) torch pickles; files hold tensors and JSON.
+A process writes a file for each large tensor and one for all others; of processes that have parts of a
+dictionary each writes the rows of its latents, and a share of what all have alike. The header of each file
+says from which row on a tensor is there, so that any number of processes reads the rows that are its own.
+What processes tell each other meanwhile (who writes what) torch pickles; files hold tensors and JSON.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from qsae_core.errors import ArtifactError
 from qsae_core.results.files import COPY, unwritable
 
 SUFFIX = ".safetensors"
+LARGE = 2**26
+"""Bytes from which on a tensor has a file of its own: each file is put together in memory, twice."""
 CHUNK = 2**24
 """Bytes that are read at once for a checksum."""
 
@@ -45,9 +47,15 @@ def write(
         QsaeError: in all processes, if one cannot write.
     """
     placed = {name: _placed(tensor.detach(), name in divided, group) for name, tensor in tensors.items()}
-    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    writer = HuggingFaceStorageWriter(str(folder), _files(tensors), save_distributed=True)
     with _checkpoint_errors(folder, writes=True):
         save(placed, storage_writer=writer, process_group=group, no_dist=group is None)
+
+
+def _files(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """Tensor -> the number of its file, from 1 on."""
+    large = [name for name, tensor in tensors.items() if tensor.nbytes >= LARGE]
+    return dict.fromkeys(tensors, 1) | {name: number for number, name in enumerate(large, 2)}
 
 
 class StoredTensors:
