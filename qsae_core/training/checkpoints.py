@@ -75,7 +75,7 @@ def save_state(
     together = team if team.partners.world > 1 else ALONE
     with _new_folder(folder, together) as temporary:
         with together.watched(), together.all_or_none():
-            if together.holds_all:
+            if together.among_first:
                 state_files.write(temporary, tensors, divided, together.partner_group)
         about["files"] = _digests(temporary, together)
         if together.is_first:

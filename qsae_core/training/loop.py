@@ -67,7 +67,7 @@ class TrainingLoop:
         settings = self.config.train
         log_every = max(1, self.steps // 200) if settings.log_every == "auto" else settings.log_every
         eval_every, eval_tokens = settings.measurements
-        if eval_every and self.team.holds_all:
+        if eval_every and self.team.among_first:
             self.chronicle.watcher.message(f"reading {eval_tokens} held-out vectors")
             with alone():
                 self.held_out = list(self.data.held_out(eval_tokens, settings.batch_size))
@@ -155,7 +155,7 @@ class TrainingLoop:
         self.chronicle.log(self.run, step, values)
 
     def _measure(self, step: int) -> None:
-        if not self.team.holds_all:
+        if not self.team.among_first:
             return
         with self.team.partners_alone():
             values = {

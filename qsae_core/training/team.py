@@ -84,13 +84,13 @@ class Team:
     """Of torch.distributed: this process and its partners, where there are any."""
 
     @property
-    def holds_all(self) -> bool:
-        """Whether this process and its partners are those that measure and save: the ones with the first
-        part of a batch."""
+    def among_first(self) -> bool:
+        """Whether this process and its partners are those with the first part of a batch: together they
+        measure and save."""
         return self.processes.rank == 0
 
     def partners_alone(self) -> AbstractContextManager[None]:
-        """A block in which only partners ask each other: for what ``holds_all`` do by themselves."""
+        """A block in which only partners ask each other: for what those ``among_first`` do by themselves."""
         return alone()
 
     def watched(self) -> AbstractContextManager[None]:
