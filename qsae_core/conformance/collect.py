@@ -20,7 +20,7 @@ KIND_MODULES = {
     "quantizer": ("quantizer", "quantizer_storage"),
     "code_quantizer": ("code_quantizer",),
     "activation": ("activation",),
-    "sparsity": ("sparsity", "sparsity_state"),
+    "sparsity": ("sparsity", "sparsity_state", "sparsity_parts"),
     "data": ("data_source", "data_language_model"),
     "metric": ("metric",),
     "evaluation": ("evaluation",),
