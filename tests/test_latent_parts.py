@@ -8,14 +8,17 @@ import pytest
 import torch
 from qsae_sae_topk import TopKConfig
 from qsae_sae_topk.model import TopKSAE
+from qsae_sparsity import TopKConfig as TopKRuleConfig
+from qsae_sparsity.topk import TopK
 
 from qsae_core.coders import drawn_rows as drawing
 from qsae_core.coders.drawn_rows import drawn_rows
 from qsae_core.coders.splitting import maths_splits
 from qsae_core.config.settings import TrainConfig
+from qsae_core.conformance.halves import at_the_same_time, one_after_the_other
 from qsae_core.conformance.reference_parts import plain_parts
 from qsae_core.conformance.toy_data import ToyData
-from qsae_core.contracts import CoderShape
+from qsae_core.contracts import Budget, CoderShape
 from qsae_core.errors import ArtifactError
 from qsae_core.kernels.partners import Partners
 from qsae_core.kernels.processes import acting, everyone, partners, processes
@@ -99,10 +102,10 @@ def test_rows_that_are_drawn_in_blocks_are_those_of_one_draw(monkeypatch, n, wid
         assert torch.equal(torch.rand(4), after)
 
 
-def coder(n_latents=12):
+def coder(n_latents=12, k=2):
     torch.manual_seed(0)
     config = TopKConfig(n_latents=n_latents, normalize="none", rotate=False)
-    return TopKSAE(config, CoderShape(4, 4), plain_parts(k=2))
+    return TopKSAE(config, CoderShape(4, 4), plain_parts(sparsity=lambda n: TopK(TopKRuleConfig(k=k), n)))
 
 
 def test_a_partner_has_the_rows_of_its_latents_and_the_rule_of_all():
@@ -136,6 +139,61 @@ def test_what_defines_anything_anew_has_to_say_that_it_splits():
 
     assert [maths_splits(cls) for cls in (TopKSAE, Renamed, Sums, Says)] == [True, True, False, True]
     assert Sums.refusal_to_split() == "it does not say that it can"
+
+
+def in_halves(whole, work):
+    """What ``work`` gives of two halves of a coder, which ask each other."""
+    halves, found = one_after_the_other(lambda: coder(whole.n_latents, whole.sparsity.fixed_k)), {}
+    for half in halves:
+        divided = half.latent_tensors()
+        half.load_state_dict(
+            {n: t[half.own_latents] if n in divided else t for n, t in whole.state_dict().items()}
+        )
+
+    def of_half(rank):
+        found[rank] = work(halves[rank])
+
+    at_the_same_time(of_half)
+    return halves, [found[0], found[1]]
+
+
+def test_a_part_may_have_fewer_latents_than_are_kept():
+    whole, x = coder(12, k=8), torch.randn(50, 4)
+    with torch.no_grad():
+        expected = whole.encode(x).to_dense()
+        _, found = in_halves(whole, lambda half: half.encode(x))
+    assert max(codes.l0().max() for codes in found) <= 6
+    torch.testing.assert_close(torch.cat([codes.to_dense() for codes in found], dim=1), expected)
+
+
+@pytest.mark.parametrize("dead", [slice(7, 11), slice(0, 2), slice(0, 0)])
+def test_auxk_where_one_part_has_no_dead_latents(dead):
+    whole, x = coder(12), torch.randn(64, 4)
+    whole.dead.tokens_since_fired[dead] = 10**9
+    whole.dead.batches.fill_(8)  # AuxK's turn
+
+    def loss(some):
+        some.begin_training(Budget(10, 640, 64))
+        terms = some.auxk(x, 0.5 * x, some.W_enc.rows(), some.W_dec.rows())
+        if terms["auxk"].requires_grad:
+            terms["auxk"].backward()
+        return terms
+
+    halves, found = in_halves(whole, loss)
+    expected = loss(whole)
+    assert (expected["auxk"] > 0) == (dead.stop > 0)
+    for terms in found:
+        for name, term in expected.items():
+            torch.testing.assert_close(terms[name], term)
+    for name in ("W_enc", "W_dec"):
+        rows = torch.cat([gradient(getattr(half, name).master) for half in halves])
+        torch.testing.assert_close(rows, gradient(getattr(whole, name).master))
+    both = gradient(halves[0].b_dec) + gradient(halves[1].b_dec)
+    torch.testing.assert_close(both, gradient(whole.b_dec))
+
+
+def gradient(parameter):
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
 # --- resume states
