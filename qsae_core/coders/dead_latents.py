@@ -139,7 +139,5 @@ class _Largest(SparsityRule):
     def select(self, latents_BF: Tensor, importance_F: Tensor | None = None) -> SparseCodes:
         """Importance plays no part among dead latents."""
         assert self.fixed_k is not None
-        if not latents_BF.shape[1]:  # the dead ones are all other processes'
-            return SparseCodes.from_top_k(latents_BF.to(torch.int32), latents_BF, 0)
         values, indices = kernels.top_k(latents_BF, min(self.fixed_k, latents_BF.shape[1]))
         return SparseCodes.from_top_k(indices, values, latents_BF.shape[1])

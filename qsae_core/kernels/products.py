@@ -44,7 +44,7 @@ def entry_dots(left_BD: Tensor, right_FD: Tensor, codes: SparseCodes) -> Tensor:
 @full_precision
 def weighted_rows(codes: SparseCodes, values: Tensor, right_FD: Tensor) -> Tensor:
     """``[B, D]``: for each token, the sum of ``values`` times the rows of ``right`` that its entries name."""
-    if not codes.indices.numel():
+    if not codes.indices.numel():  # of a part of the dictionary, which may also have no latent
         return right_FD.new_zeros(codes.batch_size, right_FD.shape[1])
     if is_dense(codes):
         return torch.cat([dense @ right_FD for _, _, dense in _dense_chunks(codes, values)])
