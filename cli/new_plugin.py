@@ -104,7 +104,7 @@ def _values(kind: str, name: str) -> Mapping[str, str]:
         "module": f"qsae_{key}",
         "key": key,
         "Name": _class_name(name),
-        "dependencies": ", ".join(f'"{line}"' for line in (core, *IMPORTS.get(kind, ("torch>=2.6",)))),
+        "dependencies": ", ".join(f'"{line}"' for line in (core, *IMPORTS.get(kind, ("torch>=2.9",)))),
     }
 
 

@@ -1,5 +1,5 @@
 """One of several processes that train together, as torchrun would start it: carries out the jobs of a JSON
-file, one after the other, and writes down how each ended. Started by test_processes.py."""
+file, one after the other, and writes down how each ended. Started by together.py."""
 
 from __future__ import annotations
 

@@ -283,7 +283,7 @@ def test_other_entry_point_groups_are_not_ours(plugin_site):
         ("qsae>=0.2; extra == 'new'", True),
         ("qsae>=0.2; python_version > '3'", False),
         ("qsae-metrics>=9", True),
-        ("torch>=2.6", True),
+        ("torch>=2.9", True),
         ("qsae=>0.1", False),
     ],
 )

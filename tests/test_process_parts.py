@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-import threading
-
 import pytest
 import torch
 
+from qsae_core.conformance.halves import at_the_same_time
 from qsae_core.conformance.toy_data import ToyData
 from qsae_core.contracts import CoderShape, shard
 from qsae_core.errors import ConfigError, TrainingError
@@ -58,10 +56,14 @@ def test_nobody_is_asked_outside_of_a_team():
     assert before.world == 1
 
 
+class OfTwo(Processes):
+    rank, world = 1, 2
+
+
 class Two(Team):
     """The second of two processes, the first of which stands somewhere else in the data."""
 
-    rank, world = 1, 2
+    rank, world, processes = 1, 2, OfTwo()
 
     def states(self, own):
         return [{"position": 40}, own]
@@ -109,28 +111,6 @@ def test_a_gpu_for_each_process(monkeypatch):
         own_device("cuda", Launched(2, 4, 2))
 
 
-class Threads(Processes):
-    """Two processes that are threads, which wait for each other's part."""
-
-    world = 2
-
-    def __init__(self, rank: int, meeting: threading.Barrier, parts: dict[int, torch.Tensor]) -> None:
-        self.rank, self.meeting, self.parts = rank, meeting, parts
-
-    def both(self, part):
-        self.parts[self.rank] = part
-        self.meeting.wait(10)
-        parts = [self.parts[0], self.parts[1]]
-        self.meeting.wait(10)
-        return parts
-
-    def sum(self, part):
-        return torch.stack(self.both(part)).sum(0)
-
-    def rows(self, rows):
-        return torch.stack(self.both(rows), dim=1).flatten(0, 1)
-
-
 @pytest.mark.parametrize(
     ("values", "n", "expected"),
     [
@@ -139,18 +119,11 @@ class Threads(Processes):
         ([[2.0, 5.0], [2.0, 2.0, 1.0, 2.0]], 3, [(2.0, 1), (2.0, 1)]),
     ],
 )
-def test_the_nth_largest_of_two_and_who_keeps_which_of_its_equals(monkeypatch, values, n, expected):
-    here, found = threading.local(), {}
-    monkeypatch.setattr(sys.modules["qsae_core.kernels.processes"], "processes", lambda: here.own)
-    meeting, parts = threading.Barrier(2), {}
+def test_the_nth_largest_of_two_and_who_keeps_which_of_its_equals(values, n, expected):
+    found = {}
 
-    def rank_of(rank: int) -> None:
-        here.own = Threads(rank, meeting, parts)
+    def of_half(rank: int) -> None:
         found[rank] = nth_largest(torch.tensor(values[rank]), n)
 
-    threads = [threading.Thread(target=rank_of, args=(rank,)) for rank in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
+    at_the_same_time(of_half)
     assert [found[0], found[1]] == expected

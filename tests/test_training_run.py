@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pathlib
 import signal
@@ -12,12 +13,10 @@ import numpy as np
 import pytest
 import torch
 from qsae_sae_ternary.model import TernarySAE
-from safetensors.torch import load_file
 
 import qsae_core
 from qsae_core.artifact import description as coder_json
 from qsae_core.artifact import places
-from qsae_core.artifact.tensor_files import save_tensors
 from qsae_core.compose.compose import compose_coder, compose_data
 from qsae_core.config.layers import checked_layer
 from qsae_core.config.run import resolve
@@ -27,7 +26,7 @@ from qsae_core.evaluation import run as evaluation_run
 from qsae_core.plugins.records import load_plugins
 from qsae_core.results.files import read_json
 from qsae_core.results.run import find_runs
-from qsae_core.training import checkpoints
+from qsae_core.training import checkpoints, state_files
 from qsae_core.training import run as training_run
 from qsae_core.training.prefetch import BatchReader
 from qsae_core.training.trainer import Trainer
@@ -156,8 +155,8 @@ def test_a_resumed_run_ends_bit_equal_to_one_that_was_not_interrupted(vectors, m
 
     save_state = checkpoints.save_state
 
-    def kill_after_saving(run_, step, trainers, data):
-        path = save_state(run_, step, trainers, data)
+    def kill_after_saving(run_, step, *arguments):
+        path = save_state(run_, step, *arguments)
         if step == 20:
             raise Killed
         return path
@@ -298,40 +297,45 @@ def test_an_exception_is_in_the_record(vectors, monkeypatch):
 
 
 def test_a_full_disk_leaves_what_was_complete(vectors, monkeypatch):
-    from qsae_core.artifact import tensor_files
+    from torch.distributed.checkpoint.filesystem import FileSystem
 
-    write = tensor_files.save_file
+    opened = FileSystem.create_stream
 
-    def full(tensors, path, metadata=None):
+    def full(system, path, mode):
         if "step_00000020" in str(path):
             pathlib.Path(path).write_bytes(b"half")
             raise OSError(28, "No space left on device")
-        return write(tensors, path, metadata=metadata)
+        return opened(system, path, mode)
 
-    monkeypatch.setattr(tensor_files, "save_file", full)
+    monkeypatch.setattr(FileSystem, "create_stream", full)
     with pytest.raises(QsaeError, match="the disk is full"):
         run(configuration(vectors, train={"checkpoint_every": 10}))
     folder = vectors.parent / "results" / "ternary-states" / "tensors" / "24" / "checkpoints"
     assert [p.name for p in folder.iterdir()] == ["step_00000010"]
-    monkeypatch.setattr(tensor_files, "save_file", write)
+    monkeypatch.setattr(FileSystem, "create_stream", opened)
     resumed = run(configuration(vectors, run={"resume": True}, train={"checkpoint_every": 10}))
     assert resumed.finished
 
 
 @pytest.mark.parametrize("lost", ["data", "step", "row", "norms", "rows", "random.cpu", "coder/coder.b_enc"])
-def test_a_state_of_another_version_says_what_it_lacks(vectors, lost):
+def test_a_state_of_another_version_says_what_it_lacks(vectors, monkeypatch, lost):
     """A key of the state or of the data's part of it, a generator, a tensor of the coder."""
-    config = configuration(vectors, train={"checkpoint_every": 10})
-    done = run(config)
+    write = state_files.write
+
+    def less(folder, tensors, *others):
+        write(folder, {name: tensor for name, tensor in tensors.items() if name != lost}, *others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state_files, "write", less)
+        done = run(configuration(vectors, train={"checkpoint_every": 10}))
     done.update_record(completed_at=None)
     state = done.resume_states()[-1]
     tree = json.loads((state / checkpoints.STATE).read_text())
     for keys in (tree, tree.get("data", {})):
         keys.pop(lost, None)
-    text = json.dumps(tree)
-    (state / checkpoints.STATE).write_text(text)
-    tensors = {n: t for n, t in load_file(state / checkpoints.TENSORS).items() if n != lost}
-    save_tensors(state / checkpoints.TENSORS, tensors, text)
+    del tree["sha256"]
+    tree["sha256"] = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+    (state / checkpoints.STATE).write_text(json.dumps(tree))
     with pytest.raises(
         TrainingError, match=r"the state does not fit: .*" + lost.rpartition("/")[2]
     ) as caught:

@@ -13,7 +13,7 @@ from qsae_core.component import ComponentConfig
 from qsae_core.contracts.activation import Activation
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.sparsity import SparsityRule
-from qsae_core.kernels import Matrix, as_rows, processes
+from qsae_core.kernels import Matrix, as_rows, partners, processes
 
 DEAD_AFTER_TOKENS = 10_000_000
 EVERY_STEPS, SHARE_OF_TOKENS = 8, 8
@@ -60,7 +60,8 @@ class DeadLatents(nn.Module):
 
     def share(self) -> float:
         """Dead latents as a share of all."""
-        return self.mask().double().mean().item()
+        dead = partners().sum(self.mask().sum())
+        return dead.item() / (len(self.tokens_since_fired) * partners().world)
 
 
 def auxk_loss(
@@ -86,24 +87,31 @@ def auxk_loss(
         k_aux: dead latents per token, at most as many as there are.
     """
     dead = torch.nonzero(dead_F).squeeze(1)
-    if dead.numel() == 0:
+    n_dead = int(partners().sum(torch.tensor(dead.numel(), device=dead.device)))
+    if n_dead == 0:
         return x_BD.new_zeros(())
     codes = kernels.encode(
         x_BD,
-        as_rows(W_enc_FD).take(dead),
+        _some(W_enc_FD, dead),
         bias_F[dead],
         _Subset(activation, dead),
-        _Largest(min(k_aux, dead.numel()), dead.numel()),
+        _Largest(min(k_aux, n_dead), n_dead),
         offset_D=offset_D,
     )
     error = error_BE.detach()
-    modelled = kernels.decode(codes, as_rows(W_dec_FE).take(dead))
+    modelled = partners().total(kernels.decode(codes, _some(W_dec_FE, dead)))
     together = processes()
     spread = together.sum((error - together.mean_row(error)).square().sum())
     size = together.sum(error.square().sum())
     # decided before the division: a quotient that is masked afterwards still has a gradient of NaN
     divisor = spread.where(spread > torch.finfo(spread.dtype).eps * size, torch.inf)
     return together.share((error - modelled).square().sum() / divisor)
+
+
+def _some(matrix_FD: Matrix, latents: Tensor) -> Matrix:
+    """Rows of a matrix; of a process that has none of them, whose partners do, nothing that is quantized."""
+    rows = as_rows(matrix_FD)
+    return rows.take(latents) if latents.numel() else torch.empty(0, rows.shape[1], device=latents.device)
 
 
 class _Subset(Activation):
@@ -131,5 +139,5 @@ class _Largest(SparsityRule):
     def select(self, latents_BF: Tensor, importance_F: Tensor | None = None) -> SparseCodes:
         """Importance plays no part among dead latents."""
         assert self.fixed_k is not None
-        values, indices = kernels.top_k(latents_BF, self.fixed_k)
-        return SparseCodes.from_top_k(indices, values, self.n_latents)
+        values, indices = kernels.top_k(latents_BF, min(self.fixed_k, latents_BF.shape[1]))
+        return SparseCodes.from_top_k(indices, values, latents_BF.shape[1])

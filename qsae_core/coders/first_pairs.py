@@ -37,7 +37,8 @@ def begin_at_tokens(coder: LinearCoder, sample: Batch) -> None:
     For ``LinearCoder.begin_rows`` of a transcoder: the normalisation and ``b_dec`` are there.
     """
     x, y = coder.normalized(sample.x), coder.norm_out(sample.y).flatten(1)
-    encoders, atoms = first_pairs(x, y - coder.b_dec, coder.n_latents)
+    pairs = first_pairs(x, y - coder.b_dec, coder.config.n_latents)
+    encoders, atoms = (rows[coder.own_latents] for rows in pairs)
     coder.W_enc.master[: len(atoms)] = coder.encoder_scale * encoders
     coder.W_dec.master[: len(atoms)] = atoms
 

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from qsae_core import kernels
 from qsae_core.coder_options import CoderConfig, TranscoderConfig
-from qsae_core.coders import inputs
+from qsae_core.coders import inputs, splitting
 from qsae_core.coders.calibrated_coder import CalibratedCoder
 from qsae_core.coders.dead_latents import DeadLatents
 from qsae_core.coders.dense import defined_anew, linear_form
+from qsae_core.coders.drawn_rows import drawn_rows
 from qsae_core.coders.fused import FusedDecoder, FusedEncoder, fused_decoder, fused_encoder
 from qsae_core.coders.living_latents import LivingLatents
 from qsae_core.coders.loss_units import LossUnits
@@ -33,7 +34,7 @@ from qsae_core.contracts.dense import DenseForm
 from qsae_core.contracts.quantizer import Calibration
 from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.errors import ConfigError
-from qsae_core.kernels import Matrix, Rows, as_rows
+from qsae_core.kernels import Matrix, Rows, as_rows, partners
 from qsae_core.kernels.precision import full_precision
 
 OFF = -1e9
@@ -76,12 +77,16 @@ class LinearCoder(LivingLatents, CalibratedCoder):
 
     def __init__(self, config: CoderConfig, shape: CoderShape, parts: Parts) -> None:
         super().__init__(config, shape, parts)
-        n = config.n_latents
+        n, own = self.n_latents, self.own_latents
         # layers that are normalised one by one are one long vector to the matrices
         d_in, d_out = shape.d_in * self.norm_in.layers, shape.d_out * self.norm_out.layers
-        atoms = torch.randn(n, d_out, dtype=torch.float32)
+        atoms = drawn_rows(config.n_latents, d_out, own)
         normalize_rows_(atoms)
-        directions = atoms.clone() if self.is_autoencoder else _unit_rows(n, d_in)
+        if self.is_autoencoder:
+            directions = atoms.clone()
+        else:
+            directions = drawn_rows(config.n_latents, d_in, own)
+            normalize_rows_(directions)
         self.W_enc = QuantizedMatrix(directions.mul_(self.encoder_scale), parts.encoder_quantizer((n, d_in)))
         self.W_dec = QuantizedMatrix(atoms, parts.quantizer((n, d_out)))
         self.b_enc = nn.Parameter(torch.zeros(n, dtype=torch.float32))
@@ -90,7 +95,7 @@ class LinearCoder(LivingLatents, CalibratedCoder):
         W_skip = torch.zeros(d_out, d_in, dtype=torch.float32)
         self.W_skip = nn.Parameter(W_skip) if skips else None
         self.activation = parts.activation(n)
-        self.sparsity = parts.sparsity(n)
+        self.sparsity = parts.sparsity(config.n_latents)
         check_gates(self.sparsity, self.activation)
         self.code_quantizer = QuantizedValues(parts.code_quantizer(n))
         self.dead = DeadLatents(n)
@@ -132,7 +137,7 @@ class LinearCoder(LivingLatents, CalibratedCoder):
 
     def decode_normalized(self, codes: SparseCodes, W_dec_FE: Matrix) -> Tensor:
         """``f W_dec + b_dec``: the normalised reconstruction ``[B, E]``."""
-        return kernels.decode(codes, W_dec_FE) + self.b_dec
+        return partners().total(kernels.decode(codes, W_dec_FE)) + partners().share(self.b_dec)
 
     @property
     def has_skip(self) -> bool:
@@ -142,7 +147,7 @@ class LinearCoder(LivingLatents, CalibratedCoder):
     @full_precision
     def skipped_past(self, x_hat_BE: Tensor, x_BD: Tensor) -> Tensor:
         """``x_hat + W_skip x``, or ``x_hat`` without a skip connection; all normalised."""
-        return x_hat_BE if self.W_skip is None else x_hat_BE + x_BD @ self.W_skip.T
+        return x_hat_BE if self.W_skip is None else x_hat_BE + x_BD @ partners().share(self.W_skip).T
 
     @property
     def encoder_offset(self) -> Tensor | None:
@@ -244,6 +249,10 @@ class LinearCoder(LivingLatents, CalibratedCoder):
         """That of the encoder's bias."""
         return {"b_enc": self.bias_rate}
 
+    def latent_tensors(self) -> frozenset[str]:
+        """As MatrixCoder."""
+        return splitting.latent_tensors(self.state_dict(), self.n_latents)
+
     def unit_norm_matrices(self) -> list[QuantizedMatrix]:
         """The decoder, where its rows have unit norm."""
         return [self.W_dec] if self.unit_norm_rows else []
@@ -263,9 +272,3 @@ def check_gates(rule: SparsityRule, activation: Activation) -> None:
             allowed="an activation with a learned or fixed jump: jumprelu, step",
             next="--activation jumprelu, or another --sparsity",
         )
-
-
-def _unit_rows(rows: int, columns: int) -> Tensor:
-    matrix = torch.randn(rows, columns, dtype=torch.float32)
-    normalize_rows_(matrix)
-    return matrix

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.coder_options import CoderConfig
-from qsae_core.coders import inputs, nesting, serving
+from qsae_core.coders import inputs, nesting, serving, splitting
 from qsae_core.coders.dense import no_dense_form
 from qsae_core.coders.matrices import CoderMatrices
 from qsae_core.coders.normalization import Normalization
@@ -24,7 +24,7 @@ from qsae_core.contracts.data import Batch
 from qsae_core.contracts.dense import DenseForm
 from qsae_core.contracts.quantizer import Lookup
 from qsae_core.contracts.sparsity import SparsityRule
-from qsae_core.kernels import Kind
+from qsae_core.kernels import Kind, partners
 
 
 class MatrixCoder(CoderMatrices):
@@ -38,11 +38,20 @@ class MatrixCoder(CoderMatrices):
 
     def __init__(self, config: CoderConfig, shape: CoderShape, parts: Parts) -> None:
         super().__init__(config, shape, parts)
+        self.own_latents = partners().part(config.n_latents)
+        self.n_latents = self.own_latents.stop - self.own_latents.start
         layers_in, layers_out = (n if self.normalizes_layers else 1 for n in shape[2:])
         self.norm_in = Normalization(shape.d_in, config.normalize, layers_in)
         if not self.is_autoencoder:
             self.norm_target = Normalization(shape.d_out, config.normalize, layers_out)
 
+    own_latents: slice
+    """Which latents of the dictionary this process has, ``n_latents`` of them: all, unless it is trained in
+    parts (``train.latent_parallel``)."""
+    splits_latents: ClassVar[bool] = False
+    """Whether it can be trained in parts: its loss is made of what is about each latent alone, and of what
+    asks ``kernels.partners()``. A class that derives from one that can, and defines anything anew, has to
+    say so itself."""
     normalizes_layers: ClassVar[bool] = False
     """Whether each of several layers has a mean and a scale of its own; else they share them."""
     screen: Kind = "none"
@@ -110,6 +119,20 @@ class MatrixCoder(CoderMatrices):
         """Why ``screen`` cannot be other than ``none`` here; None where it can."""
         return "it does not encode through a screen"
 
+    @classmethod
+    def refusal_to_split(cls) -> str | None:
+        """Why a coder of this class cannot be trained in parts; None where rule and quantizers decide."""
+        return None if splitting.maths_splits(cls) else "it does not say that it can"
+
+    def refusal_of_parts(self) -> str | None:
+        """Why what this coder is made of cannot; None where it can."""
+        return splitting.refusal_of_parts(self)
+
+    def latent_tensors(self) -> frozenset[str]:
+        """Names in ``state_dict`` of tensors with a row for each of its latents, of a coder that can be
+        trained in parts; all others are about the whole dictionary."""
+        raise NotImplementedError("a coder that cannot be trained in parts")
+
     def screened_rules(self) -> Sequence[SparsityRule]:
         """The rules, each of latents of its own, whose entries are found through ``screen``; asked where
         ``refusal_to_screen`` has nothing against it."""
@@ -133,8 +156,8 @@ class MatrixCoder(CoderMatrices):
     @property
     def dictionary_size(self) -> int:
         """Latents of one encoder matrix, by which automatic learning rates go; coders with several override
-        it."""
-        return self.n_latents
+        it. Of a coder that is trained in parts they are those of all parts."""
+        return self.config.n_latents
 
     @property
     def norm_out(self) -> Normalization:

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from qsae_core.coders.dead_latents import DeadLatents
 from qsae_core.contracts.coder import Budget
-from qsae_core.kernels import processes
+from qsae_core.kernels import partners, processes
 
 TIMES = 40
 """How often in a run."""
@@ -40,7 +40,7 @@ class Found(NamedTuple):
     """What begins anew after a step."""
 
     latents: Tensor
-    """int64 ``[R]``."""
+    """int64 ``[R]``, numbered among those that this process has; those of others are not here."""
     atoms: Tensor
     """``[R, E]`` of norm 1: their new decoder rows."""
     encoders: Tensor
@@ -80,7 +80,7 @@ class Restarts:
         batch = int(dead.batches)
         if self._every is None or batch % self._every or batch > self._last:
             return
-        silent = dead.mask(SILENT_SHARE).nonzero().squeeze(1).cpu()
+        silent = partners().join(dead.mask(SILENT_SHARE)).nonzero().squeeze(1).cpu()
         error_BE = (target_BE - y_hat_BE).detach()
         together = processes()
         size_B = together.rows(error_BE.square().sum(1).double().cpu())  # of the whole batch
@@ -92,7 +92,9 @@ class Restarts:
         generator = torch.Generator().manual_seed(batch)
         tokens = torch.multinomial(size_B, count, generator=generator)
         latents = silent[torch.randperm(len(silent), generator=generator)[:count]]
-        tokens = tokens.to(error_BE.device)
+        own = partners().part(partners().world * len(dead.tokens_since_fired))
+        here = (latents >= own.start) & (latents < own.stop)
+        latents, tokens = latents[here] - own.start, tokens[here].to(error_BE.device)
         atoms = normalize(together.take(error_BE, tokens), dim=1)
         encoders = (
             ENCODER_NORM * atoms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from qsae_core.contracts.format import CheckpointFormat
 from qsae_core.contracts.kernel_set import KernelSet
 from qsae_core.contracts.metric import Metric
 from qsae_core.contracts.tracker import Tracker
-from qsae_core.errors import ConfigError
+from qsae_core.errors import ConfigError, QsaeError
 from qsae_core.kinds import CODER_SLOTS, SLOTS
 from qsae_core.registry import Registry
 
@@ -105,6 +106,17 @@ def coder_class(config: RunConfig, registry: Registry) -> type[MatrixCoder]:
         registry.get(SLOTS[config.coder_slot].kind, config.coder.use)
     )
     return target
+
+
+def that_split(kind: str, registry: Registry) -> list[str]:
+    """Names of installed SAEs or transcoders that can be trained in parts."""
+    found = []
+    for name in registry.names(kind):
+        with contextlib.suppress(QsaeError):  # one that cannot be imported
+            target: type[MatrixCoder] = registry.load_target(registry.get(kind, name))
+            if target.refusal_to_split() is None:
+                found.append(name)
+    return found
 
 
 def compose_metrics(config: RunConfig, registry: Registry) -> dict[str, Metric]:

@@ -43,6 +43,12 @@ class TrainConfig(ComponentConfig):
         "fp32; none: from the fp32 product of the whole encoder; auto: the fastest that finds 0.999 of the "
         "exact code, else none, measured before the first step and while it trains",
     )
+    latent_parallel: int = option(
+        1,
+        "processes that divide the dictionary among them, each with its part of the latents, their weights "
+        "and moments; divides the number of processes that torchrun starts. 1: each has all of them",
+        gt=0,
+    )
     quantize_after: float = option(
         0.5, "share of the steps trained in float before training passes through the quantizers", ge=0, le=1
     )

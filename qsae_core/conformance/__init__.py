@@ -15,6 +15,8 @@ What a component may declare, as class attributes or methods of its target:
 | sparsity | ``selects_largest = False`` | ``fixed_k`` entries, but not the k largest |
 | metric | ``batch_dependent = {"name"}`` | values that are defined over batches |
 | coder | ``without_gradient = {"name"}`` | parameters that the loss does not reach |
+| coder | ``splits_latents = True`` | processes may have a part of its latents each |
+| sparsity | ``splits = True`` | it serves a part of the latents |
 
 Everything else that a component cannot comply with is an expected failure with a reason.
 """

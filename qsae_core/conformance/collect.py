@@ -15,12 +15,12 @@ from qsae_core.plugins.records import PluginRecord, load_plugins
 from qsae_core.registry import Registry
 
 KIND_MODULES = {
-    "sae": ("coder", "coder_inputs", "coder_state", "coder_dense", "coder_spaces"),
-    "transcoder": ("coder", "coder_inputs", "coder_state", "coder_dense", "coder_spaces"),
+    "sae": ("coder", "coder_inputs", "coder_state", "coder_dense", "coder_spaces", "coder_parts"),
+    "transcoder": ("coder", "coder_inputs", "coder_state", "coder_dense", "coder_spaces", "coder_parts"),
     "quantizer": ("quantizer", "quantizer_storage"),
     "code_quantizer": ("code_quantizer",),
     "activation": ("activation",),
-    "sparsity": ("sparsity", "sparsity_state"),
+    "sparsity": ("sparsity", "sparsity_state", "sparsity_parts"),
     "data": ("data_source", "data_language_model"),
     "metric": ("metric",),
     "evaluation": ("evaluation",),

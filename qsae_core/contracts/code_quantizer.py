@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -18,6 +19,9 @@ class CodeQuantizer(nn.Module, abc.ABC):
 
     bits: float = 32.0
     """Bits that the value of an active entry takes, its sign included."""
+    splits: ClassVar[bool] = False
+    """Whether it serves a part of the latents, ``n_latents`` of them (``train.latent_parallel``): it treats
+    each alone, or asks ``kernels.partners()``. Its tensors of that length are then taken for ranges."""
 
     def __init__(self, config: ComponentConfig, n_latents: int) -> None:
         super().__init__()

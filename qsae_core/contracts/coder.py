@@ -44,7 +44,7 @@ class Parts(NamedTuple):
     activation: Callable[[int], Activation]
     """``F ->`` activation of that many latents."""
     sparsity: Callable[[int], SparsityRule]
-    """``F ->`` rule over that many latents."""
+    """``F ->`` rule over that many latents, of the whole dictionary where processes divide it."""
 
 
 class AtomErrors(NamedTuple):

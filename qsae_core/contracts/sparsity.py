@@ -18,6 +18,9 @@ class SparsityRule(nn.Module, abc.ABC):
     ``select`` sees a chunk of rows of a batch, never the whole ``[B, F]`` tensor at once. A rule that ranks
     the latents of different tokens against each other keeps its budget in ``begin_batch``, gives a superset
     in ``select``, chunk after chunk, and decides in ``finish_batch``.
+
+    Where processes have a part of the latents each (``train.latent_parallel``), ``n_latents`` is that of the
+    dictionary, and what the rule sees, codes and norms of atoms too, are those of one part.
     """
 
     fixed_k: int | None = None
@@ -25,6 +28,10 @@ class SparsityRule(nn.Module, abc.ABC):
     selects_largest: ClassVar[bool] = True
     """Whether a fixed number of entries means the largest ones; checked by the conformance suite. Such a rule
     may see the largest candidates of each token alone (``train.screen``), as a chunk ``[C, m]``."""
+    splits: ClassVar[bool] = False
+    """Whether the rule serves a part of the latents: it treats each latent alone, or asks
+    ``kernels.partners()`` and ``kernels.everyone()``. Rules that keep a fixed number of the largest need not
+    say so: core finds the largest of all parts among those of each, of which there may be fewer than k."""
     counts: ClassVar[str | None] = None
     """The option that says how many latents per token are to be active, where there is one and it is set."""
 

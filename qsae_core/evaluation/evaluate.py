@@ -11,9 +11,11 @@ from qsae_core.contracts.coder import AtomErrors, SparseCoder
 from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.contracts.evaluation import Accumulator, Evaluation, EvaluationContext, Result
 from qsae_core.contracts.metric import Metric, measure, observe
+from qsae_core.evaluation import of_all_parts
 from qsae_core.evaluation.guarded import Guarded
 from qsae_core.evaluation.of_layers import WHOLE, OfLayer, all_coders, contexts
 from qsae_core.evaluation.passes import run_passes
+from qsae_core.kernels import partners
 
 
 class Outcome(NamedTuple):
@@ -125,11 +127,16 @@ def refusal(evaluation: Evaluation, context: EvaluationContext) -> str | None:
 def measure_held_out(
     coder: SparseCoder, batches: Iterable[Batch], metrics: Sequence[Metric]
 ) -> dict[str, Any]:
-    """The metrics' values over held-out batches, during training; the coder's mode is restored."""
+    """The metrics' values over held-out batches, during training; the coder's mode is restored. Partners
+    measure at the same time, each with its latents, and find the same."""
     was_training = coder.training
     coder.eval()
     try:
         errors = coder.atom_errors()
-        return measure(metrics, (observe(coder, batch.to(coder.device), errors) for batch in batches))
+        here = (batch.to(coder.device) for batch in batches)
+        if partners().world == 1:
+            return measure(metrics, (observe(coder, batch, errors) for batch in here))
+        errors = of_all_parts.atom_errors(errors)
+        return measure(metrics, (of_all_parts.observe(coder, batch, errors) for batch in here))
     finally:
         coder.train(was_training)

@@ -28,7 +28,7 @@ from qsae_core.kernels.nested import decode_groups, prefix_errors
 from qsae_core.kernels.packed_rows import Arithmetic
 from qsae_core.kernels.packing import pack_planes, pack_trits, unpack_planes, unpack_trits
 from qsae_core.kernels.precision import full_precision
-from qsae_core.kernels.processes import processes
+from qsae_core.kernels.processes import everyone, partners, processes
 from qsae_core.kernels.products import transposed_product
 from qsae_core.kernels.rotation import rotate, turned, unrotate
 from qsae_core.kernels.rows import DenseRows, Matrix, Rows, as_rows
@@ -58,6 +58,7 @@ __all__ = [
     "decode",
     "decode_groups",
     "encode",
+    "everyone",
     "expand_rows",
     "full_precision",
     "fused_decode",
@@ -73,6 +74,7 @@ __all__ = [
     "nonzero_codes",
     "pack_planes",
     "pack_trits",
+    "partners",
     "prefix_errors",
     "processes",
     "project_rows",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.contracts.codes import SparseCodes
-from qsae_core.kernels.processes import nth_largest, processes
+from qsae_core.kernels.processes import everyone, nth_largest, processes
 from qsae_core.kernels.top_k import GROUP, compress
 
 
@@ -15,10 +15,10 @@ class BatchSelection:
 
     What is kept of a chunk is above a floor that rises as chunks come: the n-th largest entry so far. So at
     most a few times n entries are held, and ``[B, F]`` never is. Where several processes have a part of the
-    batch each, it is the batch of all of them that is ranked.
+    batch or of the latents each, it is the batch of all of them that is ranked.
 
     Args:
-        n: entries of the whole batch, or of the part that a process has.
+        n: entries of the whole batch, or of the tokens that a process has.
     """
 
     def __init__(self, n: int) -> None:
@@ -50,7 +50,7 @@ class BatchSelection:
 
     def _place(self, values_N: Tensor) -> Tensor | None:
         """Which of these are among the n largest, ascending; None: all."""
-        together = processes()
+        together = everyone()
         if together.world == 1:
             if values_N.numel() <= self.n:
                 return None

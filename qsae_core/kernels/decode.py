@@ -17,7 +17,8 @@ def decode(codes: SparseCodes, W_dec_FD: Matrix) -> Tensor:
 
     The gradient of a value is the dot product of its atom with the output's gradient; the gradient of
     ``W_dec`` is a transposed sparse product. Neither touches latents that the codes do not name, and of a
-    matrix whose quantizer works row by row only these are quantized.
+    matrix whose quantizer works row by row only these are quantized. Of several partners each gets the sum of
+    its own latents, and ``partners().total`` of that is the sum of all.
     """
     rows, codes = as_rows(W_dec_FD).touched(codes)
     if not torch.is_grad_enabled():

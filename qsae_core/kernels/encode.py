@@ -14,6 +14,7 @@ from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.kernels.dense_rows import collect_rows
 from qsae_core.kernels.dispatch import workspace
 from qsae_core.kernels.precision import full_precision
+from qsae_core.kernels.processes import partners
 from qsae_core.kernels.products import sums_by_latent, transposed_product
 from qsae_core.kernels.rows import Matrix, Rows, as_rows
 from qsae_core.kernels.screening import Kind, candidates_for, rows_per_chunk
@@ -36,7 +37,8 @@ def encode(
     Pre-activations of a chunk of rows live in one reused buffer, and never those of a batch. Gradients flow
     through the entries that stay, and touch nothing else. What stays is computed again entry by entry in
     float32 where a rule keeps few entries; so values depend neither on the batch nor on how the entries were
-    found. Entries of a rule with a fixed k are in ascending order within a token.
+    found. Entries of a rule with a fixed k are in ascending order within a token. Of several partners each
+    gets the entries of its own latents: a rule that keeps the k largest keeps those of the whole dictionary.
 
     Args:
         importance_F: weight of each latent in the ranking; None: equal.
@@ -82,7 +84,8 @@ def _search(
     """The entries that stay (codes with empty values), their pre-activations ``[N]``; from a full product."""
     weight_FD, chunk = rows.dense(), rows_per_chunk(rows.shape[0])
     ranks_batch = type(rule).finish_batch is not SparsityRule.finish_batch
-    by_order = _keeps_k_largest(rule) and activation.keeps_order
+    k_largest = _keeps_k_largest(rule)
+    by_order, divided = k_largest and activation.keeps_order, k_largest and partners().world > 1
     supports, gathered = [], []
     rule.begin_batch(x_BD.shape[0])
     for rows_CD in x_BD.split(chunk) if len(x_BD) else [x_BD]:
@@ -91,13 +94,15 @@ def _search(
         codes = rule.select(pre_CF if by_order else activation.candidates(pre_CF), importance_F)
         if rule.fixed_k is None and not ranks_batch:
             gathered.append(collect_rows(pre_CF, codes.indices, codes.offsets))
-        # values matter to a rule that decides over the whole batch, and to nobody else from here on
-        supports.append(codes if ranks_batch else codes.with_values(codes.values[:0]))
+        # values matter to a rule that decides over the whole batch, to partners, and to nobody else
+        supports.append(codes if ranks_batch or divided else codes.with_values(codes.values[:0]))
     support = concatenate(supports)
     if ranks_batch:
         support = rule.finish_batch(support, importance_F)
     elif gathered:
         return support.with_values(x_BD.new_empty(0)), torch.cat(gathered)
+    elif divided:
+        support = _largest_of_all(support, rule, rows.shape[0], importance_F)
     if support.k is not None:
         support = _support(support.indices.view(-1, support.k).sort(dim=1).values, support.n_latents)
     support = support.with_values(x_BD.new_empty(0))
@@ -114,10 +119,36 @@ def _search_screened(
     indices_Bm = rows.screen(kind).candidates(x_BD, bias_F, importance_F, m)
     pre_Bm = _exact(x_BD, rows, bias_F, _support(indices_Bm, n_latents)).view(-1, m)
     ranking_Bm = pre_Bm if importance_F is None else pre_Bm * importance_F[indices_Bm]
-    place_BK = rule.select(ranking_Bm).indices.view(-1, k).long()
+    place_BK = rule.select(ranking_Bm).indices.view(-1, min(k, m)).long()
     indices_BK, order_BK = indices_Bm.gather(1, place_BK).sort(dim=1)
-    pre_BK = pre_Bm.gather(1, place_BK.gather(1, order_BK))
+    place_BK = place_BK.gather(1, order_BK)
+    pre_BK = pre_Bm.gather(1, place_BK)
+    if partners().world > 1:
+        kept_BK = partners().among_largest(ranking_Bm.gather(1, place_BK), k)
+        return _cut(indices_BK, kept_BK, n_latents), pre_BK[kept_BK]
     return _support(indices_BK, n_latents), pre_BK.view(-1)
+
+
+def _largest_of_all(
+    codes: SparseCodes, rule: SparsityRule, n_latents: int, importance_F: Tensor | None
+) -> SparseCodes:
+    """Of the entries that a rule took for the k largest of this partner's latents, those that are among the k
+    largest of all partners'; ascending, without values."""
+    assert rule.fixed_k is not None
+    assert codes.k is not None
+    shape = (codes.batch_size, codes.k)
+    indices_BK, order_BK = codes.indices.view(shape).sort(dim=1)
+    weights = 1.0 if importance_F is None else importance_F.index_select(0, codes.indices)
+    scores_BK = (codes.values * weights).view(shape).gather(1, order_BK)
+    return _cut(indices_BK, partners().among_largest(scores_BK, rule.fixed_k), n_latents)
+
+
+def _cut(indices_BK: Tensor, kept_BK: Tensor, n_latents: int) -> SparseCodes:
+    """Codes of the entries that are kept, without values."""
+    offsets = torch.zeros(len(kept_BK) + 1, dtype=torch.int64, device=kept_BK.device)
+    torch.cumsum(kept_BK.sum(1), 0, out=offsets[1:])
+    none = indices_BK.new_empty(0, dtype=torch.float32)
+    return SparseCodes(indices_BK[kept_BK].to(torch.int32), none, offsets, n_latents)
 
 
 def _support(indices_BK: Tensor, n_latents: int) -> SparseCodes:

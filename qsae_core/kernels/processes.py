@@ -5,6 +5,9 @@ asks ``processes()``, and knows nothing of who else there is. The parts are equa
 of process r is token ``i W + r`` of the batch. The gradients of a step are the mean of the processes' own, so
 a mean over tokens needs nothing; only what is no mean does. All processes ask the same, in the same order.
 
+Where the latents of the dictionary are divided too, ``processes()`` are those with other tokens and the same
+latents, ``partners()`` those with the same tokens and other latents, and ``everyone()`` both.
+
 Shapes: B tokens of a process, W processes.
 """
 
@@ -13,9 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from qsae_core.kernels.partners import Partners
 
 
 class Processes:
@@ -66,30 +73,56 @@ class Processes:
         return slice(0, 0) if start is None else slice(start, None, step // math.gcd(step, self.world))
 
 
-_ALONE = Processes()
-_acting: Processes = _ALONE
+class Acting(NamedTuple):
+    """Whom code asks at a time."""
+
+    processes: Processes
+    partners: Partners
+    everyone: Processes
+
+
+_ALONE = Acting(Processes(), Partners(), Processes())
+_acting: ContextVar[Acting] = ContextVar("acting", default=_ALONE)
 
 
 def processes() -> Processes:
-    """Those that train together now; a single one outside of ``acting``."""
-    return _acting
+    """Those that have the batch together now; a single one outside of ``acting``."""
+    return _acting.get().processes
+
+
+def partners() -> Partners:
+    """Those that have the dictionary together now; a single one outside of ``acting``."""
+    return _acting.get().partners
+
+
+def everyone() -> Processes:
+    """All processes, whatever part of the batch or of the dictionary they have: for entries that are ranked
+    or counted over both. Of its answers those hold that do not say whose the tokens are."""
+    return _acting.get().everyone
 
 
 @contextmanager
-def acting(together: Processes) -> Iterator[None]:
-    """A block in which these are the processes that have the batch."""
-    global _acting
-    before, _acting = _acting, together
+def acting(
+    together: Processes, partners: Partners | None = None, everyone: Processes | None = None
+) -> Iterator[None]:
+    """A block in which these are the processes that this thread asks.
+
+    Args:
+        partners: None: each process has the whole dictionary.
+        everyone: None: the same as those that have the batch.
+    """
+    whole = _ALONE.partners if partners is None else partners
+    before = _acting.set(Acting(together, whole, together if everyone is None else everyone))
     try:
         yield
     finally:
-        _acting = before
+        _acting.reset(before)
 
 
 @contextmanager
 def alone() -> Iterator[None]:
     """A block in which this process asks nobody: for what the others do not do at the same time."""
-    with acting(_ALONE):
+    with acting(_ALONE.processes):
         yield
 
 
@@ -100,7 +133,7 @@ def nth_largest(values_N: Tensor, n: int) -> tuple[float, int]:
     Bits of positive floats are in the order of the floats: three counts of digits, each of a few thousand
     numbers, and no value travels.
     """
-    together, bits = processes(), values_N.view(torch.int32)
+    together, bits = everyone(), values_N.view(torch.int32)
     alive, found, left = torch.ones_like(bits, dtype=torch.bool), 0, n
     for shift, digits in ((20, 11), (10, 10), (0, 10)):
         digit = (bits >> shift) & (2**digits - 1)

@@ -44,6 +44,8 @@ def entry_dots(left_BD: Tensor, right_FD: Tensor, codes: SparseCodes) -> Tensor:
 @full_precision
 def weighted_rows(codes: SparseCodes, values: Tensor, right_FD: Tensor) -> Tensor:
     """``[B, D]``: for each token, the sum of ``values`` times the rows of ``right`` that its entries name."""
+    if not codes.indices.numel():  # of a part of the dictionary, which may also have no latent
+        return right_FD.new_zeros(codes.batch_size, right_FD.shape[1])
     if is_dense(codes):
         return torch.cat([dense @ right_FD for _, _, dense in _dense_chunks(codes, values)])
     return sparse_product(codes.indices.int(), codes.offsets, values.contiguous(), right_FD.contiguous())
@@ -56,6 +58,8 @@ def transposed_product(codes: SparseCodes, values: Tensor, right_BD: Tensor) -> 
     The (latent, token) pairs are sorted by latent once for all products of one support, so that there are no
     scatter conflicts.
     """
+    if not codes.indices.numel():
+        return right_BD.new_zeros(codes.n_latents, right_BD.shape[1])
     if is_dense(codes):
         total = right_BD.new_zeros(codes.n_latents, right_BD.shape[1])
         for start, stop, dense in _dense_chunks(codes, values):

@@ -103,7 +103,7 @@ def _screen_bf16(W_FD: Tensor, x_BD: Tensor, bias_F: Tensor, importance_F: Tenso
 
 def rows_per_chunk(n_latents: int) -> int:
     """How many rows of ``[B, F]`` are held at once: at most 2^25 entries, at least 64 rows."""
-    return max(64, CHUNK_ENTRIES // n_latents)
+    return max(64, CHUNK_ENTRIES // max(1, n_latents))
 
 
 def _to_int8(rows_RD: Tensor) -> tuple[Tensor, Tensor]:

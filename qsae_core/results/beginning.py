@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 ALIKE = ("seed", "compare_float", "per_layer")
 """Of the ``run`` section: what has to be the same where a run is taken up again."""
 
+FREE = "latent_parallel"
+"""Of the ``train`` section: what may be another then."""
+
 
 def open_run(config: RunConfig, path: pathlib.Path, data_record: dict[str, Any]) -> Run:
     """Make a run's folder, or take up the one that is there if the configuration says so.
@@ -30,6 +33,7 @@ def open_run(config: RunConfig, path: pathlib.Path, data_record: dict[str, Any])
     run = Run(path)
     if config.run.resume:
         _check_resumable(run, config)
+        run.update_record(train=config.to_dict()["train"])
         return run
     if run.config_file.exists():
         resumable = not run.finished and bool(run.resume_states())
@@ -95,6 +99,7 @@ def _check_resumable(run: Run, config: RunConfig) -> None:
             next="--overwrite starts it again",
         )
     before, now_ = run.record(), config.to_dict()
+    before["train"] |= {FREE: now_["train"][FREE]}
     skip = {"run", "versions", *RECORD_KEYS}
     changed = [k for k in now_ if k not in skip and now_[k] != before.get(k)]
     changed += [f"run.{k}" for k in ALIKE if now_["run"][k] != before["run"].get(k, False)]

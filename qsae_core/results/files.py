@@ -81,12 +81,17 @@ def _disk_errors(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except (OSError, safetensors.SafetensorError) as error:
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        raise QsaeError(
-            "the disk is full" if full else f"cannot be written: {error}",
-            where=str(path),
-            next="free some space or choose another folder with --out; what was complete before is untouched",
-        ) from error
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: pathlib.Path, error: BaseException) -> QsaeError:
+    """The error for what a disk refused."""
+    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    return QsaeError(
+        "the disk is full" if full else f"cannot be written: {error}",
+        where=str(path),
+        next="free some space or choose another folder with --out; what was complete before is untouched",
+    )
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

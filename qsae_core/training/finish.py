@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qsae_core.coders.coder_set import as_one
 from qsae_core.config.run import RunConfig
+from qsae_core.contracts.coder import AtomErrors
 from qsae_core.contracts.data import DataSource
 from qsae_core.evaluation.kept import finished_entry, save_coder
 from qsae_core.evaluation.measured_part import measured_part, origins, source_record
@@ -48,8 +49,13 @@ def finish_coders(
             config,
             plugins.registry,
             part=measured_part(data, config, own, folder),
-            atom_errors=coder.atom_errors(),  # the one that was trained has its masters still
+            atom_errors=_on(coder.atom_errors(), device),  # the one that was trained has its masters still
             device=device,
             twin=whole.get(FLOAT_TWIN) if kind == MAIN else None,
         )
     return entries
+
+
+def _on(errors: AtomErrors | None, device: str) -> AtomErrors | None:
+    """Where the artifact is evaluated; a coder that was trained in parts is on the CPU."""
+    return None if errors is None else AtomErrors(*(tensor.to(device) for tensor in errors))

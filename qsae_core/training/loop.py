@@ -67,9 +67,10 @@ class TrainingLoop:
         settings = self.config.train
         log_every = max(1, self.steps // 200) if settings.log_every == "auto" else settings.log_every
         eval_every, eval_tokens = settings.measurements
-        if eval_every and self.team.is_first:
+        if eval_every and self.team.among_first:
             self.chronicle.watcher.message(f"reading {eval_tokens} held-out vectors")
-            self.held_out = list(self.data.held_out(eval_tokens, settings.batch_size))
+            with alone():
+                self.held_out = list(self.data.held_out(eval_tokens, settings.batch_size))
         self.chronicle.watcher.start(self.run, first, self.steps)
         started = time.perf_counter()
         spent, since_log = 0.0, 0
@@ -107,7 +108,8 @@ class TrainingLoop:
     def _next_batch(self, done: int) -> Batch:
         before, error = self.batches.state_dict(), None
         try:
-            batch = self.batches.next_batch()
+            with alone():  # the others need not read at the same time
+                batch = self.batches.next_batch()
         except QsaeError as found:
             error = found
         if self.team.any(error is not None) and done:
@@ -153,9 +155,9 @@ class TrainingLoop:
         self.chronicle.log(self.run, step, values)
 
     def _measure(self, step: int) -> None:
-        if not self.team.is_first:
+        if not self.team.among_first:
             return
-        with alone():
+        with self.team.partners_alone():
             values = {
                 member.key: measure_held_out(
                     member.coder,
@@ -171,6 +173,7 @@ class TrainingLoop:
         batch."""
         here = self.batches.state_dict() if state is None else state
         place = checkpoints.position(self.data, here, self.team)
-        if self.team.is_first:
-            path = checkpoints.save_state(self.run, step, self.trainers, place)
-            self.plugins.hook.qsae_checkpoint_saved(run=self.run, path=path)
+        if self.team.is_first or self.team.partners.world > 1:
+            path = checkpoints.save_state(self.run, step, self.trainers, place, self.team)
+            if self.team.is_first:
+                self.plugins.hook.qsae_checkpoint_saved(run=self.run, path=path)

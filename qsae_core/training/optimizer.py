@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from qsae_core import kernels
 from qsae_core.coders.normalization import Normalization
 from qsae_core.coders.quantized_matrix import normalize_rows_
+from qsae_core.kernels import partners
 
 EPS = 1e-8
 
@@ -28,6 +29,7 @@ class Adam:
         beta1: decay of the first moment.
         beta2: decay of the second moment.
         clip: largest norm of all gradients together; None: no limit.
+        divided: names of parameters of which partners have other rows.
     """
 
     def __init__(
@@ -40,11 +42,13 @@ class Adam:
         beta1: float,
         beta2: float,
         clip: float | None,
+        divided: Collection[str] = (),
     ) -> None:
         self.parameters = dict(parameters)
         self.beta1, self.beta2, self.clip = beta1, beta2, clip
         self._unit_rows = {id(parameter) for parameter in unit_rows}
         self._rotated, self._rate_factors = dict(rotated), dict(rate_factors)
+        self._divided = divided
         self._moments: dict[str, tuple[Tensor, Tensor]] = {}
         self._steps: dict[str, int] = {}
 
@@ -55,11 +59,12 @@ class Adam:
         The norm is that after the projection and before clipping.
         """
         gradients = dict(self._gradients())
-        total = 0.0
+        alike = own = 0.0
         for name, gradient in gradients.items():
             weight = self.parameters[name].detach() if self._keeps_norm(name) else None
-            total += kernels.project_rows(gradient, weight)
-        norm = math.sqrt(total)
+            square = kernels.project_rows(gradient, weight)
+            alike, own = (alike, own + square) if name in self._divided else (alike + square, own)
+        norm = math.sqrt(alike + float(partners().sum(torch.tensor(own, dtype=torch.float64))))
         scale = 1.0 if self.clip is None else min(1.0, self.clip / (norm + 1e-6))
         for name, gradient in gradients.items():
             parameter = self.parameters[name]
@@ -116,7 +121,7 @@ class Adam:
                 exp_avg, exp_avg_sq = self._moments[name]
                 exp_avg.masked_fill_(chosen, 0.0)
                 whole = chosen if chosen.dim() == 1 else chosen.all(1, keepdim=True)
-                usual = exp_avg_sq.mean(0).where(whole, 0.0)
+                usual = self._mean_row(name, exp_avg_sq).where(whole, 0.0)
                 torch.where(chosen, usual, exp_avg_sq, out=exp_avg_sq)
 
     def state(self) -> dict[str, Tensor]:
@@ -136,6 +141,12 @@ class Adam:
                 tensors[f"{key}.{name}"].to(parameter.device, copy=True) for key in ("exp_avg", "exp_avg_sq")
             )
             self._moments[name], self._steps[name] = (first, second), int(tensors[f"step.{name}"])
+
+    def _mean_row(self, name: str, rows: Tensor) -> Tensor:
+        """The mean over all rows of a matrix, those of partners too."""
+        if name not in self._divided:
+            return rows.mean(0)
+        return partners().sum(rows.mean(0)) / partners().world
 
     def _keeps_norm(self, name: str) -> bool:
         return id(self.parameters[name]) in self._unit_rows

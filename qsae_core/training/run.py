@@ -24,6 +24,7 @@ from qsae_core.training import checkpoints, early_end
 from qsae_core.training.chronicle import Chronicle
 from qsae_core.training.finish import finish_coders
 from qsae_core.training.loop import TrainingLoop
+from qsae_core.training.parts import check_latents, check_members, check_parts
 from qsae_core.training.sample import statistics_sample
 from qsae_core.training.setup import Member, check_targets, compose_members
 from qsae_core.training.start import check_same, joined, own_device
@@ -54,15 +55,20 @@ def train(config: RunConfig, plugins: Plugins, watcher: Watcher) -> Run:
         shown = watcher if team.is_first else Unwatched()
         with team.all_or_none():
             check_same(config, team)
+            check_parts(config, team, plugins.registry)
+        opened.enter_context(team.split(config.train.latent_parallel))
+        with team.all_or_none():
             share_of(config.train.batch_size, team, "batch_size")
             for active in activate_kernels(config.run.kernels, plugins.registry):
                 shown.message(str(active))
-            data = compose_data(config, plugins.registry, device=device)
+            with alone():
+                data = compose_data(config, plugins.registry, device=device)
             opened.callback(data.close)
             opened.callback(shown.stop)
             config = config.for_width(data.d_in)
             plugins.hook.qsae_configure.call_historic(kwargs={"run_config": config})
-            run = _TrainingRun(config, plugins, shown, shard(data, team.rank, team.world), device, team)
+            own = shard(data, team.processes.rank, team.processes.world)
+            run = _TrainingRun(config, plugins, shown, own, device, team)
         return run.carry_out()
 
 
@@ -94,8 +100,7 @@ class _TrainingRun:
             self.run = self._open(path) if writes else Run(path)
         with early_end.noted(self.run) if writes else contextlib.nullcontext():
             with early_end.removed(self.run, if_fresh=writes and not resumes):
-                with self.team.all_or_none():
-                    first = self._restore() if resumes else self._initialize()
+                first = self._restore() if resumes else self._initialize()
                 self._begin_alike()
             self.chronicle.begin(self.run)
             with early_end.lost(self.run):
@@ -115,7 +120,9 @@ class _TrainingRun:
         return run
 
     def _compose_members(self) -> None:
+        check_latents(self.config, self.team.partners.world)
         self.members = compose_members(self.config, self.plugins, self.data)
+        check_members(self.members, self.team)
         if any(member.kind == FLOAT_TWIN for member in self.members):
             self.watcher.message(
                 "a float twin (the same coder without quantizers) is trained on the same batches, "
@@ -124,11 +131,12 @@ class _TrainingRun:
 
     def _initialize(self) -> int:
         self.watcher.message(f"measuring statistics on {self.config.train.statistics_tokens} vectors")
-        sample = statistics_sample(self.data, self.config.train.statistics_tokens, self.team)
-        check_targets(self.config, sample, self.data)
-        for member in self.members:
-            member.initialize(sample)
-        self._make_trainers()
+        with self.team.all_or_none():
+            sample = statistics_sample(self.data, self.config.train.statistics_tokens, self.team)
+            check_targets(self.config, sample, self.data)
+            for member in self.members:
+                member.initialize(sample)
+            self._make_trainers()
         main = self.trainers[self.members[0].key]
         if main.coder.is_quantized and main.quantize_from > 0:
             self.watcher.message(
@@ -138,15 +146,16 @@ class _TrainingRun:
         return 0
 
     def _restore(self) -> int:
-        self._make_trainers()
-        states = self.run.resume_states()
-        if not states:  # the first process has some, or it would have refused
-            raise TrainingError(
-                f"process {self.team.rank} finds no checkpoint",
-                where=str(self.run.path),
-                allowed="a results folder that all processes see",
-                next="--out on a file system that is shared",
-            )
+        with self.team.all_or_none():
+            self._make_trainers()
+            states = self.run.resume_states()
+            if not states:  # the first process has some, or it would have refused
+                raise TrainingError(
+                    f"process {self.team.rank} finds no checkpoint",
+                    where=str(self.run.path),
+                    allowed="a results folder that all processes see",
+                    next="--out on a file system that is shared",
+                )
         latest = states[-1]
         first = checkpoints.load_state(latest, self.trainers, self.data, self.team)
         if self.team.is_first:
@@ -163,7 +172,12 @@ class _TrainingRun:
     def _begin_alike(self) -> None:
         """From here on all processes make the same steps, and nothing of a coder travels any more."""
         for trainer in self.trainers.values():
-            self.team.align(list(trainer.state().values()))
+            state = trainer.state()
+            divided = trainer.divided_state(state)
+            self.team.align(
+                [tensor for name, tensor in state.items() if name not in divided],
+                [tensor for name, tensor in state.items() if name in divided],
+            )
 
     def _loop(self) -> TrainingLoop:
         return TrainingLoop(
@@ -182,6 +196,8 @@ class _TrainingRun:
 
     def _finish(self, seconds: float) -> None:
         self.watcher.stop()
+        if self.team.partners.world > 1:
+            self._bring_together()
         if left_out := self.data.left_out():
             self.watcher.message(left_out)
         summary: dict[str, Any] = {
@@ -198,3 +214,14 @@ class _TrainingRun:
         self.run.update_record(status="finished", completed_at=now())
         checkpoints.remove_state(self.run, self.steps)
         self.chronicle.end(self.run)
+
+    def _bring_together(self) -> None:
+        """Whole coders from the state after the last step, on the CPU; twins, which evaluations run beside
+        what was stored, on the device."""
+        self.trainers.clear()
+        self.members.clear()
+        self.members = compose_members(self.config, self.plugins, self.data)
+        checkpoints.load_coders(self.run, self.steps, {member.key: member.coder for member in self.members})
+        for member in self.members:
+            if member.kind == FLOAT_TWIN:
+                member.coder.to(self.device)

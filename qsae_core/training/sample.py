@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.contracts.shards import RankSlices
+from qsae_core.kernels.processes import alone
 from qsae_core.training.team import Team
 
 
@@ -16,10 +17,11 @@ def statistics_sample(data: DataSource, size: int, team: Team) -> Batch:
     Args:
         data: this process's part (``shard``).
     """
-    if team.world == 1:
-        return data.next_batch(size).to("cpu")
-    if isinstance(data, RankSlices):
-        return data.next_whole(size).to("cpu")
-    part = data.next_batch(-(-size // team.world)).to("cpu")
+    with alone():
+        if team.processes.world == 1:
+            return data.next_batch(size).to("cpu")
+        if isinstance(data, RankSlices):
+            return data.next_whole(size).to("cpu")
+        part = data.next_batch(-(-size // team.processes.world)).to("cpu")
     x = team.processes.rows(part.x)[:size]
     return Batch(x, x if part.y is part.x else team.processes.rows(part.y)[:size])

@@ -16,7 +16,7 @@ from torch import Tensor
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.errors import ConfigError
-from qsae_core.kernels import Kind, processes
+from qsae_core.kernels import Kind, everyone, partners
 from qsae_core.kernels.dispatch import installed
 
 ENOUGH = 0.999
@@ -166,15 +166,15 @@ def candidates(coder: MatrixCoder) -> list[Kind]:
     if coder.refusal_to_screen() is not None or coder.device.type != "cpu":
         return []
     rules = coder.screened_rules()
-    together = processes()
+    together, parts = everyone(), partners().world
     here = torch.tensor([installed("screen", "cpu"), _computes_in_bf16()], dtype=torch.int64)
     usable = dict(zip(("int8", "bf16"), (together.sum(here) == together.world).tolist(), strict=True))
     return [
         kind
         for kind, latents_for_each in FASTER_FROM.items()
         if usable[kind]
-        and all(rule.n_latents >= FEWEST_LATENTS for rule in rules)
-        and all(rule.n_latents >= latents_for_each * (rule.fixed_k or 0) for rule in rules)
+        and all(rule.n_latents // parts >= FEWEST_LATENTS for rule in rules)
+        and all(rule.n_latents // parts >= latents_for_each * (rule.fixed_k or 0) for rule in rules)
         and coder.shape.d_in >= FEWEST_DIMENSIONS[kind]
     ]
 
@@ -202,7 +202,7 @@ def screen_recall(coder: MatrixCoder, x: Tensor) -> float | None:
         coder.screen = kind
     entries = _entries(exact)[exact.active]
     hits = torch.isin(entries, _entries(screened)).sum()
-    found, of = processes().sum(torch.stack([hits, hits.new_tensor(entries.numel())])).tolist()
+    found, of = everyone().sum(torch.stack([hits, hits.new_tensor(entries.numel())])).tolist()
     return found / of if of else None
 
 

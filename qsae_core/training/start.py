@@ -29,7 +29,7 @@ def joined(place: Launched, device: str) -> Iterator[Team]:
     if place.world == 1:
         yield ALONE
         return
-    from qsae_core.training.torch_team import join  # torch.distributed is for those who need it
+    from qsae_core.training.torch_join import join  # torch.distributed is for those who need it
 
     with join(place, device) as team:
         yield team

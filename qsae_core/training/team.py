@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from qsae_core.errors import ConfigError, QsaeError
-from qsae_core.kernels.processes import Processes
+from qsae_core.kernels.partners import Partners
+from qsae_core.kernels.processes import Processes, alone
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class Team:
@@ -18,7 +22,9 @@ class Team:
     rank: int = 0
     world: int = 1
     processes: Processes = Processes()
-    """What coders are to ask meanwhile."""
+    """Those with other tokens, whom coders ask meanwhile: all, until ``split``."""
+    partners: Partners = Partners()
+    """Those with other latents: none, until ``split``."""
 
     @property
     def is_first(self) -> bool:
@@ -40,19 +46,56 @@ class Team:
         return flag
 
     def totals(self, numbers: Sequence[float]) -> list[float]:
-        """Sums over the processes, number by number."""
+        """Sums over the processes with other tokens, number by number."""
         return list(numbers)
 
-    def backward(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
-        """Gradients of the mean of the processes' losses; None where no process has one."""
+    def backward(
+        self, loss: Tensor, alike: Sequence[nn.Parameter], of_latents: Sequence[nn.Parameter] = ()
+    ) -> None:
+        """Gradients of the mean of the losses of different tokens; None where no process has one.
+
+        Args:
+            alike: parameters that all processes have: their gradients are sums over partners.
+            of_latents: parameters of which partners have other rows, each with its gradient.
+        """
         loss.backward()
 
-    def align(self, tensors: Sequence[Tensor]) -> None:
-        """Make tensors those of the first process, in place."""
+    def align(self, alike: Sequence[Tensor], of_latents: Sequence[Tensor] = ()) -> None:
+        """Make tensors those of the first process, in place.
+
+        Args:
+            of_latents: tensors of which partners have other rows: those of the first process with the same.
+        """
 
     def states(self, own: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """JSON values of each process."""
         return [own]
+
+    @contextmanager
+    def split(self, parts: int) -> Iterator[None]:
+        """A block in which each dictionary is divided over so many of the processes, neighbours in rank.
+
+        Args:
+            parts: divides ``world``.
+        """
+        yield
+
+    partner_group: ProcessGroup | None = None
+    """Of torch.distributed: this process and its partners, where there are any."""
+
+    @property
+    def among_first(self) -> bool:
+        """Whether this process and its partners are those with the first part of a batch: together they
+        measure and save."""
+        return self.processes.rank == 0
+
+    def partners_alone(self) -> AbstractContextManager[None]:
+        """A block in which only partners ask each other: for what those ``among_first`` do by themselves."""
+        return alone()
+
+    def watched(self) -> AbstractContextManager[None]:
+        """A block that calls torch.distributed: where another process is gone, the error says so."""
+        return nullcontext()
 
     def leave(self) -> None:
         """Wait for the others, and ask them nothing any more."""
@@ -72,17 +115,19 @@ ALONE = Team()
 
 
 def share_of(number: int, team: Team, option: str) -> int:
-    """A process's part of a number that all have together, which is that option of ``train``.
+    """What of a number falls to a process and its partners, which is that option of ``train``.
 
     Raises:
         ConfigError: if it does not divide evenly.
     """
-    if number % team.world:
-        below = number - number % team.world
+    parts = team.processes.world
+    if number % parts:
+        below = number - number % parts
+        of_whom = "process" if team.partners.world == 1 else f"{team.partners.world} processes"
         raise ConfigError(
-            f"{number} does not divide into {team.world} equal parts, one for each process",
+            f"{number} does not divide into {parts} equal parts, one for each {of_whom}",
             where=f"train.{option}",
-            allowed=f"a multiple of {team.world}",
-            next=f"--{option.replace('_', '-')} {below or team.world}",
+            allowed=f"a multiple of {parts}",
+            next=f"--{option.replace('_', '-')} {below or parts}",
         )
-    return number // team.world
+    return number // parts

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import functools
-import itertools
 import json
-import os
-import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
+from torch.distributed.distributed_c10d import Store
 
-from qsae_core.errors import ConfigError, LostError, QsaeError, StoppedError
-from qsae_core.kernels.processes import acting
+from qsae_core.errors import LostError, QsaeError, StoppedError
+from qsae_core.kernels.processes import Processes, acting
 from qsae_core.launched import Launched
 from qsae_core.training.team import Team
-from qsae_core.training.torch_processes import TorchProcesses
+from qsae_core.training.torch_processes import TorchPartners, TorchProcesses
 
 TIMEOUT = datetime.timedelta(minutes=30)
 """How long a process waits for the others: a read of data, or a measurement, of one of them is within it."""
@@ -42,13 +36,14 @@ class TorchTeam(Team):
     Args:
         place: which it is.
         store: where the processes leave words for each other, also when they are connected no more.
+        backend: what carries their messages.
     """
 
-    processes: TorchProcesses
-
-    def __init__(self, place: Launched, store: Store) -> None:
-        self.rank, self.world, self.store = place.rank, place.world, store
-        self.processes = TorchProcesses(place.rank, place.world, self._explained)
+    def __init__(self, place: Launched, store: Store, backend: str) -> None:
+        self.rank, self.world, self.store, self.backend = place.rank, place.world, store, backend
+        self.everyone = TorchProcesses(range(place.world), place.rank, None, self._explained)
+        self.processes: Processes = self.everyone
+        self._among_partners: Processes = Processes()
         self.ending = False
         """Whether it is on its way out: a launcher that ends it, too, is not to cut its last words off."""
 
@@ -74,44 +69,79 @@ class TorchTeam(Team):
         total: list[float] = self.processes.sum(torch.tensor(list(numbers), dtype=torch.float64)).tolist()
         return total
 
-    def backward(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+    def backward(
+        self, loss: Tensor, alike: Sequence[nn.Parameter], of_latents: Sequence[nn.Parameter] = ()
+    ) -> None:
         """As Team. A parameter without a gradient in some processes has one of zeros there."""
-        (loss / self.world).backward()
+        (loss / self.processes.world).backward()
+        parameters = [*alike, *of_latents]
         here = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
-        anywhere = self.processes.largest(here).tolist()
+        anywhere = self.everyone.largest(here).tolist()
         found = [p for p, somewhere in zip(parameters, anywhere, strict=True) if somewhere]
         for parameter in found:
             gradient = parameter.grad
             parameter.grad = torch.zeros_like(parameter) if gradient is None else gradient.contiguous()
-        gradients = [p.grad for p in found if p.grad is not None]
-        small = [g for g in gradients if g.numel() <= SMALL]
-        self.processes.sum_in_place([g for g in gradients if g.numel() > SMALL])
-        if small:
-            together = torch.cat([g.flatten() for g in small])
-            self.processes.sum_in_place([together])
-            for gradient, part in zip(small, together.split([g.numel() for g in small]), strict=True):
-                gradient.copy_(part.view_as(gradient))
+        _sum_gradients(alike, self.everyone)
+        if isinstance(self.processes, TorchProcesses):
+            _sum_gradients(of_latents, self.processes)
 
-    def align(self, tensors: Sequence[Tensor]) -> None:
+    def align(self, alike: Sequence[Tensor], of_latents: Sequence[Tensor] = ()) -> None:
         """As Team."""
-        for tensor in tensors:
-            self.processes.from_first(tensor)
+        for tensor in alike:
+            self.everyone.from_first(tensor)
+        if isinstance(self.processes, TorchProcesses):
+            for tensor in of_latents:
+                self.processes.from_first(tensor)
 
     def states(self, own: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """As Team; the values travel as text."""
         text = torch.tensor(list(json.dumps(own).encode()), dtype=torch.uint8)
-        longest = int(self.processes.largest(torch.tensor(text.numel())))
+        longest = int(self.everyone.largest(torch.tensor(text.numel())))
         padded = torch.full((1, longest), ord(" "), dtype=torch.uint8)
         padded[0, : text.numel()] = text
-        return [json.loads(bytes(row.tolist())) for row in self.processes.rows(padded)]
+        return [json.loads(bytes(row.tolist())) for row in self.everyone.rows(padded)]
 
     def leave(self) -> None:
         """As Team: whoever closes its connections while another still reads from them would be missed."""
         if dist.is_initialized():
             self.store.set(f"done/{self.rank}", "")
-            with self._watched():
+            with self.watched():
                 self.store.wait([f"done/{rank}" for rank in range(self.world)], TIMEOUT)
             dist.destroy_process_group()
+
+    @contextmanager
+    def split(self, parts: int) -> Iterator[None]:
+        """As Team. Process r has tokens ``r // parts`` and latents ``r % parts``."""
+        if parts == 1:
+            yield
+            return
+        by_tokens = [range(first, first + parts) for first in range(0, self.world, parts)]
+        by_latents = [range(first, self.world, parts) for first in range(parts)]
+        groups = [self._own_group(by_tokens), self._own_group(by_latents)]
+        (own_tokens, group), (own_latents, others) = groups
+        self.partner_group = group
+        self.partners = partners = TorchPartners(own_tokens, self.rank, group, self._explained)
+        self._among_partners = TorchProcesses(own_tokens, self.rank, group, self._explained)
+        one_part = len(by_tokens) == 1
+        self.processes = (
+            Processes() if one_part else TorchProcesses(own_latents, self.rank, others, self._explained)
+        )
+        with acting(self.processes, partners, self.everyone):
+            yield
+
+    def _own_group(self, of_ranks: Sequence[range]) -> tuple[range, dist.ProcessGroup]:
+        """That which this process is in; all are made by all processes."""
+        with self.watched():
+            made = [(ranks, dist.new_group(list(ranks), TIMEOUT, self.backend)) for ranks in of_ranks]
+        return next(found for found in made if self.rank in found[0])
+
+    def partners_alone(self) -> AbstractContextManager[None]:
+        """As Team."""
+        return acting(Processes(), self.partners, self._among_partners)
+
+    def watched(self) -> AbstractContextManager[None]:
+        """As Team."""
+        return self.everyone.watched()
 
     # --- how it ends
 
@@ -136,15 +166,8 @@ class TorchTeam(Team):
         self.disconnect()
 
     def _first_with(self, flag: bool) -> int | None:
-        least = self.processes.least(torch.tensor([self.rank] if flag else [], dtype=torch.float64))
+        least = self.everyone.least(torch.tensor([self.rank] if flag else [], dtype=torch.float64))
         return None if least is None else int(least)
-
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        try:
-            yield
-        except RuntimeError as error:
-            raise self._explained(error) from error
 
     def _explained(self, error: RuntimeError) -> Exception:
         """What an operation that failed between processes means: who is gone, or who says why it ended."""
@@ -180,57 +203,16 @@ class TorchTeam(Team):
             time.sleep(0.05)
 
 
-_JOINED = itertools.count()
-"""Runs of these processes so far: each has keys of its own in the store that they share."""
-
-
-@functools.cache
-def _launchers_store(world: int) -> Store:
-    try:
-        store: Store = next(rendezvous("env://", timeout=TIMEOUT))[0]
-    except ValueError as error:
-        raise ConfigError(
-            f"WORLD_SIZE is {world}, and it is not said where the other processes are ({error})",
-            where="environment",
-            allowed="RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT",
-            next="torchrun --nproc-per-node N --no-python qsae train ...; or unset WORLD_SIZE",
-        ) from error
-    return store
-
-
-@contextmanager
-def join(place: Launched, device: str) -> Iterator[TorchTeam]:
-    """Connect this process with the others, and disconnect it at the end."""
-    store = PrefixStore(f"qsae/{next(_JOINED)}", _launchers_store(place.world))
-    backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
-    dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world, timeout=TIMEOUT)
-    team = TorchTeam(place, PrefixStore("words", store))
-    with _last_words(lambda: team.ending), acting(team.processes):
-        try:
-            yield team
-            team.leave()
-        except BaseException as error:
-            team.ended_by(error)
-            raise
-
-
-@contextmanager
-def _last_words(ending: Callable[[], bool]) -> Iterator[None]:
-    """A block in which SIGTERM ends this process as ever, but not where it is ending by itself: torchrun
-    sends one to all others as soon as one of them is gone."""
-    before = signal.getsignal(signal.SIGTERM)
-
-    def unless_ending(number: int, frame: FrameType | None) -> None:
-        if not ending():
-            signal.signal(signal.SIGTERM, before)
-            os.kill(os.getpid(), number)
-
-    signal.signal(signal.SIGTERM, unless_ending)
-    try:
-        yield
-    finally:
-        if not ending():
-            signal.signal(signal.SIGTERM, before)
+def _sum_gradients(parameters: Sequence[nn.Parameter], together: TorchProcesses) -> None:
+    """Sums of the gradients that there are, in place; small ones travel as one."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    small = [g for g in gradients if g.numel() <= SMALL]
+    together.sum_in_place([g for g in gradients if g.numel() > SMALL])
+    if small:
+        joined = torch.cat([g.flatten() for g in small])
+        together.sum_in_place([joined])
+        for gradient, part in zip(small, joined.split([g.numel() for g in small]), strict=True):
+            gradient.copy_(part.view_as(gradient))
 
 
 def _in_a_line(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.contracts.coder import Budget, LossOutput
 from qsae_core.contracts.data import Batch
 from qsae_core.errors import TrainingError
-from qsae_core.kernels import processes
+from qsae_core.kernels import partners, processes
 from qsae_core.training.optimizer import Adam
 from qsae_core.training.screening import Screening, screen_recall
 from qsae_core.training.team import ALONE, Team
@@ -76,6 +76,8 @@ class Trainer:
             auto_learning_rate(coder.dictionary_size, self.steps) if config.lr == "auto" else float(config.lr)
         )
         self.parameters = {n: p for n, p in coder.named_parameters() if p.requires_grad}
+        self.divided = coder.latent_tensors() if partners().world > 1 else frozenset()
+        """Tensors of the coder of which partners have other rows."""
         self.optimizer = Adam(
             self.parameters,
             [matrix.master for matrix in coder.unit_norm_matrices()],
@@ -84,6 +86,7 @@ class Trainer:
             beta1=config.beta1,
             beta2=config.beta2,
             clip=config.clip,
+            divided=self.divided,
         )
         self.rate = 0.0
         self.sums: list[StepSums] = []
@@ -117,7 +120,9 @@ class Trainer:
         total = torch.stack(list(output.terms.values())).sum()
         finite = math.isfinite(total.item())
         self.team.stop_if(None if finite else TrainingError(_non_finite(self.name, step, output, batch)))
-        self.team.backward(total, list(self.parameters.values()))
+        of_latents = [p for n, p in self.parameters.items() if n in self.divided]
+        alike = [p for n, p in self.parameters.items() if n not in self.divided]
+        self.team.backward(total, alike, of_latents)
         coder.before_step()
         norm = self.optimizer.step(self.rate)
         coder.after_step(step + 1)
@@ -141,14 +146,14 @@ class Trainer:
                 *(sum(s.values.get(name, 0.0) for s in sums) for name in sums[-1].values),
             ]
         )
-        parts = len(sums) * team.world
+        parts = len(sums) * team.processes.world
         values: dict[str, float | None] = {"loss": loss / parts}
         names = [*(f"loss/{term}" for term in sums[-1].terms), *sums[-1].values]
         for name, total in zip(names, others, strict=True):
             finite = math.isfinite(total)  # values may be shares of the variance of a single vector
             values[name] = total / parts if finite else None
         values["fvu"] = squared_error / spread if spread > 0 else None
-        values["l0"] = active / (sum(s.tokens for s in sums) * team.world)
+        values["l0"] = active / (sum(s.tokens for s in sums) * team.processes.world)
         values["dead"] = self.coder.dead_share()
         values["grad_norm"] = sum(s.grad_norm for s in sums) / len(sums)
         values["lr"] = self.rate
@@ -167,6 +172,12 @@ class Trainer:
         tensors |= {f"adam.{n}": t for n, t in self.optimizer.state().items()}
         tensors |= {f"screen.{n}": t for n, t in self.screening.state().items()}
         return {name: tensor.detach() for name, tensor in tensors.items()}
+
+    def divided_state(self, names: Iterable[str]) -> set[str]:
+        """Of names of ``state`` those of which partners have other rows."""
+        prefixes = ("coder.", "adam.exp_avg.", "adam.exp_avg_sq.")
+        divided = {f"{prefix}{name}" for prefix in prefixes for name in self.divided}
+        return divided.intersection(names)
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Take what ``state`` gave.
@@ -195,7 +206,7 @@ def _sums(output: LossOutput, grad_norm: float) -> StepSums:
         values={name: value.item() for name, value in output.values.items()},
         squared_error=error,
         spread=spread,
-        active=float(output.codes.active.sum()),
+        active=float(partners().sum(output.codes.active.sum())),
         grad_norm=grad_norm,
     )
 

@@ -11,7 +11,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from qsae_core import CoderConfig, ComponentSpec, TranscoderConfig
+from qsae_core import CoderConfig, ComponentSpec, TranscoderConfig, kernels
 from qsae_core.conformance import Case
 from qsae_core.conformance.evaluation import ReferenceCoder
 from qsae_core.contracts.coder import LossOutput, SparseCoder
@@ -322,6 +322,28 @@ class SizedEarly(RightSAE):
     """Takes no expansion."""
 
 
+class RightInParts(RightSAE):
+    """Can be trained in parts."""
+
+    splits_latents = True
+
+    def loss(self, batch: Batch) -> LossOutput:
+        output = super().loss(batch)
+        sizes = kernels.partners().total(output.codes.values.abs().sum()) / len(batch.x)
+        return output._replace(terms={**output.terms, "sizes": 0.01 * sizes})
+
+
+class SumsItsOwnLatents(RightSAE):
+    """Says that it can be trained in parts, and adds something up over the latents that are there."""
+
+    splits_latents = True
+
+    def loss(self, batch: Batch) -> LossOutput:
+        output = super().loss(batch)
+        sizes = output.codes.values.abs().sum() / len(batch.x)
+        return output._replace(terms={**output.terms, "sizes": 0.01 * sizes})
+
+
 def coder(
     cls: type[SparseCoder], kind: str = "sae", config: type[CoderConfig] = RightConfig
 ) -> ComponentSpec:
@@ -336,6 +358,7 @@ RIGHT = [
     coder(RightSkip, "transcoder", SkipConfig),
     coder(DeclaredUnusedBias),
     coder(RightAcross),
+    coder(RightInParts),
 ]
 WRONG = [
     (coder(CallsItselfATranscoder), "widths"),
@@ -360,6 +383,7 @@ WRONG = [
     (coder(ReadsLaterLayers), "layers"),
     (coder(DenseWithoutBias), "dense"),
     (coder(TurnsInPart), "spaces"),
+    (coder(SumsItsOwnLatents), "parts"),
     (coder(DropsInputs, "transcoder", SkipConfig), "refuses"),
     (coder(ForgetsInputs, "transcoder", SkipConfig), "skip"),
 ]

@@ -13,6 +13,7 @@ from qsae_core import ComponentSpec
 from qsae_core.conformance.reference_parts import L1, PlainConfig, TopK, TopKConfig
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.dense import Kept
+from qsae_core.kernels import partners
 
 
 class OneTooMany(TopK):
@@ -146,12 +147,28 @@ class HidesThreshold(Thresholded):
         return Kept()
 
 
+class PricesItsOwnHalf(L1):
+    """Says that it serves a part of the latents, and counts those that it sees."""
+
+    splits = True
+
+
+class PricesAll(L1):
+    """Serves a part of the latents."""
+
+    splits = True
+
+    def penalty(self, codes: SparseCodes, atom_norms_F: Tensor) -> Tensor:
+        price = super().penalty(codes, atom_norms_F)
+        return partners().total(price)
+
+
 def rule(cls: type[TopK] | type[L1]) -> ComponentSpec:
     config = TopKConfig if issubclass(cls, TopK) else PlainConfig
     return ComponentSpec("sparsity", cls.__name__.lower(), config, f"{__name__}:{cls.__name__}")
 
 
-RIGHT = [rule(Thresholded)]
+RIGHT = [rule(Thresholded), rule(PricesAll)]
 WRONG = [
     (rule(OneTooMany), "declared-l0"),
     (rule(AboveBound), "declared-l0"),
@@ -167,4 +184,5 @@ WRONG = [
     (rule(MovesInEvaluation), "eval-keeps-state"),
     (rule(ForgetsThreshold), "state"),
     (rule(HidesThreshold), "kept"),
+    (rule(PricesItsOwnHalf), "parts"),
 ]

@@ -8,7 +8,7 @@ from torch import Tensor
 from qsae_code_quantizers import SteConfig
 from qsae_core.contracts import CodeQuantizer
 from qsae_core.errors import ConfigError
-from qsae_core.kernels import processes
+from qsae_core.kernels import partners, processes
 
 DECAY = 0.999
 """Each time a latent fires, its range shrinks to this share before the new values widen it again: weights
@@ -24,6 +24,7 @@ class SteCodes(CodeQuantizer):
     their range are clipped.
     """
 
+    splits = True
     range: Tensor
 
     def __init__(self, config: SteConfig, n_latents: int) -> None:
@@ -73,7 +74,7 @@ class SteCodes(CodeQuantizer):
         self.range.copy_(torch.where(batch > 0, torch.maximum(batch, self.range * DECAY), self.range))
 
     def _step(self, latent_N: Tensor) -> Tensor:
-        widest = self.range.max()
+        widest = partners().largest(self.range.max())
         fallback = torch.where(widest > 0, widest, 1.0)
         found = torch.where(self.range > 0, self.range, fallback)
         return found.index_select(0, latent_N) / self.most

@@ -10,6 +10,7 @@ from qsae_core.kernels import squared_error
 class BaselineSAE(LinearCoder):
     """f = top_k(ReLU(W_enc x + b_enc)); x_hat = f W_dec + b_dec; rows of W_dec have unit norm."""
 
+    splits_latents = True
     unit_norm_rows = True
     subtract_b_dec = False
 

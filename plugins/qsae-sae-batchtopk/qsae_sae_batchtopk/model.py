@@ -10,6 +10,7 @@ from qsae_core.kernels import squared_error
 class BatchTopKSAE(LinearCoder):
     """f = the k B largest ReLU(W_enc (x - b_dec) + b_enc) of a batch; rows of W_dec have unit norm."""
 
+    splits_latents = True
     unit_norm_rows = True
 
     def loss(self, batch: Batch) -> LossOutput:

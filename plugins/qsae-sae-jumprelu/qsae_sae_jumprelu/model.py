@@ -9,13 +9,14 @@ from qsae_core import CoderConfig, name_of
 from qsae_core.coders import LinearCoder
 from qsae_core.contracts import Batch, CoderShape, LossOutput, Parts
 from qsae_core.errors import ConfigError
-from qsae_core.kernels import Matrix, as_rows, squared_error
+from qsae_core.kernels import Matrix, as_rows, partners, squared_error
 from qsae_sae_jumprelu import JumpReLUConfig
 
 
 class JumpReLUSAE(LinearCoder):
     """f = z 1[z > theta], z = W_enc (x - b_dec) + b_enc; x_hat = f W_dec + b_dec; rows of unit norm."""
 
+    splits_latents = True
     unit_norm_rows = True
     config: JumpReLUConfig
 
@@ -34,7 +35,7 @@ class JumpReLUSAE(LinearCoder):
         x, codes, x_hat, W_enc, W_dec = self.training_pass(batch)
         terms = {"mse": squared_error(x, x_hat)} | self.penalty(codes, W_dec)
         if self.training and self.config.preact_coefficient:
-            depth = self.below_threshold(x, W_enc, W_dec) / self.units.rms()
+            depth = partners().total(self.below_threshold(x, W_enc, W_dec)) / self.units.rms()
             terms["preact"] = self.config.preact_coefficient * self.error_unit * depth
         return LossOutput(terms, codes, x, x_hat)
 

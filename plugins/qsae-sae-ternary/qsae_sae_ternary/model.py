@@ -27,6 +27,7 @@ class TernarySAE(LinearCoder):
     """
 
     config: TernaryConfig
+    splits_latents = True
     unit_norm_rows = True
 
     def __init__(self, config: TernaryConfig, shape: CoderShape, parts: Parts) -> None:
@@ -92,6 +93,10 @@ class TernarySAE(LinearCoder):
         """As a LinearCoder; a masked decoder moves along the axes of its mask."""
         found = super().rotated_parameters()
         return found if self.mask is None else {n: norm for n, norm in found.items() if n != "W_dec.weight"}
+
+    def refusal_of_parts(self) -> str | None:
+        """As a LinearCoder; not with a mask."""
+        return super().refusal_of_parts() if self.mask is None else "its mask (mask_density) is not divided"
 
     @property
     def restarts_latents(self) -> bool:

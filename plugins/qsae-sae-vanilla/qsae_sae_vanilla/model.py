@@ -14,6 +14,7 @@ class VanillaSAE(LinearCoder):
     norms in it, latents cannot shrink their activations by growing their atoms (Conerly et al., 2024).
     """
 
+    splits_latents = True
     unit_norm_rows = False
 
     def loss(self, batch: Batch) -> LossOutput:

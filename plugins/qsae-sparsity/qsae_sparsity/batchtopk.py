@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.contracts import Kept, SparseCodes, SparsityRule
-from qsae_core.kernels import BatchSelection, collect_rows, compress, processes
+from qsae_core.kernels import BatchSelection, collect_rows, compress, everyone
 from qsae_sparsity import BatchTopKConfig
 
 MOST_DECAY = 0.999
@@ -24,6 +24,7 @@ class BatchTopK(SparsityRule):
     """
 
     counts = "k"
+    splits = True
     threshold: Tensor
     batches: Tensor
 
@@ -68,7 +69,7 @@ class BatchTopK(SparsityRule):
         return Kept(above=float(self.threshold))
 
     def _follow(self, kept_N: Tensor) -> None:
-        least = processes().least(kept_N)
+        least = everyone().least(kept_N)
         if least is None:
             return
         decay = min(MOST_DECAY, float(self.batches) / (float(self.batches) + WINDOW_SHARE))
@@ -77,4 +78,4 @@ class BatchTopK(SparsityRule):
 
     def _codes(self, columns: Tensor, offsets: Tensor, latents_BF: Tensor) -> SparseCodes:
         values = collect_rows(latents_BF.contiguous(), columns, offsets)
-        return SparseCodes(columns, values, offsets, self.n_latents)
+        return SparseCodes(columns, values, offsets, latents_BF.shape[1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from qsae_core.contracts import Kept, SparseCodes, SparsityRule
-from qsae_core.kernels import nonzero_codes, processes
+from qsae_core.kernels import nonzero_codes, partners, processes
 from qsae_sparsity import L0Config
 
 AUTO = 0.002
@@ -26,6 +26,7 @@ class L0(SparsityRule):
     """
 
     needs_gates = True
+    splits = True
     counts = "target"
     config: L0Config
 
@@ -36,7 +37,8 @@ class L0(SparsityRule):
     def penalty(self, codes: SparseCodes, atom_norms_F: Tensor) -> Tensor:
         """A scalar, differentiable in the codes' gates; norms play no part."""
         assert codes.gates is not None
-        l0, target = codes.gates.sum() / max(codes.batch_size, 1), self.config.target
+        l0 = partners().total(codes.gates.sum()) / max(codes.batch_size, 1)
+        target = self.config.target
         given = self.config.coefficient
         if target is None:
             return (AUTO if given == "auto" else given) * l0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from qsae_core.contracts import Kept, SparseCodes, SparsityRule
-from qsae_core.kernels import nonzero_codes
+from qsae_core.kernels import nonzero_codes, partners
 from qsae_sparsity import L1Config
 
 
@@ -16,6 +16,7 @@ class L1(SparsityRule):
     With the norms in it, activations cannot shrink while atoms grow (Conerly et al., 2024).
     """
 
+    splits = True
     config: L1Config
 
     def select(self, latents_BF: Tensor, importance_F: Tensor | None = None) -> SparseCodes:
@@ -25,7 +26,8 @@ class L1(SparsityRule):
     def penalty(self, codes: SparseCodes, atom_norms_F: Tensor) -> Tensor:
         """A scalar, differentiable in the codes' values and in the norms; 0 for an empty batch."""
         weighted_N = codes.values.abs() * atom_norms_F.index_select(0, codes.indices)
-        return self.config.coefficient * weighted_N.sum() / max(codes.batch_size, 1)
+        total = partners().total(weighted_N.sum())
+        return self.config.coefficient * total / max(codes.batch_size, 1)
 
     def kept(self) -> Kept:
         """Everything."""

@@ -11,6 +11,8 @@ from qsae_core.kernels import nonzero_codes
 class NoRule(SparsityRule):
     """Every latent that is not exactly zero stays, so that codes vary in length; there is no penalty."""
 
+    splits = True
+
     def select(self, latents_BF: Tensor, importance_F: Tensor | None = None) -> SparseCodes:
         """All non-zero latents; importance plays no part."""
         return nonzero_codes(latents_BF)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from qsae_core.contracts import Kept, SparseCodes, SparsityRule
-from qsae_core.kernels import nonzero_codes
+from qsae_core.kernels import nonzero_codes, partners
 from qsae_sparsity import TanhConfig
 
 
@@ -17,6 +17,7 @@ class Tanh(SparsityRule):
     as by ``l1``; one that is small is pressed to zero (Ameisen, Lindsey et al., 2025).
     """
 
+    splits = True
     config: TanhConfig
 
     def select(self, latents_BF: Tensor, importance_F: Tensor | None = None) -> SparseCodes:
@@ -26,7 +27,7 @@ class Tanh(SparsityRule):
     def penalty(self, codes: SparseCodes, atom_norms_F: Tensor) -> Tensor:
         """A scalar, differentiable in the codes' values and in the norms; 0 for an empty batch."""
         weighted_N = codes.values.abs() * atom_norms_F.index_select(0, codes.indices)
-        total = (self.config.c * weighted_N).tanh().sum()
+        total = partners().total((self.config.c * weighted_N).tanh().sum())
         return self.config.coefficient * total / max(codes.batch_size, 1)
 
     def kept(self) -> Kept:

@@ -39,7 +39,7 @@ class TopK(SparsityRule):
         """The codes of the k largest ``latent * importance`` of each row."""
         assert self.fixed_k is not None
         ranking_BF = latents_BF if importance_F is None else latents_BF * importance_F
-        values_BK, indices_BK = top_k(ranking_BF, self.fixed_k)
+        values_BK, indices_BK = top_k(ranking_BF, min(self.fixed_k, ranking_BF.shape[1]))
         if importance_F is not None:
             values_BK = latents_BF.gather(1, indices_BK.long())
-        return SparseCodes.from_top_k(indices_BK, values_BK, self.n_latents)
+        return SparseCodes.from_top_k(indices_BK, values_BK, latents_BF.shape[1])

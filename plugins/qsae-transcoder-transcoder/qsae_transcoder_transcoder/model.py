@@ -21,6 +21,7 @@ class SparseTranscoder(LinearCoder):
 
     is_autoencoder = False
     subtract_b_dec = False
+    splits_latents = True
     unit_norm_rows = True
     bias_rate = TRANSCODER_BIAS_RATE
 
