@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from qsae_core.coders import (
     OFF,
+    TRANSCODER_BIAS_RATE,
     CalibratedCoder,
     LevelRules,
     Normalization,
@@ -78,6 +79,10 @@ class LayerMatrices(CalibratedCoder):
     def unit_norm_matrices(self) -> list[QuantizedMatrix]:
         """The decoders."""
         return self._decoders
+
+    def rate_factors(self) -> Mapping[str, float]:
+        """That of the encoders' biases."""
+        return {"b_enc": TRANSCODER_BIAS_RATE}
 
     def spaces(self) -> Mapping[str, tuple[Normalization, ...]]:
         """Of all matrices and ``b_dec``."""
