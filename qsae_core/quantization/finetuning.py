@@ -114,7 +114,7 @@ def _train(
     for matrix in decoders:
         matrix.freeze(True)
     try:
-        trainer = Trainer(coder, settings, "coder")
+        trainer = Trainer(coder, settings, "coder", rate_factors={})  # nothing is behind in a trained coder
         for step in range(method.steps_of_round):
             trainer.step(data.next_batch(settings.batch_size).to(coder.device), step)
     finally:

@@ -67,9 +67,17 @@ class Trainer:
         config: the ``train`` section.
         name: what messages and checkpoints call it.
         team: the processes that train it, each on its part of every batch.
+        rate_factors: of parameters by name; None: the coder's own, which are for training from the start.
     """
 
-    def __init__(self, coder: MatrixCoder, config: TrainConfig, name: str, team: Team = ALONE) -> None:
+    def __init__(
+        self,
+        coder: MatrixCoder,
+        config: TrainConfig,
+        name: str,
+        team: Team = ALONE,
+        rate_factors: Mapping[str, float] | None = None,
+    ) -> None:
         self.coder, self.config, self.name, self.team = coder, config, name, team
         self.steps = config.n_steps
         self.peak_rate = (
@@ -82,7 +90,7 @@ class Trainer:
             self.parameters,
             [matrix.master for matrix in coder.unit_norm_matrices()],
             coder.rotated_parameters(),
-            rate_factors=coder.rate_factors(),
+            rate_factors=coder.rate_factors() if rate_factors is None else rate_factors,
             beta1=config.beta1,
             beta2=config.beta2,
             clip=config.clip,
