@@ -220,14 +220,14 @@ def test_training_contexts_know_their_documents(make: Make) -> None:
 
 def test_loss_recovered_sees_documents_apart(make: Make) -> None:
     """Its clean loss is that of each document alone: no token is predicted from the document before."""
-    from qsae_evaluation_loss_recovered.scoring import Totals, scored_positions
+    from qsae_evaluation_loss_recovered.scoring import Totals, log_probabilities, scored_positions
 
     source = make(separate_documents=True)
     batch, _ = next(iter(source.held_out_contexts(200, 512)))
     totals, expected, n = Totals(), 0.0, 0
     logits = source.language_model().logits(batch)
     index, targets = scored_positions(batch)
-    totals.add(logits, logits, index, targets)
+    totals.add(log_probabilities(logits, index), targets)
     for context in range(len(batch.ids)):
         _, lengths = batch.segments[context].unique_consecutive(return_counts=True)
         for ids in batch.ids[context].split(lengths.tolist()):
