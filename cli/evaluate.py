@@ -47,7 +47,7 @@ def _recorded(values: Mapping[str, Any]) -> list[Layer]:
 @click.option("--all-levels", is_flag=True, help="A table of all levels.")
 @click.option(
     "--out",
-    type=click.Path(path_type=pathlib.Path),
+    type=click.Path(path_type=pathlib.Path, file_okay=False),
     help="Where to keep all that was found, a folder an evaluation.  [default: RUN/evaluations, where they "
     "are those of the run on its own data]",
 )
@@ -109,6 +109,8 @@ def evaluate(
         for layer, outcomes in found.layers.items():
             place = None if folder is None else folder / "layers" / slug(layer)
             print_results(_results(outcomes), place, layer)
+        if out is not None:
+            click.echo(f"kept in {out}")
 
 
 def _results(outcomes: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from qsae_core.conformance.halves import at_the_same_time, one_after_the_other
 from qsae_core.conformance.reference_parts import plain_parts
 from qsae_core.conformance.toy_data import ToyData
 from qsae_core.contracts import Budget, CoderShape
-from qsae_core.errors import ArtifactError
+from qsae_core.errors import ArtifactError, TrainingError
 from qsae_core.kernels.partners import Partners
 from qsae_core.kernels.processes import acting, everyone, partners, processes
 from qsae_core.results.run import Run
@@ -250,9 +250,15 @@ def damage(folder, how):
         file.with_name("shard-2.safetensors").write_bytes(raw)
     else:
         about = {"step": about["step"] + 1, **{k: v for k, v in about.items() if k != "step"}}
-        if how == "older":
-            about = {"step": 3, "coders": ["coder"], "data": {}}
         (folder / "state.json").write_text(json.dumps(about))
+
+
+def test_a_state_of_an_older_version_is_said_to_be_one(saved):
+    _, trainer, folder = saved
+    (folder / "state.json").write_text(json.dumps({"step": 3, "coders": ["coder"], "data": {}}))
+    with pytest.raises(TrainingError, match="the state does not fit: it names no files") as caught:
+        checkpoints.load_state(folder, {"coder": trainer}, ToyData(CoderShape(4, 4)))
+    assert "begin anew with --overwrite" in caught.value.next
 
 
 @pytest.mark.parametrize(
@@ -263,7 +269,6 @@ def damage(folder, how):
         ("missing", "there is no such file"),
         ("one more", "truncated or altered"),
         ("another step", "state.json: was altered"),
-        ("older", "holds no checksum"),
     ],
 )
 def test_a_damaged_state_is_refused(saved, how, message):

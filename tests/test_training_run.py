@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -348,6 +351,44 @@ def test_old_resume_states_are_removed(vectors):
     done = run(configuration(vectors, train={"checkpoint_every": 5}))
     assert [p.name for p in done.resume_states()] == ["step_00000020"]
     assert sorted(p.name for p in done.checkpoints.iterdir()) == ["final", "float_twin", "step_00000020"]
+
+
+def end_the_process(*arguments, **options):
+    """As a cluster does: SIGTERM, and some time."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(10)
+    raise AssertionError("SIGTERM ended nothing")
+
+
+def test_sigterm_while_a_run_evaluates_is_recorded(vectors, monkeypatch):
+    monkeypatch.setattr(evaluation_run, "evaluate", end_the_process)
+    with pytest.raises(TrainingError, match="while the coder was evaluated") as caught:
+        run(configuration(vectors))
+    assert read_json(pathlib.Path(str(caught.value.where)) / "config.json")["status"] == "interrupted"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_sigterm_before_the_first_step_leaves_no_folder(vectors, monkeypatch):
+    monkeypatch.setattr(training_run, "statistics_sample", end_the_process)
+    with pytest.raises(KeyboardInterrupt):
+        run(configuration(vectors))
+    assert not list((vectors.parent / "results").rglob("config.json"))
+
+
+def test_a_damaged_checkpoint_names_the_one_before(vectors):
+    done = run(configuration(vectors, train={"checkpoint_every": 10}))
+    done.update_record(completed_at=None)
+    older, latest = done.checkpoints / "step_00000010", done.resume_states()[-1]
+    shutil.copytree(latest, older, dirs_exist_ok=True)
+    with (latest / checkpoints.STATE).open("ab") as file:
+        file.write(b"}")
+    with pytest.raises(QsaeError) as caught:
+        run(configuration(vectors, train={"checkpoint_every": 10}, run={"resume": True}))
+    assert caught.value.next == f"remove {latest}; --resume then goes on from step_00000010"
+    shutil.rmtree(older)
+    with pytest.raises(QsaeError) as caught:
+        run(configuration(vectors, train={"checkpoint_every": 10}, run={"resume": True}))
+    assert caught.value.next == "there is no older checkpoint; begin anew with --overwrite"
 
 
 def test_a_run_that_is_cut_off_while_it_evaluates_resumes_there(vectors, monkeypatch):

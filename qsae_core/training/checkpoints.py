@@ -108,10 +108,11 @@ def load_state(
             read vectors of its own, and there are more or fewer now.
         StoppedError: in the other processes.
     """
-    with team.all_or_none():
-        state = _read_about(folder)
-        _check_position(state, data, team, folder)
-    tensors = _read(folder, state, trainers, team)
+    with _or_from_an_older_one(folder):
+        with team.all_or_none():
+            state = _read_about(folder)
+            _check_position(state, data, team, folder)
+        tensors = _read(folder, state, trainers, team)
     with team.all_or_none():
         for name, trainer in trainers.items():
             own = _below(name, tensors)
@@ -127,6 +128,21 @@ def load_state(
         if "random.cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random.cuda"])
     return step
+
+
+@contextmanager
+def _or_from_an_older_one(folder: pathlib.Path) -> Iterator[None]:
+    """A block that reads a state: where that is damaged, the error says what else there is to go on from."""
+    try:
+        yield
+    except ArtifactError as error:
+        older = sorted(path for path in folder.parent.glob("step_*") if path.name < folder.name)
+        error.next = (
+            f"remove {folder}; --resume then goes on from {older[-1].name}"
+            if older
+            else "there is no older checkpoint; begin anew with --overwrite"
+        )
+        raise
 
 
 def _check_names(folder: pathlib.Path, name: str, found: Iterable[str], trainer: Trainer) -> None:
@@ -191,7 +207,9 @@ def _below(name: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
 def _read_about(folder: pathlib.Path) -> dict[str, Any]:
     """``state.json``, after its checksum."""
     about = read_json(folder / STATE)
-    digest = about.pop("sha256", None) if isinstance(about, dict) and "files" in about else None
+    if isinstance(about, dict) and "files" not in about:
+        raise _of_other_versions(folder, "it names no files")
+    digest = about.pop("sha256", None) if isinstance(about, dict) else None
     if digest is None or digest != _digest(about):
         raise ArtifactError(
             "was altered: its contents do not match the checksum in it" if digest else "holds no checksum",

@@ -15,6 +15,7 @@ from qsae_core.config.run import RunConfig
 from qsae_core.contracts.data import DataSource
 from qsae_core.contracts.shards import shard
 from qsae_core.errors import TrainingError
+from qsae_core.interrupt import sigterm_interrupts
 from qsae_core.kernels.processes import alone
 from qsae_core.launched import launched
 from qsae_core.results.beginning import open_run
@@ -51,7 +52,7 @@ def train(config: RunConfig, plugins: Plugins, watcher: Watcher) -> Run:
         torch.set_num_threads(config.run.threads)
     place = launched()
     device = own_device(resolve_device(config.run.device), place)
-    with joined(place, device) as team, contextlib.ExitStack() as opened:
+    with sigterm_interrupts(), joined(place, device) as team, contextlib.ExitStack() as opened:
         shown = watcher if team.is_first else Unwatched()
         with team.all_or_none():
             check_same(config, team)
