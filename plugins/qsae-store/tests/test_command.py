@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 SMALL = ["--context=32", "--held-out-tokens=600", "--shard-tokens=512"]
 
@@ -55,6 +56,17 @@ def test_from_harvest_to_a_trained_sae(tmp_path):
     # the run is evaluated again on the store's held-out documents
     again = json.loads(qsae("evaluate", metrics.parent, "--json").stdout)["evaluations"]
     assert again["reconstruction"]["fvu"] == pytest.approx(values["reconstruction"]["fvu"], rel=1e-5)
+
+    # a coder of other vectors is measured on the store, and what is found is kept where it was asked for
+    torch.save(torch.randn(2000, 256), tmp_path / "other.pt")
+    other, kept = [f"--data-path={tmp_path / 'other.pt'}", "--name=other"], tmp_path / "kept"
+    qsae("train", "--sae=topk", *other, *sizes[:-3], f"--out={out}")
+    (run,) = (out / "other").glob("*/*")
+    where = [f"--store={store}", "--layer=2", "--site=mlp_out"]
+    said = qsae("evaluate", run, *where, "--eval=reconstruction", f"--out={kept}").stdout
+    assert f"of the store {store}" in said
+    assert f"kept in {kept}" in said
+    assert (kept / "reconstruction" / "result.json").is_file()
 
 
 def test_verify_names_the_bad_shard_and_the_harvest_mends_it(harvest, whole, tmp_path, same_files):
