@@ -143,17 +143,21 @@ def test_what_ends_one_process_ends_all_and_is_said_once(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_that_is_gone_is_named(tmp_path):
-    config = tree(tmp_path, "lost", sae=TOPK, sparsity=K, train={"checkpoint_every": 3})
-    job = {"tree": config, "fault": {"kind": "gone", "rank": 2, "at": 6}}
+@pytest.mark.parametrize(("world", "parts"), [(3, 1), (4, 2)])
+def test_a_process_that_is_gone_is_named(tmp_path, world, parts):
+    """And no other: not one that waits for the others, as one of its own group of partners does."""
+    train = {"checkpoint_every": 3, "latent_parallel": parts}
+    config = tree(tmp_path, "lost", sae=TOPK, sparsity=K, train=train)
+    job = {"tree": config, "fault": {"kind": "gone", "rank": world - 1, "at": 6}}
     (tmp_path / "jobs.json").write_text(json.dumps([job]))
-    assert [process.wait(timeout=60) for process in start(3, tmp_path / "jobs.json")] == [0, 0, 1]
-    ends = [json.loads((tmp_path / f"jobs.{rank}").read_text())[0]["error"] for rank in (0, 1)]
-    (said,) = [text for kind, text in ends if kind == "LostError"]  # the other one is silent
-    assert "process 2 of 3 (counted from 0) did not answer any more" in said
-    assert "torchrun --nproc-per-node 3" in said
+    ended = [process.wait(timeout=60) for process in start(world, tmp_path / "jobs.json")]
+    assert ended == [0] * (world - 1) + [1]
+    ends = [json.loads((tmp_path / f"jobs.{rank}").read_text())[0]["error"] for rank in range(world - 1)]
+    (said,) = [text for kind, text in ends if kind == "LostError"]  # the others are silent
+    assert f"process {world - 1} of {world} (counted from 0) did not answer any more" in said
+    assert f"torchrun --nproc-per-node {world}" in said
     assert "--resume goes on from step_00000003" in said
-    assert sorted(kind for kind, _ in ends) == ["LostError", "StoppedError"]
+    assert sorted(kind for kind, _ in ends) == ["LostError", *["StoppedError"] * (world - 2)]
 
 
 @pytest.mark.slow

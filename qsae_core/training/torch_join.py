@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import functools
 import itertools
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,8 +20,11 @@ from torch.distributed.rendezvous import rendezvous
 from qsae_core.errors import ConfigError
 from qsae_core.kernels.processes import acting
 from qsae_core.launched import Launched
-from qsae_core.training.torch_team import TIMEOUT, TorchTeam
+from qsae_core.training.torch_team import CALL, TIMEOUT, TorchTeam
 
+FOREVER = datetime.timedelta(days=10_000)
+ENDS_WITHIN = 10.0
+"""Seconds for the thread that answers to end in."""
 _JOINED = itertools.count()
 """Runs of these processes so far: each has keys of its own in the store that they share."""
 
@@ -43,14 +49,39 @@ def join(place: Launched, device: str) -> Iterator[TorchTeam]:
     store = PrefixStore(f"qsae/{next(_JOINED)}", _launchers_store(place.world))
     backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"  # of tensors on either
     dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world, timeout=TIMEOUT)
-    team = TorchTeam(place, PrefixStore("words", store), backend)
-    with _last_words(lambda: team.ending), acting(team.everyone):
+    words = PrefixStore("words", store)
+    team = TorchTeam(place, words, backend)
+    with _answering(words, place.rank), _last_words(lambda: team.ending), acting(team.everyone):
         try:
             yield team
             team.leave()
         except BaseException as error:
             team.ended_by(error)
             raise
+
+
+@contextmanager
+def _answering(words: Store, rank: int) -> Iterator[None]:
+    """A block in which this process answers a roll call, once, whatever else it does.
+
+    Whoever waits for another process in the middle of an operation does not come to it, and would be missed
+    with the one that is lost.
+    """
+    connection = words.clone()  # one is not for two threads
+
+    def answer() -> None:
+        with contextlib.suppress(RuntimeError):  # the launcher is gone, and the store with it
+            connection.wait([CALL], FOREVER)
+            connection.set(f"here/{rank}", "")
+
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(RuntimeError):
+            words.set(CALL, "")  # the thread is to end before Python does
+        thread.join(ENDS_WITHIN)
 
 
 @contextmanager

@@ -26,6 +26,8 @@ TIMEOUT = datetime.timedelta(minutes=30)
 """How long a process waits for the others: a read of data, or a measurement, of one of them is within it."""
 ROLL_CALL = 3.0
 """Seconds without an answer after which those that did not answer are missed, where one was lost."""
+CALL = "who is here"
+"""In the store: asks all processes, each of which answers with ``here/RANK``."""
 SMALL = 2**18
 """Entries of a gradient up to which it travels with others."""
 
@@ -175,7 +177,6 @@ class TorchTeam(Team):
         traceback.clear_frames(error.__traceback__)  # they hold the connections, which would stay open
         self.disconnect()
         try:
-            self.store.set(f"here/{self.rank}", "")
             missing, left = self._roll_call()
         except RuntimeError:  # the launcher is gone, and the store with it
             return LostError(f"process {self.rank} of {self.world} has lost its connection to the others")
@@ -191,7 +192,8 @@ class TorchTeam(Team):
         return StoppedError(f"process {rank}: {self.store.get(f'left/{rank}').decode()}")
 
     def _roll_call(self) -> tuple[list[int], list[int]]:
-        """Who does not answer, and who left with a word."""
+        """Who does not answer (``roll_calls``), and who left with a word."""
+        self.store.set(CALL, "")
         silent, since = [r for r in range(self.world) if r != self.rank], time.monotonic()
         while True:
             left = [rank for rank in range(self.world) if self.store.check([f"left/{rank}"])]
