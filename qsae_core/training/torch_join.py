@@ -67,7 +67,7 @@ def _answering(words: Store, rank: int) -> Iterator[None]:
     Whoever waits for another process in the middle of an operation does not come to it, and would be missed
     with the one that is lost.
     """
-    connection = words.clone()  # one is not for two threads
+    connection: Store = words.clone()  # type: ignore[attr-defined]  # one is not for two threads
 
     def answer() -> None:
         with contextlib.suppress(RuntimeError):  # the launcher is gone, and the store with it
