@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,9 @@ from qsae_cli.options.recorded import check_data, recorded
 from qsae_cli.output import json_option, print_json
 from qsae_core.config.layers import Layer
 from qsae_core.kinds import CODER_SLOTS, PART_SLOTS
+
+if TYPE_CHECKING:
+    from qsae_core.evaluation.run import Evaluated
 
 SCOPE = Scope(slots=("data",), lists=("metrics", "evaluate"), sections=(), needs_coder=False)
 WITHIN_RUN = {"train": ("batch_size", "eval_tokens"), "run": ("seed", "device")}
@@ -102,15 +105,20 @@ def evaluate(
         store_all({WHOLE: found.outcomes, **found.layers}, folder, plugins.registry, about)
     _print_coder(path, found.entry, config.to_dict(), as_json)
     if not as_json:
-        from qsae_cli.findings import print_results
-        from qsae_core.results.run import slug
-
-        print_results(_results(found.outcomes), folder)
-        for layer, outcomes in found.layers.items():
-            place = None if folder is None else folder / "layers" / slug(layer)
-            print_results(_results(outcomes), place, layer)
+        _print_found(found, folder)
         if out is not None:
             click.echo(f"kept in {out}")
+
+
+def _print_found(found: Evaluated, folder: pathlib.Path | None) -> None:
+    """What the table of coders has no column for, of all together and of each layer."""
+    from qsae_cli.findings import print_results
+    from qsae_core.results.run import slug
+
+    print_results(_results(found.outcomes), folder)
+    for layer, outcomes in found.layers.items():
+        place = None if folder is None else folder / "layers" / slug(layer)
+        print_results(_results(outcomes), place, layer)
 
 
 def _results(outcomes: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from qsae_core.conformance.halves import at_the_same_time, one_after_the_other
 from qsae_core.conformance.reference_parts import plain_parts
 from qsae_core.conformance.toy_data import ToyData
 from qsae_core.contracts import Budget, CoderShape
-from qsae_core.errors import ArtifactError, TrainingError
+from qsae_core.errors import ArtifactError, ConfigError, TrainingError
 from qsae_core.kernels.partners import Partners
 from qsae_core.kernels.processes import acting, everyone, partners, processes
 from qsae_core.results.run import Run
@@ -251,6 +251,15 @@ def damage(folder, how):
     else:
         about = {"step": about["step"] + 1, **{k: v for k, v in about.items() if k != "step"}}
         (folder / "state.json").write_text(json.dumps(about))
+
+
+def test_a_good_state_that_does_not_divide_is_not_called_damaged(saved):
+    """Advice for a damaged one is to remove it."""
+    stored = state_files.StoredTensors(saved[2])
+    name = "coder/coder.b_enc"
+    (n_latents,) = stored.shapes[name][0]
+    with pytest.raises(ConfigError, match=f"does not divide into {n_latents + 1} parts"):
+        stored.empty([name], {name}, n_latents + 1)
 
 
 def test_a_state_of_an_older_version_is_said_to_be_one(saved):

@@ -22,8 +22,8 @@ one after the other, each draws what it would alone."""
 TRANSCODER_BIAS_RATE = 32.0
 """``LinearCoder.bias_rate`` of transcoders. Adam moves each parameter by about the same in a step, which
 changes a latent's pre-activation by one such move through its bias and by that times the sum of D inputs'
-magnitudes through its row: at one rate for both, biases stay behind. In trials (SmolLM2, layer 9, 300 steps,
-held-out documents of the training text) it was worth 2 points of FVU, and 64 no more."""
+magnitudes through its row: at one rate for both, biases stay behind. FVU with 1, 32 and 64 here (SmolLM2,
+layer 9, 300 steps of 1024 vectors of a store, seed 0, on its held-out documents): 0.170, 0.149 and 0.150."""
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from qsae_core.errors import ArtifactError
+from qsae_core.errors import ArtifactError, ConfigError
 from qsae_core.results.files import COPY, unwritable
 
 SUFFIX = ".safetensors"
@@ -85,7 +85,8 @@ class StoredTensors:
             parts: how many processes have as many rows each.
 
         Raises:
-            ArtifactError: where rows do not divide into so many parts, or there is no such tensor.
+            ConfigError: where rows do not divide into so many parts: the state is as it should be.
+            ArtifactError: where there is no such tensor.
         """
         found = {}
         for name in names:
@@ -94,7 +95,7 @@ class StoredTensors:
             shape, dtype = self.shapes[name]
             if name in divided:
                 if not shape or shape[0] % parts:
-                    raise ArtifactError(
+                    raise ConfigError(
                         f"{name} {shape} does not divide into {parts} parts",
                         where=str(self.folder),
                         allowed="a number of parts that divides the latents",
