@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from qsae_cli.options.component_options import ConfiguredCommand
     from qsae_cli.output import json_option, print_json, print_table
     from qsae_cli.progress import make_watcher
+    from qsae_cli.several import refuse_several
 
 __all__ = [
     "ConfiguredCommand",
@@ -25,6 +26,7 @@ __all__ = [
     "make_watcher",
     "print_json",
     "print_table",
+    "refuse_several",
     "set_layer",
 ]
 
@@ -34,6 +36,7 @@ _FROM = {
     "options.component_options": ("ConfiguredCommand",),
     "output": ("json_option", "print_json", "print_table"),
     "progress": ("make_watcher",),
+    "several": ("refuse_several",),
 }
 LATER = {name: f"qsae_cli.{module}" for module, names in _FROM.items() for name in names}
 """Every name -> the module that defines it."""

@@ -16,10 +16,10 @@ from typing import Any
 import click
 
 from qsae_cli.lazy_command import LazyCommand
+from qsae_cli.several import refuse_several
 from qsae_cli.waiting import let_threads_sleep
 from qsae_core import QsaeError, __version__
-from qsae_core.errors import ConfigError, StoppedError, did_you_mean
-from qsae_core.launched import launched
+from qsae_core.errors import StoppedError, did_you_mean
 from qsae_core.plugins.records import load_plugins
 
 BUILT_IN = {
@@ -103,22 +103,11 @@ def _plugin_commands() -> dict[str, click.Command]:
 
 
 def _check_shared(name: str) -> None:
-    """Refuse a command to several processes of which each would do the same, and write over the others.
-
-    Raises:
-        ConfigError: in each of them, where the command does not share its work.
-    """
-    world = launched().world
+    """Refuse several processes to a command that does not share its work, built in or a plugin's."""
     found = _plugin_commands() | _built_in()
-    if world > 1 and not getattr(found[name], "shared", False):
-        shared = [other for other, command in found.items() if getattr(command, "shared", False)]
-        raise ConfigError(
-            f"{world} processes were started, and qsae {name} does not share its work: "
-            "each would do all of it",
-            where="environment (WORLD_SIZE)",
-            allowed=f"a single process; several for {' and '.join(sorted(shared))}",
-            next=f"qsae {name} ... without torchrun; without a launcher: unset WORLD_SIZE",
-        )
+    shared = [other for other, command in found.items() if getattr(command, "shared", False)]
+    if name not in shared:
+        refuse_several(name, shared)
 
 
 @click.group(cls=QsaeGroup, context_settings={"help_option_names": ["-h", "--help"]})

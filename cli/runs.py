@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ import click
 from qsae_cli.output import json_option, print_json, print_table
 from qsae_core.errors import QsaeError
 from qsae_core.kinds import QUANTIZER_SLOTS
+from qsae_core.launched import is_gone
 from qsae_core.results.words import coder_label
 
 if TYPE_CHECKING:
@@ -29,6 +31,9 @@ KEYS = (
     "coders",
 )
 """Of a run in ``--json``."""
+
+STATUS_WIDTH = 40
+"""Characters of a status in the table; it may end with an error's whole message."""
 
 
 @click.command()
@@ -93,6 +98,8 @@ def _recorded(run: Run) -> dict[str, Any]:
     status = record["status"]
     if not isinstance(status, str) or not slots.keys() & {"sae", "transcoder"}:
         raise ValueError("neither an SAE nor a transcoder, or no status")
+    if status == "running" and "process" in record and is_gone(record["process"]):
+        status = "lost: its process is gone"
     return {**slots, "status": status, **{key: record.get(key) for key in ("started_at", "completed_at")}}
 
 
@@ -112,7 +119,8 @@ def _row(entry: dict[str, Any]) -> list[Any]:
     used = {slot: entry[slot] for slot in QUANTIZER_SLOTS if entry[slot]}
     label = coder_label(coder, used) if coder else None
     numbers = _numbers(entry["coders"]["coder"]) if entry["coders"] else [None, None, None]
-    return [entry["path"], entry["status"], label, *numbers, entry["completed_at"]]
+    status = textwrap.shorten(entry["status"], STATUS_WIDTH, placeholder=" ...")
+    return [entry["path"], status, label, *numbers, entry["completed_at"]]
 
 
 def _numbers(coder: dict[str, Any]) -> list[str | None]:

@@ -1,10 +1,11 @@
-"""What a launcher (torchrun) says of this process: which of how many it is. Imports no torch."""
+"""This process: which of how many it is, as a launcher (torchrun) says, and where. Imports no torch."""
 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from qsae_core.errors import ConfigError
 
@@ -42,10 +43,34 @@ def launched(environment: Mapping[str, str] | None = None) -> Launched:
             f"RANK is {given.get('RANK', 'missing')}, and WORLD_SIZE is {world}",
             where="environment",
             allowed=f"RANK from 0 to {world - 1}",
-            next="torchrun sets them: torchrun --nproc-per-node N --no-python qsae train ...",
+            next=f"torchrun sets them: {command('train ...', 'N')}",
         )
     local = _number(given, "LOCAL_RANK", -1)
     return Launched(rank, world, None if local < 0 else local)
+
+
+def this_process() -> dict[str, Any]:
+    """``host`` and ``pid``, from which ``is_gone`` tells on this machine whether the process goes on."""
+    return {"host": socket.gethostname(), "pid": os.getpid()}
+
+
+def is_gone(process: Mapping[str, Any]) -> bool:
+    """Whether a process of this machine, as ``this_process`` gave it, is known to be there no more."""
+    if os.name != "posix" or process.get("host") != socket.gethostname():
+        return False
+    try:
+        os.kill(process["pid"], 0)  # sends nothing
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # somebody else's
+        return False
+    return False
+
+
+def command(arguments: str, world: int | str) -> str:
+    """``qsae ARGUMENTS`` as so many processes together run it."""
+    launcher = "" if world == 1 else f"torchrun --nproc-per-node {world} --no-python "
+    return f"{launcher}qsae {arguments}"
 
 
 def _number(given: Mapping[str, str], name: str, default: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -24,6 +25,7 @@ from qsae_core.kernels.partners import Partners
 from qsae_core.kernels.processes import acting, everyone, partners, processes
 from qsae_core.results.run import Run
 from qsae_core.training import checkpoints, state_files
+from qsae_core.training.state_description import Position
 from qsae_core.training.torch_processes import TorchPartners
 from qsae_core.training.trainer import Trainer
 
@@ -208,7 +210,7 @@ def saved(tmp_path, monkeypatch, request):
     data = ToyData(CoderShape(4, 4))
     for step in range(3):
         trainer.step(data.next_batch(8), step)
-    folder = checkpoints.save_state(run, 3, {"coder": trainer}, checkpoints.Position(data.state_dict()))
+    folder = checkpoints.save_state(run, 3, {"coder": trainer}, Position(data=data.state_dict()))
     return run, trainer, folder
 
 
@@ -268,6 +270,36 @@ def test_a_state_of_an_older_version_is_said_to_be_one(saved):
     with pytest.raises(TrainingError, match="the state does not fit: it names no files") as caught:
         checkpoints.load_state(folder, {"coder": trainer}, ToyData(CoderShape(4, 4)))
     assert "begin anew with --overwrite" in caught.value.next
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("files", None),
+        ("files", {"model.safetensors": 1}),
+        ("step", "3"),
+        ("step", -1),
+        ("coders", None),
+        ("data", []),
+        ("data_of_each", []),
+        ("data_of_each", [3]),
+    ],
+)
+def test_a_state_with_an_entry_of_another_type_says_which(saved, entry, value):
+    _, trainer, folder = saved
+    about = json.loads((folder / "state.json").read_text()) | {entry: value}
+    del about["sha256"]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    (folder / "state.json").write_text(json.dumps({**about, "sha256": digest}))
+    with pytest.raises(TrainingError, match=rf"does not fit: state\.json, {entry}"):
+        checkpoints.load_state(folder, {"coder": trainer}, ToyData(CoderShape(4, 4)))
+
+
+def test_a_state_of_other_shapes_says_which(saved):
+    folder = saved[2]
+    wider = Trainer(coder(n_latents=24), TrainConfig(steps=10), "coder")
+    with pytest.raises(TrainingError, match=r"W_dec.weight of coder is \[.*\], and \[.*\] is wanted"):
+        checkpoints.load_state(folder, {"coder": wider}, ToyData(CoderShape(4, 4)))
 
 
 @pytest.mark.parametrize(

@@ -113,12 +113,20 @@ def test_several_processes_are_refused_what_each_would_do_whole(name):
 
 
 @pytest.mark.parametrize(
-    "line", ["train --sae topk --data synthetic --dry-run", "cache info nowhere", "--version", "-h"]
+    "line", ["train --sae topk --data synthetic --dry-run", "cache --out anywhere", "--version", "-h"]
 )
 def test_several_processes_may_share(line):
     done = CliRunner().invoke(cli, line.split(), env={"WORLD_SIZE": "2", "RANK": "1"})
     assert "processes were started" not in done.output
-    assert done.exit_code == (2 if line.startswith("cache") else 0)
+    assert done.exit_code == (2 if line.startswith("cache") else 0)  # of a harvest the data is missing
+
+
+@pytest.mark.parametrize("name", ["estimate", "info", "verify"])
+def test_of_a_store_only_the_harvest_is_shared(name):
+    done = CliRunner().invoke(cli, ["cache", name, "nowhere"], env={"WORLD_SIZE": "2", "RANK": "1"})
+    assert done.exit_code == 2
+    assert f"2 processes were started, and qsae cache {name} does not share its work" in done.output
+    assert "allowed: a single process; several for cache" in done.output
 
 
 def test_a_plugin_says_whether_its_command_shares_its_work(site):

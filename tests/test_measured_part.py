@@ -13,6 +13,10 @@ import qsae_core
 from qsae_cli.main import cli
 from qsae_core.artifact import artifact
 from qsae_core.artifact.places import artifact_folder
+from qsae_core.conformance.toy_data import ToyData
+from qsae_core.contracts import CoderShape
+from qsae_core.evaluation.fitting import of_other_sites
+from qsae_core.evaluation.measured_part import MeasuredPart
 from qsae_core.evaluation.run import recorded_config
 from qsae_core.plugins.records import load_plugins
 from qsae_core.results.files import read_json, write_json
@@ -153,3 +157,56 @@ def test_a_summary_without_it_is_compared(run, tmp_path):
         assert "measured on" not in qsae("compare", run).stdout
     finally:
         write_json(run / "metrics.json", kept)
+
+
+class OfSites(ToyData):
+    """Vectors that are known to be of a site."""
+
+    def __init__(self, *sites):
+        super().__init__(CoderShape(4, 4))
+        self.sites = sites
+
+    def describe(self):
+        return dict(zip(("source_sites", "target_sites"), self.sites, strict=False))
+
+
+@pytest.mark.parametrize(
+    ("trained", "here", "words"),
+    [
+        ((["9.mlp_out"], ["9.mlp_out"]), (["3.mlp_out"], ["3.mlp_out"]), ("of 9.mlp_out", "of 3.mlp_out")),
+        (
+            (["9.mlp_in"], ["9.mlp_out"]),
+            (["9.mlp_in"], ["9.mlp_in"]),
+            ("of 9.mlp_in -> 9.mlp_out", "of 9.mlp_in"),
+        ),
+        ((["9.mlp_in"], ["9.mlp_out"]), (["9.mlp_in"], ["9.mlp_out"]), None),
+        ((), (["9.mlp_in"], ["9.mlp_out"]), None),
+        ((["9.mlp_in"], ["9.mlp_out"]), (), None),
+    ],
+)
+def test_vectors_of_other_sites_are_named(trained, here, words):
+    description = {"source": OfSites(*trained).describe()}
+    found = of_other_sites(OfSites(*here), description)
+    if words is None:
+        assert found is None
+        return
+    assert found == f"this coder was trained on vectors {words[0]}, and those here are {words[1]}"
+    part = MeasuredPart("all of it", "held out otherwise", None)
+    assert part.warned(found).warning == f"held out otherwise; {found}"
+    assert part.warned(None) == part
+
+
+@pytest.mark.parametrize("command", ["evaluate", "quantize"])
+def test_a_coder_on_vectors_of_another_layer_is_told_so(tmp_path, command):
+    lines = (
+        "--model builtin --site mlp_out --threads 1 --eval reconstruction --eval-every 0 --steps 2 --layer 1"
+    )
+    sizes = "--n-latents 32 --k 4 --batch-size 64 --statistics-tokens 128 --eval-tokens 128 --device cpu"
+    qsae(*shlex.split(f"train --sae topk {lines} {sizes}"), "--out", tmp_path)
+    run = next(tmp_path.rglob("metrics.json")).parent
+    more = ["--quantizer", "rtn", "--tokens", 128, "--out", tmp_path / "q"] if command == "quantize" else []
+    done = qsae(command, run, "--layer", 2, *more)
+    assert (
+        "warning: this coder was trained on vectors of 1.mlp_out, and those here are of 2.mlp_out"
+        in done.stderr
+    )

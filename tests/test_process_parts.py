@@ -92,7 +92,7 @@ def test_what_all_processes_read_is_one_place_for_any_number(tmp_path):
     data = shard(ToyData(CoderShape(4, 4)), 1, 2)
     data.next_batch(24)
     place = checkpoints.position(data, data.state_dict(), Two())
-    assert place.of_each is None
+    assert place.data_of_each is None
     folder = checkpoints.save_state(Run(tmp_path), 3, {}, place)
     single = ToyData(CoderShape(4, 4))
     checkpoints.load_state(folder, {}, single)

@@ -6,6 +6,9 @@ import json
 import pathlib
 import shlex
 import shutil
+import socket
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -116,13 +119,35 @@ def test_both_files(results):
     assert [line.rpartition("; ")[2] for line in said.splitlines()] == ["the run is listed as damaged"] * 2
 
 
-def test_a_run_that_goes_on_is_not_damaged(results):
+def unfinished(results, **record) -> None:
     file_of_broken(results, "metrics.json").unlink()
-    config = file_of_broken(results, "config.json")
-    config.write_text(
-        json.dumps(json.loads(config.read_text()) | {"status": "running", "completed_at": None})
-    )
+    file = file_of_broken(results, "config.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"completed_at": None} | record))
+
+
+def test_a_run_that_goes_on_is_not_damaged(results):
+    unfinished(results, status="running")  # by this very process
     (running, _), table, said = listed(results)
     assert (running["status"], running["sae"], running["coders"]) == ("running", "topk", None)
     assert said == ""
     assert "running" in table.splitlines()[1]
+
+
+def test_a_run_whose_process_is_gone_is_not_called_running(results):
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    here = socket.gethostname()
+    unfinished(results, status="running", process={"host": here, "pid": process.pid})
+    (lost, _), _, said = listed(results)
+    assert (lost["status"], said) == ("lost: its process is gone", "")
+    unfinished_elsewhere = {"host": f"not-{here}", "pid": process.pid}
+    file = file_of_broken(results, "config.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"process": unfinished_elsewhere}))
+    assert listed(results)[0][0]["status"] == "running"
+
+
+def test_a_long_status_leaves_the_table_narrow(results):
+    unfinished(results, status="failed: " + "of a very long message " * 9)
+    (failed, _), table, _ = listed(results)
+    assert len(failed["status"]) > 200
+    assert "  failed: of a very long message of a ...  topk" in table

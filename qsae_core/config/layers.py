@@ -15,7 +15,7 @@ from qsae_core.errors import ConfigError, did_you_mean
 from qsae_core.kinds import LIST_SLOTS, SLOTS
 
 RECORD_KEYS = frozenset(
-    {"versions", "git", "started_at", "completed_at", "command", "status", "host", "resolved", "data_record"}
+    {"versions", "git", "started_at", "completed_at", "status", "process", "data_record"}
     | {"active_kernels", "quantized_from", "screens"}
 )
 """What a run's ``config.json`` holds beside the configuration; skipped when it is read back."""

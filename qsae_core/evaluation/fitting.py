@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qsae_core.coders.coder_set import CoderSet
@@ -35,6 +35,22 @@ def data_of(
         data = OneLayer(data, data.layer_names.index(layer))
     check_shape(coder.shape, data, folder)
     return data
+
+
+def of_other_sites(data: DataSource, description: Mapping[str, Any]) -> str | None:
+    """A sentence where data is known to be of other sites than a coder's (``coder.json``) was; else None."""
+    before, now = (
+        [source.get(side) for side in ("source_sites", "target_sites")]
+        for source in (description["source"], data.describe())
+    )
+    if before == now or not all([*before, *now]):
+        return None
+    return f"this coder was trained on vectors of {_places(*before)}, and those here are of {_places(*now)}"
+
+
+def _places(sources: Sequence[str], targets: Sequence[str]) -> str:
+    names = ", ".join(sources)
+    return names if sources == targets else f"{names} -> {', '.join(targets)}"
 
 
 def check_set(coders: CoderSet, data: DataSource, folder: pathlib.Path) -> None:

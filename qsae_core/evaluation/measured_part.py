@@ -28,6 +28,10 @@ class MeasuredPart(NamedTuple):
     size: int | None
     """Vectors in it; None where it is the held-out part of the training data, or its size is not known."""
 
+    def warned(self, sentence: str | None) -> MeasuredPart:
+        """The same, with one more thing that is wrong, or none."""
+        return self._replace(warning="; ".join(filter(None, [self.warning, sentence])) or None)
+
     def entry(self) -> dict[str, Any]:
         """JSON values for the entry of a coder in ``metrics.json``."""
         return {"what": self.what, "warning": self.warning}

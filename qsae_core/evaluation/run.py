@@ -21,7 +21,7 @@ from qsae_core.contracts.coder import AtomErrors, SparseCoder
 from qsae_core.contracts.data import DataSource
 from qsae_core.evaluation.beside import atom_errors_of, stored_twin
 from qsae_core.evaluation.evaluate import Outcome, entries, evaluate
-from qsae_core.evaluation.fitting import data_of
+from qsae_core.evaluation.fitting import data_of, of_other_sites
 from qsae_core.evaluation.measured_part import measured_part, origins
 from qsae_core.evaluation.of_layers import WHOLE
 from qsae_core.kinds import LIST_DEFAULTS
@@ -102,6 +102,7 @@ def evaluate_levels(
     try:
         data = data_of(coder, opened, folder, description)
         part = measured_part(data, config, origins(description), folder)
+        part = part.warned(of_other_sites(data, description))
         sizes = {"n_tokens": n_tokens or part.size, "batch_size": batch_size}
         for level in levels:
             if level != levels[0]:

@@ -25,7 +25,7 @@ from qsae_core.contracts.data import DataSource
 from qsae_core.contracts.one_layer import OneLayer
 from qsae_core.errors import ConfigError, TrainingError
 from qsae_core.evaluation.evaluate import entries
-from qsae_core.evaluation.fitting import data_of
+from qsae_core.evaluation.fitting import data_of, of_other_sites
 from qsae_core.evaluation.kept import finished_entry, save_coder
 from qsae_core.evaluation.measured_part import measured_part, origins
 from qsae_core.evaluation.of_layers import WHOLE
@@ -94,6 +94,7 @@ def _quantize(
         data = data_of(source, opened, folder, description)
         before = origins(description)
         part = measured_part(data, config, before, folder, calibrated=True)
+        part = part if several else part.warned(of_other_sites(data, description))
         if part.warning:
             message(f"warning: {part.warning}")
         made = {"path": str(folder), "method": method.model_dump(mode="json")}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qsae_core.config.layers import RECORD_KEYS
 from qsae_core.errors import TrainingError
+from qsae_core.launched import this_process
 from qsae_core.results.files import swapped_folder, write_json
 from qsae_core.results.run import Run, git_state, now
 
@@ -33,7 +34,7 @@ def open_run(config: RunConfig, path: pathlib.Path, data_record: dict[str, Any])
     run = Run(path)
     if config.run.resume:
         _check_resumable(run, config)
-        run.update_record(train=config.to_dict()["train"])
+        run.update_record(train=config.to_dict()["train"], process=this_process())
         return run
     if run.config_file.exists():
         resumable = not run.finished and bool(run.resume_states())
@@ -82,6 +83,7 @@ def _check_replaceable(run: Run, config: RunConfig, besides: str = "") -> None:
 
 def _write_record(run: Run, config: RunConfig, more: Mapping[str, Any]) -> None:
     started = {"status": "running", "started_at": now(), "completed_at": None, "git": git_state()}
+    started["process"] = this_process()
     write_json(run.config_file, {**config.to_dict(), **started, **more})
 
 
@@ -107,5 +109,5 @@ def _check_resumable(run: Run, config: RunConfig) -> None:
         raise TrainingError(
             f"the run was started with another configuration; different: {', '.join(changed)}",
             where=str(run.config_file),
-            next=f"qsae train --config {run.config_file} --resume",
+            next=run.resume_command,
         )

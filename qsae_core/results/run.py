@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from qsae_core.launched import command, launched
 from qsae_core.results.files import atomic_file, read_json, write_json
 
 if TYPE_CHECKING:
@@ -75,6 +76,11 @@ class Run:
             if isinstance(made, dict):
                 return {key: made.get(key) for key in ("path", "method")}
         return None
+
+    @property
+    def resume_command(self) -> str:
+        """What goes on with the run from its last checkpoint, with as many processes as there are now."""
+        return command(f"train --config {self.config_file} --resume", launched().world)
 
     def resume_states(self) -> list[pathlib.Path]:
         """Complete resume states, oldest first."""

@@ -1,18 +1,16 @@
 """Resume states: everything from which a run continues bit for bit. Tensors and JSON, nothing pickled.
 
-A state is a folder: ``state.json`` with the step, the data's position and a checksum of every file, and files
-of tensors (``state_files``). It is that of the run, whatever number of processes wrote it.
+A state is a folder: ``state.json`` (``state_description``) and files of tensors (``state_files``). It is that
+of the run, whatever number of processes wrote it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,30 +19,29 @@ from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.contracts.data import DataSource
 from qsae_core.contracts.shards import RankSlices
 from qsae_core.errors import ArtifactError, TrainingError
-from qsae_core.results.files import COPY, atomic_folder, read_json, write_json
+from qsae_core.launched import command
+from qsae_core.results.files import COPY, atomic_folder
 from qsae_core.results.run import Run
 from qsae_core.training import state_files
+from qsae_core.training.state_description import (
+    STATE,
+    Position,
+    StateDescription,
+    of_other_versions,
+    read_state_description,
+)
 from qsae_core.training.state_files import StoredTensors
 from qsae_core.training.team import ALONE, Team
 from qsae_core.training.trainer import Trainer
 
-STATE = "state.json"
 KEEP = 2
 """How many resume states stay; older ones are removed once a newer one is complete."""
 
 
-class Position(NamedTuple):
-    """Where a run's data stands."""
-
-    data: Mapping[str, Any]
-    """The state of the source of the first process."""
-    of_each: list[Mapping[str, Any]] | None = None
-    """Of every part of a batch, where each is read by itself; None where all stand at the same place."""
-
-
 def position(data: DataSource, state: Mapping[str, Any], team: Team) -> Position:
     """Of all processes' data, of which this one's (``shard``) has that state."""
-    return Position(state, team.states(state)[:: team.partners.world] if _divided(data, team) else None)
+    of_each = team.states(state)[:: team.partners.world] if _divided(data, team) else None
+    return Position(data=dict(state), data_of_each=of_each)
 
 
 def _divided(data: DataSource, team: Team) -> bool:
@@ -69,17 +66,15 @@ def save_state(
         own = trainer.state()
         tensors |= {f"{name}/{key}": value for key, value in own.items()}
         divided |= {f"{name}/{key}" for key in trainer.divided_state(own)}
-    about = {"step": step, "coders": list(trainers), "data": data.data}
-    if data.of_each is not None:
-        about["data_of_each"] = data.of_each
     together = team if team.partners.world > 1 else ALONE
     with _new_folder(folder, together) as temporary:
         with together.watched(), together.all_or_none():
             if together.among_first:
                 state_files.write(temporary, tensors, divided, together.partner_group)
-        about["files"] = _digests(temporary, together)
+        files = _digests(temporary, together)
         if together.is_first:
-            write_json(temporary / STATE, {**about, "sha256": _digest(about)})
+            description = StateDescription(**dict(data), step=step, coders=list(trainers), files=files)
+            description.write(temporary)
     if together.is_first:
         for old in run.resume_states()[:-KEEP]:
             shutil.rmtree(old)
@@ -110,24 +105,23 @@ def load_state(
     """
     with _or_from_an_older_one(folder):
         with team.all_or_none():
-            state = _read_about(folder)
+            state = read_state_description(folder)
             _check_position(state, data, team, folder)
         tensors = _read(folder, state, trainers, team)
     with team.all_or_none():
-        for name, trainer in trainers.items():
-            own = _below(name, tensors)
-            _check_names(folder, name, own, trainer)
-            trainer.load_state(own)
-        of_each = state.get("data_of_each")
+        of_each = state.data_of_each
         try:
-            data.load_state_dict(state["data"] if of_each is None else of_each[team.processes.rank])
-            step = int(state["step"])
+            for name, trainer in trainers.items():
+                own = _below(name, tensors)
+                _check_tensors(folder, name, own, trainer)
+                trainer.load_state(own)
+            data.load_state_dict(state.data if of_each is None else of_each[team.processes.rank])
             torch.set_rng_state(tensors["random.cpu"])
         except KeyError as error:  # whoever reads a state takes its entries for granted
-            raise _of_other_versions(folder, f"it has no {error.args[0]!r}") from error
+            raise of_other_versions(folder, f"it has no {error.args[0]!r}") from error
         if "random.cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random.cuda"])
-    return step
+    return state.step
 
 
 @contextmanager
@@ -145,21 +139,17 @@ def _or_from_an_older_one(folder: pathlib.Path) -> Iterator[None]:
         raise
 
 
-def _check_names(folder: pathlib.Path, name: str, found: Iterable[str], trainer: Trainer) -> None:
-    wanted = {f"coder.{key}" for key in trainer.coder.state_dict()}
-    if odd := wanted ^ {key for key in found if key.startswith("coder.")}:
-        here = ", ".join(sorted(wanted & odd)) or "nothing"
-        there = ", ".join(sorted(odd - wanted)) or "nothing"
-        raise _of_other_versions(folder, f"of the tensors of {name} it lacks {here}, and has besides {there}")
-
-
-def _of_other_versions(folder: pathlib.Path, what: str) -> TrainingError:
-    return TrainingError(
-        f"the state does not fit: {what}",
-        where=str(folder),
-        allowed="a state that the installed versions of qsae and its plugins wrote",
-        next="resume with those that wrote it (config.json: versions), or begin anew with --overwrite",
-    )
+def _check_tensors(folder: pathlib.Path, name: str, found: Mapping[str, Tensor], trainer: Trainer) -> None:
+    """Of a coder, and of moments (there from the first step on) those that are of its shapes."""
+    wanted = {f"coder.{key}": list(tensor.shape) for key, tensor in trainer.coder.state_dict().items()}
+    if odd := wanted.keys() ^ {key for key in found if key.startswith("coder.")}:
+        here = ", ".join(sorted(wanted.keys() & odd)) or "nothing"
+        there = ", ".join(sorted(found.keys() & odd)) or "nothing"
+        raise of_other_versions(folder, f"of the tensors of {name} it lacks {here}, and has besides {there}")
+    for key, tensor in found.items():
+        shape = wanted.get(key.replace("adam.exp_avg_sq.", "coder.").replace("adam.exp_avg.", "coder."))
+        if shape is not None and shape != list(tensor.shape):
+            raise of_other_versions(folder, f"{key} of {name} is {list(tensor.shape)}, and {shape} is wanted")
 
 
 def load_coders(run: Run, step: int, coders: Mapping[str, MatrixCoder]) -> None:
@@ -169,7 +159,7 @@ def load_coders(run: Run, step: int, coders: Mapping[str, MatrixCoder]) -> None:
         ArtifactError: as ``load_state``.
     """
     folder = _folder(run, step)
-    _check_files(folder, _read_about(folder)["files"], ALONE)
+    _check_files(folder, read_state_description(folder).files, ALONE)
     stored = StoredTensors(folder)
     for name, coder in coders.items():
         prefix = f"{name}/coder."
@@ -184,10 +174,10 @@ def remove_state(run: Run, step: int) -> None:
 
 
 def _read(
-    folder: pathlib.Path, state: Mapping[str, Any], trainers: Mapping[str, Trainer], team: Team
+    folder: pathlib.Path, state: StateDescription, trainers: Mapping[str, Trainer], team: Team
 ) -> dict[str, Tensor]:
     """Of the whole state what this process holds."""
-    _check_files(folder, state["files"], team)
+    _check_files(folder, state.files, team)
     with team.all_or_none():
         stored, divided = StoredTensors(folder), set()
         for name, trainer in trainers.items():
@@ -202,23 +192,6 @@ def _read(
 def _below(name: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
     prefix = f"{name}/"
     return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
-
-
-def _read_about(folder: pathlib.Path) -> dict[str, Any]:
-    """``state.json``, after its checksum."""
-    about = read_json(folder / STATE)
-    if isinstance(about, dict) and "files" not in about:
-        raise _of_other_versions(folder, "it names no files")
-    digest = about.pop("sha256", None) if isinstance(about, dict) else None
-    if digest is None or digest != _digest(about):
-        raise ArtifactError(
-            "was altered: its contents do not match the checksum in it" if digest else "holds no checksum",
-            where=str(folder / STATE),
-            allowed="the file as this version of qsae wrote it",
-            next=COPY,
-        )
-    found: dict[str, Any] = about
-    return found
 
 
 def _check_files(folder: pathlib.Path, recorded: Mapping[str, str], team: Team) -> None:
@@ -252,22 +225,17 @@ def _digests(folder: pathlib.Path, team: Team) -> dict[str, str]:
     return {name: digest for found in of_each for name, digest in found.items()}
 
 
-def _digest(about: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-
-
-def _check_position(state: Mapping[str, Any], data: DataSource, team: Team, folder: pathlib.Path) -> None:
-    of_each, now = state.get("data_of_each"), team.processes.world
+def _check_position(state: StateDescription, data: DataSource, team: Team, folder: pathlib.Path) -> None:
+    of_each, now = state.data_of_each, team.processes.world
     before = 1 if of_each is None else len(of_each)
     if before == now or (of_each is None and not _divided(data, team)):
         return
     world = before * team.partners.world
-    launcher = f"torchrun --nproc-per-node {world} --no-python " if world > 1 else ""
     raise TrainingError(
         f"processes read a part of this data each: {before} of them before, and {now} now",
         where=str(folder),
         allowed=f"{before}",
-        next=f"{launcher}qsae train ... --resume",
+        next=command("train ... --resume", world),
     )
 
 

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterator
 
 from qsae_core.errors import LostError, QsaeError, TrainingError
-from qsae_core.launched import launched
 from qsae_core.results.run import Run
 
 
@@ -53,19 +52,12 @@ def _status(error: BaseException) -> str:
     return f"failed: {type(error).__name__}: {error}"
 
 
-def resume_command(run: Run) -> str:
-    """What goes on with the run from its last checkpoint, with as many processes."""
-    world = launched().world
-    before = f"torchrun --nproc-per-node {world} --no-python " if world > 1 else ""
-    return f"{before}qsae train --config {run.config_file} --resume"
-
-
 def interrupted(run: Run, step: int, steps: int) -> TrainingError:
     """The error of a run that Ctrl-C ended, after a checkpoint."""
     return TrainingError(
         f"interrupted after step {step} of {steps}; everything up to here is saved",
         where=str(run.path),
-        next=resume_command(run),
+        next=run.resume_command,
     )
 
 
@@ -83,7 +75,7 @@ def finishing(run: Run) -> Iterator[None]:
         raise TrainingError(
             "interrupted after the last step, while the coder was evaluated; nothing is lost",
             where=str(run.path),
-            next=f"{resume_command(run)} evaluates it",
+            next=f"{run.resume_command} evaluates it",
         ) from error
 
 
@@ -100,7 +92,7 @@ def explain_loss(error: TrainingError, run: Run) -> None:
 
 def explain_data(error: QsaeError, run: Run, step: int) -> None:
     """Say how to go on where data could not be read after ``step`` steps, which a checkpoint holds."""
-    then = f"{step} steps are saved; when that is mended, {resume_command(run)}"
+    then = f"{step} steps are saved; when that is mended, {run.resume_command}"
     error.next = f"{error.next}; {then}" if error.next else then
 
 
@@ -113,7 +105,7 @@ def lost(run: Run) -> Iterator[None]:
     except LostError as error:
         error.where, states = str(run.path), run.resume_states()
         error.next = (
-            f"{resume_command(run)} goes on from {states[-1].name}"
+            f"{run.resume_command} goes on from {states[-1].name}"
             if states
             else "there is no checkpoint yet; begin again with --overwrite and --checkpoint-every N"
         )

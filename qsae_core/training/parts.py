@@ -10,6 +10,7 @@ from qsae_core.compose.compose import coder_class, that_split
 from qsae_core.config.run import RunConfig
 from qsae_core.errors import ConfigError
 from qsae_core.kinds import SLOTS
+from qsae_core.launched import command
 from qsae_core.training.setup import Member
 from qsae_core.training.team import Team
 
@@ -31,8 +32,8 @@ def check_parts(config: RunConfig, team: Team, registry: Registry) -> None:
         raise ConfigError(
             f"the dictionary is to be divided over {parts} processes, and {processes} cannot be grouped so",
             where=WHERE,
-            allowed="a number of processes that is a multiple of it",
-            next=f"torchrun --nproc-per-node {parts} --no-python qsae train ...",
+            allowed="a number of processes that is a multiple of it, or --latent-parallel 1",
+            next=command("train ...", parts),
         )
     variant = coder_class(config, registry)
     reason = None if parts == 1 else variant.refusal_to_split()
@@ -47,15 +48,18 @@ def check_latents(config: RunConfig, parts: int) -> None:
     """Refuse a dictionary of which each process would not have as many latents as the others.
 
     Raises:
-        ConfigError: with the next smaller number that divides.
+        ConfigError: with the next smaller number of latents that divides; where a run is taken up again,
+            whose latents are what they are, with that of parts.
     """
     n_latents = cast(CoderConfig, config.coder.options).n_latents
     if n_latents % parts:
+        fewer = next(number for number in range(parts, 0, -1) if n_latents % number == 0)
+        smaller = max(parts, n_latents - n_latents % parts)
         raise ConfigError(
             f"{n_latents} latents do not divide into {parts} equal parts",
             where=WHERE,
             allowed=f"a multiple of {parts} latents",
-            next=f"--n-latents {max(parts, n_latents - n_latents % parts)}",
+            next=f"--latent-parallel {fewer}" if config.run.resume else f"--n-latents {smaller}",
         )
 
 

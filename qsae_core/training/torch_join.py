@@ -19,7 +19,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from qsae_core.errors import ConfigError
 from qsae_core.kernels.processes import acting
-from qsae_core.launched import Launched
+from qsae_core.launched import Launched, command
 from qsae_core.training.torch_team import CALL, TIMEOUT, TorchTeam
 
 FOREVER = datetime.timedelta(days=10_000)
@@ -38,7 +38,7 @@ def _launchers_store(world: int) -> Store:
             f"WORLD_SIZE is {world}, and it is not said where the other processes are ({error})",
             where="environment",
             allowed="RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT",
-            next="torchrun --nproc-per-node N --no-python qsae train ...; or unset WORLD_SIZE",
+            next=f"{command('train ...', 'N')}; or unset WORLD_SIZE",
         ) from error
     return store
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qsae_cli.commands import ConfiguredCommand, Scope, json_option, print_json
+from qsae_cli.commands import ConfiguredCommand, Scope, json_option, print_json, refuse_several
 from qsae_core.errors import DataError
 from qsae_core.runs import Layer, launched, load_plugins, resolve_data
 from qsae_store.count import Count
@@ -35,6 +35,7 @@ class CacheCommand(ConfiguredCommand):
         command = self.commands.get(args[0]) if args else None
         if command is None:
             return super().make_context(info_name, args, parent, **extra)
+        refuse_several(f"cache {args[0]}", ("cache",))  # whose own work is shared
         return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
 
 

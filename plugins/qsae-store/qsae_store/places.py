@@ -26,13 +26,18 @@ def stored_sites(options: PlacesConfig, manifest: Manifest) -> ChosenSites:
     if len(names) == 1 and options.site is None and options.sites is None and not options.has_target:
         options = options.model_copy(update={"site": names.pop()})
     chosen = chosen_sites(options, sorted({place.layer for place in plan.places}))
+    flags = (
+        "--source-layer, --source-site, --target-layer and --target-site"
+        if options.has_target
+        else "--layer and --site"
+    )
     for site in chosen.all:
         if str(site) not in by_name:
             raise DataError(
                 f"{site} is not stored",
                 where=f"{type(options).__name__.removesuffix('Config').lower()} of {manifest.model['name']}",
                 allowed=_listed(plan.places),
-                next="choose one of these, or harvest it too with qsae cache into another folder",
+                next=f"choose of these with {flags}, or harvest it too, with qsae cache into another folder",
             )
     return chosen
 

@@ -85,6 +85,10 @@ def test_a_place_that_is_not_stored_is_refused(harvest, whole):
     with pytest.raises(DataError, match=r"2\.resid_post is not stored") as caught:
         harvest.store(whole, layer=2)
     assert caught.value.allowed == "0.mlp_in, 1.resid_post"
+    assert "with --layer and --site" in caught.value.next
+    with pytest.raises(DataError, match=r"1\.mlp_in is not stored") as caught:
+        harvest.store(whole, source_layer=1, source_site="mlp_in", target_layer=1, target_site="resid_post")
+    assert "with --source-layer, --source-site, --target-layer and --target-site" in caught.value.next
 
 
 @pytest.mark.parametrize("storage", ["bf16", "fp16", "int8"])
