@@ -23,7 +23,7 @@ ROWS, TEST_ROWS = 300_000, 60_000
 COMPARED = Sizes(batch_size=1024, n_latents=4096, k=32, steps=300, held_out=TEST_ROWS)
 SEEDS, PEER_SEEDS = (1,), (1,)
 """Beside the call's own one: of qsae's transcoders at their own rate, and of sparsify's at its best one."""
-MULTIPLES = (10, 20, 40)
+MULTIPLES = (20, 40, 80)
 """Of sparsify's own learning rate, which is meant for long runs."""
 QUICK = Sizes(batch_size=128, n_latents=256, k=8, steps=20, held_out=1024)
 QUICK_ROWS = 8192

@@ -20,7 +20,7 @@ from qsae_core.coder_options import (
 from qsae_core.component import ComponentConfig, ComponentSpec, hookimpl, name_of, option
 from qsae_core.errors import QsaeError
 from qsae_core.lazy import lazily
-from qsae_core.places import PlacesConfig
+from qsae_core.places import SITE_NAMES, PlacesConfig
 
 if TYPE_CHECKING:
     from qsae_core.artifact.artifact import load
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "SITE_NAMES",
     "AuxKConfig",
     "CoderConfig",
     "ComponentConfig",

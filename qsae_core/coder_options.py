@@ -53,6 +53,11 @@ class CoderConfig(ComponentConfig):
         n_latents = max(1, round(self.expansion * d_in))
         return type(self).model_validate({**dict(self), "n_latents": n_latents, "expansion": None})
 
+    def rule_latents(self, layers_in: int) -> int:
+        """Among how many latents a sparsity rule chooses, in a coder that reads so many layers: all of them,
+        unless a variant gives each layer or level a rule of its own."""
+        return self.n_latents
+
     def prefixes(self) -> tuple[int, ...] | None:
         """Of a nested coder: how many of the first latents each level has, ascending, the last one all of
         them; None where latents are not nested."""

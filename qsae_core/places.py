@@ -9,7 +9,9 @@ from pydantic import field_validator, model_validator
 from qsae_core.component import ComponentConfig, option
 from qsae_core.errors import OptionsError, exclusive
 
-SiteName = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_in", "mlp_out"]
+SiteName = Literal["resid_pre", "attn_out", "resid_mid", "mlp_in", "mlp_out", "resid_post"]
+"""In the order in which a model computes them."""
+SITE_NAMES: tuple[str, ...] = get_args(SiteName)
 
 TWO_LAYERS, TWO_SITES = ("source_layer", "target_layer"), ("source_site", "target_site")
 ONE_SITE = ("site", *TWO_LAYERS, *TWO_SITES)
@@ -20,11 +22,11 @@ PLACES = (
     "source_site and target_site, for transcoders within each of them); or sites and target_sites, for any "
     "set of places"
 )
-_NAME = f"({'|'.join(get_args(SiteName))})"
+_NAME = f"({'|'.join(SITE_NAMES)})"
 _SITES = rf"^(\d+\.{_NAME}(,\d+\.{_NAME})*|{_NAME}(,{_NAME})*)$"
 _SITES_ALLOWED = (
     "places as LAYER.SITE, such as 8.mlp_in,9.resid_mid; or sites alone, such as mlp_in,mlp_out, of the "
-    f"layers that are given; sites: {', '.join(get_args(SiteName))}"
+    f"layers that are given; sites: {', '.join(SITE_NAMES)}"
 )
 
 

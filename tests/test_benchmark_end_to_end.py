@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks import end_to_end, end_to_end_sides, results
 from benchmarks.pages import end_to_end as page
+from benchmarks.pages.page import without_folders
 from benchmarks.peers.run_spec import Run
 from benchmarks.scores import fvu
 from benchmarks.settings import Settings
@@ -162,3 +163,8 @@ def test_both_ways_of_qsae_and_their_page(tmp_path):
     assert "* sparsify, as it comes: failed: no environment eai-sparsify" in text
     assert "    qsae cache --model builtin" in text
     assert not (tmp_path / "out" / end_to_end_sides.NAME).exists()
+
+
+def test_a_page_does_not_say_where_things_lie_on_the_machine_that_measured():
+    line = "`qsae train --model /home/me/models/smollm2 --layer 9 --out results`: 3 / 4 of /tmp"
+    assert without_folders(line) == "`qsae train --model smollm2 --layer 9 --out results`: 3 / 4 of /tmp"

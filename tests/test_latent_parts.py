@@ -298,7 +298,7 @@ def test_a_state_with_an_entry_of_another_type_says_which(saved, entry, value):
 def test_a_state_of_other_shapes_says_which(saved):
     folder = saved[2]
     wider = Trainer(coder(n_latents=24), TrainConfig(steps=10), "coder")
-    with pytest.raises(TrainingError, match=r"W_dec.weight of coder is \[.*\], and \[.*\] is wanted"):
+    with pytest.raises(TrainingError, match=r"weight of coder is \[.*\], and \[.*\] is wanted"):
         checkpoints.load_state(folder, {"coder": wider}, ToyData(CoderShape(4, 4)))
 
 

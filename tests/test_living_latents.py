@@ -151,6 +151,25 @@ def test_a_transcoders_latents_begin_anew_from_source_to_error():
     }
 
 
+def test_a_source_is_seen_beside_its_mean_where_inputs_are_not_centred():
+    """The source (3, 5) of the only token with an error, beside the batch's mean (3, 1): (0, 4)."""
+    restarts, dead = Restarts(), DeadLatents(2)
+    restarts.begin(Budget(steps=40, tokens=160, batch_size=4))
+    dead.set_threshold(2, 160)
+    dead.tokens_since_fired.copy_(torch.tensor([0, 1]))
+    dead.batches.fill_(1)
+    x = torch.tensor([[3.0, 5.0], [1.0, -3.0], [5.0, 1.0], [3.0, 1.0]])
+    y, y_hat = torch.zeros(4, 2), torch.zeros(4, 2)
+    y[0] = torch.tensor([0.0, 2.0])
+    restarts.look(y, y_hat, dead, x, centred=False)
+    found = restarts.take()
+    assert found is not None
+    W_enc, W_dec, b_enc = torch.randn(2, 2), torch.randn(2, 2), torch.randn(2)
+    restart(found, W_enc, W_dec, b_enc, dead)
+    torch.testing.assert_close(W_enc[1], SOURCE_NORM * torch.tensor([0.0, 1.0]))
+    assert b_enc[1].item() == pytest.approx(-SOURCE_NORM)
+
+
 def test_auxk_models_what_is_left_of_a_target_of_another_width():
     """Two tokens x = 1 and -1 with errors e = (2, 0) and (0, 0), mean (1, 0): the spread is 1 + 1. The dead
     latent is ReLU(3 x) = 3 and 0 with the atom (1, 0): it leaves (2 - 3, 0), and so 1 / 2 of the spread.

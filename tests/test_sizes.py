@@ -197,3 +197,18 @@ def test_a_sweep_knows_its_finished_runs_again(tmp_path: pathlib.Path):
     sweep.write_text(changed)
     done = CliRunner().invoke(cli, ["compare", "--sweep", str(sweep)], prog_name="qsae")
     assert "another configuration; different: sparsity" in done.output
+
+
+@pytest.mark.parametrize(
+    ("coder", "layers", "k"),
+    [
+        ("transcoder: {use: cross-layer-transcoder, n_latents: 4096}", 4, 5),
+        ("transcoder: {use: cross-layer-transcoder, expansion: 64}", 4, 5),
+        ("sae: {use: residual-quantized, n_latents: 4096, n_levels: 4}", 1, 5),
+        ("sae: {use: quantized-matryoshka, n_latents: 4096}", 1, 20),
+        ("sae: {use: topk, n_latents: 4096}", 1, 20),
+    ],
+)
+def test_a_share_is_of_the_latents_that_a_rule_chooses_among(coder, layers, k):
+    config = resolved(f"{coder}\nsparsity: {{use: batchtopk, k_share: 0.005}}").for_width(64, layers)
+    assert config.components["sparsity"].options.k == k

@@ -183,3 +183,33 @@ def test_files_of_other_lengths_are_refused(pairs: pathlib.Path, tmp_path: pathl
     assert done.exit_code == 2
     assert "5999 target rows for 6000 rows in" in done.output
     assert "one target row for each source row, in the same order" in done.output
+
+
+BACKWARDS = [
+    (
+        "--transcoder transcoder --source-layer 2 --target-layer 1",
+        "1.mlp_out would be made of 2.mlp_in",
+    ),
+    (
+        "--transcoder transcoder --source-layer 1 --source-site resid_post --target-site mlp_out",
+        "1.mlp_out would be made of 1.resid_post",
+    ),
+    (
+        "--transcoder transcoder --per-layer --sites 1.mlp_in,3.mlp_in --target-sites 1.mlp_out,2.mlp_out",
+        "2.mlp_out would be made of 3.mlp_in",
+    ),
+    (
+        "--transcoder cross-layer-transcoder --sites 1.mlp_in,0.mlp_in --target-sites 1.mlp_out,0.mlp_out",
+        "0.mlp_out would be made of 1.mlp_in",
+    ),
+]
+
+
+@pytest.mark.parametrize(("places", "message"), BACKWARDS)
+def test_a_target_that_is_computed_before_its_source_is_refused(tmp_path, places, message):
+    line = f"train {places} --model builtin --n-latents 64 --steps 2 {SMALL} --out"
+    result = CliRunner().invoke(cli, [*shlex.split(line), str(tmp_path)])
+    assert result.exit_code == 2
+    assert f"{message}, which the language model computes later" in result.output
+    assert "exchange the source and the target" in result.output
+    assert not list(tmp_path.rglob("config.json"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -41,5 +42,10 @@ def write(
     parts += [f"Not measured: {', '.join(missing)}.\n"] if missing else []
     parts.append(about.section(results, data))
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text("\n".join(part for part in parts if part))
+    page.write_text(without_folders("\n".join(part for part in parts if part)))
     return page
+
+
+def without_folders(text: str) -> str:
+    """What follows a flag of a command, without the folders that it lies in on the machine that measured."""
+    return re.sub(r"(--[\w-]+ )/(?:[^/\s`]+/)*([^/\s`]+)", r"\1\2", text)

@@ -109,7 +109,7 @@ class LivingLatents(MatrixCoder):
         target = x_BD if target_BE is None else target_BE
         if self.training and self.restarts_latents:
             inputs = None if self.is_autoencoder else x_BD
-            self.restarts.look(target, x_hat_BE, self.dead, inputs)
+            self.restarts.look(target, x_hat_BE, self.dead, inputs, centred=self.norm_in.centres)
         turn = self.auxk_turn()
         if turn is None:
             return {}

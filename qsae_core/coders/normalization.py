@@ -49,6 +49,11 @@ class Normalization(nn.Module):
         self.register_buffer("right", torch.eye(right, dtype=torch.float32))
         self.register_buffer("rotated", torch.zeros((), dtype=torch.bool))
 
+    @property
+    def centres(self) -> bool:
+        """Whether what it gives has the mean 0 over the data."""
+        return self.mode != "none"
+
     @torch.no_grad()
     def fit(self, sample_BD: Tensor, *, rotate: bool) -> None:
         """Measure mean and RMS on ``[B, D]`` (or ``[B, L, D]``) vectors and draw the rotation.

@@ -45,16 +45,18 @@ class Found(NamedTuple):
     """``[R, E]`` of norm 1: their new decoder rows."""
     encoders: Tensor
     """``[R, D]``: their new encoder rows."""
+    biases: Tensor
+    """``[R]``: with which these are 0 for the mean input."""
 
 
 class Restarts:
     """Re-initialisation of silent latents from the errors of badly reconstructed tokens.
 
-    A latent that is silent for long gets the direction of one token's error as its atom and, shorter, as its
-    encoder row, and a bias of 0; tokens are drawn with probability in proportion to their squared error
-    (after Bricken et al., 2023). It costs next to nothing, where AuxK encodes, decodes and differentiates
-    hundreds of latents a token. What is drawn depends on the number of the batch alone, so that a resumed run
-    draws the same.
+    A latent that is silent for long gets the direction of one token's error as its atom and, shorter, as
+    its encoder row (a transcoder's that of the token's source), and is 0 for the mean input; tokens are
+    drawn with probability in proportion to their squared error (after Bricken et al., 2023). It costs
+    next to nothing, where AuxK encodes, decodes and differentiates hundreds of latents a token. What is
+    drawn depends on the number of the batch alone, so that a resumed run draws the same.
     """
 
     def __init__(self) -> None:
@@ -67,7 +69,13 @@ class Restarts:
         self._every, self._last = max(1, budget.steps // TIMES), int(ENDS_AFTER * budget.steps)
 
     def look(
-        self, target_BE: Tensor, y_hat_BE: Tensor, dead: DeadLatents, x_BD: Tensor | None = None
+        self,
+        target_BE: Tensor,
+        y_hat_BE: Tensor,
+        dead: DeadLatents,
+        x_BD: Tensor | None = None,
+        *,
+        centred: bool = True,
     ) -> None:
         """At a batch whose turn it is, choose latents and directions; ``take`` gives them.
 
@@ -75,6 +83,7 @@ class Restarts:
             target_BE: what was to be reconstructed.
             y_hat_BE: its reconstruction.
             x_BD: a transcoder's inputs; of an autoencoder, whose targets are its inputs, None.
+            centred: whether their mean over the data is 0; else the batch's stands for it.
         """
         self._found = None
         batch = int(dead.batches)
@@ -96,12 +105,13 @@ class Restarts:
         here = (latents >= own.start) & (latents < own.stop)
         latents, tokens = latents[here] - own.start, tokens[here].to(error_BE.device)
         atoms = normalize(together.take(error_BE, tokens), dim=1)
-        encoders = (
-            ENCODER_NORM * atoms
-            if x_BD is None
-            else SOURCE_NORM * normalize(together.take(x_BD, tokens), dim=1)
-        )
-        self._found = Found(latents.to(error_BE.device), atoms, encoders)
+        encoders, biases = ENCODER_NORM * atoms, atoms.new_zeros(len(atoms))
+        if x_BD is not None:
+            sources = together.take(x_BD, tokens)
+            mean_D = torch.zeros_like(x_BD[0]) if centred else together.mean_row(x_BD.detach())
+            encoders = SOURCE_NORM * normalize(sources - mean_D, dim=1)
+            biases = -(encoders @ mean_D)
+        self._found = Found(latents.to(error_BE.device), atoms, encoders, biases)
 
     def take(self) -> Found | None:
         """What was found, once."""
@@ -114,8 +124,8 @@ def restart(
     found: Found, W_enc_FD: Tensor, W_dec_FE: Tensor, b_enc_F: Tensor, dead: DeadLatents
 ) -> Mapping[str, Tensor]:
     """Write the rows; gives parameter name -> bool of its shape, what was set anew."""
-    latents, atoms, encoders = found
-    W_enc_FD[latents], W_dec_FE[latents], b_enc_F[latents] = encoders, atoms, 0.0
+    latents, atoms, encoders, biases = found
+    W_enc_FD[latents], W_dec_FE[latents], b_enc_F[latents] = encoders, atoms, biases
     dead.tokens_since_fired[latents] = 0
     chosen_F = torch.zeros(len(b_enc_F), dtype=torch.bool, device=b_enc_F.device)
     chosen_F[latents] = True

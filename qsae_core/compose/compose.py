@@ -83,7 +83,7 @@ def compose_coder(
         PluginError: if a component is not installed or cannot be imported.
     """
     if isinstance(config, RunConfig):
-        config = config.for_width(shape.d_in)
+        config = config.for_width(shape.d_in, shape.layers_in)
         torch.manual_seed(config.run.seed)
         coder = _build_coder(config.components, config.origins, registry, shape, config.data.use)
         for rules in (module for module in coder.modules() if isinstance(module, LevelRules)):

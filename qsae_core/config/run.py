@@ -86,14 +86,16 @@ class RunConfig:
         """The data source."""
         return self.components["data"]
 
-    def for_width(self, d_in: int) -> RunConfig:
-        """This run on data of such a width: sizes that were given beside it (``expansion``), or as a share of
-        the latents (``k_share``), have become numbers, as its record has them.
+    def for_width(self, d_in: int, layers_in: int = 1) -> RunConfig:
+        """This run on data of such a width, and of so many layers: sizes that were given beside it
+        (``expansion``), or as a share of the latents (``k_share``), have become numbers, as its record has
+        them.
 
         Raises:
             ConfigError: if such a number does not fit the other options.
         """
-        options = settled({slot: b.options for slot, b in self.components.items()}, self.origins, d_in)
+        before = {slot: b.options for slot, b in self.components.items()}
+        options = settled(before, self.origins, d_in, layers_in)
         blocks = {slot: Block(b.use, options[slot]) for slot, b in self.components.items()}
         return replace(self, components=blocks)
 

@@ -17,8 +17,11 @@ Options = Mapping[str, ComponentConfig]
 """Slot -> options of what is in it."""
 
 
-def settled(options: Options, origins: Mapping[str, str], d_in: int) -> dict[str, ComponentConfig]:
-    """The options where vectors of such a width are encoded: sizes that were given beside it are numbers.
+def settled(
+    options: Options, origins: Mapping[str, str], d_in: int, layers_in: int
+) -> dict[str, ComponentConfig]:
+    """The options where vectors of such a width, of so many layers, are encoded: sizes that were given beside
+    it are numbers.
 
     Args:
         origins: as ``RunConfig.origins``.
@@ -35,7 +38,7 @@ def settled(options: Options, origins: Mapping[str, str], d_in: int) -> dict[str
         given = {key.partition(".")[2]: place for key, place in origins.items() if key.startswith(f"{slot}.")}
         raise in_words(error, Draft((slot,), type(coder), None, dict(coder), given)) from None
     found = {
-        name: part.for_latents(sized.n_latents) if name in PART_SLOTS else part
+        name: part.for_latents(sized.rule_latents(layers_in)) if name in PART_SLOTS else part
         for name, part in options.items()
     }
     found[slot] = sized

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -187,14 +187,21 @@ def _held_out(subject: Subject, case: Case) -> None:
         for batch in batches:
             expect(0 < len(batch) <= 32, f"a held-out batch has {len(batch)} vectors; 32 were asked for.")
             _expect_batch(batch, source, "held_out")
-        first = torch.cat([b.x for b in batches])
-        expect(len(first) <= HELD_OUT, f"held_out({HELD_OUT}, 32) gave {len(first)} vectors.")
+        first = _sides(batches)
+        expect(len(first[0]) <= HELD_OUT, f"held_out({HELD_OUT}, 32) gave {len(first[0])} vectors.")
         source.next_batch(64)
-        again = torch.cat([b.x for b in source.held_out(HELD_OUT, 50)])
-        expect_close(again, first, "the held-out vectors, after training on and in batches of 50")
+        again = _sides(source.held_out(HELD_OUT, 50))
     with opened(subject, case) as other:
-        fresh = torch.cat([b.x for b in other.held_out(HELD_OUT, 32)])
-        expect_equal(fresh, first, "the held-out vectors of a fresh equal source")
+        fresh = _sides(other.held_out(HELD_OUT, 32))
+    for side, *found in zip(("vectors", "targets"), first, again, fresh, strict=True):
+        before, later, new = found
+        expect_close(later, before, f"the held-out {side}, after training on and in batches of 50")
+        expect_equal(new, before, f"the held-out {side} of a fresh equal source")
+
+
+def _sides(batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+    given = list(batches)
+    return torch.cat([batch.x for batch in given]), torch.cat([batch.y for batch in given])
 
 
 @RULES.each_case(

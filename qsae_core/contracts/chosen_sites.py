@@ -134,6 +134,7 @@ def _one_width(sites: Sequence[Site], width_of: Callable[[Site], int]) -> int:
             + ", ".join(f"{site} {width}" for site, width in widths.items()),
             where="data",
             allowed="places of one width on a side; the two sides of a transcoder may differ",
+            next="choose among those of one width with --sites and --target-sites",
         )
     return widths[sites[0]]
 

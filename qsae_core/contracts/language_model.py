@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.errors import ConfigError, DataError
+from qsae_core.places import SITE_NAMES
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,12 @@ class Site(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.layer}.{self.name}"
+
+    def is_after(self, other: Site) -> bool:
+        """Whether a model computes it later than another; of names that are not known, by the layers."""
+        if self.layer != other.layer or not {self.name, other.name}.issubset(SITE_NAMES):
+            return self.layer > other.layer
+        return SITE_NAMES.index(self.name) > SITE_NAMES.index(other.name)
 
 
 class Edit(NamedTuple):

@@ -37,8 +37,13 @@ def data_of(
     return data
 
 
-def of_other_sites(data: DataSource, description: Mapping[str, Any]) -> str | None:
-    """A sentence where data is known to be of other sites than a coder's (``coder.json``) was; else None."""
+def of_other_sites(data: DataSource, description: Mapping[str, Any], *, several: bool = False) -> str | None:
+    """A sentence where data is known to be of other sites than a coder's (``coder.json``) was; else None.
+
+    Args:
+        several: whether there is a coder for each layer of the data, and the description is the first one's.
+    """
+    data = OneLayer(data, 0) if several else data
     before, now = (
         [source.get(side) for side in ("source_sites", "target_sites")]
         for source in (description["source"], data.describe())

@@ -132,6 +132,7 @@ def _evaluate_set(
         description = places.stored_description(folder)
         data_of(coders, data, folder, description)
         part = measured_part(data, config, origins(description), folder)
+        part = part.warned(of_other_sites(data, description, several=True))
         sizes = {**sizes, "n_tokens": sizes["n_tokens"] or part.size}
         found = [atom_errors_of(coders[name], place, registry) for name, place in members.items()]
         joined = coders.join_errors([errors for errors, _ in found])

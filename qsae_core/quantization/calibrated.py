@@ -66,7 +66,13 @@ def take_floats(coder: MatrixCoder, source: MatrixCoder) -> None:
     result = coder.load_state_dict(state, strict=False)
     missing = [n for n in result.missing_keys if not any(part in n for part in OF_QUANTIZERS)]
     if missing or result.unexpected_keys:
-        raise ConfigError(f"the float coder does not fit: {[*missing, *result.unexpected_keys]}")
+        odd = ", ".join([*missing, *result.unexpected_keys])
+        raise ConfigError(
+            f"the float coder and {name_of(coder)} do not have the same tensors: {odd}",
+            where="the quantizers",
+            allowed="quantizers that leave a coder's other tensors as they are",
+            next="choose another: qsae describe quantizer",
+        )
     coder.begin_quantization()
     coder.eval()
 

@@ -94,7 +94,7 @@ def _quantize(
         data = data_of(source, opened, folder, description)
         before = origins(description)
         part = measured_part(data, config, before, folder, calibrated=True)
-        part = part if several else part.warned(of_other_sites(data, description))
+        part = part.warned(of_other_sites(data, description, several=several))
         if part.warning:
             message(f"warning: {part.warning}")
         made = {"path": str(folder), "method": method.model_dump(mode="json")}
@@ -215,4 +215,5 @@ def _check_apart(path: pathlib.Path, source: pathlib.Path) -> None:
             f"the new run would lie in the same place as the coder that is quantized ({source})",
             where=str(path),
             allowed="another --name or --out",
+            next="add --name NAME",
         )

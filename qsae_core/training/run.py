@@ -27,7 +27,7 @@ from qsae_core.training.finish import finish_coders
 from qsae_core.training.loop import TrainingLoop
 from qsae_core.training.parts import check_latents, check_members, check_parts
 from qsae_core.training.sample import statistics_sample
-from qsae_core.training.setup import Member, check_targets, compose_members
+from qsae_core.training.setup import Member, check_order, check_targets, compose_members
 from qsae_core.training.start import check_same, joined, own_device
 from qsae_core.training.team import Team, share_of
 from qsae_core.training.trainer import Trainer
@@ -66,7 +66,7 @@ def train(config: RunConfig, plugins: Plugins, watcher: Watcher) -> Run:
                 data = compose_data(config, plugins.registry, device=device)
             opened.callback(data.close)
             opened.callback(shown.stop)
-            config = config.for_width(data.d_in)
+            config = config.for_width(data.d_in, data.layers_in)
             plugins.hook.qsae_configure.call_historic(kwargs={"run_config": config})
             own = shard(data, team.processes.rank, team.processes.world)
             run = _TrainingRun(config, plugins, shown, own, device, team)
@@ -123,6 +123,7 @@ class _TrainingRun:
     def _compose_members(self) -> None:
         check_latents(self.config, self.team.partners.world)
         self.members = compose_members(self.config, self.plugins, self.data)
+        check_order(self.members, self.data)
         check_members(self.members, self.team)
         if any(member.kind == FLOAT_TWIN for member in self.members):
             self.watcher.message(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,8 +12,10 @@ from qsae_core.compose.setup import shape_of
 from qsae_core.config.run import Block, RunConfig
 from qsae_core.contracts.coder import CoderShape
 from qsae_core.contracts.data import Batch, DataSource
+from qsae_core.contracts.one_layer import OneLayer
 from qsae_core.errors import ConfigError, DataError
 from qsae_core.kinds import QUANTIZER_SLOTS, SLOTS
+from qsae_core.places import SITE_NAMES
 from qsae_core.results.run import FLOAT_TWIN, MAIN, slug
 
 if TYPE_CHECKING:
@@ -94,10 +97,14 @@ def check_per_layer(config: RunConfig, plugins: Plugins, data: DataSource) -> No
         hint = f"{data.for_several_layers or 'other data'}; or leave --per-layer out"
     elif data.layers_out != data.layers_in:
         fault = f"the data goes from {data.layers_in} layers to {data.layers_out}"
-        allowed = "a target for each layer"
+        allowed, hint = (
+            "a target for each layer",
+            "as many --target-sites as --sites; or leave --per-layer out",
+        )
     elif len(set(map(slug, data.layer_names))) < data.layers_in:
         fault = f"two of the layers {', '.join(data.layer_names)} would have the same folder"
         allowed = "names that differ in more than capitals and signs"
+        hint = "rename the layers; or train them one after the other, without --per-layer"
     if fault is not None:
         raise ConfigError(fault, where="--per-layer", allowed=allowed, next=hint)
 
@@ -124,6 +131,28 @@ def check_targets(config: RunConfig, batch: Batch, data: DataSource) -> None:
             allowed="data with a source and a target, or an SAE",
             next=data.for_targets or "other data",
         )
+
+
+def check_order(members: Sequence[Member], data: DataSource) -> None:
+    """Refuse a transcoder that would read what its language model computes after the target.
+
+    Raises:
+        ConfigError: which names both sites.
+    """
+    for member in members if data.source_sites else ():
+        own = data if member.layer is None else OneLayer(data, member.number)
+        if member.coder.is_autoencoder:
+            continue
+        for layer, target in enumerate(own.target_sites):
+            read = (own.source_sites[number] for number in member.coder.layers_read(layer))
+            later = next((site for site in read if site.is_after(target)), None)
+            if later is not None:
+                raise ConfigError(
+                    f"{target} would be made of {later}, which the language model computes later",
+                    where="data",
+                    allowed=f"sources of earlier layers; within one, before it in {' -> '.join(SITE_NAMES)}",
+                    next="exchange the source and the target, or choose others",
+                )
 
 
 def float_twin(config: RunConfig, coder: MatrixCoder, plugins: Plugins) -> RunConfig | None:

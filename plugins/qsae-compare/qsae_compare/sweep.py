@@ -142,9 +142,9 @@ def _check_same(run: Run, planned: Planned) -> None:
 
 
 def _as_recorded(config: RunConfig, run: Run) -> RunConfig:
-    """With the sizes that hang on the width of the data, as they are in a finished run's record."""
-    by_width = getattr(config.coder.options, "expansion", None) is not None
-    return config.for_width(stored_description(run.final)["shape"]["d_in"] if by_width else 1)
+    """With the sizes that hang on the data, as they are in a finished run's record."""
+    shape = stored_description(run.final)["shape"]
+    return config.for_width(shape["d_in"], shape.get("layers_in", 1))
 
 
 def _unrotated(block: Mapping[str, Any]) -> dict[str, Any]:

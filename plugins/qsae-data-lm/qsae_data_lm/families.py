@@ -21,10 +21,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from qsae_core import SITE_NAMES
 from qsae_core.errors import DataError
-
-SITES = ("resid_pre", "attn_out", "resid_mid", "mlp_in", "mlp_out", "resid_post")
-"""In the order in which a layer computes them."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +181,7 @@ class Layout:
         if not 0 <= layer < self.n_layers:
             raise DataError(
                 f"no layer {layer}: {self.model} has {self.n_layers} layers",
-                where="data.layer",
+                where="data: layers",
                 allowed=f"0 to {self.n_layers - 1}",
                 next=listing,
             )
@@ -191,8 +189,8 @@ class Layout:
             reason = self.absent.get(site, "there is no site of this name")
             raise DataError(
                 f"no site {site!r} in {self.model} ({self.model_type}): {reason}",
-                where="data.site",
-                allowed=", ".join(s for s in SITES if s in self.taps),
+                where="data: sites",
+                allowed=", ".join(s for s in SITE_NAMES if s in self.taps),
                 next=listing,
             )
 

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qsae_core import SITE_NAMES
 from qsae_core.contracts import Edit, Site, not_before
-from qsae_data_lm.families import SITES, Family, Layout, Tap
+from qsae_data_lm.families import Family, Layout, Tap
 
 Replace = Callable[[Tensor], Tensor | None]
 """Sees a vector [B, T, D] and returns what is to take its place, or None to leave it."""
@@ -74,12 +75,8 @@ def check_edits(layout: Layout, edits: Mapping[Site, Edit]) -> None:
         for site in (edited, *edit.reads):
             layout.check(*site)
         for read in edit.reads:
-            if _time(read) >= _time(edited):
-                raise not_before(edited, read, [site for site in SITES if site in layout.taps])
-
-
-def _time(site: Site) -> tuple[int, int]:
-    return site[0], SITES.index(site[1])
+            if not Site(*edited).is_after(Site(*read)):
+                raise not_before(edited, read, [site for site in SITE_NAMES if site in layout.taps])
 
 
 @contextmanager

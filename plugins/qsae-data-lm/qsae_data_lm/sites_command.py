@@ -39,7 +39,7 @@ def sites(model: str, as_json: bool) -> None:
 def describe(layout: Layout) -> dict[str, Any]:
     """JSON values: architecture (and that of the language model, in a model of images and text), number of
     layers, sites with widths, and sites that the model lacks."""
-    from qsae_data_lm.families import SITES
+    from qsae_core import SITE_NAMES
 
     return {
         "model": layout.model,
@@ -48,7 +48,7 @@ def describe(layout: Layout) -> dict[str, Any]:
         "layers": layout.n_layers,
         "sites": [
             {"site": site, "width": layout.width, "read_at": _place(layout.taps[site])}
-            for site in SITES
+            for site in SITE_NAMES
             if site in layout.taps
         ],
         "absent": dict(layout.absent),

@@ -85,8 +85,8 @@ class SyntheticSource(DataSource):
     def held_out(self, n_tokens: int, batch_size: int) -> Iterator[Batch]:
         """``n_tokens`` tokens of a stream of their own, which no training stream meets."""
         waiting: list[Batch] = []
-        for number, sample in enumerate(self._held_out_samples(n_tokens)):
-            waiting.append(self._pairs(sample, "held out", number))
+        for number, (sample, count) in enumerate(self._held_out_blocks(n_tokens)):
+            waiting.append(self._pairs(sample, "held out", number).rows(slice(count)))
             while sum(map(len, waiting)) >= batch_size:
                 tokens = _joined(waiting)
                 yield self._layered(tokens.rows(slice(batch_size)))
@@ -151,7 +151,7 @@ class SyntheticSource(DataSource):
 
         ``decode`` of them with ``dictionary()`` is the token without bias and noise.
         """
-        return concatenate([sample.codes for sample in self._held_out_samples(n_tokens)])
+        return concatenate([_first(*block).codes for block in self._held_out_blocks(n_tokens)])
 
     def held_out_target_features(self, n_tokens: int) -> SparseCodes:
         """The same as they count in the targets: ``decode`` of them with ``target_dictionary()`` is the
@@ -186,10 +186,11 @@ class SyntheticSource(DataSource):
             self._block = number, self._pairs(sample, *stream)
         return self._block[1]
 
-    def _held_out_samples(self, n_tokens: int) -> Iterator[Sample]:
+    def _held_out_blocks(self, n_tokens: int) -> Iterator[tuple[Sample, int]]:
+        """Whole blocks, so that no token hangs on ``n_tokens``, and how many of their first tokens count."""
         for start in range(0, n_tokens, BLOCK):
             stream = seeded_generator(self._options.world_seed, "held out", start // BLOCK)
-            yield _first(draw(self._world, BLOCK, stream), n_tokens - start)
+            yield draw(self._world, BLOCK, stream), min(BLOCK, n_tokens - start)
 
 
 class HeldOutStream(HeldOutPart):

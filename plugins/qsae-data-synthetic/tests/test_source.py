@@ -228,6 +228,15 @@ def test_targets_leave_the_vectors_as_they_are() -> None:
     assert not torch.equal(other.next_batch(50).y, make(**PAIRED).next_batch(50).y)
 
 
+@pytest.mark.parametrize("d_target", [12, 48])
+def test_a_target_does_not_hang_on_how_many_are_asked_for(d_target: int) -> None:
+    few, more = (
+        torch.cat([batch.y for batch in make(**PAIRED | {"d_target": d_target}).held_out(n, 64)])
+        for n in (99, 1000)
+    )
+    assert torch.equal(few, more[:99])
+
+
 def test_targets_have_noise_of_their_own() -> None:
     source = make(d_target=64, noise_std=0.3, bias_norm=0.0)
     codes, batch = source.held_out_features(TOKENS), next(source.held_out(TOKENS, TOKENS))

@@ -140,7 +140,12 @@ def check_paired(source: Chunks, target: Chunks) -> None:
                     f"{theirs.rows} target rows for {ours.rows} rows in {ours.path}",
                 )
                 break
-    raise DataError(what, where=where, allowed="one target row for each source row, in the same order")
+    raise DataError(
+        what,
+        where=where,
+        allowed="one target row for each source row, in the same order",
+        next="save both sides of the same tokens; files of a folder pair up in the order of their names",
+    )
 
 
 __all__ = ["Chunks", "TensorFile", "check_paired"]

@@ -32,7 +32,7 @@ def coder_edits(
     if len(targets) == 1:
         return {targets[0]: replacing_edit(vectors, counted_BT, sources, targets[0])}
     read = _sites_read(coder, sources, targets)
-    if _reads_later_layers(read, targets):
+    if _from_untouched(coder, read, targets):
         return {
             target: replacing_edit(vectors[:, i], counted_BT, (), target) for i, target in enumerate(targets)
         }
@@ -48,8 +48,7 @@ def cannot_splice(coder: SparseCoder, data: DataSource, model: LanguageModel) ->
         target: Edit(lambda vectors_BTD, _: vectors_BTD, tuple(site for site in sites if site != target))
         for target, sites in zip(targets, read, strict=True)
     }
-    from_untouched = len(targets) > 1 and _reads_later_layers(read, targets)
-    if from_untouched or not any(edit.reads for edit in edits.values()):
+    if _from_untouched(coder, read, targets) or not any(edit.reads for edit in edits.values()):
         return None
     contexts, _ = next(iter(data.held_out_contexts(1, 1)))
     try:
@@ -64,8 +63,11 @@ def _sites_read(coder: SparseCoder, sources: Sites, targets: Sites) -> list[Site
     return [tuple(sources[j] for j in coder.layers_read(i)) for i in range(len(targets))]
 
 
-def _reads_later_layers(read: list[Sites], targets: Sites) -> bool:
-    return any(site.layer > targets[i].layer for i, sites in enumerate(read) for site in sites)
+def _from_untouched(coder: SparseCoder, read: list[Sites], targets: Sites) -> bool:
+    """Whether it cannot run along, and need not: each layer that it reads it replaces with the same vectors,
+    which a transcoder that reads later layers does not."""
+    later = any(site.layer > targets[i].layer for i, sites in enumerate(read) for site in sites)
+    return len(targets) > 1 and coder.is_autoencoder and later
 
 
 def replacing_edit(vectors_ND: Tensor, counted_BT: Tensor, sources: Sites, target: Site) -> Edit:
@@ -81,6 +83,8 @@ def replacing_edit(vectors_ND: Tensor, counted_BT: Tensor, sources: Sites, targe
 def running_edit(coder: SparseCoder, layer: int, counted_BT: Tensor, sources: Sites, target: Site) -> Edit:
     """At ``target``: replace the vectors at counted positions by what the coder makes of the same pass.
 
+    Of vectors that overflowed it makes NaN, as of a single coder's.
+
     Args:
         layer: number of the target among the coder's.
         sources: what that layer of the coder reads.
@@ -89,8 +93,10 @@ def running_edit(coder: SparseCoder, layer: int, counted_BT: Tensor, sources: Si
     def replace(vectors_BTD: Tensor, found: Mapping[Site, Tensor]) -> Tensor:
         counted = counted_BT.to(vectors_BTD.device)
         read = [vectors_BTD if site == target else found[site] for site in sources]
-        x_NLD = torch.stack([each[counted] for each in read], dim=1)
-        made = coder.reconstruct_layer(x_NLD.to(coder.device), layer)
+        x_NLD = torch.stack([each[counted] for each in read], dim=1).to(coder.device)
+        finite_N = x_NLD.isfinite().all(dim=(1, 2))
+        made = x_NLD.new_full((len(x_NLD), vectors_BTD.shape[2]), torch.nan)
+        made[finite_N] = coder.reconstruct_layer(x_NLD[finite_N], layer)
         return _replaced(vectors_BTD, counted_BT, made)
 
     return Edit(replace, tuple(source for source in sources if source != target))

@@ -362,7 +362,10 @@ class TwoLayers(LanguageModel):
         for site, computed in ((EARLY, lambda: TABLE[batch.ids]), (LATE, lambda: 2 * found[EARLY])):
             found[site] = computed()
             if site in edits:
-                read = {other: found[other] for other in edits[site].reads}  # KeyError: not yet computed
+                for other in edits[site].reads:
+                    if other not in found:
+                        raise not_before(site, other, ["resid_post"])
+                read = {other: found[other] for other in edits[site].reads}
                 found[site] = edits[site].replace(found[site], read)
         return found
 
@@ -420,6 +423,7 @@ class Joint(Function):
 
     def reconstruct_layer(self, x: Tensor, layer: int) -> Tensor:
         assert x.shape[1] == len(self.reads[layer])
+        assert x.isfinite().all()  # coders refuse others
         whole = torch.full((len(x), 2, 3), math.nan)
         whole[:, list(self.reads[layer])] = x
         return self.function(whole)[:, layer]
@@ -456,6 +460,22 @@ def test_a_coder_across_layers_runs_along_where_it_reads_no_later_one() -> None:
     assert running["ce_sae"] == pytest.approx(run(lambda x: 0.75 * x)["ce_sae"], rel=1e-6)
     untouched = of_two(Joint(across, [(0, 1), (0, 1)]))[""]["it"].entry()
     assert untouched["ce_sae"] == pytest.approx(run(lambda x: 1.5 * x)["ce_sae"], rel=1e-6)
+
+
+def test_a_transcoder_of_layers_that_reads_a_later_one_is_not_spliced() -> None:
+    """Where an autoencoder gives both layers what it made of the untouched pass."""
+    backwards = Joint(lambda x: x / 2, [(0, 1), (0, 1)])
+    backwards.is_autoencoder = False
+    reason = of_two(backwards)[""]["it"].unavailable
+    assert f"the coder reads what comes after its target: the edit at {EARLY} reads {LATE}" in str(reason)
+
+
+def test_a_value_that_overflows_on_the_way_leaves_no_number() -> None:
+    """y_0 = 3e38 x_0 fits float32 for 1 alone, and x_1 is twice that."""
+    large = Joint(lambda x: torch.stack([3e38 * x[:, 0], x[:, 1] / 2], dim=1), [(0,), (0, 1)])
+    values = of_two(large)[""]["it"].entry()
+    assert values["ce_sae"] is None
+    assert values["ce_clean"] == pytest.approx(run(lambda x: x, table=2 * TABLE)["ce_clean"], rel=1e-6)
 
 
 def unavailable(data: DataSource, coder: Function) -> str | None:

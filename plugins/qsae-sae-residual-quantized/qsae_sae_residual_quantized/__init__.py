@@ -34,6 +34,10 @@ class ResidualQuantizedConfig(AuxKConfig):
         size = self.n_latents // self.n_levels
         return (*(size * i for i in range(1, self.n_levels)), self.n_latents)
 
+    def rule_latents(self, layers_in: int) -> int:
+        """Those of a level."""
+        return self.n_latents // self.n_levels
+
     def first_groups(self, level: int) -> ResidualQuantizedConfig:
         """As many latents and levels."""
         return self.model_copy(update={"n_latents": self.prefixes()[level - 1], "n_levels": level})

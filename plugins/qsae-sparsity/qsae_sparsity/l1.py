@@ -7,6 +7,7 @@ from torch import Tensor
 from qsae_core.contracts import Kept, SparseCodes, SparsityRule
 from qsae_core.kernels import nonzero_codes, partners
 from qsae_sparsity import L1Config
+from qsae_sparsity.magnitudes import magnitudes
 
 
 class L1(SparsityRule):
@@ -25,7 +26,7 @@ class L1(SparsityRule):
 
     def penalty(self, codes: SparseCodes, atom_norms_F: Tensor) -> Tensor:
         """A scalar, differentiable in the codes' values and in the norms; 0 for an empty batch."""
-        weighted_N = codes.values.abs() * atom_norms_F.index_select(0, codes.indices)
+        weighted_N = magnitudes(codes) * atom_norms_F.index_select(0, codes.indices)
         total = partners().total(weighted_N.sum())
         return self.config.coefficient * total / max(codes.batch_size, 1)
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from pydantic import ValidationError
+from qsae_activations import JumpReLUConfig
+from qsae_activations.jumprelu import JumpReLU
 from qsae_sparsity import L1Config, NoRuleConfig, TanhConfig, TopKConfig
 from qsae_sparsity.l1 import L1
 from qsae_sparsity.none import NoRule
@@ -18,6 +20,7 @@ from qsae_sparsity.topk import TopK
 
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.errors import ConfigError
+from qsae_core.kernels import encode
 
 
 def support(codes: SparseCodes) -> list[dict[int, float]]:
@@ -181,3 +184,24 @@ def test_none_keeps_all_and_costs_nothing():
     assert support(codes) == [{0: 0.5, 2: -1.0}, {2: 2.0}]
     assert rule.penalty(codes, torch.ones(3)) is None
     assert rule.max_l0() is None
+
+
+# --- prices and thresholds
+
+
+@pytest.mark.parametrize(
+    ("rule", "slope"),
+    [
+        (L1(L1Config(coefficient=3.0), 3), lambda f: 1.0),
+        (Tanh(TanhConfig(coefficient=3.0, c=2.0), 3), lambda f: 2 / math.cosh(2 * f) ** 2),
+    ],
+)
+def test_a_threshold_learns_from_entries_on_both_of_its_sides(rule, slope):
+    """df/dtheta = -theta / bandwidth within half a bandwidth (0.4) of theta = 0.5: at 0.4, where f is 0, and
+    at 0.6; not at 0.2 and 0.9. Of two tokens, with norms of 1."""
+    activation = JumpReLU(JumpReLUConfig(theta0=0.5, bandwidth=0.4), 3).train()
+    pre_acts = torch.tensor([[0.4, 0.6, 0.2], [0.9, 0.4, 0.9]])
+    codes = encode(pre_acts, torch.eye(3), torch.zeros(3), activation, rule)
+    rule.penalty(codes, torch.ones(3)).backward()
+    below, above = -1.25 * 3 / 2 * slope(0.0), -1.25 * 3 / 2 * slope(0.6)
+    torch.testing.assert_close(activation.theta.grad, torch.tensor([below, above + below, 0.0]))

@@ -10,6 +10,10 @@ class CrossLayerConfig(RestartConfig, TranscoderConfig):
     y_L = sum_{l <= L} f_l W_dec[l -> L] + b_dec^L. n_latents are those of all layers together, of each
     layer as many."""
 
+    def rule_latents(self, layers_in: int) -> int:
+        """Those of a layer."""
+        return self.n_latents // layers_in
+
 
 @hookimpl
 def qsae_register_transcoders() -> list[ComponentSpec]:

@@ -101,12 +101,14 @@ class LivingLayers(LayerMatrices):
         if not self.training:
             return {}
         terms = []
-        k_aux = self.config.k_aux or max(1, self.shape.d_in // 2)
+        k_aux = self.config.k_aux or max(1, self.shape.d_out // 2)
         per_layer = zip(x, W_enc, self._b_enc, W_dec, self._activations, strict=True)
         for living, (x_BD, enc, bias, dec, activation) in zip(self._living, per_layer, strict=True):
             own = slice(y.shape[1] - dec.shape[1], None)
             if self.restarts_latents:
-                living.restarts.look(y[:, own], y_hat[:, own], living.dead, x_BD)
+                living.restarts.look(
+                    y[:, own], y_hat[:, own], living.dead, x_BD, centred=self.norm_in.centres
+                )
             turn = living.dead.turn() if self.config.auxk_coefficient else None
             if turn is not None:
                 error, dead = y[turn, own] - y_hat[turn, own], living.dead.mask()

@@ -146,9 +146,11 @@ class CrossLayerTranscoder(LivingLayers):
         per_layer = zip(x, self._encoders, self._decoders, self._b_enc, strict=True)
         for x_BD, enc, dec, bias in per_layer:
             left = y.shape[1] - dec.shape[1]
-            encoders, atoms = first_pairs(x_BD, (y - self.b_dec)[:, left:], self.ends[0])
+            mean_D = x_BD.mean(0)
+            centred = x_BD if self.norm_in.centres else x_BD - mean_D
+            encoders, atoms = first_pairs(centred, (y - self.b_dec)[:, left:], self.ends[0])
             enc.master[: len(atoms)], dec.master[: len(atoms)] = ENCODER_NORM * encoders, atoms
-            bias.copy_(-enc.master @ x_BD.mean(0))
+            bias.copy_(-enc.master @ mean_D)
         for matrix in self.matrices().values():
             matrix.quantizer.initialize(matrix.master.detach())
 

@@ -63,7 +63,7 @@ def formula(p, batch, sparsity, dead=None, auxk=0.0):
         for layer in range(L):
             e = (y - y_hat).detach()[1::8, layer:].flatten(1)
             f = latents[layer][1::8][:, dead[layer]]
-            kept = f.topk(min(D // 2, f.shape[1]), dim=1)
+            kept = f.topk(min(E // 2, f.shape[1]), dim=1)
             f = torch.zeros_like(f).scatter(1, kept.indices, kept.values)
             modelled = f @ p[f"W_dec.{layer}.weight"][dead[layer]]
             relative = (e - modelled).square().sum() / (e - e.mean(0)).square().sum()
