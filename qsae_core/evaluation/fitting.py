@@ -45,7 +45,7 @@ def of_other_sites(data: DataSource, description: Mapping[str, Any], *, several:
     """
     data = OneLayer(data, 0) if several else data
     before, now = (
-        [source.get(side) for side in ("source_sites", "target_sites")]
+        [source.get(side) or [] for side in ("source_sites", "target_sites")]
         for source in (description["source"], data.describe())
     )
     if before == now or not all([*before, *now]):

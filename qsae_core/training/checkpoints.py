@@ -40,8 +40,10 @@ KEEP = 2
 
 def position(data: DataSource, state: Mapping[str, Any], team: Team) -> Position:
     """Of all processes' data, of which this one's (``shard``) has that state."""
-    of_each = team.states(state)[:: team.partners.world] if _divided(data, team) else None
-    return Position(data=dict(state), data_of_each=of_each)
+    if not _divided(data, team):
+        return Position(data=dict(state))
+    of_each = team.states(state)[:: team.partners.world]
+    return Position(data=dict(state), data_of_each=[dict(one) for one in of_each])
 
 
 def _divided(data: DataSource, team: Team) -> bool:
