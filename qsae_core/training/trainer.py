@@ -144,19 +144,20 @@ class Trainer:
         if not self.sums:
             return {}
         sums, team = self.sums, self.team
+        terms = list(dict.fromkeys(term for s in sums for term in s.terms))  # some are not of every step
         squared_error, spread, active, loss, *others = team.totals(
             [
                 sum(s.squared_error for s in sums),
                 sum(s.spread for s in sums),
                 sum(s.active for s in sums),
                 sum(sum(s.terms.values()) for s in sums),
-                *(sum(s.terms.get(term, 0.0) for s in sums) for term in sums[-1].terms),
+                *(sum(s.terms.get(term, 0.0) for s in sums) for term in terms),
                 *(sum(s.values.get(name, 0.0) for s in sums) for name in sums[-1].values),
             ]
         )
         parts = len(sums) * team.processes.world
         values: dict[str, float | None] = {"loss": loss / parts}
-        names = [*(f"loss/{term}" for term in sums[-1].terms), *sums[-1].values]
+        names = [*(f"loss/{term}" for term in terms), *sums[-1].values]
         for name, total in zip(names, others, strict=True):
             finite = math.isfinite(total)  # values may be shares of the variance of a single vector
             values[name] = total / parts if finite else None

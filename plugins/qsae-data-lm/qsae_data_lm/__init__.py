@@ -25,7 +25,8 @@ class LmConfig(PlacesConfig):
 
     model: str = option(
         "builtin",
-        "`builtin`, a model directory (safetensors weights), a .gguf file, or a Hugging Face model id",
+        "`builtin`, a model directory (safetensors weights), a .gguf file, or a Hugging Face model id, of "
+        "another revision than `main` as ID@REVISION",
     )
     text: str | None = option(
         None, "text file, or folder whose text files are read; none: the built-in text", min_length=1

@@ -31,14 +31,22 @@ class HfLanguageModel(LanguageModel):
         name: short name for paths and tables.
         has_head: whether the weights of the head are the model's own; else it has sites and no logits.
         tokenizer: of transformers, for `decode`.
+        revision: the commit on the hub; None for local files.
     """
 
     def __init__(
-        self, model: Any, layout: Layout, name: str, *, has_head: bool = True, tokenizer: Any = None
+        self,
+        model: Any,
+        layout: Layout,
+        name: str,
+        *,
+        has_head: bool = True,
+        tokenizer: Any = None,
+        revision: str | None = None,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self._has_head, self._tokenizer = has_head, tokenizer
-        self.layout, self.name = layout, name
+        self.layout, self.name, self.revision = layout, name, revision
         self._layers = find_layers(model, layout.family)
         # newer versions of transformers have a new name for it
         self._cache = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"

@@ -7,13 +7,14 @@ from typing import Any
 
 import transformers
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers.utils.hub import cached_file, extract_commit_hash
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from qsae_core.errors import DataError
 from qsae_data_lm.families import Layout, layout_of
 from qsae_data_lm.language_model import HfLanguageModel
 from qsae_data_lm.placement import Placement
-from qsae_data_lm.places import locate, short_name
+from qsae_data_lm.places import Place, locate, short_name
 from qsae_data_lm.pretrained import check_attention, from_pretrained, own_code
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
@@ -34,7 +35,7 @@ def load_config(model: str) -> Any:
 def _refuse_adapter(model: str) -> None:
     place = locate(model)
     try:
-        found = None if place.gguf_file else find_adapter_config_file(place.path)
+        found = None if place.gguf_file else find_adapter_config_file(place.path, revision=place.revision)
     except (OSError, ValueError):  # no such file on the hub, or no way to look for it
         return
     if found is not None:
@@ -72,14 +73,14 @@ def load_tokenizer(model: str) -> Any:
             allowed=f"one of {', '.join(_TOKENIZER_FILES)} beside config.json",
             next="save the tokenizer there with AutoTokenizer.from_pretrained(...).save_pretrained(...)",
         )
-    if place.gguf_file is None and _has_own_tokenizer(place.path):
+    if place.gguf_file is None and _has_own_tokenizer(place):
         raise own_code(model, "tokenizer")
     return from_pretrained(transformers.AutoTokenizer, model, "tokenizer")
 
 
-def _has_own_tokenizer(path: str) -> bool:
+def _has_own_tokenizer(place: Place) -> bool:
     try:
-        return bool(get_tokenizer_config(path).get("auto_map"))
+        return bool(get_tokenizer_config(place.path, revision=place.revision).get("auto_map"))
     except (OSError, ValueError):  # loading says what is wrong
         return False
 
@@ -120,7 +121,16 @@ def load_model(model: str, layout: Layout, placement: Placement, *, tokenizer: A
         )
     has_head = not info["missing_keys"]
     placed = placement.place(loaded, layout)
-    return HfLanguageModel(placed, layout, short_name(model), has_head=has_head, tokenizer=tokenizer)
+    name, revision = short_name(model), _commit(locate(model))
+    return HfLanguageModel(placed, layout, name, has_head=has_head, tokenizer=tokenizer, revision=revision)
+
+
+def _commit(place: Place) -> str | None:
+    """Of a model on the hub that has been loaded."""
+    if Path(place.path).is_dir():
+        return None
+    config = cached_file(place.path, "config.json", revision=place.revision, local_files_only=True)
+    return extract_commit_hash(config, None)
 
 
 def _check_weights(directory: Path) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from qsae_core.errors import DataError
 
 BUILTIN = Path(__file__).with_name("builtin")
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_ID = re.compile(r"([\w.-]+(?:/[\w.-]+)?)(?:@([\w./-]+))?")
 _LONGEST_ID = 96
 """Characters that the hub allows."""
 
@@ -23,11 +23,14 @@ class Place(NamedTuple):
     """A directory, or a Hugging Face id."""
     gguf_file: str | None = None
     """A file in that directory that holds model and tokenizer, instead of the usual ones."""
+    revision: str | None = None
+    """Of an id: a branch, a tag or a commit; None: `main`."""
 
     @property
     def options(self) -> dict[str, str]:
         """The arguments for `from_pretrained` besides the path."""
-        return {} if self.gguf_file is None else {"gguf_file": self.gguf_file}
+        given = {"gguf_file": self.gguf_file, "revision": self.revision}
+        return {name: value for name, value in given.items() if value is not None}
 
     @property
     def directory(self) -> Path | None:
@@ -56,13 +59,15 @@ def locate(model: str) -> Place:
                 allowed="what save_pretrained writes: config.json, tokenizer.json, *.safetensors",
             )
         return Place(str(path))
-    if there or not _HUB_ID.fullmatch(model) or len(model) > _LONGEST_ID:
+    found = None if there else _HUB_ID.fullmatch(model)
+    if found is None or len(found[1]) > _LONGEST_ID:
         raise DataError(
             f"{path} is a file, not a model" if there else f"there is no directory {path}",
             where="data.model",
-            allowed="builtin, a model directory, a .gguf file, or a Hugging Face id (EleutherAI/pythia-70m)",
+            allowed="builtin, a model directory, a .gguf file, or a Hugging Face id (EleutherAI/pythia-70m, "
+            "or EleutherAI/pythia-70m@step3000 for a revision)",
         )
-    return Place(model)
+    return Place(found[1], revision=found[2])
 
 
 def require(what: str, extra: str, *libraries: str) -> None:

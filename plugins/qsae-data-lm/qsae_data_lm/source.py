@@ -167,6 +167,7 @@ class LmSource(DataSource):
         return {
             "source": "lm",
             "model": self.config.model,
+            "revision": self._model.revision,
             "architecture": self._model.layout.model_type,
             "source_sites": [str(site) for site in self.source_sites],
             "target_sites": [str(site) for site in self.target_sites],

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import torch
-from qsae_data_lm.families import SITES
 from qsae_data_lm.language_model import HfLanguageModel
 from torch import Tensor
 
+from qsae_core import SITE_NAMES
 from qsae_core.contracts import Edit, Edits, Site, TokenBatch
 from qsae_core.errors import ConfigError, DataError
 
@@ -23,7 +23,7 @@ SAME = Edit(lambda x, _: x)
 @torch.no_grad()
 def test_an_edit_reads_what_the_same_pass_computed_before(lm: HfLanguageModel, batch: TokenBatch) -> None:
     edited = Site(2, "resid_post")
-    reads = tuple(Site(layer, site) for layer in (0, 1) for site in SITES if site in lm.layout.taps)
+    reads = tuple(Site(layer, site) for layer in (0, 1) for site in SITE_NAMES if site in lm.layout.taps)
     expected = lm.read(batch, reads)
     seen: dict[Site, Tensor] = {}
 
@@ -41,7 +41,7 @@ def test_an_edit_reads_what_the_same_pass_computed_before(lm: HfLanguageModel, b
 def test_within_a_layer_each_site_reads_all_that_come_before_and_none_behind(
     lm: HfLanguageModel, batch: TokenBatch
 ) -> None:
-    names = [site for site in SITES if site in lm.layout.taps]
+    names = [site for site in SITE_NAMES if site in lm.layout.taps]
     clean = lm.read(batch, [Site(LAYER, name) for name in names])
     for place, name in enumerate(names):
         edited = Site(LAYER, name)

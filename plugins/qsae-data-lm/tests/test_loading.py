@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,7 +41,11 @@ def test_places_that_hold_no_model(tmp_path: Path) -> None:
         locate(str(tmp_path / "notes.txt"))
     with pytest.raises(DataError, match="there is no directory"):
         locate(str(tmp_path / "absent" / "deeper"))
-    assert locate("EleutherAI/pythia-70m") == ("EleutherAI/pythia-70m", None)
+    assert locate("EleutherAI/pythia-70m") == ("EleutherAI/pythia-70m", None, None)
+    assert locate("EleutherAI/pythia-70m@step3000") == ("EleutherAI/pythia-70m", None, "step3000")
+    assert locate("gpt2@refs/pr/3").options == {"revision": "refs/pr/3"}
+    with pytest.raises(DataError, match="there is no directory"):
+        locate("EleutherAI/pythia-70m@")
 
 
 def test_an_id_that_cannot_be_had_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,6 +101,7 @@ def test_short_names() -> None:
     assert short_name("HuggingFaceTB/SmolLM2-135M") == "smollm2-135m"
     assert short_name("/models/Pythia_70m/") == "pythia-70m"
     assert short_name("builtin") == "builtin"
+    assert short_name("EleutherAI/pythia-70m@step3000") == "pythia-70m-step3000"
     assert short_name("/models/模型") != short_name("/models/数据")
 
 
@@ -124,3 +132,32 @@ def test_a_causal_model_without_its_tied_head_loads(tiny: Path, tmp_path: Path) 
     model.tie_weights()
     model.save_pretrained(tmp_path)
     load(tmp_path)
+
+
+HUB = """
+from qsae_data_lm.loading import find_layout, load_model, load_tokenizer
+from qsae_data_lm.placement import Placement
+import torch
+for name in ("acme/tiny", "acme/tiny@first"):
+    load_tokenizer(name)
+    model = load_model(name, find_layout(name), Placement(torch.float32, "cpu"))
+    print(model.name, model.revision, model.layout.n_layers)
+"""
+
+
+def test_a_revision_of_the_hub_is_the_one_that_was_asked_for(tiny: Path, tmp_path: Path) -> None:
+    """Of two in the hub's cache: main, and the tag `first`, which has one layer less."""
+    kept = tmp_path / "models--acme--tiny"
+    layers = json.loads((tiny / "config.json").read_text())["num_hidden_layers"]
+    for ref, commit, n_layers in (("main", "b" * 40, layers), ("first", "a" * 40, layers - 1)):
+        folder = kept / "snapshots" / commit
+        shutil.copytree(tiny, folder)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": n_layers}))
+        (kept / "refs").mkdir(exist_ok=True)
+        (kept / "refs" / ref).write_text(commit)
+    hub = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", HUB], env=hub, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == [f"tiny {'b' * 40} {layers}", f"tiny-first {'a' * 40} {layers - 1}"], (
+        done
+    )

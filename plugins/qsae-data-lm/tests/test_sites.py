@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 import transformers as t
-from qsae_data_lm.families import FAMILIES, HOLDERS, PARTS, SITES, layout_of
+from qsae_data_lm.families import FAMILIES, HOLDERS, PARTS, layout_of
 from qsae_data_lm.language_model import HfLanguageModel
 from torch import Tensor
 
+from qsae_core import SITE_NAMES
 from qsae_core.contracts.language_model import Edit, TokenBatch
 from qsae_core.errors import DataError
 
@@ -171,7 +172,7 @@ def test_several_edits_of_one_layer_compose_in_the_order_of_the_computation(
     lm: HfLanguageModel, batch: TokenBatch
 ) -> None:
     zeros = torch.zeros(BATCH, POSITIONS, 16)
-    replaced = {site: zeros + 0.1 * n for n, site in enumerate(SITES) if site in lm.layout.taps}
+    replaced = {site: zeros + 0.1 * n for n, site in enumerate(SITE_NAMES) if site in lm.layout.taps}
     del replaced["resid_post"]
     edits = {(LAYER, site): Edit(lambda x, _, to=value: to) for site, value in reversed(replaced.items())}
     torch.testing.assert_close(lm.logits(batch, edits), by_hand(lm, batch, replaced)["logits"])
