@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from qsae_cli.lazy_command import LazyCommand
     from qsae_cli.options.choice_options import Scope, set_layer
     from qsae_cli.options.component_options import ConfiguredCommand
+    from qsae_cli.options.count import Count
     from qsae_cli.output import json_option, print_json, print_table
     from qsae_cli.progress import make_watcher
     from qsae_cli.several import refuse_several
 
 __all__ = [
     "ConfiguredCommand",
+    "Count",
     "LazyCommand",
     "Scope",
     "json_option",
@@ -34,6 +36,7 @@ _FROM = {
     "lazy_command": ("LazyCommand",),
     "options.choice_options": ("Scope", "set_layer"),
     "options.component_options": ("ConfiguredCommand",),
+    "options.count": ("Count",),
     "output": ("json_option", "print_json", "print_table"),
     "progress": ("make_watcher",),
     "several": ("refuse_several",),

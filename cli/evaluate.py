@@ -11,6 +11,7 @@ import click
 
 from qsae_cli.options.choice_options import Scope
 from qsae_cli.options.component_options import ConfiguredCommand
+from qsae_cli.options.count import Count
 from qsae_cli.options.recorded import check_data, recorded
 from qsae_cli.output import json_option, print_json
 from qsae_core.config.layers import Layer
@@ -40,7 +41,7 @@ def _recorded(values: Mapping[str, Any]) -> list[Layer]:
 @click.argument("path", type=click.Path(path_type=pathlib.Path))
 @click.option(
     "--tokens",
-    type=click.IntRange(min=1),
+    type=Count(),
     help="Vectors to use.  [default: as in training; of tensor files that it was not trained on, all]",
 )
 @click.option(

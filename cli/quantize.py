@@ -11,6 +11,7 @@ import click
 
 from qsae_cli.options.choice_options import Scope
 from qsae_cli.options.component_options import ConfiguredCommand
+from qsae_cli.options.count import Count
 from qsae_cli.options.recorded import check_data, recorded
 from qsae_cli.output import json_option, print_json
 from qsae_core.config.layers import Layer
@@ -34,7 +35,7 @@ def _recorded(values: Mapping[str, Any]) -> list[Layer]:
 
 @click.command("quantize", cls=ConfiguredCommand, scope=SCOPE, base=_recorded)
 @click.argument("path", type=click.Path(path_type=pathlib.Path))
-@click.option("--tokens", type=click.IntRange(min=1), default=16384, show_default=True, help="Calibration.")
+@click.option("--tokens", type=Count(), default=16384, show_default=True, help="Calibration.")
 @click.option(
     "--rotate/--no-rotate", default=None, help="Rotate the coder first.  [default: where that is possible]"
 )

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from qsae_core.component import ComponentConfig, option
+from qsae_core.config.counts import FORM, Count
 
 DEFAULT_TOKENS = 500_000
 LONGEST_NAME = 255
@@ -20,8 +21,10 @@ NotNegative = Annotated[int, Field(ge=0)]
 class TrainConfig(ComponentConfig):
     """How long and how the coder is trained (Adam, linear warm-up, constant rate, linear decay to zero)."""
 
-    tokens: Positive | None = option(
-        DEFAULT_TOKENS, "length of training in vectors (tokens), rounded up to whole batches; or give steps"
+    tokens: Count | None = option(
+        DEFAULT_TOKENS,
+        "length of training in vectors (tokens), rounded up to whole batches; or give steps",
+        allowed=f"{FORM}; or none",
     )
     steps: Positive | None = option(
         None, "length of training in optimiser steps, instead of tokens", instead_of="tokens"
@@ -59,8 +62,8 @@ class TrainConfig(ComponentConfig):
         ge=0,
         le=1,
     )
-    statistics_tokens: int = option(
-        16384, "training vectors from which normalisation and initial values are computed", gt=0
+    statistics_tokens: Count = option(
+        16384, "training vectors from which normalisation and initial values are computed", allowed=FORM
     )
     prefetch: NotNegative | Literal["auto"] = option(
         "auto",
@@ -75,7 +78,7 @@ class TrainConfig(ComponentConfig):
         "steps between measurements on held-out vectors; 0: only at the end; auto: 10 a run, each on a "
         "fiftieth as many vectors as the run has, at most",
     )
-    eval_tokens: int = option(32768, "held-out vectors (tokens) that each measurement uses", gt=0)
+    eval_tokens: Count = option(32768, "held-out vectors (tokens) that each measurement uses", allowed=FORM)
     checkpoint_every: int = option(
         0, "steps between checkpoints to resume from; 0: only at the end or when interrupted", ge=0
     )
@@ -189,7 +192,7 @@ OF_FINETUNING = ("finetune_steps", "lr")
 class QuantizeConfig(ComponentConfig):
     """How a trained coder's weights are put on a quantizer's grid."""
 
-    tokens: int = option(16384, "calibration vectors, from the training stream", gt=0)
+    tokens: Count = option(16384, "calibration vectors, from the training stream", allowed=FORM)
     rotate: bool | Literal["auto"] = option(
         "auto", "rotate the coder first; auto: where it is not rotated yet and can be"
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qsae_cli.commands import Scope, json_option, print_json, print_table, set_layer
+from qsae_cli.commands import Count, Scope, json_option, print_json, print_table, set_layer
 from qsae_compare import picture, table
 from qsae_core.errors import ConfigError
 from qsae_core.runs import load_plugins
@@ -58,7 +58,7 @@ PATH = click.Path(path_type=pathlib.Path)
     multiple=True,
     help="With --evaluate: measure on other data, or by other metrics and evaluations; as --set. Repeatable.",
 )
-@click.option("--tokens", type=click.IntRange(min=1), help="With --evaluate: vectors to use.")
+@click.option("--tokens", type=Count(), help="With --evaluate: vectors to use.")
 @click.option("--device", default="auto", show_default=True, help="With --evaluate: auto, cpu, cuda, cuda:N.")
 @click.option("--csv", metavar="FILE", type=PATH, help="Also write every column to a CSV file.")
 @click.option("--plot", metavar="FILE", type=PATH, help="Also draw FVU against bits and bytes; .png or .svg.")

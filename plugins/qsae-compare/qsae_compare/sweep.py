@@ -6,10 +6,10 @@ import dataclasses
 import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from qsae_compare import sweep_file
-from qsae_core import Run, RunConfig
+from qsae_core import CoderConfig, Run, RunConfig
 from qsae_core.errors import ConfigError, TrainingError
 from qsae_core.runs import (
     QUANTIZER_SLOTS,
@@ -143,7 +143,9 @@ def _check_same(run: Run, planned: Planned) -> None:
 
 def _as_recorded(config: RunConfig, run: Run) -> RunConfig:
     """With the sizes that hang on the data, as they are in a finished run's record."""
-    shape = stored_description(run.final)["shape"]
+    coder = cast(CoderConfig, config.coder.options)
+    of_data = getattr(coder, "expansion", None) is not None or coder.rule_latents(1) != coder.rule_latents(2)
+    shape = stored_description(run.final)["shape"] if of_data else {"d_in": 1}
     return config.for_width(shape["d_in"], shape.get("layers_in", 1))
 
 
