@@ -8,7 +8,7 @@ import torch
 from qsae_core.conformance.halves import at_the_same_time
 from qsae_core.conformance.toy_data import ToyData
 from qsae_core.contracts import CoderShape, shard
-from qsae_core.errors import ConfigError, TrainingError
+from qsae_core.errors import ConfigError, LostError, StoppedError, TrainingError
 from qsae_core.kernels.processes import Processes, acting, nth_largest, processes
 from qsae_core.kernels.processes import alone as alone_now
 from qsae_core.launched import Launched, launched
@@ -67,6 +67,20 @@ class Two(Team):
 
     def states(self, own):
         return [{"position": 40}, own]
+
+
+@pytest.mark.parametrize(
+    "known", [LostError("process 0 is gone"), StoppedError("process 0: the disk is full")]
+)
+def test_whoever_knows_that_the_others_end_asks_them_nothing(known):
+    class Asked(Team):
+        def stop_if(self, error):
+            raise AssertionError("there is nobody to ask")
+
+    with pytest.raises(type(known), match="process 0"), Asked().all_or_none():
+        raise known
+    with pytest.raises(AssertionError), Asked().all_or_none():
+        raise ConfigError("its own")
 
 
 def test_each_process_goes_on_in_the_data_that_it_reads_alone(tmp_path):

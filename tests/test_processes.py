@@ -143,6 +143,21 @@ def test_what_ends_one_process_ends_all_and_is_said_once(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_first_read_that_fails_in_one_process_ends_all(tmp_path):
+    """Two documents, and the second process's own is on the held-out side: while it has nothing to read, the
+    first has its part of the vectors from which coders begin, and is not to wait for the other's."""
+    lines = [f"A first part, line {n}: {n * n}.\n" for n in range(90)]
+    more = [f"Second part {n} {n * 7}.\n" for n in range(140)]
+    (tmp_path / "text.txt").write_text("".join([*lines, "\n", *more, "\n"]))
+    data = {"use": "lm", "text": str(tmp_path / "text.txt"), "context": 32, "buffer_tokens": 512}
+    job = {"tree": tree(tmp_path / "many", "x", sae=TOPK, sparsity=K, data=data | {"dtype": "fp32"})}
+    (first,), (second,) = carry_out(2, tmp_path, [job])
+    assert "training text of process" in f"{first['error']}{second['error']}"
+    assert sorted(found["error"][0] for found in (first, second)) == ["DataError", "StoppedError"]
+    assert not list(find_runs(tmp_path / "many"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("world", "parts"), [(3, 1), (4, 2)])
 def test_a_process_that_is_gone_is_named(tmp_path, world, parts):
     """And no other: not one that waits for the others, as one of its own group of partners does."""

@@ -133,8 +133,8 @@ class _TrainingRun:
 
     def _initialize(self) -> int:
         self.watcher.message(f"measuring statistics on {self.config.train.statistics_tokens} vectors")
+        sample = statistics_sample(self.data, self.config.train.statistics_tokens, self.team)
         with self.team.all_or_none():
-            sample = statistics_sample(self.data, self.config.train.statistics_tokens, self.team)
             check_targets(self.config, sample, self.data)
             for member in self.members:
                 member.initialize(sample)

@@ -16,12 +16,18 @@ def statistics_sample(data: DataSource, size: int, team: Team) -> Batch:
 
     Args:
         data: this process's part (``shard``).
+
+    Raises:
+        QsaeError: where it cannot be read; StoppedError in the other processes. What is asked of them comes
+            behind the reading, in which one may fail alone.
     """
-    with alone():
-        if team.processes.world == 1:
-            return data.next_batch(size).to("cpu")
+    divided = team.processes.world > 1 and not isinstance(data, RankSlices)
+    with team.all_or_none(), alone():
         if isinstance(data, RankSlices):
-            return data.next_whole(size).to("cpu")
-        part = data.next_batch(-(-size // team.processes.world)).to("cpu")
+            part = data.next_whole(size).to("cpu")
+        else:
+            part = data.next_batch(-(-size // team.processes.world)).to("cpu")
+    if not divided:
+        return part
     x = team.processes.rows(part.x)[:size]
     return Batch(x, x if part.y is part.x else team.processes.rows(part.y)[:size])

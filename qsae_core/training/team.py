@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from qsae_core.errors import ConfigError, QsaeError
+from qsae_core.errors import ConfigError, LostError, QsaeError, StoppedError
 from qsae_core.kernels.partners import Partners
 from qsae_core.kernels.processes import Processes, alone
 
@@ -102,10 +102,17 @@ class Team:
 
     @contextmanager
     def all_or_none(self) -> Iterator[None]:
-        """A block after which all go on, or none: ``stop_if`` for the QsaeError that it ends with."""
+        """A block after which all go on, or none: ``stop_if`` for the QsaeError that it ends with.
+
+        What may fail in one process alone is not to come before a question to the others in the same block,
+        nor is another such block: whoever fails would ask something else than they do. Where one that is
+        gone, or that ended and said why, was noticed already, there is nobody to ask.
+        """
         error: QsaeError | None = None
         try:
             yield
+        except (LostError, StoppedError):
+            raise
         except QsaeError as found:
             error = found
         self.stop_if(error)
