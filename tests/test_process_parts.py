@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
+from qsae_core.config.layers import checked_layer
+from qsae_core.config.run import resolve
 from qsae_core.conformance.halves import at_the_same_time
 from qsae_core.conformance.toy_data import ToyData
 from qsae_core.contracts import CoderShape, shard
@@ -12,8 +16,11 @@ from qsae_core.errors import ConfigError, LostError, StoppedError, TrainingError
 from qsae_core.kernels.processes import Processes, acting, nth_largest, processes
 from qsae_core.kernels.processes import alone as alone_now
 from qsae_core.launched import Launched, launched
+from qsae_core.plugins.records import load_plugins
 from qsae_core.results.run import Run
 from qsae_core.training import checkpoints
+from qsae_core.training.parts import check_members
+from qsae_core.training.setup import compose_members
 from qsae_core.training.start import own_device
 from qsae_core.training.team import Team
 
@@ -81,6 +88,26 @@ def test_whoever_knows_that_the_others_end_asks_them_nothing(known):
         raise known
     with pytest.raises(AssertionError), Asked().all_or_none():
         raise ConfigError("its own")
+
+
+@pytest.mark.parametrize(("delta", "refused"), [(1.0, True), (0.0, False)])
+def test_a_gradient_that_no_parts_make_up_needs_whole_batches(delta, refused):
+    """That of ewgs hangs on the sign of the gradient of the whole batch."""
+    plugins = load_plugins()
+    tree = {
+        "sae": {"use": "topk", "n_latents": 16},
+        "sparsity": {"use": "topk", "k": 2},
+        "quantizer": {"use": "ewgs", "delta": delta},
+        "data": {"use": "synthetic"},
+        "train": {"steps": 2},
+    }
+    config = resolve([checked_layer(tree, "test")], plugins.registry)
+    members = compose_members(config, plugins, ToyData(CoderShape(4, 4)))
+    check_members(members, Team())
+    with pytest.raises(ConfigError, match="quantizer 'ewgs' of W_dec") if refused else nullcontext() as found:
+        check_members(members, Two())
+    if refused:
+        assert "--latent-parallel 2" in found.value.next
 
 
 def test_each_process_goes_on_in_the_data_that_it_reads_alone(tmp_path):

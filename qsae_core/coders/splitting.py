@@ -38,6 +38,17 @@ def latent_tensors(state: Mapping[str, Tensor], n_latents: int) -> frozenset[str
     }
 
 
+def refusal_to_share(coder: SparseCoder) -> str | None:
+    """Why the gradient of a batch is not made of those of its parts; None where it is."""
+    for name, module in coder.named_modules():
+        if isinstance(module, QuantizedMatrix) and not module.quantizer.linear_gradient:
+            return (
+                f"the gradient that quantizer '{name_of(module.quantizer)}' of {name} gives for a batch is "
+                "no sum of those for its parts"
+            )
+    return None
+
+
 def refusal_of_parts(coder: SparseCoder) -> str | None:
     """Why the parts that a coder is made of cannot serve some of its latents alone; None where they can."""
     for name, module in coder.named_modules():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from qsae_core.conformance.cases import Case
 from qsae_core.conformance.check import Rules
@@ -12,6 +13,7 @@ from qsae_core.conformance.subject import Subject
 from qsae_core.conformance.verdicts import (
     copy_of_state,
     expect,
+    expect_close,
     expect_equal,
     expect_finite,
     expect_same_state,
@@ -144,3 +146,28 @@ def _gradient(subject: Subject, case: Case) -> None:
         for name, parameter in quantizer.named_parameters():
             if parameter.grad is not None:
                 expect_finite(parameter.grad, f"the gradient of the quantizer's {name} at {what}")
+
+
+@RULES.each_case(
+    "linear-gradient",
+    "with linear_gradient, the gradient of a sum of losses is the sum of their gradients, as processes that "
+    "have a part of a batch each take it to be.",
+)
+def _linear_gradient(subject: Subject, case: Case) -> None:
+    weight = matrices(SHAPES[0])["entries of size 1"]
+    if not built(subject, case, weight).linear_gradient:
+        return
+    falling = torch.linspace(1.5, -1.0, weight.numel()).view_as(weight)
+    parts = [falling, falling.flip(0) - 0.7]
+    of_parts = [_through(subject, case, weight, slopes) for slopes in parts]
+    whole = _through(subject, case, weight, parts[0] + parts[1])
+    if whole.isfinite().all():  # else 'gradient' says so
+        expect_close(whole, of_parts[0] + of_parts[1], "the gradient of two losses against their sum")
+
+
+def _through(subject: Subject, case: Case, weight: Tensor, slopes: Tensor) -> Tensor:
+    """The gradient of the weights where that of the quantized ones is known."""
+    master = weight.clone().requires_grad_()
+    torch.autograd.backward((built(subject, case, weight).fake_quantize(master) * slopes).sum())
+    assert master.grad is not None
+    return master.grad

@@ -117,6 +117,10 @@ class Quantizer(nn.Module, abc.ABC):
     """Whether a row's quantized values depend on that row alone (the last bit of its scale aside), so that
     training may call ``fake_quantize`` with the rows that a batch touches."""
 
+    linear_gradient: bool = True
+    """Whether the gradient through ``fake_quantize`` of a sum of losses is the sum of the gradients of each:
+    that of a batch is then made of those of its parts, and several processes can have a part each."""
+
     def unpack_rows(self, packed: Packed, rows_R: Tensor) -> Tensor:
         """float32 ``[R, D]``: these rows of ``unpack(packed)``, bit for bit.
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from qsae_core.coder_options import CoderConfig
+from qsae_core.coders.splitting import refusal_to_share
 from qsae_core.compose.compose import coder_class, that_split
 from qsae_core.config.run import RunConfig
 from qsae_core.errors import ConfigError
@@ -64,11 +65,23 @@ def check_latents(config: RunConfig, parts: int) -> None:
 
 
 def check_members(members: Sequence[Member], team: Team) -> None:
-    """Refuse coders that are made of something that cannot be divided.
+    """Refuse coders that are made of something that cannot be divided, or that needs whole batches.
 
     Raises:
         ConfigError: which says what.
     """
+    for member in members if team.processes.world > 1 else ():
+        reason = refusal_to_share(member.coder)
+        if reason is not None:
+            raise ConfigError(
+                f"{team.processes.world} parts of a batch cannot train "
+                f"{member.config.coder_slot} '{member.config.coder.use}': {reason}",
+                where="quantizer",
+                allowed="a process alone, processes that are all partners, or quantizers whose gradient "
+                "is linear in that of w_hat (ste, lsq, ...)",
+                next=f"--latent-parallel {team.world}: each has a part of the dictionary then, and every "
+                "batch whole",
+            )
     for member in members if team.partners.world > 1 else ():
         reason = member.coder.refusal_of_parts()
         if reason is not None:

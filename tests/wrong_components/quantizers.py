@@ -95,6 +95,16 @@ class ZeroGradient(SignQuantizer):
         return super().fake_quantize(weight_FD.detach()) + 0 * weight_FD
 
 
+class ScalesByTheSign(SignQuantizer):
+    """A gradient that is larger one way than the other, and does not say so."""
+
+    def fake_quantize(self, weight_FD: Tensor) -> Tensor:
+        quantized = super().fake_quantize(weight_FD)
+        if quantized.requires_grad:
+            quantized.register_hook(lambda gradient: gradient + 0.5 * gradient.abs())
+        return quantized
+
+
 class OffItsGrid(SignQuantizer):
     """Declares a grid that its values are not on."""
 
@@ -219,6 +229,7 @@ WRONG = [
     (quantizer(CountsInEvaluation), "eval-keeps-state"),
     (quantizer(NaNGradient), "gradient"),
     (quantizer(ZeroGradient), "gradient"),
+    (quantizer(ScalesByTheSign), "linear-gradient"),
     (quantizer(OffItsGrid), "grid"),
     (quantizer(InexactPack), "pack"),
     (quantizer(UnpacksFromMemory), "pack"),

@@ -24,6 +24,7 @@ class Ewgs(Ste):
         super().__init__(config, shape)
         self.delta = config.delta
         self.passes_all = False
+        self.linear_gradient = config.delta == 0  # else by sign(g_q), which is not that of a part's gradient
 
     def pass_gradient(
         self, out_RC: Tensor, gradient_RC: Tensor, rows_RC: Tensor, scale_R: Tensor, scratch_RC: Tensor
