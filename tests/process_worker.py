@@ -23,9 +23,13 @@ from qsae_core.training.watcher import Unwatched
 NEXT_BATCH = BatchReader.next_batch
 
 
-def faulty(kind: str, rank: int, at: int) -> None:
-    """From now on, one process's batch of that number is unreadable or not finite, or the process is gone."""
+def faulty(kind: str, rank: int, at: int, folder: str = "") -> None:
+    """From now on, one process's batch of that number is unreadable or not finite, or the process is gone; or
+    each process is in a folder of its own, as on a machine of its own."""
     read = 0
+    if kind == "elsewhere":
+        os.chdir(pathlib.Path(folder, os.environ["RANK"]))
+        return
 
     def next_batch(reader: BatchReader) -> Batch:
         nonlocal read

@@ -122,6 +122,12 @@ def test_what_ends_one_process_ends_all_and_is_said_once(tmp_path):
     ]
     jobs.append({"tree": tree(tmp_path, "uneven", **parts, train={"batch_size": 97})})
     jobs.append({"tree": tree(tmp_path, "unlike", **parts), "fault": {"kind": "unlike", "rank": 1, "at": 1}})
+    for rank in (0, 1):  # the same path, and a file that is another one on another machine
+        (tmp_path / str(rank)).mkdir()
+        torch.save(torch.randn(300 + rank, 24), tmp_path / str(rank) / "x.pt")
+    elsewhere = {"kind": "elsewhere", "rank": 1, "at": 1, "folder": str(tmp_path)}
+    data = {"use": "tensors", "path": "x.pt"}
+    jobs.append({"tree": tree(tmp_path, "elsewhere", **parts, data=data), "fault": elsewhere})
     first, second = carry_out(2, tmp_path, jobs)
     assert second[0]["error"][0] == "DataError"
     assert "disk of process 1: row 17 is gone" in second[0]["error"][1]
@@ -139,7 +145,13 @@ def test_what_ends_one_process_ends_all_and_is_said_once(tmp_path):
     assert second[2]["error"][0] == "StoppedError"
     assert "process 1 of 2 (counted from 0) was started with other options" in first[3]["error"][1]
     assert second[3]["error"][0] == "StoppedError"
-    assert not [run for run in find_runs(tmp_path) if run.path.parts[-3] in ("uneven", "unlike")]
+    assert (
+        "process 1 of 2 (counted from 0) found other data than process 0: rows is 301 there, and 300 here"
+        in (first[4]["error"][1])
+    )
+    assert second[4]["error"][0] == "StoppedError"
+    unread = ("uneven", "unlike", "elsewhere")
+    assert not [run for run in find_runs(tmp_path) if run.path.parts[-3] in unread]
 
 
 @pytest.mark.slow

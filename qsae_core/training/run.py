@@ -28,7 +28,7 @@ from qsae_core.training.loop import TrainingLoop
 from qsae_core.training.parts import check_latents, check_members, check_parts
 from qsae_core.training.sample import statistics_sample
 from qsae_core.training.setup import Member, check_order, check_targets, compose_members
-from qsae_core.training.start import check_same, joined, own_device
+from qsae_core.training.start import check_same, check_same_data, joined, own_device
 from qsae_core.training.team import Team, share_of
 from qsae_core.training.trainer import Trainer
 from qsae_core.training.watcher import Unwatched, Watcher
@@ -68,8 +68,11 @@ def train(config: RunConfig, plugins: Plugins, watcher: Watcher) -> Run:
             opened.callback(shown.stop)
             config = config.for_width(data.d_in, data.layers_in)
             plugins.hook.qsae_configure.call_historic(kwargs={"run_config": config})
+            state = data.state_dict() if team.world > 1 else {}
             own = shard(data, team.processes.rank, team.processes.world)
             run = _TrainingRun(config, plugins, shown, own, device, team)
+        with team.all_or_none():
+            check_same_data(state, team)
         return run.carry_out()
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -13,6 +14,9 @@ from qsae_core.config.run import RunConfig
 from qsae_core.errors import ConfigError
 from qsae_core.launched import Launched, command
 from qsae_core.training.team import ALONE, Team
+
+LONGEST = 100
+"""Characters of an entry of a state that travels, and is shown, as it is."""
 
 
 @contextmanager
@@ -82,3 +86,32 @@ def check_same(config: RunConfig, team: Team) -> None:
             allowed="the same command and the same packages on all machines",
             next="--dry-run shows what each resolves to",
         )
+
+
+def check_same_data(state: Mapping[str, Any], team: Team) -> None:
+    """Refuse processes that found other data each, which their configuration does not tell: a store that
+    still grows, a file that is another one on another machine. Their parts would not be those of one batch.
+
+    Args:
+        state: that of the source, from which nothing was read and which is not divided yet.
+
+    Raises:
+        ConfigError: in all of them.
+    """
+    of_each = team.states({name: _in_short(value) for name, value in state.items()})
+    for rank, other in enumerate(of_each):
+        odd = [name for name in {**of_each[0], **other} if of_each[0].get(name) != other.get(name)]
+        if odd:
+            there, here = (found.get(odd[0], "missing") for found in (other, of_each[0]))
+            raise ConfigError(
+                f"process {rank} of {team.world} (counted from 0) found other data than process 0: {odd[0]} "
+                f"is {there} there, and {here} here",
+                where="data",
+                allowed="the same data in all processes, whole before the run begins",
+                next="wait for whoever still writes it; on several machines, the same copy on each",
+            )
+
+
+def _in_short(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return text if len(text) <= LONGEST else f"(sha256) {hashlib.sha256(text.encode()).hexdigest()[:16]}"
