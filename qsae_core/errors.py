@@ -70,6 +70,10 @@ class ArtifactError(QsaeError):
     """A checkpoint that is truncated, altered, or made by something that is not installed."""
 
 
+class UnwritableError(QsaeError):
+    """A disk that is full, or a place where nothing may be written."""
+
+
 class TrainingError(QsaeError):
     """A run that cannot go on (non-finite loss) or cannot start (a finished run is in the way)."""
 

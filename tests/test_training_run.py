@@ -320,6 +320,30 @@ def test_a_full_disk_leaves_what_was_complete(vectors, monkeypatch):
     assert resumed.finished
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="nothing here is always full")
+def test_a_full_disk_at_a_line_of_the_log_says_how_to_go_on(vectors):
+    class Fills(Silent):
+        def logged(self, step, values):
+            if step == 12:
+                (made,) = find_runs(vectors.parent / "results")
+                log = made.path / "metrics" / "log.jsonl"
+                log.rename(log.with_suffix(".kept"))
+                log.symlink_to("/dev/full")
+
+    with pytest.raises(QsaeError, match="the disk is full") as caught:
+        run(configuration(vectors, train={"checkpoint_every": 10}), Fills())
+    assert "--resume goes on from step_00000010" in caught.value.next
+    (made,) = find_runs(vectors.parent / "results")
+    assert caught.value.where == str(made.path / "metrics" / "log.jsonl")
+    assert made.record()["status"].startswith("failed: ")
+    log = made.path / "metrics" / "log.jsonl"
+    log.with_suffix(".kept").replace(log)
+    with log.open("a") as file:
+        file.write('{"step": 13, "lo')  # what of a line found room
+    run(configuration(vectors, run={"resume": True}, train={"checkpoint_every": 10}))
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(1, 25))
+
+
 @pytest.mark.parametrize("lost", ["data", "step", "row", "norms", "rows", "random.cpu", "coder/coder.b_enc"])
 def test_a_state_of_another_version_says_what_it_lacks(vectors, monkeypatch, lost):
     """A key of the state or of the data's part of it, a generator, a tensor of the coder."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qsae_core.config.layers import RECORD_KEYS
 from qsae_core.errors import TrainingError
 from qsae_core.launched import this_process
-from qsae_core.results.files import swapped_folder, write_json
+from qsae_core.results.files import disk_errors, swapped_folder, write_json
 from qsae_core.results.run import Run, git_state, now
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def open_run(config: RunConfig, path: pathlib.Path, data_record: dict[str, Any])
     if run.config_file.exists():
         resumable = not run.finished and bool(run.resume_states())
         _check_replaceable(run, config, ", or --resume" if resumable else "")
-        shutil.rmtree(path)
+        with disk_errors(path):
+            shutil.rmtree(path)
     _write_record(run, config, {"data_record": data_record})
     return run
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import safetensors
 
-from qsae_core.errors import ArtifactError, QsaeError
+from qsae_core.errors import ArtifactError, UnwritableError
 
 COPY = "copy the whole folder again from its source"
 """What helps where a file of a stored coder is damaged."""
@@ -25,10 +25,10 @@ def atomic_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Give a temporary path beside ``path``; rename it to ``path`` when the block ends well, else remove it.
 
     Raises:
-        QsaeError: when the disk is full or the folder cannot be written.
+        UnwritableError: when the disk is full or the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _disk_errors(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
@@ -41,8 +41,8 @@ def atomic_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """``swapped_folder`` of a block that only writes files: what the disk refuses is a QsaeError."""
-    with _disk_errors(path), swapped_folder(path) as temporary:
+    """``swapped_folder`` of a block that only writes files: what the disk refuses is an UnwritableError."""
+    with disk_errors(path), swapped_folder(path) as temporary:
         yield temporary
 
 
@@ -53,17 +53,17 @@ def swapped_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     When the block fails or is interrupted, nothing has changed: no file, and no folder on the way to it.
 
     Raises:
-        QsaeError: when the folder cannot be made or renamed; what the block raises stays as it is.
+        UnwritableError: when the folder cannot be made or renamed; what the block raises stays as it is.
     """
     missing = [parent for parent in path.parents if not parent.exists()]
-    with _disk_errors(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         holder = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     new, old = holder / "new", holder / "old"
     try:
         new.mkdir()
         yield new
-        with _disk_errors(path):
+        with disk_errors(path):
             if path.exists():
                 path.rename(old)
             new.rename(path)
@@ -77,17 +77,22 @@ def swapped_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def _disk_errors(path: pathlib.Path) -> Iterator[None]:
+def disk_errors(path: pathlib.Path) -> Iterator[None]:
+    """A block that writes to ``path``.
+
+    Raises:
+        UnwritableError: for what the disk refuses.
+    """
     try:
         yield
     except (OSError, safetensors.SafetensorError) as error:
         raise unwritable(path, error) from error
 
 
-def unwritable(path: pathlib.Path, error: BaseException) -> QsaeError:
+def unwritable(path: pathlib.Path, error: BaseException) -> UnwritableError:
     """The error for what a disk refused."""
     full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-    return QsaeError(
+    return UnwritableError(
         "the disk is full" if full else f"cannot be written: {error}",
         where=str(path),
         next="free some space or choose another folder with --out; what was complete before is untouched",

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from qsae_core.launched import command, launched
-from qsae_core.results.files import atomic_file, read_json, write_json
+from qsae_core.results.files import atomic_file, disk_errors, read_json, write_json
 
 if TYPE_CHECKING:
     from qsae_core.config.run import RunConfig
@@ -95,10 +95,15 @@ class Run:
         write_json(self.path / "metrics" / f"step_{step:08d}.json", values)
 
     def append_log(self, step: int, values: Mapping[str, Any]) -> None:
-        """One line of ``metrics/log.jsonl``."""
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("a", encoding="utf-8") as log:
-            log.write(json.dumps({"step": step, **values}) + "\n")
+        """One line of ``metrics/log.jsonl``.
+
+        Raises:
+            UnwritableError: where the disk refuses it; half a line goes when the run is taken up again.
+        """
+        with disk_errors(self._log):
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            with self._log.open("a", encoding="utf-8") as log:
+                log.write(json.dumps({"step": step, **values}) + "\n")
 
     def truncate_log(self, step: int) -> None:
         """Drop the lines of ``metrics/log.jsonl`` after a step: a resumed run writes them again."""

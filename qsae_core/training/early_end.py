@@ -10,7 +10,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 
-from qsae_core.errors import LostError, QsaeError, TrainingError
+from qsae_core.errors import LostError, QsaeError, TrainingError, UnwritableError
 from qsae_core.results.run import Run
 
 
@@ -108,5 +108,20 @@ def lost(run: Run) -> Iterator[None]:
             f"{run.resume_command} goes on from {states[-1].name}"
             if states
             else "there is no checkpoint yet; begin again with --overwrite and --checkpoint-every N"
+        )
+        raise
+
+
+@contextlib.contextmanager
+def unwritten(run: Run) -> Iterator[None]:
+    """A block in which the disk may refuse what a run writes: the error says how to go on."""
+    try:
+        yield
+    except UnwritableError as error:
+        states = run.resume_states()
+        error.next = (
+            f"when there is room, {run.resume_command} goes on from {states[-1].name}"
+            if states
+            else "when there is room, begin again with --overwrite; or choose another folder with --out"
         )
         raise

@@ -107,11 +107,11 @@ class _TrainingRun:
                 first = self._restore() if resumes else self._initialize()
                 self._begin_alike()
             self.chronicle.begin(self.run)
-            with early_end.lost(self.run):
+            with early_end.lost(self.run), early_end.unwritten(self.run):
                 seconds = self._loop().carry_out(first)
                 self.team.leave()
             if writes:
-                with alone(), early_end.finishing(self.run):
+                with alone(), early_end.finishing(self.run), early_end.unwritten(self.run):
                     self._finish(seconds)
         return self.run
 
