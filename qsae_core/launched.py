@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 
 from qsae_core.errors import ConfigError
 
+MEETING = "--rdzv-backend c10d --rdzv-endpoint HOST:29500"
+"""How torchrun on several machines finds the others; HOST is one of them."""
+
 
 class Launched(NamedTuple):
     """One of the processes that train together."""
@@ -67,10 +70,31 @@ def is_gone(process: Mapping[str, Any]) -> bool:
     return False
 
 
-def command(arguments: str, world: int | str) -> str:
-    """``qsae ARGUMENTS`` as so many processes together run it."""
-    launcher = "" if world == 1 else f"torchrun --nproc-per-node {world} --no-python "
-    return f"{launcher}qsae {arguments}"
+def command(
+    arguments: str, world: int | str, local: int | None = None, environment: Mapping[str, str] | None = None
+) -> str:
+    """``qsae ARGUMENTS`` as so many processes together run it.
+
+    Args:
+        local: how many of them are on each machine; None: as many as there are now (``LOCAL_WORLD_SIZE``).
+            Where these are not all, and machines of as many make up all, it is the command of each machine.
+    """
+    if world == 1:
+        return f"qsae {arguments}"
+    if local is None:
+        given = (os.environ if environment is None else environment).get("LOCAL_WORLD_SIZE", "").strip()
+        local = int(given) if given.isdecimal() else 0
+    launcher = f"torchrun --nproc-per-node {world}"
+    if isinstance(world, int) and 0 < local < world and world % local == 0:
+        launcher = f"torchrun --nnodes {world // local} --nproc-per-node {local} {MEETING}"
+    return f"{launcher} --no-python qsae {arguments}"
+
+
+def machines(environment: Mapping[str, str] | None = None) -> int:
+    """How many machines the processes are on, where each has as many; 1 where a launcher does not say."""
+    given = os.environ if environment is None else environment
+    local = _number(given, "LOCAL_WORLD_SIZE", 0)
+    return max(1, launched(given).world // local) if local else 1
 
 
 def _number(given: Mapping[str, str], name: str, default: int) -> int:

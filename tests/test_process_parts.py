@@ -15,10 +15,11 @@ from qsae_core.contracts import CoderShape, shard
 from qsae_core.errors import ConfigError, LostError, StoppedError, TrainingError
 from qsae_core.kernels.processes import Processes, acting, nth_largest, processes
 from qsae_core.kernels.processes import alone as alone_now
-from qsae_core.launched import Launched, launched
+from qsae_core.launched import MEETING, Launched, command, launched, machines
 from qsae_core.plugins.records import load_plugins
+from qsae_core.results.files import write_json
 from qsae_core.results.run import Run
-from qsae_core.training import checkpoints
+from qsae_core.training import checkpoints, early_end
 from qsae_core.training.parts import check_members
 from qsae_core.training.setup import compose_members
 from qsae_core.training.start import own_device
@@ -51,6 +52,43 @@ def test_what_a_launcher_says():
         launched({"WORLD_SIZE": "4"})
     with pytest.raises(ConfigError, match="WORLD_SIZE is 'two'"):
         launched({"WORLD_SIZE": "two"})
+
+
+@pytest.mark.parametrize(
+    ("world", "local", "expected"),
+    [
+        (1, None, "qsae train"),
+        (16, None, "torchrun --nproc-per-node 16 --no-python qsae train"),
+        (16, "16", "torchrun --nproc-per-node 16 --no-python qsae train"),
+        (16, "8", f"torchrun --nnodes 2 --nproc-per-node 8 {MEETING} --no-python qsae train"),
+        (12, "8", "torchrun --nproc-per-node 12 --no-python qsae train"),  # no number of such machines
+        ("N", "8", "torchrun --nproc-per-node N --no-python qsae train"),
+    ],
+)
+def test_a_command_names_processes_and_machines(world, local, expected):
+    environment = {} if local is None else {"LOCAL_WORLD_SIZE": local}
+    assert command("train", world, environment=environment) == expected
+
+
+def test_a_run_of_two_machines_goes_on_with_two(tmp_path, monkeypatch):
+    for name, value in {"WORLD_SIZE": "16", "RANK": "9", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8"}.items():
+        monkeypatch.setenv(name, value)
+    assert machines() == 2
+    assert "torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend" in Run(tmp_path).resume_command
+
+
+def test_whoever_does_not_see_the_results_does_not_say_that_there_are_none(tmp_path):
+    run, other = Run(tmp_path / "here"), Run(tmp_path / "elsewhere")
+    write_json(run.config_file, {})
+    for seen, said in ((run, "there is no checkpoint yet"), (other, "on the machine of process 0")):
+        with pytest.raises(LostError) as found, early_end.lost(seen):
+            raise LostError("process 3 of 16 did not answer any more")
+        assert said in found.value.next
+        loss = TrainingError("the loss is not finite")
+        early_end.explain_loss(loss, seen)
+        assert said in loss.next
+    assert "--resume" in found.value.next
+    assert "--overwrite" not in found.value.next
 
 
 def test_nobody_is_asked_outside_of_a_team():

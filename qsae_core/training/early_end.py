@@ -83,11 +83,12 @@ def explain_loss(error: TrainingError, run: Run) -> None:
     """Say where a non-finite loss occurred and what to go back to; these weights are worth no checkpoint."""
     states = run.resume_states()
     error.where = str(run.path)
-    error.next = (
-        f"the last good checkpoint is {states[-1]}; try a lower --lr or --clip"
-        if states
-        else "there is no checkpoint yet; try a lower --lr or --clip, and --checkpoint-every N"
-    )
+    if states:
+        error.next = f"the last good checkpoint is {states[-1]}; try a lower --lr or --clip"
+    elif _is_elsewhere(run):
+        error.next = f"checkpoints, if there are any yet, are {ELSEWHERE}; try a lower --lr or --clip"
+    else:
+        error.next = "there is no checkpoint yet; try a lower --lr or --clip, and --checkpoint-every N"
 
 
 def explain_data(error: QsaeError, run: Run, step: int) -> None:
@@ -104,12 +105,24 @@ def lost(run: Run) -> Iterator[None]:
         yield
     except LostError as error:
         error.where, states = str(run.path), run.resume_states()
-        error.next = (
-            f"{run.resume_command} goes on from {states[-1].name}"
-            if states
-            else "there is no checkpoint yet; begin again with --overwrite and --checkpoint-every N"
-        )
+        if states:
+            error.next = f"{run.resume_command} goes on from {states[-1].name}"
+        elif _is_elsewhere(run):
+            error.next = (
+                f"the results are {ELSEWHERE}: where {run.checkpoints} has a checkpoint there, and all "
+                f"machines see that folder, {run.resume_command}"
+            )
+        else:
+            error.next = "there is no checkpoint yet; begin again with --overwrite and --checkpoint-every N"
         raise
+
+
+ELSEWHERE = "on the machine of process 0, in a folder that this process does not see"
+
+
+def _is_elsewhere(run: Run) -> bool:
+    """Whether it is another machine that has the results: process 0 wrote the record before anything else."""
+    return not run.config_file.exists()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import torch
 
 from qsae_core.config.run import RunConfig
 from qsae_core.errors import ConfigError
-from qsae_core.launched import Launched, command
+from qsae_core.launched import Launched, command, machines
 from qsae_core.training.team import ALONE, Team
 
 LONGEST = 100
@@ -61,7 +61,7 @@ def own_device(device: str, place: Launched) -> str:
             fault,
             where="--device",
             allowed="cuda or auto: each process takes the GPU of its LOCAL_RANK; or cpu",
-            next=command("train ...", there),
+            next=command("train ...", there * machines(), there),
         )
     torch.cuda.set_device(place.local_rank)
     return f"cuda:{place.local_rank}"
