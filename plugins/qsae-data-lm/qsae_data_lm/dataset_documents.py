@@ -65,6 +65,10 @@ class StreamedDocuments:
         """The first texts of the stream."""
         return (document.text for document in islice(self._in_order(), SAMPLE))
 
+    def size(self) -> dict[str, int]:
+        """Its parts, which each epoch takes in an order of their own."""
+        return {"parts": self._rows.parts}
+
     def training(self, seed: int, epoch: int, start: Position, share: Share = WHOLE) -> Iterator[Numbered]:
         """Every training document once. Processes share the parts where these divide evenly among them, so
         that each opens its own alone; else each reads all rows and keeps every `world`-th."""
@@ -136,8 +140,13 @@ class IndexedDocuments:
         return {**self._description, "documents": number, "held_out_documents": held_out}
 
     def beginning(self) -> Iterator[str]:
-        """The first texts of the table."""
-        return (document.text for document in islice(self._in_order(), SAMPLE))
+        """Texts at even distances in the table, from the first to the last."""
+        some = np.linspace(0, max(0, len(self._table) - 1), min(SAMPLE, len(self._table))).astype(np.int64)
+        return (document.text for document in self._documents(some) if document is not None)
+
+    def size(self) -> dict[str, int]:
+        """Its rows, which each epoch takes in an order of their own."""
+        return {"rows": len(self._table)}
 
     def training(self, seed: int, epoch: int, start: Position, share: Share = WHOLE) -> Iterator[Numbered]:
         """Every training document once, shuffled by seed and epoch."""

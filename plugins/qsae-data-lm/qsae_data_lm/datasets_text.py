@@ -137,14 +137,18 @@ def _load(dataset: str, name: str | None, split: str, streaming: bool) -> Any:
     path = Path(dataset).expanduser()
     try:
         if os.path.exists(path) and not path.is_dir():  # pathlib's raises where a name is too long
+            _refuse_name(name, path, "a file")
             reader, options = _reader(path)
             return datasets.load_dataset(
                 reader, data_files=str(path), split=split, streaming=streaming, **options
             )
         if any(os.path.isfile(path / f"{name}.json") for name in ("dataset_info", "dataset_dict")):
+            _refuse_name(name, path, "a data set that was saved")
             stored = datasets.load_from_disk(str(path))
             if isinstance(stored, datasets.DatasetDict):
                 stored = stored[split]
+            else:
+                _check_split(split, stored.split, path)
             files = max(1, min(len(stored.cache_files), len(stored)))
             return stored.to_iterable_dataset(num_shards=files) if streaming else stored
         place = str(path) if os.path.isdir(path) else dataset
@@ -157,6 +161,28 @@ def _load(dataset: str, name: str | None, split: str, streaming: bool) -> Any:
             where="data.dataset",
             allowed="a Hugging Face dataset id, or a local file or folder",
         ) from error
+
+
+def _refuse_name(name: str | None, path: Path, kind: str) -> None:
+    if name is not None:
+        raise DataError(
+            f"{path} is {kind}, which has no configuration {name!r} nor any other",
+            where="data.dataset_name",
+            allowed="a configuration of a data set of the hub, or of a folder that describes several",
+            next="leave --dataset-name out, or give the folder of that configuration",
+        )
+
+
+def _check_split(asked: str, stored: Any, path: Path) -> None:
+    """Of a single table on disk: the default asks for whatever it is."""
+    if asked not in (LmConfig.model_fields["dataset_split"].default, str(stored)):
+        what = "no split of a name" if stored is None else f"the split {str(stored)!r} alone"
+        raise DataError(
+            f"{path} holds {what}, and {asked!r} is asked for",
+            where="data.dataset_split",
+            allowed="what was saved: a `DatasetDict` holds several splits, a `Dataset` one",
+            next="leave --dataset-split out, or give the folder of that split",
+        )
 
 
 def _reader(path: Path) -> tuple[str, dict[str, Any]]:

@@ -101,7 +101,11 @@ class Documents(Protocol):
         """JSON values for the run's record."""
 
     def beginning(self) -> Iterator[str]:
-        """Texts by which the source is known again: all that are in memory, or the first of a stream."""
+        """Texts by which the source is known again: all that are in memory, the first of a stream, or some of
+        a table."""
+
+    def size(self) -> dict[str, int]:
+        """What the order of an epoch hangs on, where ``beginning`` does not tell it: name -> number."""
 
     def training(self, seed: int, epoch: int, start: Position, share: Share = WHOLE) -> Iterator[Numbered]:
         """Documents of an epoch; `start` is the place behind one, or None. The shares of all processes
@@ -137,6 +141,10 @@ class LocalDocuments:
     def beginning(self) -> Iterator[str]:
         """All texts."""
         return (document.text for document in self._all)
+
+    def size(self) -> dict[str, int]:
+        """Nothing that its texts do not tell."""
+        return {}
 
     def training(self, seed: int, epoch: int, start: Position, share: Share = WHOLE) -> Iterator[Numbered]:
         """Every training document once, shuffled by seed and epoch."""

@@ -53,6 +53,20 @@ def check_same(recorded: Mapping[str, Any], now: Mapping[str, str], places: Mapp
             )
 
 
+def check_size(recorded: Mapping[str, int], now: Mapping[str, int], place: str) -> None:
+    """Raise a DataError where a text has more or less of something than when a run was interrupted: its
+    documents come in another order then, so that some would come twice, and others not at all."""
+    for what, number in now.items():
+        if recorded.get(what) != number:
+            raise DataError(
+                f"there are {number} {what}, and there were {recorded.get(what, 'none of these')} when "
+                "the run was interrupted",
+                where=place,
+                allowed=f"the same {what}",
+                next="bring them back, or start the run again with --overwrite",
+            )
+
+
 def check_share(recorded: Sequence[int], now: Sequence[int]) -> None:
     """Raise a DataError where a state is not of this process among as many.
 

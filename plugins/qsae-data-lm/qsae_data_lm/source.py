@@ -14,7 +14,7 @@ from qsae_data_lm import LmConfig
 from qsae_data_lm.context_stream import Place, contexts_of
 from qsae_data_lm.documents import open_documents
 from qsae_data_lm.families import Layout, layout_of
-from qsae_data_lm.fingerprints import check_same, check_share, of_texts
+from qsae_data_lm.fingerprints import check_same, check_share, check_size, of_texts
 from qsae_data_lm.harvest import Harvester
 from qsae_data_lm.held_out_stream import HeldOutStream, held_out_documents
 from qsae_data_lm.language_model import HfLanguageModel
@@ -102,17 +102,19 @@ class LmSource(DataSource):
         return {"text": of_texts(self._documents.beginning()), "model": self._model.fingerprint()}
 
     def state_dict(self) -> dict[str, Any]:
-        """The position of the stream as JSON values, which process's it is, and fingerprints of the text and
-        the model."""
-        share = list(self._blocks.share)
-        return {**self._blocks.place(), "share": share, "fingerprints": self._fingerprints}
+        """The position of the stream as JSON values, which process's it is, and by what the text and the
+        model are known again."""
+        known = {"size": self._documents.size(), "fingerprints": self._fingerprints}
+        return {**self._blocks.place(), "share": list(self._blocks.share), **known}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue at a position; its block is computed again when the next batch is taken.
 
         Raises:
-            DataError: if the text or the model is another one now, or the position is another process's.
+            DataError: if the text or the model is another one now or has grown; if the position is another
+                process's.
         """
+        check_size(state["size"], self._documents.size(), self._text)
         places = {"text": self._text, "model": self.config.model}
         check_same(state.get("fingerprints", {}), self._fingerprints, places)
         check_share(state["share"], self._blocks.share)

@@ -194,3 +194,29 @@ def test_a_pipe_is_no_dataset(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.jsonl")
     with pytest.raises(DataError, match="a pipe or a device"):
         texts(str(tmp_path / "x.jsonl"))
+
+
+def test_a_configuration_that_is_not_there_is_not_passed_over(dataset: str) -> None:
+    if dataset.endswith("folder"):
+        pytest.skip("its description may have several")
+    with pytest.raises(DataError, match="has no configuration 'sample' nor any other") as caught:
+        dataset_documents(LmConfig(dataset=dataset, dataset_name="sample"), None, Split(0.05))
+    assert caught.value.where == "data.dataset_name"
+
+
+def test_a_table_on_disk_is_no_split_but_its_own(tmp_path: Path, rows: list[dict[str, object]]) -> None:
+    whole = datasets.Dataset.from_list(rows)
+    whole.save_to_disk(str(tmp_path / "nameless"))
+    datasets.Dataset.from_list(rows, split="validation").save_to_disk(str(tmp_path / "named"))
+    datasets.DatasetDict({"test": whole}).save_to_disk(str(tmp_path / "several"))
+    for good in (("nameless", "train"), ("named", "train"), ("named", "validation"), ("several", "test")):
+        assert opened(str(tmp_path / good[0]), split=good[1]).describe()["dataset_column"] == "body"
+    with pytest.raises(DataError, match="holds no split of a name, and 'test' is asked for"):
+        opened(str(tmp_path / "nameless"), split="test")
+    with pytest.raises(
+        DataError, match="holds the split 'validation' alone, and 'test' is asked for"
+    ) as caught:
+        opened(str(tmp_path / "named"), split="test")
+    assert caught.value.where == "data.dataset_split"
+    with pytest.raises(DataError, match="'train'"):
+        opened(str(tmp_path / "several"))

@@ -388,7 +388,7 @@ def test_the_state_is_numbers_and_two_fingerprints(make: Make) -> None:
     source.next_batch(1000)
     state = source.state_dict()
     place = {"epoch", "block", "cursor", "position", "remaining", "norms"}
-    assert set(state) == {*place, "share", "fingerprints"}
+    assert set(state) == {*place, "share", "size", "fingerprints"}
     assert set(state["fingerprints"]) == {"text", "model"}
     assert (state["epoch"], state["block"]) == (0, 4)
 

@@ -267,3 +267,27 @@ def test_flags(jsonl: str) -> None:
     assert result.exit_code == 0, result.output
     for words in ("dataset_split: test", "streaming: false", "shuffle_buffer: 1000"):
         assert words in result.output
+
+
+def test_a_dataset_that_has_grown_is_no_more_the_one_that_was_interrupted(make: Make, jsonl: str) -> None:
+    """The order of an epoch is one of so many rows, or parts: going on in another one some would come twice,
+    and others not at all. The first rows are the same."""
+    table, stream = make(streaming=False), make()
+    states = []
+    for source in (table, stream):
+        source.next_batch(600)
+        states.append(json.loads(json.dumps(source.state_dict())))
+    make(streaming=False).load_state_dict(states[0])
+    more = "".join(json.dumps({"id": n, "text": body(9, n)}) + "\n" for n in range(7))
+    (Path(jsonl) / "9.jsonl").write_text(more)
+    grown = f"there are {FILES * ROWS + 7} rows, and there were {FILES * ROWS} when the run was interrupted"
+    with pytest.raises(DataError, match=grown) as found:
+        make(streaming=False).load_state_dict(states[0])
+    assert found.value.where == jsonl
+    with pytest.raises(DataError, match=f"there are {FILES + 1} parts, and there were {FILES} when"):
+        make().load_state_dict(states[1])
+    (Path(jsonl) / "9.jsonl").unlink()
+    rows = (Path(jsonl) / "3.jsonl").read_text().splitlines(keepends=True)
+    (Path(jsonl) / "3.jsonl").write_text("".join([*rows[:-1], json.dumps({"id": 0, "text": "other"}) + "\n"]))
+    with pytest.raises(DataError, match="the text is another one"):
+        make(streaming=False).load_state_dict(states[0])
