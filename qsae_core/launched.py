@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Mapping
@@ -53,21 +54,50 @@ def launched(environment: Mapping[str, str] | None = None) -> Launched:
 
 
 def this_process() -> dict[str, Any]:
-    """``host`` and ``pid``, from which ``is_gone`` tells on this machine whether the process goes on."""
-    return {"host": socket.gethostname(), "pid": os.getpid()}
+    """``host`` and ``pid``, from which ``is_gone`` tells on this machine whether the process goes on;
+    where a system says it, also when it ``began``: numbers are given out again."""
+    found: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid()}
+    status = _status(os.getpid())
+    return found if status is None else found | {"began": status.began}
 
 
 def is_gone(process: Mapping[str, Any]) -> bool:
     """Whether a process of this machine, as ``this_process`` gave it, is known to be there no more."""
     if os.name != "posix" or process.get("host") != socket.gethostname():
         return False
+    with contextlib.suppress(PermissionError):  # somebody else's
+        try:
+            os.kill(process["pid"], 0)  # sends nothing
+        except ProcessLookupError:
+            return True
+    status = _status(process["pid"])
+    return status is not None and (status.has_ended or process.get("began", status.began) != status.began)
+
+
+def is_another(process: Mapping[str, Any]) -> bool:
+    """Whether a process is known to go on, on this machine, and is not this one."""
+    here = os.name == "posix" and process.get("host") == socket.gethostname()
+    return here and process["pid"] != os.getpid() and not is_gone(process)
+
+
+class _Status(NamedTuple):
+    has_ended: bool
+    """Whether nothing is left of it but what its parent has not asked for yet."""
+    began: str
+    """Which boot of the machine, and clock ticks since then."""
+
+
+def _status(pid: int) -> _Status | None:
+    """What Linux says of a process; None elsewhere, or where there is none."""
     try:
-        os.kill(process["pid"], 0)  # sends nothing
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # somebody else's
-        return False
-    return False
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            fields = (
+                file.read().rpartition(")")[2].split()
+            )  # behind the command's name, which may hold anything
+        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
+            return _Status(fields[0] in "ZX", f"{file.read().strip()} {fields[19]}")
+    except (OSError, IndexError):
+        return None
 
 
 def command(

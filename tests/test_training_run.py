@@ -320,6 +320,38 @@ def test_a_full_disk_leaves_what_was_complete(vectors, monkeypatch):
     assert resumed.finished
 
 
+def test_a_run_that_goes_on_is_neither_taken_up_nor_replaced(vectors, monkeypatch):
+    """Not by another process; by the one that has it, as after an error in a notebook, it is."""
+    checkpoints_of = {"checkpoint_every": 10}
+
+    class Ends(Silent):
+        def logged(self, step, values):
+            if step == 12:
+                raise DataError("cut off")
+
+    with pytest.raises(DataError):
+        run(configuration(vectors, train=checkpoints_of), Ends())
+    (made,) = find_runs(vectors.parent / "results")
+    own = made.record()["process"]
+    assert own["pid"] == os.getpid()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        made.update_record(status="running", process={"host": own["host"], "pid": other.pid})
+        for how in ("resume", "overwrite"):
+            with pytest.raises(TrainingError, match=f"process {other.pid} of this machine goes on") as caught:
+                run(configuration(vectors, run={how: True}, train=checkpoints_of))
+            assert f"kill {other.pid}" in caught.value.next
+        # whoever has that number now began at another time: the number was given out again
+        gone = {"host": own["host"], "pid": other.pid, "began": "at another time"}
+        if os.path.exists("/proc/self/stat"):
+            made.update_record(process=gone)
+        else:
+            made.update_record(process=own)
+        assert len(made.resume_states()) == 1
+        assert run(configuration(vectors, run={"resume": True}, train=checkpoints_of)).finished
+    made.update_record(status="running", completed_at=None, process=own)
+    assert run(configuration(vectors, run={"overwrite": True}, train=checkpoints_of)).finished
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="nothing here is always full")
 def test_a_full_disk_at_a_line_of_the_log_says_how_to_go_on(vectors):
     class Fills(Silent):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qsae_core.config.layers import RECORD_KEYS
 from qsae_core.errors import TrainingError
-from qsae_core.launched import this_process
+from qsae_core.launched import is_another, this_process
 from qsae_core.results.files import disk_errors, swapped_folder, write_json
 from qsae_core.results.run import Run, git_state, now
 
@@ -29,16 +29,19 @@ def open_run(config: RunConfig, path: pathlib.Path, data_record: dict[str, Any])
 
     Raises:
         TrainingError: if there is a run already and neither ``--overwrite`` nor ``--resume`` was given,
-            if there is nothing to resume, or if what would be resumed had another configuration.
+            if there is nothing to resume, or if what would be resumed had another configuration; if another
+            process goes on with it.
     """
     run = Run(path)
     if config.run.resume:
         _check_resumable(run, config)
+        _check_left(run)
         run.update_record(train=config.to_dict()["train"], process=this_process())
         return run
     if run.config_file.exists():
         resumable = not run.finished and bool(run.resume_states())
         _check_replaceable(run, config, ", or --resume" if resumable else "")
+        _check_left(run)
         with disk_errors(path):
             shutil.rmtree(path)
     _write_record(run, config, {"data_record": data_record})
@@ -55,11 +58,13 @@ def late_run(config: RunConfig, path: pathlib.Path, record: Mapping[str, Any]) -
         record: what its record has beside the configuration.
 
     Raises:
-        TrainingError: if there is a run already and ``--overwrite`` was not given, or something else.
+        TrainingError: if there is a run already and ``--overwrite`` was not given, or something else; if a
+            process goes on with it.
     """
     there = Run(path)
     if there.config_file.exists():
         _check_replaceable(there, config)
+        _check_left(there)
     elif path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise TrainingError(
             "is there already, and is no run", where=str(path), allowed="another --name or --out"
@@ -79,6 +84,19 @@ def _check_replaceable(run: Run, config: RunConfig, besides: str = "") -> None:
             where=str(run.path),
             allowed=f"--overwrite, another --name or --out{besides}",
             next=f"qsae evaluate {run.path}" if run.finished else "add --overwrite to begin again",
+        )
+
+
+def _check_left(run: Run) -> None:
+    """Two that write the same run would remove each other's checkpoints."""
+    record = run.record()
+    process = record.get("process")
+    if record.get("status") == "running" and process is not None and is_another(process):
+        raise TrainingError(
+            f"process {process['pid']} of this machine goes on with this run",
+            where=str(run.path),
+            allowed="one run at a time in this folder; another --name or --out",
+            next=f"wait for it, or end it: kill {process['pid']} (it saves a checkpoint first)",
         )
 
 
