@@ -91,9 +91,7 @@ def _status(pid: int) -> _Status | None:
     """What Linux says of a process; None elsewhere, or where there is none."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            fields = (
-                file.read().rpartition(")")[2].split()
-            )  # behind the command's name, which may hold anything
+            fields = file.read().rpartition(")")[2].split()  # behind the command's name, free text
         with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
             return _Status(fields[0] in "ZX", f"{file.read().strip()} {fields[19]}")
     except (OSError, IndexError):

@@ -8,6 +8,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -350,6 +351,43 @@ def test_a_run_that_goes_on_is_neither_taken_up_nor_replaced(vectors, monkeypatc
         assert run(configuration(vectors, run={"resume": True}, train=checkpoints_of)).finished
     made.update_record(status="running", completed_at=None, process=own)
     assert run(configuration(vectors, run={"overwrite": True}, train=checkpoints_of)).finished
+
+
+HALF = """
+import os, pathlib, signal, sys
+from qsae_core.results.files import atomic_file, atomic_folder
+with atomic_folder(pathlib.Path(sys.argv[1])) as folder, atomic_file(pathlib.Path(sys.argv[2])) as file:
+    (folder / "half.safetensors").write_bytes(b"half")
+    file.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_goes_when_its_run_is_taken_up(vectors):
+    class Ends(Silent):
+        def logged(self, step, values):
+            if step == 12:
+                raise DataError("cut off")
+
+    with pytest.raises(DataError):
+        run(configuration(vectors, train={"checkpoint_every": 10}), Ends())
+    (made,) = find_runs(vectors.parent / "results")
+    places = [str(made.checkpoints / "step_00000020"), str(made.path / "metrics" / "step_00000012.json")]
+    killed = subprocess.run([sys.executable, "-c", HALF, *places], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    left = sorted(made.path.rglob(".*.tmp"))
+    assert len(left) == 2
+    kept = [
+        left[0].with_name(left[0].name.replace(*change))
+        for change in (
+            (f".{socket.gethostname()}.", ".elsewhere."),  # nobody here knows whether that one goes on
+            (left[0].name.split(".")[-3], str(os.getppid())),
+        )
+    ]
+    for folder in kept:
+        folder.mkdir()
+    run(configuration(vectors, run={"resume": True}, train={"checkpoint_every": 10}))
+    assert sorted(made.path.rglob(".*.tmp")) == sorted(kept)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="nothing here is always full")

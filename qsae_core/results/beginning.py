@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qsae_core.config.layers import RECORD_KEYS
 from qsae_core.errors import TrainingError
 from qsae_core.launched import is_another, this_process
-from qsae_core.results.files import disk_errors, swapped_folder, write_json
+from qsae_core.results.files import disk_errors, remove_leftovers, swapped_folder, write_json
 from qsae_core.results.run import Run, git_state, now
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def open_run(config: RunConfig, path: pathlib.Path, data_record: dict[str, Any])
     if config.run.resume:
         _check_resumable(run, config)
         _check_left(run)
+        remove_leftovers(run.path)
         run.update_record(train=config.to_dict()["train"], process=this_process())
         return run
     if run.config_file.exists():

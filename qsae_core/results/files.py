@@ -7,7 +7,9 @@ import errno
 import json
 import os
 import pathlib
+import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -15,9 +17,12 @@ from typing import Any
 import safetensors
 
 from qsae_core.errors import ArtifactError, UnwritableError
+from qsae_core.launched import is_gone
 
 COPY = "copy the whole folder again from its source"
 """What helps where a file of a stored coder is damaged."""
+SUFFIX = ".tmp"
+"""Of what is written, until it is complete: a hidden name with the machine and the process behind it."""
 
 
 @contextlib.contextmanager
@@ -27,7 +32,7 @@ def atomic_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
         UnwritableError: when the disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{_beside(path)}{SUFFIX}")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -58,7 +63,7 @@ def swapped_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     missing = [parent for parent in path.parents if not parent.exists()]
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        holder = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        holder = pathlib.Path(tempfile.mkdtemp(prefix=f"{_beside(path)}.", suffix=SUFFIX, dir=path.parent))
     new, old = holder / "new", holder / "old"
     try:
         new.mkdir()
@@ -74,6 +79,23 @@ def swapped_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
         with contextlib.suppress(OSError):  # a folder that is not empty stays
             for parent in missing:
                 parent.rmdir()
+
+
+def _beside(path: pathlib.Path) -> str:
+    return f".{path.name}.{socket.gethostname()}.{os.getpid()}"
+
+
+def remove_leftovers(folder: pathlib.Path) -> None:
+    """Remove what processes of this machine that were killed left half written in a folder, or below it."""
+    own = re.compile(rf"\..+\.{re.escape(socket.gethostname())}\.(\d+)(\.[^.]+)?{re.escape(SUFFIX)}")
+    for path in sorted(folder.rglob(f".*{SUFFIX}")):
+        found = own.fullmatch(path.name)
+        if found and is_gone({"host": socket.gethostname(), "pid": int(found[1])}):
+            with disk_errors(path):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
