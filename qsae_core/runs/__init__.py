@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from qsae_core.config.settings import QuantizeConfig
     from qsae_core.evaluation.run import evaluate_artifact, recorded_config
     from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, QUANTIZER_SLOTS, SLOTS
-    from qsae_core.launched import launched
+    from qsae_core.launched import launched, machines
     from qsae_core.plugins.records import Plugins, load_plugins
     from qsae_core.quantization.run import quantize_artifact
     from qsae_core.registry import Registry
@@ -57,6 +57,7 @@ __all__ = [
     "evaluate_artifact",
     "launched",
     "load_plugins",
+    "machines",
     "measured_on",
     "measurements",
     "open_data",
@@ -94,7 +95,7 @@ _FROM = {
     "config.settings": ("QuantizeConfig",),
     "evaluation.run": ("evaluate_artifact", "recorded_config"),
     "kinds": ("CODER_SLOTS", "PART_SLOTS", "QUANTIZER_SLOTS", "SLOTS"),
-    "launched": ("launched",),
+    "launched": ("launched", "machines"),
     "plugins.records": ("Plugins", "load_plugins"),
     "quantization.run": ("quantize_artifact",),
     "registry": ("Registry",),

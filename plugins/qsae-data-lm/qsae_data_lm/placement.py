@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from qsae_core.errors import DataError
+from qsae_core.runs import launched, machines
 from qsae_data_lm import LmConfig
 from qsae_data_lm.families import Layout
 from qsae_data_lm.places import require
@@ -103,8 +104,26 @@ def _check_map(device_map: Mapping[str, int | str], model: torch.nn.Module) -> N
 
 
 def placement_of(config: LmConfig, device: str) -> Placement:
-    """How a config asks for its model to be loaded, for a run on such a device."""
+    """How a config asks for its model to be loaded, for a run on such a device.
+
+    Raises:
+        DataError: if each of several processes of a machine would spread its copy over the same GPUs.
+    """
+    _refuse_to_share(config.device_map)
     return Placement(choose_dtype(config.dtype, device), device, config.device_map, config.load_in)
+
+
+def _refuse_to_share(device_map: str | Mapping[str, int | str] | None) -> None:
+    on_cpu = isinstance(device_map, Mapping) and all(str(place) == "cpu" for place in device_map.values())
+    world, of_machines = launched().world, machines()
+    if device_map is not None and not on_cpu and world > of_machines:
+        raise DataError(
+            f"device_map would spread the copy of the model of each of {world} processes over the same GPUs",
+            where="data.device_map",
+            allowed="one process on a machine; or a model that fits the GPU that each process has",
+            next="leave --device-map out, with --load-in 8bit or 4bit if it does not fit; or harvest first, "
+            "in one process: qsae cache",
+        )
 
 
 def choose_dtype(name: str, device: str) -> torch.dtype:

@@ -74,6 +74,22 @@ def test_a_device_map_gives_the_same_vectors(
     )
 
 
+def test_several_processes_of_a_machine_do_not_spread_over_the_same_gpus(
+    opened: Callable[..., LmSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    for device_map in ("auto", {"model": 0, "lm_head": 1}):
+        with pytest.raises(DataError, match="the copy of the model of each of 2 processes") as caught:
+            opened(device_map=device_map)
+        assert caught.value.where == "data.device_map"
+    assert len(opened(device_map={"": "cpu"}).next_batch(5)) == 5
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")  # each has the GPUs of a machine for itself
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    if not torch.cuda.is_available():
+        assert len(opened(device_map="auto").next_batch(5)) == 5
+
+
 def test_a_map_over_modules_is_taken_and_a_wrong_one_is_refused(opened: Callable[..., LmSource]) -> None:
     whole = ("model.embed_tokens", "model.layers", "model.norm", "model.rotary_emb", "lm_head")
     assert len(opened(device_map=dict.fromkeys(whole, "cpu")).next_batch(5)) == 5
