@@ -3,6 +3,7 @@ file, one after the other, and writes down how each ended. Started by together.p
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import pathlib
@@ -16,17 +17,22 @@ from qsae_core.config.run import resolve
 from qsae_core.contracts.data import Batch
 from qsae_core.errors import DataError
 from qsae_core.plugins.records import load_plugins
+from qsae_core.training import torch_join, torch_team
 from qsae_core.training.prefetch import BatchReader
 from qsae_core.training.run import train
 from qsae_core.training.watcher import Unwatched
 
 NEXT_BATCH = BatchReader.next_batch
+PATIENCE = 6.0
+"""Seconds for which processes wait for one that hangs."""
 
 
 def faulty(kind: str, rank: int, at: int, folder: str = "") -> None:
     """From now on, one process's batch of that number is unreadable or not finite, or the process is gone; or
     each process is in a folder of its own, as on a machine of its own."""
     read = 0
+    if kind == "hangs":
+        torch_join.TIMEOUT = torch_team.TIMEOUT = datetime.timedelta(seconds=PATIENCE)
     if kind == "elsewhere":
         os.chdir(pathlib.Path(folder, os.environ["RANK"]))
         return
@@ -40,6 +46,8 @@ def faulty(kind: str, rank: int, at: int, folder: str = "") -> None:
             raise DataError("row 17 is gone", where=f"disk of process {rank}")
         if kind == "gone":
             os._exit(1)
+        if kind == "hangs":
+            time.sleep(3 * PATIENCE)
         batch = NEXT_BATCH(reader)
         return Batch(torch.full_like(batch.x, torch.inf), batch.y)
 

@@ -188,6 +188,19 @@ def test_a_process_that_is_gone_is_named(tmp_path, world, parts):
 
 
 @pytest.mark.slow
+def test_a_process_that_hangs_is_named(tmp_path):
+    """It answers all the same, by another thread; so do those that wait for it."""
+    config = tree(tmp_path, "stuck", sae=TOPK, sparsity=K, train={"checkpoint_every": 3})
+    ends = carry_out(3, tmp_path, [{"tree": config, "fault": {"kind": "hangs", "rank": 1, "at": 6}}])
+    errors = [ends[rank][0]["error"] for rank in (0, 2)]
+    (said,) = [text for kind, text in errors if kind == "LostError"]
+    assert "process 1 of 3 (counted from 0) answered, and did not go on" in said
+    assert "see what it waits for: a disk, a server, a GPU" in said
+    assert "--resume goes on from step_00000003" in said
+    assert sorted(kind for kind, _ in errors) == ["LostError", "StoppedError"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["shared", "divided"])
 def test_the_commands_of_the_page(tmp_path, name):
     """Under torchrun itself: one table, lines of one process."""

@@ -105,15 +105,18 @@ def lost(run: Run) -> Iterator[None]:
         yield
     except LostError as error:
         error.where, states = str(run.path), run.resume_states()
+        before = f"{error.next}; then " if error.next else ""
         if states:
-            error.next = f"{run.resume_command} goes on from {states[-1].name}"
+            error.next = f"{before}{run.resume_command} goes on from {states[-1].name}"
         elif _is_elsewhere(run):
             error.next = (
-                f"the results are {ELSEWHERE}: where {run.checkpoints} has a checkpoint there, and all "
-                f"machines see that folder, {run.resume_command}"
+                f"{before}the results are {ELSEWHERE}: where {run.checkpoints} has a checkpoint there, and "
+                f"all machines see that folder, {run.resume_command}"
             )
         else:
-            error.next = "there is no checkpoint yet; begin again with --overwrite and --checkpoint-every N"
+            error.next = (
+                f"{before}there is no checkpoint yet; begin again with --overwrite and --checkpoint-every N"
+            )
         raise
 
 

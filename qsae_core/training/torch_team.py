@@ -177,32 +177,56 @@ class TorchTeam(Team):
         traceback.clear_frames(error.__traceback__)  # they hold the connections, which would stay open
         self.disconnect()
         try:
+            self.store.set(f"waits/{self.rank}", "")
             missing, left = self._roll_call()
+            stuck = [] if missing or left else self._without("waits")
         except RuntimeError:  # the launcher is gone, and the store with it
             return LostError(f"process {self.rank} of {self.world} has lost its connection to the others")
         if left:
             return self._stopped_with(left[0])
         if missing:
-            names = ", ".join(map(str, missing))
-            who = f"process {names}" if len(missing) == 1 else f"processes {names}"
-            return LostError(f"{who} of {self.world} (counted from 0) did not answer any more")
-        return error
+            return LostError(f"{self._named(missing)} did not answer any more")
+        return self._stalled(stuck, error) if stuck else error  # what failed is the operation itself
+
+    def _stalled(self, stuck: Sequence[int], error: RuntimeError) -> LostError:
+        """All answer, by a thread of their own. Whoever waits for another one as this process did says so as
+        soon as one of them has closed its connections; who does not is busy with something else."""
+        minutes = f"{TIMEOUT.total_seconds() / 60:.0f} minutes"
+        said = (str(error).splitlines() or [""])[0]
+        return LostError(
+            f"{self._named(stuck)} answered, and did not go on",
+            allowed=f"what each does between two steps within {minutes}: to read data, to measure, to save",
+            next=f"see what it waits for: a disk, a server, a GPU ({said})",
+        )
+
+    def _named(self, ranks: Sequence[int]) -> str:
+        names = ", ".join(map(str, ranks))
+        who = f"process {names}" if len(ranks) == 1 else f"processes {names}"
+        return f"{who} of {self.world} (counted from 0)"
 
     def _stopped_with(self, rank: int) -> StoppedError:
         return StoppedError(f"process {rank}: {self.store.get(f'left/{rank}').decode()}")
 
     def _roll_call(self) -> tuple[list[int], list[int]]:
-        """Who does not answer (``roll_calls``), and who left with a word."""
+        """Who does not answer (``_answering``), and who left with a word."""
         self.store.set(CALL, "")
+        silent = self._without("here")
+        return silent, self._with("left")
+
+    def _without(self, key: str) -> list[int]:
+        """Other processes that have not left a key, when none has for a while; or as soon as one left."""
         silent, since = [r for r in range(self.world) if r != self.rank], time.monotonic()
         while True:
-            left = [rank for rank in range(self.world) if self.store.check([f"left/{rank}"])]
-            still = [rank for rank in silent if not self.store.check([f"here/{rank}"])]
+            there = self._with(key)
+            still = [rank for rank in silent if rank not in there]
             if still != silent:
                 silent, since = still, time.monotonic()
-            if left or not silent or time.monotonic() - since > ROLL_CALL:
-                return silent, left
+            if not silent or time.monotonic() - since > ROLL_CALL or self._with("left"):
+                return silent
             time.sleep(0.05)
+
+    def _with(self, key: str) -> list[int]:
+        return [rank for rank in range(self.world) if self.store.check([f"{key}/{rank}"])]
 
 
 def _sum_gradients(parameters: Sequence[nn.Parameter], together: TorchProcesses) -> None:
