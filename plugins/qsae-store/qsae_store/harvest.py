@@ -89,8 +89,8 @@ class Harvest:
             whether the store is complete; else other processes are still at work, or one of them has died.
 
         Raises:
-            DataError: for text that gives no context; as ``read_shard``; if a shard cannot be written, with
-                what stays and how to go on.
+            DataError: for text that gives no context, or no vector; as ``read_shard``; if a shard cannot be
+                written, with what stays and how to go on.
         """
         slots = {side: list(self._side(side)) for side in SIDES}
         for side, found in slots.items():
@@ -105,6 +105,13 @@ class Harvest:
         shards = {side: tuple(r for r in found if r is not None) for side, found in records.items()}
         if any(len(shards[side]) < len(found) for side, found in records.items()):
             return False
+        for side, written in shards.items():
+            if not any(record.vectors for record in written):
+                raise DataError(
+                    f"no position of the {side} text counts",
+                    where=str(self.manifest.plan.source),
+                    next="other --roles, or other text",
+                )
         numbers = statistics(self.manifest.plan, shards["training"], self.folder)
         complete = dataclasses.replace(self.manifest, shards=shards, statistics=numbers)
         write_text(self.folder, MANIFEST, complete.to_json())
@@ -190,7 +197,8 @@ def _stopped(error: Exception, folder: Folder, name: str) -> DataError:
 
 def statistics(plan: Plan, shards: tuple[ShardRecord, ...], folder: Folder) -> dict[str, dict[str, Any]]:
     """Place -> ``mean`` (a vector), ``rms`` (of the centred vectors, per dimension) and the mean, least and
-    largest norm of the training vectors, before they were rounded."""
+    largest norm of the training vectors, of which there is one at least, before they were rounded."""
+    shards = tuple(shard for shard in shards if shard.vectors)
     n_vectors = sum(shard.vectors for shard in shards)
     sums = [read_sums(folder, shard.name) for shard in shards]
     found: dict[str, dict[str, Any]] = {}

@@ -91,6 +91,8 @@ class Reader:
         """Rows of a shard in the text's order; of a training shard all are in memory meanwhile."""
         if side == "held-out":
             return self._rows(record, start, stop)
+        if not record.vectors:
+            return self.empty(0)
         if self._ordered is None or self._ordered[0] != record.name:
             columns = self._rows(record, 0, record.vectors)
             tokens_N4 = columns[-1].long()

@@ -26,8 +26,8 @@ class ShardRecord:
         sha256: of the file.
         behind: where the text goes on (``DataSource.contexts``).
         ends: whether there is no text behind it.
-        norms: place -> ``sum``, ``least`` and ``largest`` of the vectors' norms, and ``squares``, their
-            squares' sum.
+        norms: place -> ``sum``, ``least`` and ``largest`` of the vectors' norms (these two None where there
+            are no vectors), and ``squares``, their squares' sum.
     """
 
     name: str
@@ -37,7 +37,7 @@ class ShardRecord:
     sha256: str
     behind: Mapping[str, Any]
     ends: bool
-    norms: Mapping[str, Mapping[str, float]]
+    norms: Mapping[str, Mapping[str, Any]]
 
 
 def shard_name(side: Side, number: int) -> str:

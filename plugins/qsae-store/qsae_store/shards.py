@@ -154,6 +154,8 @@ class ShardFile:
         stop = stored.shape[0] if stop is None else stop
         if not 0 <= start <= stop <= stored.shape[0]:
             raise DataError(f"{name} has {stored.shape[0]} rows, not {stop}", where=str(self.path))
+        if start == stop:  # memory of no bytes cannot be taken for another type
+            return torch.empty(0, *stored.shape[1:], dtype=stored.dtype)
         memory = np.empty((stop - start) * stored.row_bytes, dtype=np.uint8)
         _fill(self._file, memory, stored.start + start * stored.row_bytes, self.path)
         return torch.from_numpy(memory).view(stored.dtype).view(stop - start, *stored.shape[1:])

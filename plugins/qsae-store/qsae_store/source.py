@@ -52,9 +52,9 @@ class StoreSource(DataSource):
         self._manifest = read_manifest(self._folder)
         self._shards = written_shards(self._folder, self._manifest)
         for side, shards in self._shards.items():
-            if not shards:
+            if not any(record.vectors for record in shards):
                 raise DataError(
-                    f"the harvest has not written one {side} shard",
+                    f"the harvest has not written one {side} vector",
                     where=options.path,
                     next="run the command that began it again: it goes on where it stopped",
                 )

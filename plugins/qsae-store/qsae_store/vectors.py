@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,9 @@ from qsae_store.plan import Plan, Side, Storage, StoredPlace
 from qsae_store.shards import checksums
 from qsae_store.storage import stored, suffixes
 
-Norms = dict[str, float]
+Norms = dict[str, float | None]
+"""Of a shard's vectors ``sum``, ``least`` and ``largest`` of their norms (these two None where there is no
+vector), and ``squares``, their squares' sum."""
 
 
 class PlaceVectors:
@@ -21,14 +24,13 @@ class PlaceVectors:
 
     Attributes:
         sum: float64 ``[D]``, of the vectors before they are rounded.
-        norms: ``sum``, ``least`` and ``largest`` of their norms, and ``squares``, their squares' sum.
     """
 
     def __init__(self, place: StoredPlace, storage: Storage) -> None:
         self.place, self.storage = place, storage
-        self._parts: list[Columns] = []
+        self._parts: list[Columns] = [stored(torch.empty(0, place.width), storage)]  # no vector may come
         self.sum = torch.zeros(place.width, dtype=torch.float64)
-        self.norms: Norms = {"sum": 0.0, "squares": 0.0, "least": float("inf"), "largest": 0.0}
+        self._norms = {"sum": 0.0, "squares": 0.0, "least": math.inf, "largest": -math.inf}
 
     def add(self, vectors_ND: Tensor) -> None:
         """Take float32 vectors that are finite.
@@ -39,10 +41,10 @@ class PlaceVectors:
         if not len(vectors_ND):
             return
         norms_N = torch.linalg.vector_norm(vectors_ND, dim=1, dtype=torch.float64)
-        self.norms["sum"] += float(norms_N.sum())
-        self.norms["squares"] += float(norms_N.square().sum())
-        self.norms["least"] = min(self.norms["least"], float(norms_N.min()))
-        self.norms["largest"] = max(self.norms["largest"], float(norms_N.max()))
+        self._norms["sum"] += float(norms_N.sum())
+        self._norms["squares"] += float(norms_N.square().sum())
+        self._norms["least"] = min(self._norms["least"], float(norms_N.min()))
+        self._norms["largest"] = max(self._norms["largest"], float(norms_N.max()))
         self.sum += vectors_ND.sum(0, dtype=torch.float64)
         try:
             self._parts.append(stored(vectors_ND, self.storage))
@@ -53,6 +55,11 @@ class PlaceVectors:
                 allowed="values up to 65,504",
                 next="--storage bf16",
             ) from error
+
+    @property
+    def norms(self) -> Norms:
+        """Of the vectors so far."""
+        return {name: value if math.isfinite(value) else None for name, value in self._norms.items()}
 
     def tensors(self, order_N: Tensor) -> dict[str, Tensor]:
         """The shard's tensors of this place, its vectors in the given order."""
