@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from qsae_core.errors import DataError
@@ -18,7 +20,10 @@ _URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 class Folder(Protocol):
-    """Files by their names; a file is there whole or not at all."""
+    """Files by their names; a file is there whole or not at all.
+
+    What a disk or a server refuses is a QsaeError, a DataError where something is read.
+    """
 
     place: str
     """What errors call it."""
@@ -93,24 +98,24 @@ class LocalFolder:
 
     def sizes(self) -> dict[str, int]:
         """Every file but hidden ones."""
-        if not self.path.is_dir():
-            return {}
-        shown = (entry for entry in os.scandir(self.path) if not entry.name.startswith("."))
-        return {entry.name: entry.stat().st_size for entry in shown}
+        with disk_errors(self.path):
+            if not self.path.is_dir():
+                return {}
+            shown = (entry for entry in os.scandir(self.path) if not entry.name.startswith("."))
+            return {entry.name: entry.stat().st_size for entry in shown}
 
     def size(self, name: str) -> int | None:
         """Bytes of a file."""
-        try:
-            return (self.path / name).stat().st_size
-        except FileNotFoundError:
-            return None
+        with disk_errors(self.path / name):
+            try:
+                return (self.path / name).stat().st_size
+            except FileNotFoundError:
+                return None
 
     def read(self, name: str) -> bytes:
         """A small file."""
-        try:
+        with disk_errors(self.path / name):
             return (self.path / name).read_bytes()
-        except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror}", where=str(self.path / name)) from error
 
     def write(self, name: str, fill: Fill) -> None:
         """Under a temporary name first, then renamed."""
@@ -122,25 +127,29 @@ class LocalFolder:
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-        (self.path / name).unlink(missing_ok=True)
+        with disk_errors(self.path / name, "cannot be removed"):
+            (self.path / name).unlink(missing_ok=True)
 
     def sha256(self, name: str) -> str:
         """Digest of the file."""
-        return sha256_of(self.path / name)
+        with disk_errors(self.path / name):
+            return sha256_of(self.path / name)
 
     def local(self, name: str, sha256: str) -> pathlib.Path:
         """The file itself."""
         path = self.path / name
-        if not path.is_file():
-            raise missing(str(path))
+        with disk_errors(path):
+            if not path.is_file():
+                raise missing(str(path))
         return path
 
     def clean(self) -> None:
         """Temporary files whose writers are no more."""
-        for path in self.path.glob(".*.tmp"):
-            writer = path.name.split(".")[-2]
-            if writer.isdecimal() and not _is_alive(int(writer)):
-                path.unlink(missing_ok=True)
+        with disk_errors(self.path):
+            for path in self.path.glob(".*.tmp"):
+                writer = path.name.split(".")[-2]
+                if writer.isdecimal() and not _is_alive(int(writer)):
+                    path.unlink(missing_ok=True)
 
 
 def sha256_of(path: pathlib.Path) -> str:
@@ -150,6 +159,30 @@ def sha256_of(path: pathlib.Path) -> str:
         while part := file.read(1 << 20):
             digest.update(part)
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def disk_errors(path: pathlib.Path, what: str = "cannot be read") -> Iterator[None]:
+    """A block in which what the disk refuses is a DataError.
+
+    Args:
+        path: of the file or folder.
+        what: happens to it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{what}: {error.strerror or error}",
+            where=str(path),
+            allowed="a disk that gives every file of the store, and files that you may read",
+            next="qsae cache verify DIR, once the disk is well again, says what is damaged",
+        ) from error
+
+
+def is_damage(error: DataError) -> bool:
+    """Whether a file could not be read because the disk has lost its bytes."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO
 
 
 def missing(where: str) -> DataError:

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from qsae_core.contracts import Columns
 from qsae_core.errors import DataError
-from qsae_store.folder import altered
+from qsae_store.folder import altered, disk_errors
 
 BLOCK = 64
 """Vectors that are read, and whose bytes are checked, together."""
@@ -94,14 +94,16 @@ class ShardFile:
     memory once it was touched, so that a store larger than memory would seem to fill it.
 
     Raises:
-        DataError: if it is no safetensors file, or is shorter than its header says.
+        DataError: if it is no safetensors file, or is shorter than its header says; if the disk refuses it.
     """
 
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
-        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        with disk_errors(path):
+            self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         try:
-            self._tensors = self._header()
+            with disk_errors(path):
+                self._tensors = self._header()
         except BaseException:
             os.close(self._file)
             raise
@@ -148,7 +150,7 @@ class ShardFile:
         """Rows ``[start, stop)`` of a tensor.
 
         Raises:
-            DataError: if there is none of that name, or not so many rows.
+            DataError: if there is none of that name, or not so many rows; if the disk refuses them.
         """
         stored = self._of(name)
         stop = stored.shape[0] if stop is None else stop
@@ -157,7 +159,8 @@ class ShardFile:
         if start == stop:  # memory of no bytes cannot be taken for another type
             return torch.empty(0, *stored.shape[1:], dtype=stored.dtype)
         memory = np.empty((stop - start) * stored.row_bytes, dtype=np.uint8)
-        _fill(self._file, memory, stored.start + start * stored.row_bytes, self.path)
+        with disk_errors(self.path):
+            _fill(self._file, memory, stored.start + start * stored.row_bytes, self.path)
         return torch.from_numpy(memory).view(stored.dtype).view(stop - start, *stored.shape[1:])
 
     def checked_rows(self, names: tuple[str, ...], start: int, stop: int) -> Columns:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from qsae_core.errors import DataError
-from qsae_store.folder import Folder, open_folder
+from qsae_store.folder import Folder, is_damage, open_folder
 from qsae_store.json_files import write_text
 from qsae_store.manifest import MANIFEST, read_manifest
 from qsae_store.plan import SIDES
@@ -52,7 +52,12 @@ def _look(folder: Folder, record: ShardRecord) -> Damage | None:
         return Damage(record.name, file, "is missing")
     if size != record.size:
         return Damage(record.name, file, f"has {size:,} bytes and should have {record.size:,}")
-    same = folder.sha256(file) == record.sha256
+    try:
+        same = folder.sha256(file) == record.sha256
+    except DataError as error:
+        if not is_damage(error):
+            raise
+        return Damage(record.name, file, error.what)
     return None if same else Damage(record.name, file, "has been altered: its checksum is another one")
 
 
