@@ -143,6 +143,11 @@ class DataSource(abc.ABC):
         """A sentence on vectors that training left out so far, beside those that never count; None: none."""
         return None
 
+    def warning(self) -> str | None:
+        """A sentence on what has to be known before these vectors are trained on or measured with, such as
+        that there are fewer than were asked for; None: nothing."""
+        return None
+
     def language_model(self) -> LanguageModel | None:
         """The model behind the vectors, or None (tensor files, synthetic data)."""
         return None

@@ -66,6 +66,10 @@ class SourceView(DataSource):
         """The source's."""
         return self.source.left_out()
 
+    def warning(self) -> str | None:
+        """The source's."""
+        return self.source.warning()
+
     def language_model(self) -> LanguageModel | None:
         """The source's."""
         return self.source.language_model()

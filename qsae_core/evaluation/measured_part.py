@@ -75,6 +75,13 @@ def measured_part(
     Raises:
         ArtifactError: if what is recorded of the training data cannot be read.
     """
+    found = _part(data, config, trained_on, folder, calibrated)
+    return found.warned(data.warning())
+
+
+def _part(
+    data: DataSource, config: RunConfig, trained_on: Origins | None, folder: pathlib.Path, calibrated: bool
+) -> MeasuredPart:
     part = data.held_out_part()
     if part is None:
         return MeasuredPart(f"what {data.model_name} holds out", None, None)

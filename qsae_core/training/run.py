@@ -99,6 +99,8 @@ class _TrainingRun:
     def carry_out(self) -> Run:
         path = run_path(self.config, self.data.model_name, self.data.layer, self.steps)
         writes, resumes = self.team.is_first, self.config.run.resume
+        if warning := self.data.warning():
+            self.watcher.message(f"warning: {warning}")
         with self.team.all_or_none():
             self._compose_members()
             self.run = self._open(path) if writes else Run(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qsae_store.folder import open_folder
+from qsae_store.lacking import lacking
 from qsae_store.manifest import read_manifest, written_shards
 from qsae_store.plan import SIDES
 
@@ -29,6 +30,7 @@ def describe(place: str) -> dict[str, Any]:
         "source": dict(plan.source),
         "storage": plan.storage,
         "complete": manifest.shards is not None,
+        "lacking": lacking(folder, manifest, shards),
         "shards": sum(len(shards[side]) for side in SIDES),
         "bytes": sum(record.size for side in SIDES for record in shards[side]),
         "training_vectors": sum(record.vectors for record in shards["training"]),

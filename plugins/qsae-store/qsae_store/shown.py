@@ -51,9 +51,8 @@ def show_store(store: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    unfinished = "" if found["complete"] else "; not complete: run the command that began it again"
     size = f"{found['bytes'] / 1e9:.2f} GB, {found['shards']} shards"
-    click.echo(f"{store}: {found['model']}, {found['storage']}, {size}{unfinished}")
+    click.echo(f"{store}: {found['model']}, {found['storage']}, {size}")
     sides = f"{found['training_vectors']:,} training and {found['held_out_vectors']:,} held-out vectors"
     click.echo(f"{sides} of each place")
     rows = [
@@ -66,6 +65,8 @@ def show_store(store: str, as_json: bool) -> None:
         ]
         for place in found["places"]
     ]
+    if found["lacking"] is not None:
+        click.echo(f"qsae: warning: {found['lacking']}", err=True)
     print_table(["place", "width>", "rms>", "mean norm>", "norms>"], rows)
 
 

@@ -16,6 +16,7 @@ from qsae_core.errors import DataError
 from qsae_store import StoreConfig
 from qsae_store.folder import open_folder
 from qsae_store.held_out import HeldOutShards
+from qsae_store.lacking import completing, lacking
 from qsae_store.manifest import read_manifest, written_shards
 from qsae_store.model import StoredModel
 from qsae_store.places import stored_sites
@@ -56,8 +57,9 @@ class StoreSource(DataSource):
                 raise DataError(
                     f"the harvest has not written one {side} vector",
                     where=options.path,
-                    next="run the command that began it again: it goes on where it stopped",
+                    next=f"{completing(self._manifest.plan, self._folder.place)} goes on where it stopped",
                 )
+        self._warning = lacking(self._folder, self._manifest, self._shards)
         self._chosen = stored_sites(options, self._manifest)
         widths = {Site(place.layer, place.site): place.width for place in self._manifest.plan.places}
         self.d_in, self.d_out = self._chosen.widths(widths.__getitem__)
@@ -192,6 +194,10 @@ class StoreSource(DataSource):
     def left_out(self) -> str | None:
         """How many vectors with outlying norms."""
         return self._stream.left_out()
+
+    def warning(self) -> str | None:
+        """What is read of a store that is not complete."""
+        return self._warning
 
     def describe(self) -> dict[str, Any]:
         """The store, and what its own source said of itself."""
