@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from qsae_core.results.run import FLOAT_TWIN, slug, values_of
     from qsae_core.results.words import coder_label, measured_on, quantizers_of, rounds_atoms
     from qsae_core.training.run import train
+    from qsae_core.training.start import own_device
 
 __all__ = [
     "CODER_SLOTS",
@@ -61,6 +62,7 @@ __all__ = [
     "measured_on",
     "measurements",
     "open_data",
+    "own_device",
     "parse_yaml",
     "quantize_artifact",
     "quantizers_of",
@@ -104,6 +106,7 @@ _FROM = {
     "results.run": ("FLOAT_TWIN", "slug", "values_of"),
     "results.words": ("coder_label", "measured_on", "quantizers_of", "rounds_atoms"),
     "training.run": ("train",),
+    "training.start": ("own_device",),
 }
 LATER = {name: f"qsae_core.{module}" for module, names in _FROM.items() for name in names}
 """Every name -> the module that defines it."""

@@ -39,11 +39,12 @@ def joined(place: Launched, device: str) -> Iterator[Team]:
         yield team
 
 
-def own_device(device: str, place: Launched) -> str:
+def own_device(device: str, place: Launched, name: str = "train") -> str:
     """The device of this process: of several with GPUs each has its own.
 
     Args:
         device: as resolved: ``cpu``, ``cuda``, ``cuda:1``.
+        name: of the command that they carry out, for the error.
 
     Raises:
         ConfigError: if all were to use the same GPU, or there are fewer GPUs than processes.
@@ -61,7 +62,7 @@ def own_device(device: str, place: Launched) -> str:
             fault,
             where="--device",
             allowed="cuda or auto: each process takes the GPU of its LOCAL_RANK; or cpu",
-            next=command("train ...", there * machines(), there),
+            next=command(f"{name} ...", there * machines(), there),
         )
     torch.cuda.set_device(place.local_rank)
     return f"cuda:{place.local_rank}"

@@ -185,14 +185,14 @@ CacheCommand.commands = {"estimate": estimate, "info": info, "verify": verify}
 def _manifest(layers: list[Layer], options: dict[str, Any]) -> tuple[DataSource, Manifest]:
     import torch
 
-    from qsae_core.runs import open_data, resolve_device
+    from qsae_core.runs import open_data, own_device, resolve_device
     from qsae_store.beginning import manifest_of
 
     if options["threads"]:
         torch.set_num_threads(options["threads"])
     registry = load_plugins().registry
     block, _ = resolve_data(layers, registry)
-    device = resolve_device(options["device"])
+    device = own_device(resolve_device(options["device"]), launched(), "cache")
     source = open_data(block, registry, seed=options["seed"], device=device)
     manifest = manifest_of(
         source,

@@ -43,7 +43,7 @@ def _side(side: Side, shards: Sequence[ShardRecord], limit: int | None, names: M
 
 
 def completing(plan: Plan, place: str) -> str:
-    """The command that harvests by the plan; options of the source that are as they are anyway are left out."""
+    """The command that harvests by the plan, without options of the source that are its defaults."""
     source = dict(plan.source)
     use = source.pop("use")
     registry = load_plugins().registry

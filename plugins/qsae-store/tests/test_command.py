@@ -148,3 +148,32 @@ def grow(place: pathlib.Path, size: int) -> None:
         path.hardlink_to(place / f"{first.name}.safetensors")
     shards = {**manifest.shards, "training": tuple(records)}
     write_text(folder, MANIFEST, dataclasses.replace(manifest, shards=shards).to_json())
+
+
+def test_each_process_has_a_gpu_of_its_own(tmp_path, monkeypatch):
+    """What opens the data is told the GPU of LOCAL_RANK; a process for which there is none is refused."""
+    from click.testing import CliRunner
+
+    from qsae_cli.main import cli
+    from qsae_core import runs
+
+    class OpenedError(Exception):
+        pass
+
+    def opened(*arguments, device, **more):
+        raise OpenedError(device)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(runs, "open_data", opened)
+    command = ["cache", f"--out={tmp_path / 'store'}"]
+    for rank in range(3):
+        ours = {"RANK": str(rank), "WORLD_SIZE": "3", "LOCAL_RANK": str(rank)}
+        done = CliRunner().invoke(cli, command, env=ours)
+        if rank < 2:
+            assert isinstance(done.exception, OpenedError)
+            assert str(done.exception) == f"cuda:{rank}"
+        else:
+            assert done.exit_code == 2
+            assert "torchrun --nproc-per-node 2 --no-python qsae cache ..." in done.stderr
