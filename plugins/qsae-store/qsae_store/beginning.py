@@ -28,8 +28,16 @@ def manifest_of(
         choices: the other fields of ``Plan``.
 
     Raises:
-        DataError: if there is no language model behind the source, or its text has not one full context.
+        DataError: if there is no language model behind the source, its text has not one full context, or
+            vectors are to be left out by their norms, which is for those who train on the store.
     """
+    if (multiple := block.get("max_norm_multiple")) is not None:
+        raise DataError(
+            f"all vectors are stored, also those with norms of more than {multiple:g} times the median",
+            where="--max-norm-multiple",
+            allowed="it is an option of training from the store",
+            next=f"leave it out here; then qsae train --store DIR --max-norm-multiple {multiple:g}",
+        )
     model = source.language_model()
     if model is None:
         raise DataError(

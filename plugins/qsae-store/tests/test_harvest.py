@@ -260,3 +260,11 @@ def test_a_manifest_names_all_that_it_should(whole):
     assert tree["model"]["name"] == "builtin"
     assert tree["record"]["fingerprints"]["model"] == tree["model"]["fingerprint"]
     assert len(tree["shards"]["training"][0]["sha256"]) == 64
+
+
+def test_a_limit_of_norms_is_for_training(harvest, tmp_path):
+    with pytest.raises(DataError, match="all vectors are stored") as caught:
+        harvest(tmp_path / "store", max_norm_multiple=7.5)
+    assert caught.value.where == "--max-norm-multiple"
+    assert "qsae train --store DIR --max-norm-multiple 7.5" in caught.value.next
+    assert not (tmp_path / "store").exists()
