@@ -11,8 +11,8 @@ from typing import Any
 from qsae_core.contracts import DataSource
 from qsae_core.errors import DataError
 from qsae_store.folder import Folder
-from qsae_store.json_files import write_text
-from qsae_store.manifest import MANIFEST, Manifest, read_manifest
+from qsae_store.json_files import MANIFEST, write_text
+from qsae_store.manifest import Manifest, read_manifest
 from qsae_store.plan import Plan, StoredPlace
 
 

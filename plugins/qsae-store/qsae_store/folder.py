@@ -19,6 +19,10 @@ Fill = Callable[[pathlib.Path], None]
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
+class DamagedError(DataError):
+    """A file that is there and whose bytes are lost: not reading but writing it again helps."""
+
+
 class Folder(Protocol):
     """Files by their names; a file is there whole or not at all.
 
@@ -163,7 +167,7 @@ def sha256_of(path: pathlib.Path) -> str:
 
 @contextlib.contextmanager
 def disk_errors(path: pathlib.Path, what: str = "cannot be read") -> Iterator[None]:
-    """A block in which what the disk refuses is a DataError.
+    """A block in which what the disk refuses is a DataError; a bad sector a DamagedError.
 
     Args:
         path: of the file or folder.
@@ -172,17 +176,13 @@ def disk_errors(path: pathlib.Path, what: str = "cannot be read") -> Iterator[No
     try:
         yield
     except OSError as error:
-        raise DataError(
+        kind = DamagedError if error.errno == errno.EIO else DataError
+        raise kind(
             f"{what}: {error.strerror or error}",
             where=str(path),
             allowed="a disk that gives every file of the store, and files that you may read",
             next="qsae cache verify DIR, once the disk is well again, says what is damaged",
         ) from error
-
-
-def is_damage(error: DataError) -> bool:
-    """Whether a file could not be read because the disk has lost its bytes."""
-    return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO
 
 
 def missing(where: str) -> DataError:

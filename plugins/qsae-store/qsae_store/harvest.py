@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from qsae_core.contracts import DataSource, TokenBatch
 from qsae_core.errors import DataError, QsaeError
 from qsae_store.folder import Folder, sha256_of
-from qsae_store.json_files import write_text
-from qsae_store.manifest import MANIFEST, Manifest
+from qsae_store.json_files import MANIFEST, write_text
+from qsae_store.manifest import Manifest
 from qsae_store.plan import SIDES, Plan, Side
 from qsae_store.records import (
     ShardRecord,

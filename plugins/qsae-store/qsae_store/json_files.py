@@ -6,8 +6,10 @@ import json
 import pathlib
 from typing import Any
 
-from qsae_core.errors import DataError
-from qsae_store.folder import Folder
+from qsae_store.folder import DamagedError, Folder
+
+MANIFEST = "manifest.json"
+"""Of the whole store; every other JSON file is the record of a shard."""
 
 
 def write_text(folder: Folder, name: str, text: str) -> None:
@@ -24,18 +26,23 @@ def read_json(folder: Folder, name: str) -> dict[str, Any]:
     try:
         tree = json.loads(folder.read(name))
     except (ValueError, RecursionError) as error:
-        raise unreadable(f"{folder.place}: {name}", error) from error
+        raise unreadable(folder, name, error) from error
     if not isinstance(tree, dict):
-        raise unreadable(f"{folder.place}: {name}", TypeError(f"a {type(tree).__name__}"))
+        raise unreadable(folder, name, TypeError(f"a {type(tree).__name__}"))
     return tree
 
 
-def unreadable(where: str, error: Exception) -> DataError:
+def unreadable(folder: Folder, name: str, error: Exception) -> DamagedError:
     """The error for a file that is damaged, or that another version wrote."""
-    return DataError(
+    mended = (
+        "copy the store again from its source; where another version of qsae-store wrote it, harvest anew"
+        if name == MANIFEST
+        else f"qsae cache verify {folder.place} --drop removes the shard; the command that wrote the store "
+        "writes it again"
+    )
+    return DamagedError(
         f"cannot be read ({type(error).__name__}: {error})",
-        where=where,
+        where=f"{folder.place}: {name}",
         allowed="the file as qsae cache wrote it",
-        next="copy the store again from its source; "
-        "where another version of qsae-store wrote it, harvest anew",
+        next=mended,
     )

@@ -9,11 +9,11 @@ from typing import Any
 
 from qsae_core.errors import DataError
 from qsae_store.folder import Folder
-from qsae_store.json_files import read_json, unreadable
+from qsae_store.json_files import MANIFEST, read_json, unreadable
 from qsae_store.plan import SIDES, Plan, Side, StoredPlace
 from qsae_store.records import ShardRecord, data_file, read_record, shard_name
 
-FORMAT, MANIFEST = 1, "manifest.json"
+FORMAT = 1
 OF_MODEL = ("name", "fingerprint", "predicts_next", "has_logits")
 """What is known of the language model."""
 
@@ -66,7 +66,7 @@ def read_manifest(folder: Folder) -> Manifest:
     try:
         return _manifest(tree)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise unreadable(where, error) from error
+        raise unreadable(folder, MANIFEST, error) from error
 
 
 def _manifest(tree: dict[str, Any]) -> Manifest:

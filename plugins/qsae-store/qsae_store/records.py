@@ -81,7 +81,7 @@ def read_record(folder: Folder, name: str, *, whole: bool = True) -> ShardRecord
     try:
         record = ShardRecord(**tree)
     except TypeError as error:
-        raise unreadable(f"{folder.place}: {record_file(name)}", error) from error
+        raise unreadable(folder, record_file(name), error) from error
     return record if not whole or folder.size(data_file(name)) == record.size else None
 
 
@@ -91,8 +91,7 @@ def read_sums(folder: Folder, name: str) -> dict[str, list[float]]:
     Raises:
         DataError: if its record cannot be read, or has none.
     """
-    try:
-        sums: dict[str, list[float]] = read_json(folder, record_file(name))[_SUMS]
-    except KeyError as error:
-        raise unreadable(f"{folder.place}: {record_file(name)}", error) from error
+    sums: dict[str, list[float]] = read_json(folder, record_file(name)).get(_SUMS, {})
+    if not isinstance(sums, dict) or not sums:
+        raise unreadable(folder, record_file(name), KeyError(_SUMS))
     return sums

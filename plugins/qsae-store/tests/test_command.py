@@ -132,8 +132,8 @@ def test_a_store_of_twice_the_memory_limit_is_trained_on_within_it(harvest, tmp_
 def grow(place: pathlib.Path, size: int) -> None:
     """Make a store larger: its first training shard stands in it again and again, once on the disk."""
     from qsae_store.folder import open_folder
-    from qsae_store.json_files import write_text
-    from qsae_store.manifest import MANIFEST, read_manifest
+    from qsae_store.json_files import MANIFEST, write_text
+    from qsae_store.manifest import read_manifest
 
     folder = open_folder(str(place))
     manifest = read_manifest(folder)
