@@ -99,8 +99,6 @@ class _TrainingRun:
     def carry_out(self) -> Run:
         path = run_path(self.config, self.data.model_name, self.data.layer, self.steps)
         writes, resumes = self.team.is_first, self.config.run.resume
-        if warning := self.data.warning():
-            self.watcher.message(f"warning: {warning}")
         with self.team.all_or_none():
             self._compose_members()
             self.run = self._open(path) if writes else Run(path)
@@ -137,6 +135,7 @@ class _TrainingRun:
             )
 
     def _initialize(self) -> int:
+        self._warn()
         self.watcher.message(f"measuring statistics on {self.config.train.statistics_tokens} vectors")
         sample = statistics_sample(self.data, self.config.train.statistics_tokens, self.team)
         with self.team.all_or_none():
@@ -169,7 +168,12 @@ class _TrainingRun:
             self.run.truncate_log(first)
             self.run.truncate_screens(first)
         self.watcher.message(f"resuming after step {first} from {latest}")
+        self._warn()
         return first
+
+    def _warn(self) -> None:
+        if warning := self.data.warning():
+            self.watcher.message(f"warning: {warning}")
 
     def _make_trainers(self) -> None:
         for member in self.members:

@@ -66,17 +66,7 @@ class StoreSource(DataSource):
         self.layers_in, self.layers_out = len(self._chosen.sources), len(self._chosen.targets)
         self.model_name, self.layer = str(self._manifest.model["name"]), self._chosen.path_name
         self._everything = False
-        self._reader = Reader(
-            self._folder, self._shards, self._manifest.plan.storage, self._chosen, (self.d_in, self.d_out)
-        )
-        self._stream = ShuffledBlocks(
-            self._reader,
-            self._reader.blocks(),
-            options.shuffle_blocks,
-            seed,
-            norms=options.max_norm_multiple,
-            vectors=lambda columns: columns[:-1],
-        )
+        self._begin()
         self._model: StoredModel | None = None
         self._context = self._reader.shard(self._shards["held-out"][0]).shape("ids")[1]
 
@@ -88,6 +78,20 @@ class StoreSource(DataSource):
         return conformance_cases(folder)
 
     # -- the training stream
+
+    def _begin(self) -> None:
+        """At the first of the shards that are read."""
+        plan, options = self._manifest.plan, self._options
+        widths = (self.d_in, self.d_out)
+        self._reader = Reader(self._folder, self._shards, plan.storage, self._chosen, widths)
+        self._stream = ShuffledBlocks(
+            self._reader,
+            self._reader.blocks(),
+            options.shuffle_blocks,
+            self.seed,
+            norms=options.max_norm_multiple,
+            vectors=lambda columns: columns[:-1],
+        )
 
     def next_batch(self, size: int) -> Batch:
         """The next vectors of the shuffled stream; raises DataError where bytes are not those that were
@@ -107,7 +111,14 @@ class StoreSource(DataSource):
         return {**self._stream.place(), "store": self._fingerprint}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue there; raises DataError where the store is another one now."""
+        """Continue there; in a store that has grown since, with the shards that it had.
+
+        Raises:
+            DataError: if the store is another one now.
+        """
+        began = len(state["store"])
+        if 0 < began < len(self._fingerprint) and state["store"] == self._fingerprint[:began]:
+            self._keep_to(began)
         if state["store"] != self._fingerprint:
             raise DataError(
                 "the store is another one than when the run was interrupted",
@@ -116,6 +127,17 @@ class StoreSource(DataSource):
                 next="bring it back, or start the run again with --overwrite",
             )
         self._stream.go_to(state)
+
+    def _keep_to(self, count: int) -> None:
+        """Train on the first shards alone."""
+        there = self._stream.rows
+        self._reader.close()
+        self._shards = {**self._shards, "training": self._shards["training"][:count]}
+        self._begin()
+        self._warning = (
+            f"the run goes on with the {self._stream.rows:,} training vectors with which it began; the store "
+            f"{self._folder.place} has {there:,} by now, and --overwrite begins again with all of them"
+        )
 
     @property
     def _fingerprint(self) -> list[str]:

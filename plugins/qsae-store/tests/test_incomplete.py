@@ -8,6 +8,7 @@ import shutil
 from unittest import mock
 
 import pytest
+import torch
 from click.testing import CliRunner
 from qsae_store.folder import open_folder
 from qsae_store.manifest import read_manifest
@@ -106,3 +107,30 @@ def test_a_store_without_a_vector_names_the_command(harvest, whole, tmp_path):
     with pytest.raises(DataError, match="has not written one training vector") as caught:
         harvest.store(place, layer=1)
     assert caught.value.next.startswith("qsae cache --data lm --data.")
+
+
+def test_a_run_goes_on_with_the_shards_that_it_began_with(harvest, torn):
+    """Its batches are those that it would have had; and what it is asked for next is as at the beginning."""
+    options = {"layer": 1, "shuffle_blocks": 4}
+    store = harvest.store(torn, **options)
+    began = store.training_tokens
+    store.next_batch(300)
+    state = json.loads(json.dumps(store.state_dict()))
+    expected = [store.next_batch(began).x for _ in range(2)]
+    described = store.describe()["training_vectors"]
+    assert harvest(torn)
+    grown = harvest.store(torn, **options)
+    assert grown.training_tokens > began
+    assert grown.warning() is None
+    grown.load_state_dict(state)
+    assert grown.state_dict() == state
+    for x in expected:
+        assert torch.equal(grown.next_batch(began).x, x)
+    assert (grown.training_tokens, grown.describe()["training_vectors"]) == (began, described)
+    assert f"the {began:,} training vectors with which it began" in grown.warning()
+
+
+def test_a_run_does_not_go_on_where_shards_are_gone(harvest, whole, torn):
+    state = harvest.store(whole, layer=1).state_dict()
+    with pytest.raises(DataError, match="another one than when the run was interrupted"):
+        harvest.store(torn, layer=1).load_state_dict(state)
