@@ -114,13 +114,12 @@ def cache(layers: list[Layer], out: str, as_json: bool, **options: Any) -> None:
     folder = open_folder(out)
     manifest = begin(folder, manifest)
     harvest = Harvest(folder, manifest, source, rank=rank, world=world, watch=show_progress)
-    complete = manifest.shards is not None or harvest.run()
+    shows = rank == 0 if manifest.shards is not None else harvest.run()
     source.close()
-    if not complete:
-        click.echo("what this process has to write is written; others are not done yet", err=True)
-        return
-    if rank == 0 or not as_json:
+    if shows:
         show_store(out, as_json)
+    else:
+        click.echo("what this process has to write is written; the last to end shows the store", err=True)
 
 
 @click.command("estimate", cls=ConfiguredCommand, scope=SCOPE)

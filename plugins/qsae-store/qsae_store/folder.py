@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import pathlib
 import re
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from qsae_core.errors import DataError
@@ -71,6 +73,10 @@ class Folder(Protocol):
 
     def clean(self) -> None:
         """Remove what interrupted writers have left."""
+
+    def one_by_one(self, name: str) -> AbstractContextManager[None]:
+        """A block that is one process's at a time, of all those that name this file, which is there; where
+        that cannot be had, as behind a URL, it is a block like any other."""
 
 
 def open_folder(place: str, cache: str | None = None) -> Folder:
@@ -154,6 +160,18 @@ class LocalFolder:
                 writer = path.name.split(".")[-2]
                 if writer.isdecimal() and not _is_alive(int(writer)):
                     path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def one_by_one(self, name: str) -> Iterator[None]:
+        """By a lock, which ends with its process; some network file systems have none."""
+        with disk_errors(self.path / name):
+            file = os.open(self.path / name, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(file)
 
 
 def sha256_of(path: pathlib.Path) -> str:

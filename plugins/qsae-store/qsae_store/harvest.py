@@ -21,7 +21,7 @@ from qsae_core.contracts import DataSource, TokenBatch
 from qsae_core.errors import DataError, QsaeError
 from qsae_store.folder import Folder, sha256_of
 from qsae_store.json_files import MANIFEST, write_text
-from qsae_store.manifest import Manifest
+from qsae_store.manifest import Manifest, read_manifest
 from qsae_store.plan import SIDES, Plan, Side
 from qsae_store.records import (
     ShardRecord,
@@ -86,7 +86,8 @@ class Harvest:
         """Harvest; the last of the processes to end completes the manifest.
 
         Returns:
-            whether the store is complete; else other processes are still at work, or one of them has died.
+            whether this process has completed it; else others are still at work, one of them has died, or
+            one has completed it that ended at the same time.
 
         Raises:
             DataError: for text that gives no context, or no vector; as ``read_shard``; if a shard cannot be
@@ -112,9 +113,12 @@ class Harvest:
                     where=str(self.manifest.plan.source),
                     next="other --roles, or other text",
                 )
-        numbers = statistics(self.manifest.plan, shards["training"], self.folder)
-        complete = dataclasses.replace(self.manifest, shards=shards, statistics=numbers)
-        write_text(self.folder, MANIFEST, complete.to_json())
+        with self.folder.one_by_one(MANIFEST):
+            if _digests(read_manifest(self.folder).shards) == _digests(shards):
+                return False
+            numbers = statistics(self.manifest.plan, shards["training"], self.folder)
+            complete = dataclasses.replace(self.manifest, shards=shards, statistics=numbers)
+            write_text(self.folder, MANIFEST, complete.to_json())
         return True
 
     def _record(self, side: Side, name: str, before: int, record: ShardRecord | None) -> ShardRecord | None:
@@ -183,6 +187,10 @@ class Harvest:
             raise _stopped(error, self.folder, name) from error
         self._new, self._seconds = self._new + record.vectors, self._seconds + time.monotonic() - started
         return record
+
+
+def _digests(shards: Mapping[Side, tuple[ShardRecord, ...]] | None) -> list[str] | None:
+    return None if shards is None else [record.sha256 for side in SIDES for record in shards[side]]
 
 
 def _stopped(error: Exception, folder: Folder, name: str) -> DataError:

@@ -177,3 +177,22 @@ def test_each_process_has_a_gpu_of_its_own(tmp_path, monkeypatch):
         else:
             assert done.exit_code == 2
             assert "torchrun --nproc-per-node 2 --no-python qsae cache ..." in done.stderr
+
+
+def test_the_process_that_completes_a_store_prints_it(harvest, tmp_path):
+    """Of two that end in either order, exactly one prints; where nothing is left to do, the first."""
+    from click.testing import CliRunner
+
+    from qsae_cli.main import cli
+
+    where = [f"--text={harvest.text}", "--held-out-share=0.2", "--json"]
+    for number, order in enumerate([(0, 1), (1, 0)]):
+        store, printed = tmp_path / str(number), []
+        for rank in (*order, *order):
+            ours = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+            done = CliRunner().invoke(cli, ["cache", *SMALL, *where, f"--out={store}"], env=ours)
+            assert done.exit_code == 0, done.output
+            if done.stdout:
+                assert json.loads(done.stdout)["complete"]
+                printed.append(rank)
+        assert printed == [order[1], 0]

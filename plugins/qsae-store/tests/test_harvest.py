@@ -4,16 +4,19 @@ disturbance.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from qsae_store import harvest as harvest_module
-from qsae_store.folder import open_folder
+from qsae_store.folder import LocalFolder, open_folder
 from qsae_store.manifest import read_manifest, written_shards
 from qsae_store.shards import ShardFile
 
@@ -268,3 +271,24 @@ def test_a_limit_of_norms_is_for_training(harvest, tmp_path):
     assert caught.value.where == "--max-norm-multiple"
     assert "qsae train --store DIR --max-norm-multiple 7.5" in caught.value.next
     assert not (tmp_path / "store").exists()
+
+
+def test_of_processes_that_end_at_the_same_time_one_completes_the_store(harvest, whole, tmp_path, same_files):
+    """Each has seen all records, and none the other's manifest, before one of them writes it."""
+    place, meet = tmp_path / "store", threading.Barrier(2, timeout=60)
+    assert not harvest(place, rank=0, world=2)
+    assert harvest(place, rank=1, world=2)
+    manifest = dataclasses.replace(read_manifest(open_folder(str(place))), shards=None, statistics=None)
+
+    class Meeting(LocalFolder):
+        def one_by_one(self, name):
+            meet.wait()
+            return super().one_by_one(name)
+
+    source = harvest.open(sites="0.mlp_in,1.resid_post")
+    harvests = [harvest_module.Harvest(Meeting(place), manifest, source, rank=r, world=2) for r in (0, 1)]
+    (place / "manifest.json").write_text(manifest.to_json())
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(lambda one: one.run(), harvests))
+    assert sorted(outcomes) == [False, True]
+    same_files(place, whole)
