@@ -58,3 +58,11 @@ def test_a_run_says_and_records_how_many_it_left_out(tmp_path):
     assert said.startswith("left out of training: ")
     assert said.endswith("vectors, whose norm was more than 20 times the median")
     assert said in done.output
+
+
+def test_no_vectors_are_all_kept():
+    """A block of text may have no position that counts."""
+    limit = NormLimit(10)
+    assert limit.kept(torch.empty(0, 4), torch.empty(0, 2, 4)).tolist() == []
+    limit.next_block()
+    assert limit.counts == [0, 0]

@@ -65,6 +65,8 @@ class NormLimit:
 
 
 def _within(side: Tensor, multiple: float) -> Tensor:
+    if not len(side):  # nothing of a block counts, and there is no median
+        return torch.ones(0, dtype=torch.bool, device=side.device)
     norms_NL = torch.linalg.vector_norm(side, dim=-1).reshape(len(side), -1)
     medians_L = torch.where(norms_NL > 0, norms_NL, torch.nan).nanmedian(0).values
     # the median of zeros alone is not a number, above which nothing is

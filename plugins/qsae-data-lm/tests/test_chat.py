@@ -508,3 +508,11 @@ def test_a_slow_tokenizer_is_refused(
     monkeypatch.setattr(type(chatty), "is_fast", False)
     with pytest.raises(DataError, match="does not say where in a text its tokens stand"):
         ChatTemplate(chatty, "own", "all")
+
+
+def test_blocks_that_are_only_read_have_no_outlying_norms(make: Make) -> None:
+    """Blocks of one short context, of which some hold nothing that counts."""
+    source = make(roles="assistant", context=16, buffer_tokens=16, max_norm_multiple=50)
+    counts = [int(tokens.counted.sum()) for tokens, _ in source.contexts(1)]
+    assert 0 in counts
+    assert len(source.next_batch(sum(counts))) == sum(counts)
