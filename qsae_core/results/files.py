@@ -82,12 +82,20 @@ def swapped_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _beside(path: pathlib.Path) -> str:
-    return f".{path.name}.{socket.gethostname()}.{os.getpid()}"
+    return f".{path.name}.{_system()}.{os.getpid()}"
+
+
+def _system() -> str:
+    """By which the processes' numbers of this machine, or container, are told from those of others."""
+    try:
+        return f"{socket.gethostname()}-{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:  # a system without such namespaces
+        return socket.gethostname()
 
 
 def remove_leftovers(folder: pathlib.Path) -> None:
     """Remove what processes of this machine that were killed left half written in a folder, or below it."""
-    own = re.compile(rf"\..+\.{re.escape(socket.gethostname())}\.(\d+)(\.[^.]+)?{re.escape(SUFFIX)}")
+    own = re.compile(rf"\..+\.{re.escape(_system())}\.(\d+)(\.[^.]+)?{re.escape(SUFFIX)}")
     for path in sorted(folder.rglob(f".*{SUFFIX}")):
         found = own.fullmatch(path.name)
         if found and is_gone({"host": socket.gethostname(), "pid": int(found[1])}):

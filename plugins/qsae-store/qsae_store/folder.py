@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from qsae_core.errors import DataError
-from qsae_core.runs import atomic_file
+from qsae_core.runs import atomic_file, remove_leftovers
 
 Fill = Callable[[pathlib.Path], None]
 """Writes a file at a path."""
@@ -154,12 +154,8 @@ class LocalFolder:
         return path
 
     def clean(self) -> None:
-        """Temporary files whose writers are no more."""
-        with disk_errors(self.path):
-            for path in self.path.glob(".*.tmp"):
-                writer = path.name.split(".")[-2]
-                if writer.isdecimal() and not _is_alive(int(writer)):
-                    path.unlink(missing_ok=True)
+        """Temporary files of this machine whose writers are no more."""
+        remove_leftovers(self.path)
 
     @contextlib.contextmanager
     def one_by_one(self, name: str) -> Iterator[None]:
@@ -222,13 +218,3 @@ def altered(where: str) -> DataError:
         next="qsae cache verify DIR --drop removes what is damaged, and the command that wrote the store "
         "writes it again",
     )
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -1,0 +1,91 @@
+"""Several machines, or containers, that write to one folder."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+from qsae_store.folder import open_folder
+
+from qsae_core.runs import atomic_file
+
+
+def left_by_a_dead_process(path):
+    """The temporary file of a writer that was killed: its name is as the writer made it."""
+    child = os.fork()
+    if not child:
+        with atomic_file(path) as temporary:
+            temporary.write_text("half")
+            os._exit(0)
+    os.waitpid(child, 0)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return open_folder(str(tmp_path / "store"))
+
+
+def hidden(folder):
+    return sorted(path.name for path in folder.path.iterdir() if path.name.startswith("."))
+
+
+def test_what_a_dead_process_of_this_machine_left_is_removed(folder):
+    left_by_a_dead_process(folder.path / "training-00000.safetensors")
+    assert len(hidden(folder)) == 1
+    folder.clean()
+    assert hidden(folder) == []
+
+
+def test_what_a_process_is_writing_stays(folder):
+    with atomic_file(folder.path / "training-00000.safetensors") as temporary:
+        temporary.write_text("half")
+        folder.clean()
+        assert len(hidden(folder)) == 1
+
+
+def test_what_another_machine_writes_stays(folder, monkeypatch):
+    """By its number alone its process would be taken for one of this machine that is no more."""
+    monkeypatch.setattr(socket, "gethostname", lambda: "node7.cluster.example")
+    left_by_a_dead_process(folder.path / "training-00000.safetensors")
+    left_by_a_dead_process(folder.path / "manifest.json")
+    monkeypatch.undo()
+    names = hidden(folder)
+    assert len(names) == 2
+    folder.clean()
+    assert hidden(folder) == names
+
+
+def test_what_another_container_of_the_same_name_writes_stays(folder, monkeypatch):
+    """A process namespace has numbers of its own; its host may be called as this one."""
+    stat = os.stat
+
+    def elsewhere(path, **more):
+        return stat("/proc/self/ns/mnt" if path == "/proc/self/ns/pid" else path, **more)
+
+    monkeypatch.setattr(os, "stat", elsewhere)
+    left_by_a_dead_process(folder.path / "training-00000.safetensors")
+    monkeypatch.undo()
+    names = hidden(folder)
+    assert len(names) == 1
+    folder.clean()
+    assert hidden(folder) == names
+
+
+def test_machines_whose_processes_have_the_same_number_do_not_share_a_temporary_file(folder, monkeypatch):
+    path = folder.path / "manifest.json"
+    with atomic_file(path) as here:
+        monkeypatch.setattr(socket, "gethostname", lambda: "node7")
+        with atomic_file(path) as there:
+            assert here != there
+            here.write_text("here")
+            there.write_text("there")
+    assert path.read_text() == "here"
+
+
+def test_what_is_no_temporary_file_of_this_kind_stays(folder):
+    folder.path.mkdir()
+    for name in (".x.tmp", ".x.12.tmp", ".tmp", ".a.b.c.tmp"):
+        (folder.path / name).write_text("x")
+    folder.clean()
+    assert len(hidden(folder)) == 4
