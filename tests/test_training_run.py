@@ -380,7 +380,7 @@ def test_what_a_killed_process_left_goes_when_its_run_is_taken_up(vectors):
     kept = [
         left[0].with_name(left[0].name.replace(*change))
         for change in (
-            (f".{socket.gethostname()}.", ".elsewhere."),  # nobody here knows whether that one goes on
+            (f".{socket.gethostname()}", ".elsewhere"),  # nobody here knows whether that one goes on
             (left[0].name.split(".")[-3], str(os.getppid())),
         )
     ]

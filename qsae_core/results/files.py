@@ -121,12 +121,22 @@ def disk_errors(path: pathlib.Path) -> Iterator[None]:
 
 def unwritable(path: pathlib.Path, error: BaseException) -> UnwritableError:
     """The error for what a disk refused."""
-    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    full = is_full(error)
+    free = "free some space or " if full else ""
     return UnwritableError(
         "the disk is full" if full else f"cannot be written: {error}",
         where=str(path),
-        next="free some space or choose another folder with --out; what was complete before is untouched",
+        next=f"{free}choose another folder with --out; what was complete before is untouched",
     )
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether there was no space left, which an error says or the one that it came from."""
+    while error is not None:
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+            return True
+        error = error.__cause__
+    return False
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

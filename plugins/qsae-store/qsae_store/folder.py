@@ -21,6 +21,12 @@ Fill = Callable[[pathlib.Path], None]
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
+VERIFIED = (
+    "qsae cache verify DIR --drop removes what is damaged; the command that wrote the store writes it again"
+)
+"""What helps where a file of a store is not as it was written."""
+
+
 class DamagedError(DataError):
     """A file that is there and whose bytes are lost: not reading but writing it again helps."""
 
@@ -33,6 +39,8 @@ class Folder(Protocol):
 
     place: str
     """What errors call it."""
+    mended: str
+    """What helps where a file at a ``local`` path is damaged."""
 
     def sizes(self) -> dict[str, int]:
         """Name -> bytes of every file; none where there is no such folder."""
@@ -102,6 +110,8 @@ def open_folder(place: str, cache: str | None = None) -> Folder:
 
 class LocalFolder:
     """A folder on disk."""
+
+    mended = VERIFIED
 
     def __init__(self, path: pathlib.Path) -> None:
         self.path, self.place = path, str(path)
@@ -209,12 +219,15 @@ def missing(where: str) -> DataError:
     )
 
 
-def altered(where: str) -> DataError:
-    """The error for a file whose bytes are others than those that were written."""
+def altered(where: str, mended: str = VERIFIED) -> DataError:
+    """The error for a file whose bytes are others than those that were written.
+
+    Args:
+        mended: ``Folder.mended``.
+    """
     return DataError(
         "has been altered since it was written: its checksum is another one",
         where=where,
         allowed="the store as qsae cache wrote it",
-        next="qsae cache verify DIR --drop removes what is damaged, and the command that wrote the store "
-        "writes it again",
+        next=mended,
     )

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 
 from qsae_core.contracts import DataSource, TokenBatch
 from qsae_core.errors import DataError, QsaeError
+from qsae_core.runs import is_full
 from qsae_store.folder import Folder, sha256_of
 from qsae_store.json_files import MANIFEST, write_text
 from qsae_store.manifest import Manifest, read_manifest
@@ -195,11 +196,12 @@ def _digests(shards: Mapping[Side, tuple[ShardRecord, ...]] | None) -> list[str]
 
 def _stopped(error: Exception, folder: Folder, name: str) -> DataError:
     what = error.what if isinstance(error, QsaeError) else str(error)
+    mended = "free some space" if is_full(error) else "mend that"
     return DataError(
         f"the harvest stops at {name}: {what}",
         where=folder.place,
         allowed="the shards before it stay as they are, and may be trained on",
-        next="free some space, and run the same command again: it goes on with that shard",
+        next=f"{mended}, and run the same command again: it goes on with that shard",
     )
 
 

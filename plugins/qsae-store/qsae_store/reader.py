@@ -72,7 +72,7 @@ class Reader:
         """The file of a shard."""
         if record.name not in self._open:
             path = self._folder.local(data_file(record.name), record.sha256)
-            self._open[record.name] = ShardFile(path)
+            self._open[record.name] = ShardFile(path, self._folder.mended)
             if len(self._open) > MOST_OPEN:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(record.name)

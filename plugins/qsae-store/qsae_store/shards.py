@@ -33,7 +33,7 @@ from torch import Tensor
 
 from qsae_core.contracts import Columns
 from qsae_core.errors import DataError
-from qsae_store.folder import altered, disk_errors
+from qsae_store.folder import VERIFIED, altered, disk_errors
 
 BLOCK = 64
 """Vectors that are read, and whose bytes are checked, together."""
@@ -93,12 +93,15 @@ class ShardFile:
     Read, and not mapped: what is mapped counts in full against a limit of address space, and as resident
     memory once it was touched, so that a store larger than memory would seem to fill it.
 
+    Args:
+        mended: ``Folder.mended``.
+
     Raises:
         DataError: if it is no safetensors file, or is shorter than its header says; if the disk refuses it.
     """
 
-    def __init__(self, path: pathlib.Path) -> None:
-        self.path = path
+    def __init__(self, path: pathlib.Path, mended: str = VERIFIED) -> None:
+        self.path, self._mended = path, mended
         with disk_errors(path):
             self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         try:
@@ -124,13 +127,18 @@ class ShardFile:
             }
             end = 8 + length + max(entry["data_offsets"][1] for entry in entries.values())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"is no shard of a store ({error})", where=str(self.path)) from error
+            raise DataError(
+                f"is no shard of a store ({error})",
+                where=str(self.path),
+                allowed="the file as qsae cache wrote it",
+                next=self._mended,
+            ) from error
         if size != end:
             raise DataError(
                 f"has {size:,} bytes and should have {end:,}",
                 where=str(self.path),
                 allowed="the store as qsae cache wrote it",
-                next="qsae cache verify DIR lists what is damaged",
+                next=self._mended,
             )
         return found
 
@@ -177,7 +185,7 @@ class ShardFile:
         columns = tuple(self.rows(name, start, stop) for name in names)
         expected = self.rows(f"{names[0]}.crc32", start // BLOCK, -(-stop // BLOCK))
         if not torch.equal(checksums(columns), expected):
-            raise altered(f"{self.path}: {names[0]}, vectors {start} to {stop}")
+            raise altered(f"{self.path}: {names[0]}, vectors {start} to {stop}", self._mended)
         return columns
 
     def _of(self, name: str) -> _Stored:

@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from qsae_core.errors import DataError
-from qsae_core.runs import atomic_file
+from qsae_core.errors import DataError, QsaeError
+from qsae_core.runs import atomic_file, is_full
 from qsae_store.folder import Fill, altered, missing, sha256_of
 
 _PART = 1 << 22
@@ -25,6 +25,7 @@ class UrlFolder:
         self._files, self._root = _filesystem(self.place)
         home = pathlib.Path(cache).expanduser() if cache else _cache_home()
         self._copies = home / hashlib.sha256(self.place.encode()).hexdigest()[:16]
+        self.mended = f"delete {self._copies}, whose files are copied again when they are needed"
 
     def sizes(self) -> dict[str, int]:
         """Every file."""
@@ -53,10 +54,12 @@ class UrlFolder:
 
     def write(self, name: str, fill: Fill) -> None:
         """On disk first, then all of it at once."""
-        with tempfile.TemporaryDirectory(prefix="qsae-") as folder, self._errors(name):
+        with tempfile.TemporaryDirectory(prefix="qsae-") as folder:
             path = pathlib.Path(folder) / name
-            fill(path)
-            self._files.put_file(str(path), self._at(name))
+            with atomic_file(path) as temporary:
+                fill(temporary)
+            with self._errors(name):
+                self._files.put_file(str(path), self._at(name))
         self._files.invalidate_cache()
 
     def remove(self, name: str) -> None:
@@ -78,10 +81,16 @@ class UrlFolder:
         if not path.is_file():
             if self.size(name) is None:
                 raise missing(f"{self.place}/{name}")
-            with self._errors(name), atomic_file(path) as temporary:
-                self._files.get_file(self._at(name), str(temporary))
-                if sha256_of(temporary) != sha256:
-                    raise altered(f"{self.place}/{name}")
+            try:
+                with atomic_file(path) as temporary:
+                    with self._errors(name):
+                        self._files.get_file(self._at(name), str(temporary))
+                    if sha256_of(temporary) != sha256:
+                        raise altered(f"{self.place}/{name}")
+            except QsaeError as error:
+                if is_full(error):
+                    error.next = "free some space, or --cache-dir with a folder on another disk"
+                raise
         return path
 
     def clean(self) -> None:
@@ -98,9 +107,11 @@ class UrlFolder:
     def _errors(self, name: str) -> Iterator[None]:
         try:
             yield
-        except (DataError, FileNotFoundError):
+        except (QsaeError, FileNotFoundError):
             raise
         except Exception as error:  # every protocol has exceptions of its own
+            if is_full(error):  # of this machine's disk
+                raise
             raise DataError(
                 f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
                 where=f"{self.place}: {name}",
@@ -131,6 +142,13 @@ def _filesystem(url: str) -> tuple[Any, str]:
 
 
 def _cache_home() -> pathlib.Path:
-    import platformdirs
-
+    try:
+        import platformdirs
+    except ImportError as error:
+        raise DataError(
+            "where this user's cache is, is asked of the library `platformdirs`, which is not installed",
+            where="--cache-dir",
+            allowed="a folder for the copies",
+            next="pip install 'qsae-store[urls]', or --cache-dir DIR",
+        ) from error
     return platformdirs.user_cache_path("qsae") / "stores"
