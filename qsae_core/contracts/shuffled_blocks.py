@@ -8,6 +8,7 @@ data, many at a time, and all of their rows are shuffled together.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -126,12 +127,14 @@ class ShuffledBlocks:
 
 
 def read_blocks(reader: RowReader, blocks: Sequence[tuple[int, int]], memory: Columns) -> Columns:
-    """The rows of the blocks, one block behind the other, at the beginning of the memory."""
-    filled = 0
-    for start, stop in blocks:
-        part = tuple(column[filled : filled + stop - start] for column in memory)
+    """The rows of the blocks, one block behind the other, at the beginning of the memory.
+
+    They are read in the order of the data, so that each file is opened once.
+    """
+    *places, filled = itertools.accumulate((stop - start for start, stop in blocks), initial=0)
+    for (start, stop), place in sorted(zip(blocks, places, strict=True)):
+        part = tuple(column[place : place + stop - start] for column in memory)
         reader.read_into(part, start)
-        filled += stop - start
     return tuple(column[:filled] for column in memory)
 
 

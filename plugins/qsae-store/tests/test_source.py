@@ -9,6 +9,7 @@ import shutil
 
 import pytest
 import torch
+from qsae_store import reader as reader_module
 from qsae_store.folder import open_folder
 from qsae_store.records import read_sums
 
@@ -250,3 +251,22 @@ def test_a_text_is_known_again_whether_it_is_read_or_stored(harvest, whole, tmp_
     (tmp_path / "text.txt").write_text("".join(f"Another text, line {n}.\n\n" for n in range(2000)))
     foreign = harvest.open(text=str(tmp_path / "text.txt")).held_out_part()
     assert stored.overlap(json.loads(json.dumps(foreign.record()))) is Overlap.NONE
+
+
+def test_a_pool_opens_each_shard_once(harvest, whole, monkeypatch):
+    """However few shards may be open at a time; and its vectors are the same."""
+    expected = harvest.store(whole, layer=1).next_batch(2000).x
+    monkeypatch.setattr(reader_module, "MOST_OPEN", 2)
+    opened = []
+
+    class Counting(reader_module.ShardFile):
+        def __init__(self, path, *more):
+            opened.append(path.name)
+            super().__init__(path, *more)
+
+    monkeypatch.setattr(reader_module, "ShardFile", Counting)
+    store = harvest.store(whole, layer=1)
+    opened.clear()
+    assert torch.equal(store.next_batch(2000).x, expected)
+    assert len(opened) > 4
+    assert len(opened) == len(set(opened))
