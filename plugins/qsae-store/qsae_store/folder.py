@@ -9,6 +9,7 @@ import hashlib
 import os
 import pathlib
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -138,11 +139,17 @@ class LocalFolder:
             return (self.path / name).read_bytes()
 
     def write(self, name: str, fill: Fill) -> None:
-        """Under a temporary name first, then renamed."""
+        """In a temporary folder first, for some libraries make files of their own beside it; then renamed."""
         with atomic_file(self.path / name) as temporary:
             temporary.touch()
             mode = temporary.stat().st_mode
-            fill(temporary)
+            folder = temporary.with_name(f".folder{temporary.name}")
+            try:
+                folder.mkdir(exist_ok=True)
+                fill(folder / name)
+                (folder / name).replace(temporary)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
             temporary.chmod(mode)  # some libraries write files that nobody else may read
 
     def remove(self, name: str) -> None:
@@ -164,7 +171,7 @@ class LocalFolder:
         return path
 
     def clean(self) -> None:
-        """Temporary files of this machine whose writers are no more."""
+        """Temporary files and folders of this machine whose writers are no more."""
         remove_leftovers(self.path)
 
     @contextlib.contextmanager

@@ -89,3 +89,19 @@ def test_what_is_no_temporary_file_of_this_kind_stays(folder):
         (folder.path / name).write_text("x")
     folder.clean()
     assert len(hidden(folder)) == 4
+
+
+def test_what_a_library_left_beside_the_file_is_removed_too(folder):
+    """safetensors writes into a file of its own, beside the path that it is given, and renames that."""
+
+    def fill(path):
+        path.with_name(".tmpAbCdEf").write_text("half")
+        os._exit(0)
+
+    child = os.fork()
+    if not child:
+        folder.write("training-00000.safetensors", fill)
+    os.waitpid(child, 0)
+    assert hidden(folder) != []
+    folder.clean()
+    assert list(folder.path.iterdir()) == []
