@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qsae_cli.commands import ConfiguredCommand, Scope, json_option, print_json, refuse_several
+from qsae_cli.commands import ConfiguredCommand, Count, Scope, json_option, print_json, refuse_several
 from qsae_core.errors import DataError
 from qsae_core.runs import Layer, launched, load_plugins, resolve_data
-from qsae_store.count import Count
 from qsae_store.plan import STORAGES
 from qsae_store.shown import show_estimate, show_progress, show_store
 

@@ -103,15 +103,6 @@ def test_bad_input(tmp_path):
     assert "Usage: qsae cache verify" in qsae("cache", "verify", "--help").stdout
 
 
-@pytest.mark.parametrize(
-    ("text", "count"), [("50M", 50_000_000), ("2.5m", 2_500_000), ("300K", 300_000), ("1_000", 1000)]
-)
-def test_counts(text, count):
-    from qsae_store.count import Count
-
-    assert Count().convert(text, None, None) == count
-
-
 @pytest.mark.slow
 def test_a_store_of_twice_the_memory_limit_is_trained_on_within_it(harvest, tmp_path):
     """A limit of address space (``ulimit -v``), in which whatever is mapped counts in full."""
