@@ -60,10 +60,12 @@ class FieldSchema:
 
     def read(self, text: str) -> Any:
         """The value that a flag's text stands for; what does not fit is left for validation to refuse."""
-        if text in self.choices or "string" in self.types:
+        if text in self.choices:
             return text
         if "null" in self.types and text.lower() in ("none", "null"):
             return None
+        if "string" in self.types:
+            return text
         try:
             value = parse_yaml(text, "value")
         except ConfigError:

@@ -169,7 +169,8 @@ def _refuse_name(name: str | None, path: Path, kind: str) -> None:
             f"{path} is {kind}, which has no configuration {name!r} nor any other",
             where="data.dataset_name",
             allowed="a configuration of a data set of the hub, or of a folder that describes several",
-            next="leave --dataset-name out, or give the folder of that configuration",
+            next="leave --dataset-name out (where a recipe gives it: --dataset-name none), or give the "
+            "folder of that configuration",
         )
 
 

@@ -11,6 +11,8 @@ from qsae_core.errors import DataError
 from qsae_data_lm.corpus import Document
 
 WANTED = "a file of UTF-8 text, or a folder that holds such files"
+ROWS = (".jsonl", ".parquet", ".arrow")
+"""Endings of files that are no text by themselves."""
 CHUNK = 2000
 """Characters after which a file is cut at the next blank line; a single long text thus has a split too."""
 
@@ -37,6 +39,13 @@ def read_text(text: str) -> tuple[list[Document], dict[str, Any]]:
             where="data.text",
             allowed=WANTED,
             next="write what it gives into a file first",
+        )
+    if root.is_file() and root.suffix.lower() in ROWS:
+        raise DataError(
+            f"{root} holds rows of a data set, whose punctuation and names of columns would be read as text",
+            where="data.text",
+            allowed=WANTED,
+            next=f"--dataset {root}",
         )
     paths = [root] if root.is_file() else sorted(p for p in root.rglob("*") if _is_visible_file(p, root))
     documents: list[Document] = []

@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from qsae_data_lm import LmConfig
 from qsae_data_lm.source import LmSource
 from qsae_data_lm.split import Split
+from qsae_data_lm.text_files import read_text
 
+from qsae_cli.main import cli
 from qsae_core.errors import DataError
 
 datasets = pytest.importorskip("datasets")
@@ -220,3 +223,21 @@ def test_a_table_on_disk_is_no_split_but_its_own(tmp_path: Path, rows: list[dict
     assert caught.value.where == "data.dataset_split"
     with pytest.raises(DataError, match="'train'"):
         opened(str(tmp_path / "several"))
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet", ".ARROW"])
+def test_rows_of_a_dataset_are_not_read_as_text(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"docs{ending}"
+    path.write_text('{"text": "Line 1."}')
+    with pytest.raises(DataError, match="holds rows of a data set") as caught:
+        read_text(str(path))
+    assert caught.value.next == f"--dataset {path}"
+
+
+def test_a_recipes_configuration_can_be_taken_back_by_a_flag(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("sae: topk\ndata: {use: lm, dataset: some/set, dataset_name: sample-10BT}\n")
+    line = ["train", "--config", str(recipe), "--dry-run", "--json", "--dataset", "docs.jsonl"]
+    done = CliRunner().invoke(cli, [*line, "--dataset-name", "none"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["data"]["dataset_name"] is None

@@ -161,6 +161,7 @@ def info(store: str, as_json: bool) -> None:
 @json_option
 def verify(store: str, drop: bool, as_json: bool) -> None:
     """Compare every file of the store at DIR (or a URL) with its checksum; exit with 1 where one differs."""
+    from qsae_store.info import describe
     from qsae_store.verify import drop_damaged, find_damage
 
     damaged = find_damage(store)
@@ -170,6 +171,8 @@ def verify(store: str, drop: bool, as_json: bool) -> None:
         click.echo(f"{store}: {found.file}: {found.what}")
     if not damaged and not as_json:
         click.echo(f"{store}: every file is as it was written")
+        if (lacks := describe(store)["lacking"]) is not None:
+            click.echo(lacks)
     if damaged and drop:
         drop_damaged(store, damaged)
         click.echo("removed; the command that wrote the store writes it again", err=True)

@@ -41,7 +41,7 @@ class StoreSource(DataSource):
         DataError: on a store that cannot be read, is damaged, or has not the places that are asked for.
     """
 
-    for_one_layer = "--layer N, one of the stored"
+    for_one_layer = "--layer N and --site SITE, one of the stored (qsae cache info DIR)"
     for_several_layers = "--layers 3,6,9, which are stored; or --sites 3.mlp_in,6.resid_mid"
     for_targets = "--source-layer N --target-layer N, of a store that has mlp_in and mlp_out"
     prefetch = 2
