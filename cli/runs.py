@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import textwrap
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -119,7 +118,8 @@ def _row(entry: dict[str, Any]) -> list[Any]:
     used = {slot: entry[slot] for slot in QUANTIZER_SLOTS if entry[slot]}
     label = coder_label(coder, used) if coder else None
     numbers = _numbers(entry["coders"]["coder"]) if entry["coders"] else [None, None, None]
-    status = textwrap.shorten(entry["status"], STATUS_WIDTH, placeholder=" ...")
+    status = entry["status"]
+    status = status if len(status) <= STATUS_WIDTH else f"{status[: STATUS_WIDTH - 3]}..."
     return [entry["path"], status, label, *numbers, entry["completed_at"]]
 
 

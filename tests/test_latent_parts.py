@@ -298,8 +298,43 @@ def test_a_state_with_an_entry_of_another_type_says_which(saved, entry, value):
 def test_a_state_of_other_shapes_says_which(saved):
     folder = saved[2]
     wider = Trainer(coder(n_latents=24), TrainConfig(steps=10), "coder")
-    with pytest.raises(TrainingError, match=r"weight of coder is \[.*\], and \[.*\] is wanted"):
+    with pytest.raises(
+        TrainingError, match=r"weight of coder is float32 \[.*\], and float32 \[.*\] is wanted"
+    ):
         checkpoints.load_state(folder, {"coder": wider}, ToyData(CoderShape(4, 4)))
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "message"),
+    [
+        ("step", 5, "it is of step 5, and the folder of another"),
+        ("coders", ["other"], "it has the coders other, and coder are trained"),
+        ("coders", [], "it has the coders none, and coder are trained"),
+    ],
+)
+def test_a_state_of_something_else_says_of_what(saved, entry, value, message):
+    _, trainer, folder = saved
+    about = json.loads((folder / "state.json").read_text()) | {entry: value}
+    del about["sha256"]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    (folder / "state.json").write_text(json.dumps({**about, "sha256": digest}))
+    with pytest.raises(TrainingError, match=message):
+        checkpoints.load_state(folder, {"coder": trainer}, ToyData(CoderShape(4, 4)))
+
+
+@pytest.mark.parametrize("name", ["random.cpu", "coder/adam.exp_avg.b_enc"])
+def test_a_state_with_tensors_of_another_type_says_which(saved, monkeypatch, name):
+    run, trainer, _ = saved
+    write = state_files.write
+
+    def in_float16(folder, tensors, *others):
+        write(folder, {**tensors, name: tensors[name].half()}, *others)
+
+    monkeypatch.setattr(state_files, "write", in_float16)
+    data = ToyData(CoderShape(4, 4))
+    folder = checkpoints.save_state(run, 4, {"coder": trainer}, Position(data=data.state_dict()))
+    with pytest.raises(TrainingError, match=f"does not fit: {name.rpartition('/')[2]}"):
+        checkpoints.load_state(folder, {"coder": trainer}, data)
 
 
 @pytest.mark.parametrize(

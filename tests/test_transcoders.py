@@ -213,3 +213,16 @@ def test_a_target_that_is_computed_before_its_source_is_refused(tmp_path, places
     assert f"{message}, which the language model computes later" in result.output
     assert "exchange the source and the target" in result.output
     assert not list(tmp_path.rglob("config.json"))
+
+
+@pytest.mark.parametrize(("normalize", "warned"), [("none", True), ("center", False)])
+def test_inputs_far_from_zero_that_stay_there_are_warned_of(tmp_path, normalize, warned):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", (500 + rng.normal(size=(600, 8))).astype(np.float32))
+    np.save(tmp_path / "y.npy", rng.normal(size=(600, 8)).astype(np.float32))
+    line = f"train --transcoder transcoder --n-latents 16 --k 2 --normalize {normalize} --steps 2 {SMALL}"
+    result = CliRunner().invoke(
+        cli, [*shlex.split(f"{line} {of_files(tmp_path)} --out"), str(tmp_path / "out")]
+    )
+    assert result.exit_code == 0, result.output
+    assert ("the mean of the inputs is 500 times as long as their spread" in result.stderr) is warned

@@ -123,7 +123,8 @@ def _check_resumable(run: Run, config: RunConfig) -> None:
     before, now_ = run.record(), config.to_dict()
     before["train"] |= {FREE: now_["train"][FREE]}
     skip = {"run", "versions", *RECORD_KEYS}
-    changed = [k for k in now_ if k not in skip and now_[k] != before.get(k)]
+    others = [k for k in now_ if k not in skip and now_[k] != before.get(k)]
+    changed = [_difference(k, before.get(k), now_[k]) for k in others]
     changed += [f"run.{k}" for k in ALIKE if now_["run"][k] != before["run"].get(k, False)]
     if changed:
         raise TrainingError(
@@ -131,3 +132,11 @@ def _check_resumable(run: Run, config: RunConfig) -> None:
             where=str(run.config_file),
             next=run.resume_command,
         )
+
+
+def _difference(section: str, before: Any, now_: Any) -> str:
+    """``train.lr (auto, now 0.1)``, of each option that differs."""
+    if not isinstance(before, dict) or not isinstance(now_, dict):
+        return section
+    options = [key for key in {**before, **now_} if before.get(key) != now_.get(key)]
+    return ", ".join(f"{section}.{key} ({before.get(key)}, now {now_.get(key)})" for key in options)

@@ -108,6 +108,7 @@ def load_state(
     with _or_from_an_older_one(folder):
         with team.all_or_none():
             state = read_state_description(folder)
+            _check_about(state, trainers, folder)
             _check_position(state, data, team, folder)
         tensors = _read(folder, state, trainers, team)
     with team.all_or_none():
@@ -118,9 +119,13 @@ def load_state(
                 _check_tensors(folder, name, own, trainer)
                 trainer.load_state(own)
             data.load_state_dict(state.data if of_each is None else of_each[team.processes.rank])
-            torch.set_rng_state(tensors["random.cpu"])
+            generator = tensors["random.cpu"]
         except KeyError as error:  # whoever reads a state takes its entries for granted
             raise of_other_versions(folder, f"it has no {error.args[0]!r}") from error
+        try:
+            torch.set_rng_state(generator)
+        except (RuntimeError, TypeError) as error:
+            raise of_other_versions(folder, f"random.cpu is of another torch ({error})") from error
         if "random.cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random.cuda"])
     return state.step
@@ -143,15 +148,27 @@ def _or_from_an_older_one(folder: pathlib.Path) -> Iterator[None]:
 
 def _check_tensors(folder: pathlib.Path, name: str, found: Mapping[str, Tensor], trainer: Trainer) -> None:
     """Of a coder, and of moments (there from the first step on) those that are of its shapes."""
-    wanted = {f"coder.{key}": list(tensor.shape) for key, tensor in trainer.coder.state_dict().items()}
+    wanted = {f"coder.{key}": _form(tensor) for key, tensor in trainer.coder.state_dict().items()}
     if odd := wanted.keys() ^ {key for key in found if key.startswith("coder.")}:
         here = ", ".join(sorted(wanted.keys() & odd)) or "nothing"
         there = ", ".join(sorted(found.keys() & odd)) or "nothing"
         raise of_other_versions(folder, f"of the tensors of {name} it lacks {here}, and has besides {there}")
     for key, tensor in found.items():
         shape = wanted.get(key.replace("adam.exp_avg_sq.", "coder.").replace("adam.exp_avg.", "coder."))
-        if shape is not None and shape != list(tensor.shape):
-            raise of_other_versions(folder, f"{key} of {name} is {list(tensor.shape)}, and {shape} is wanted")
+        if shape is not None and shape != _form(tensor):
+            raise of_other_versions(folder, f"{key} of {name} is {_form(tensor)}, and {shape} is wanted")
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _check_about(state: StateDescription, trainers: Mapping[str, Trainer], folder: pathlib.Path) -> None:
+    if folder.name != _name(state.step):
+        raise of_other_versions(folder, f"it is of step {state.step}, and the folder of another")
+    if sorted(state.coders) != sorted(trainers):
+        found, wanted = (", ".join(names) or "none" for names in (state.coders, trainers))
+        raise of_other_versions(folder, f"it has the coders {found}, and {wanted} are trained")
 
 
 def load_coders(run: Run, step: int, coders: Mapping[str, MatrixCoder]) -> None:
@@ -242,4 +259,8 @@ def _check_position(state: StateDescription, data: DataSource, team: Team, folde
 
 
 def _folder(run: Run, step: int) -> pathlib.Path:
-    return run.checkpoints / f"step_{step:08d}"
+    return run.checkpoints / _name(step)
+
+
+def _name(step: int) -> str:
+    return f"step_{step:08d}"

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 
 from qsae_core.errors import LostError, QsaeError, TrainingError, UnwritableError
+from qsae_core.results.files import is_full
 from qsae_core.results.run import Run
 
 
@@ -134,10 +135,10 @@ def unwritten(run: Run) -> Iterator[None]:
     try:
         yield
     except UnwritableError as error:
-        states = run.resume_states()
+        states, mended = run.resume_states(), "there is room" if is_full(error) else "that is mended"
         error.next = (
-            f"when there is room, {run.resume_command} goes on from {states[-1].name}"
+            f"when {mended}, {run.resume_command} goes on from {states[-1].name}"
             if states
-            else "when there is room, begin again with --overwrite; or choose another folder with --out"
+            else f"when {mended}, begin again with --overwrite; or choose another folder with --out"
         )
         raise

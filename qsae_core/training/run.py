@@ -27,7 +27,13 @@ from qsae_core.training.finish import finish_coders
 from qsae_core.training.loop import TrainingLoop
 from qsae_core.training.parts import check_latents, check_members, check_parts
 from qsae_core.training.sample import statistics_sample
-from qsae_core.training.setup import Member, check_order, check_targets, compose_members
+from qsae_core.training.setup import (
+    Member,
+    check_order,
+    check_targets,
+    compose_members,
+    off_centre,
+)
 from qsae_core.training.start import check_same, check_same_data, joined, own_device
 from qsae_core.training.team import Team, share_of
 from qsae_core.training.trainer import Trainer
@@ -142,6 +148,8 @@ class _TrainingRun:
             check_targets(self.config, sample, self.data)
             for member in self.members:
                 member.initialize(sample)
+                if (warning := off_centre(member, sample)) is not None:
+                    self.watcher.message(f"warning: {warning}")
             self._make_trainers()
         main = self.trainers[self.members[0].key]
         if main.coder.is_quantized and main.quantize_from > 0:

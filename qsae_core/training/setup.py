@@ -155,6 +155,29 @@ def check_order(members: Sequence[Member], data: DataSource) -> None:
                 )
 
 
+FAR = 1.0
+"""Mean over spread of inputs, squared, from where a transcoder without centring is warned of."""
+
+
+def off_centre(member: Member, sample: Batch) -> str | None:
+    """A sentence where a transcoder reads vectors whose mean is large beside their spread, as they are.
+
+    Each step of its encoder's rows then moves all pre-activations by what the mean has in that direction,
+    and latents go dead. An SAE subtracts ``b_dec``.
+    """
+    if member.coder.is_autoencoder or member.coder.norm_in.centres:
+        return None
+    x = member.batch(sample).x.double()
+    mean = x.mean(0)
+    ratio = float(mean.square().sum() / (x - mean).square().flatten(1).sum(1).mean())
+    if ratio <= FAR:
+        return None
+    return (
+        f"the mean of the inputs is {ratio**0.5:.3g} times as long as their spread, and --normalize none "
+        "leaves it in: latents may go dead; --normalize center takes it out"
+    )
+
+
 def float_twin(config: RunConfig, coder: MatrixCoder, plugins: Plugins) -> RunConfig | None:
     """The same run without any quantizer, normalised alike; None where nothing is quantized anyway, or the
     coder has no slot for a quantizer and its weights are of few bits by themselves."""

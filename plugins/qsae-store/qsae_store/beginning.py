@@ -11,7 +11,7 @@ from typing import Any
 from qsae_core.contracts import DataSource
 from qsae_core.errors import DataError
 from qsae_store.folder import Folder
-from qsae_store.json_files import MANIFEST, write_text
+from qsae_store.json_files import MANIFEST, create_text, write_text
 from qsae_store.manifest import Manifest, read_manifest
 from qsae_store.plan import Plan, StoredPlace
 
@@ -97,8 +97,8 @@ def begin(folder: Folder, manifest: Manifest) -> Manifest:
                 allowed="an empty folder, or one that does not exist",
                 next="another --out",
             )
-        write_text(folder, MANIFEST, manifest.to_json())
-        return manifest
+        if create_text(folder, MANIFEST, manifest.to_json()):
+            return manifest
     there = read_manifest(folder)
     changed = _differences(there, manifest)
     if changed:

@@ -108,6 +108,13 @@ def cache(layers: list[Layer], out: str, as_json: bool, **options: Any) -> None:
     from qsae_store.folder import open_folder
     from qsae_store.harvest import Harvest
 
+    if not out.strip() or out.lower().startswith("memory:"):
+        raise DataError(
+            "what is written there ends with this process" if out.strip() else "it names no folder",
+            where="--out",
+            allowed="a folder, or a URL such as s3://bucket/folder",
+            next="--out DIR",
+        )
     rank, world, _ = launched()
     source, manifest = _manifest(layers, options)
     folder = open_folder(out)

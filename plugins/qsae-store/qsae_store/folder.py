@@ -10,9 +10,11 @@ import os
 import pathlib
 import re
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
+from urllib.parse import unquote
 
 from qsae_core.errors import DataError
 from qsae_core.runs import atomic_file, remove_leftovers
@@ -63,6 +65,10 @@ class Folder(Protocol):
             QsaeError: where the disk or the server refuses; nothing of it is there then.
         """
 
+    def create(self, name: str, fill: Fill) -> bool:
+        """Make a file unless it is there: of several processes that do so at the same time one gets True, as
+        far as the place can tell."""
+
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
 
@@ -97,8 +103,8 @@ def open_folder(place: str, cache: str | None = None) -> Folder:
     Raises:
         DataError: if it is a file, or what reads such URLs is not installed.
     """
-    if place.lower().startswith("file://"):
-        place = place[len("file://") :]
+    if place.lower().startswith("file:"):
+        place = _path_of(place)
     if _URL.match(place):
         from qsae_store.url_folder import UrlFolder
 
@@ -107,6 +113,20 @@ def open_folder(place: str, cache: str | None = None) -> Folder:
     if os.path.exists(path) and not path.is_dir():
         raise DataError("this is no folder", where=place, allowed="the folder of a store")
     return LocalFolder(path)
+
+
+def _path_of(url: str) -> str:
+    """The path that a URL of this machine names."""
+    rest = url[len("file:") :]
+    host, _, path = rest[2:].partition("/") if rest.startswith("//") else ("", "", rest.removeprefix("/"))
+    if host.lower() not in ("", "localhost"):
+        raise DataError(
+            f"a file: URL is of this machine, not of {host!r}",
+            where=url,
+            allowed="file:///an/absolute/path, or a path",
+            next=f"file:///{host}/{path}, if that is meant",
+        )
+    return f"/{unquote(path)}"
 
 
 class LocalFolder:
@@ -151,6 +171,22 @@ class LocalFolder:
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
             temporary.chmod(mode)  # some libraries write files that nobody else may read
+
+    def create(self, name: str, fill: Fill) -> bool:
+        """By a second name for a complete file; where a file system has none, by looking first."""
+        path, own = self.path / name, f".{name}.{socket.gethostname()}.{os.getpid()}"
+        self.write(own, fill)
+        try:
+            os.link(self.path / own, path)
+        except FileExistsError:
+            return False
+        except OSError:
+            if path.exists():
+                return False
+            self.write(name, fill)
+        finally:
+            self.remove(own)
+        return True
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""

@@ -6,7 +6,7 @@ import json
 import pathlib
 from typing import Any
 
-from qsae_store.folder import DamagedError, Folder
+from qsae_store.folder import DamagedError, Fill, Folder
 
 MANIFEST = "manifest.json"
 """Of the whole store; every other JSON file is the record of a shard."""
@@ -14,11 +14,19 @@ MANIFEST = "manifest.json"
 
 def write_text(folder: Folder, name: str, text: str) -> None:
     """A text file, whole or not at all."""
+    folder.write(name, _filling(text))
 
+
+def create_text(folder: Folder, name: str, text: str) -> bool:
+    """The same, unless there is one: then False."""
+    return folder.create(name, _filling(text))
+
+
+def _filling(text: str) -> Fill:
     def fill(path: pathlib.Path) -> None:
         path.write_text(text, encoding="utf-8")
 
-    folder.write(name, fill)
+    return fill
 
 
 def read_json(folder: Folder, name: str) -> dict[str, Any]:

@@ -62,6 +62,13 @@ class UrlFolder:
                 self._files.put_file(str(path), self._at(name))
         self._files.invalidate_cache()
 
+    def create(self, name: str, fill: Fill) -> bool:
+        """By looking first: a server need not have more."""
+        if self.size(name) is not None:
+            return False
+        self.write(name, fill)
+        return True
+
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
         with self._errors(name), contextlib.suppress(FileNotFoundError):

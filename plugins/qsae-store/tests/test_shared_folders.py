@@ -6,8 +6,12 @@ import os
 import socket
 
 import pytest
+from click.testing import CliRunner
 from qsae_store.folder import open_folder
+from qsae_store.json_files import create_text
 
+from qsae_cli.main import cli
+from qsae_core.errors import DataError
 from qsae_core.runs import atomic_file
 
 
@@ -105,3 +109,27 @@ def test_what_a_library_left_beside_the_file_is_removed_too(folder):
     assert hidden(folder) != []
     folder.clean()
     assert list(folder.path.iterdir()) == []
+
+
+def test_one_of_two_harvests_begins_a_store(tmp_path):
+    """Each made its manifest before it saw the other's."""
+    folder = open_folder(str(tmp_path / "store"))
+    assert create_text(folder, "manifest.json", "one")
+    assert not create_text(folder, "manifest.json", "two")
+    assert folder.read("manifest.json") == b"one"
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["manifest.json"]
+
+
+@pytest.mark.parametrize("url", ["file://{}", "file:{}", "file://localhost{}", "FILE://{}"])
+def test_urls_of_this_machine(tmp_path, url):
+    folder = open_folder(url.format(tmp_path / "a%20store"))
+    assert folder.place == str(tmp_path / "a store")
+    with pytest.raises(DataError, match="of this machine, not of 'elsewhere'"):
+        open_folder(f"file://elsewhere{tmp_path}")
+
+
+@pytest.mark.parametrize("out", ["", "memory://store"])
+def test_a_harvest_needs_a_place_that_stays(out):
+    done = CliRunner().invoke(cli, ["cache", "--out", out])
+    assert done.exit_code == 2
+    assert "--out: " in done.output
