@@ -29,7 +29,9 @@ as wide, one after another."""
 def run(settings: Settings) -> dict[str, Any]:
     """``{sizes, "layers", "sides": [{who, "rounds": [result]}]}``."""
     shape = QUICK if settings.quick else SHAPE
-    schedule = Schedule(1, 2, 2, 1) if settings.quick else Schedule(2, 5, 3, 30)
+    schedule = (
+        Schedule(1, 2, 2, 1) if settings.quick else Schedule(6, 12, 6, 60)
+    )  # the first steps take memory
     found = []
     for side in sides():
         rounds = []
