@@ -32,7 +32,7 @@ def atomic_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
         UnwritableError: when the disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(f"{_beside(path)}{SUFFIX}")
+    temporary = temporary_beside(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -79,6 +79,11 @@ def swapped_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
         with contextlib.suppress(OSError):  # a folder that is not empty stays
             for parent in missing:
                 parent.rmdir()
+
+
+def temporary_beside(path: pathlib.Path) -> pathlib.Path:
+    """Where this process writes a file until it is complete; ``remove_leftovers`` knows such names."""
+    return path.with_name(f"{_beside(path)}{SUFFIX}")
 
 
 def _beside(path: pathlib.Path) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from qsae_core.plugins.records import Plugins, load_plugins
     from qsae_core.quantization.run import quantize_artifact
     from qsae_core.registry import Registry
-    from qsae_core.results.files import atomic_file, is_full, read_json, remove_leftovers
+    from qsae_core.results.files import atomic_file, is_full, read_json, remove_leftovers, temporary_beside
     from qsae_core.results.quantized import check_trained
     from qsae_core.results.run import FLOAT_TWIN, slug, values_of
     from qsae_core.results.words import coder_label, measured_on, quantizers_of, rounds_atoms
@@ -82,6 +82,7 @@ __all__ = [
     "set_measurements",
     "slug",
     "stored_description",
+    "temporary_beside",
     "train",
     "values_of",
 ]
@@ -103,7 +104,7 @@ _FROM = {
     "plugins.records": ("Plugins", "load_plugins"),
     "quantization.run": ("quantize_artifact",),
     "registry": ("Registry",),
-    "results.files": ("atomic_file", "is_full", "read_json", "remove_leftovers"),
+    "results.files": ("atomic_file", "is_full", "read_json", "remove_leftovers", "temporary_beside"),
     "results.quantized": ("check_trained",),
     "results.run": ("FLOAT_TWIN", "slug", "values_of"),
     "results.words": ("coder_label", "measured_on", "quantizers_of", "rounds_atoms"),

@@ -147,16 +147,16 @@ def _or_from_an_older_one(folder: pathlib.Path) -> Iterator[None]:
 
 
 def _check_tensors(folder: pathlib.Path, name: str, found: Mapping[str, Tensor], trainer: Trainer) -> None:
-    """Of a coder, and of moments (there from the first step on) those that are of its shapes."""
+    """Of a coder, and of moments (there from the first step on) those that have its types and shapes."""
     wanted = {f"coder.{key}": _form(tensor) for key, tensor in trainer.coder.state_dict().items()}
     if odd := wanted.keys() ^ {key for key in found if key.startswith("coder.")}:
         here = ", ".join(sorted(wanted.keys() & odd)) or "nothing"
         there = ", ".join(sorted(found.keys() & odd)) or "nothing"
         raise of_other_versions(folder, f"of the tensors of {name} it lacks {here}, and has besides {there}")
     for key, tensor in found.items():
-        shape = wanted.get(key.replace("adam.exp_avg_sq.", "coder.").replace("adam.exp_avg.", "coder."))
-        if shape is not None and shape != _form(tensor):
-            raise of_other_versions(folder, f"{key} of {name} is {_form(tensor)}, and {shape} is wanted")
+        form = wanted.get(key.replace("adam.exp_avg_sq.", "coder.").replace("adam.exp_avg.", "coder."))
+        if form is not None and form != _form(tensor):
+            raise of_other_versions(folder, f"{key} of {name} is {_form(tensor)}, and {form} is wanted")
 
 
 def _form(tensor: Tensor) -> str:
@@ -164,6 +164,7 @@ def _form(tensor: Tensor) -> str:
 
 
 def _check_about(state: StateDescription, trainers: Mapping[str, Trainer], folder: pathlib.Path) -> None:
+    """Of the folder's step, and of the coders that are trained."""
     if folder.name != _name(state.step):
         raise of_other_versions(folder, f"it is of step {state.step}, and the folder of another")
     if sorted(state.coders) != sorted(trainers):

@@ -10,14 +10,13 @@ import os
 import pathlib
 import re
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 from urllib.parse import unquote
 
 from qsae_core.errors import DataError
-from qsae_core.runs import atomic_file, remove_leftovers
+from qsae_core.runs import atomic_file, remove_leftovers, temporary_beside
 
 Fill = Callable[[pathlib.Path], None]
 """Writes a file at a path."""
@@ -174,10 +173,10 @@ class LocalFolder:
 
     def create(self, name: str, fill: Fill) -> bool:
         """By a second name for a complete file; where a file system has none, by looking first."""
-        path, own = self.path / name, f".{name}.{socket.gethostname()}.{os.getpid()}"
-        self.write(own, fill)
+        path, own = self.path / name, temporary_beside(self.path / f"{name}.new")
+        self.write(own.name, fill)
         try:
-            os.link(self.path / own, path)
+            os.link(own, path)
         except FileExistsError:
             return False
         except OSError:
@@ -185,7 +184,7 @@ class LocalFolder:
                 return False
             self.write(name, fill)
         finally:
-            self.remove(own)
+            self.remove(own.name)
         return True
 
     def remove(self, name: str) -> None:

@@ -34,6 +34,14 @@ def hidden(folder):
     return sorted(path.name for path in folder.path.iterdir() if path.name.startswith("."))
 
 
+def expect_to_stay(folder, count):
+    """So many temporary files are there, and cleaning leaves all of them."""
+    names = hidden(folder)
+    assert len(names) == count
+    folder.clean()
+    assert hidden(folder) == names
+
+
 def test_what_a_dead_process_of_this_machine_left_is_removed(folder):
     left_by_a_dead_process(folder.path / "training-00000.safetensors")
     assert len(hidden(folder)) == 1
@@ -54,10 +62,7 @@ def test_what_another_machine_writes_stays(folder, monkeypatch):
     left_by_a_dead_process(folder.path / "training-00000.safetensors")
     left_by_a_dead_process(folder.path / "manifest.json")
     monkeypatch.undo()
-    names = hidden(folder)
-    assert len(names) == 2
-    folder.clean()
-    assert hidden(folder) == names
+    expect_to_stay(folder, 2)
 
 
 def test_what_another_container_of_the_same_name_writes_stays(folder, monkeypatch):
@@ -70,10 +75,7 @@ def test_what_another_container_of_the_same_name_writes_stays(folder, monkeypatc
     monkeypatch.setattr(os, "stat", elsewhere)
     left_by_a_dead_process(folder.path / "training-00000.safetensors")
     monkeypatch.undo()
-    names = hidden(folder)
-    assert len(names) == 1
-    folder.clean()
-    assert hidden(folder) == names
+    expect_to_stay(folder, 1)
 
 
 def test_machines_whose_processes_have_the_same_number_do_not_share_a_temporary_file(folder, monkeypatch):
