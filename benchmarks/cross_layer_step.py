@@ -45,10 +45,14 @@ def run(settings: Settings) -> dict[str, Any]:
 
 
 def sides() -> list[Side]:
-    """With torch's operators and exact products; and as ``qsae train`` does it where kernels are compiled."""
+    """With torch's operators and with compiled ones; and as ``qsae train`` does it where these are there."""
     script = "benchmarks.cross_layer_sides"
     options = {"layers": LAYERS}
-    ways = {"torch operators": ("none", "none"), "compiled kernels, int8 screen": (COMPILED, "int8")}
+    ways = {
+        "torch operators": ("none", "none"),
+        "compiled kernels": (COMPILED, "none"),
+        "compiled kernels, int8 screen": (COMPILED, "int8"),
+    }
     return [
         Side(QSAE, what, script, "fp32", None, options | {"kernels": kernels, "screen": screen}, HUGE_PAGES)
         for what, (kernels, screen) in ways.items()

@@ -17,7 +17,16 @@ from benchmarks.sides import Side
 TIMEOUT = 900
 """Seconds after which a process is ended, where nothing else is said."""
 DATA_ROWS = 16_384
-CLEARED = ("THP_MEM_ALLOC_ENABLE", "QSAE_KERNELS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTHONPATH")
+CLEARED = (
+    "THP_MEM_ALLOC_ENABLE",
+    "GLIBC_TUNABLES",
+    "MALLOC_MMAP_MAX_",
+    "MALLOC_TRIM_THRESHOLD_",
+    "QSAE_KERNELS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "PYTHONPATH",
+)
 """Variables of the caller's environment that would change a measurement."""
 
 

@@ -21,6 +21,7 @@ from qsae_core.contracts.coder import CoderShape, SparseCoder
 from qsae_core.contracts.data import Batch
 from qsae_core.plugins.records import load_plugins
 from qsae_core.registry import Registry
+from qsae_core.training.memory import memory_kept
 from qsae_core.training.trainer import Trainer
 
 STATISTICS_ROWS = 4096
@@ -36,7 +37,8 @@ def main() -> None:
     def step(batch: Tensor, number: int) -> None:
         trainer.step(pairs(spec, batch), number)
 
-    result = measure(spec, step, "qsae")
+    with memory_kept():
+        result = measure(spec, step, "qsae")
     report = trainer.report()
     found = {"kernels": [str(a) for a in active], "report": report, "dead": report["dead"]}
     write(spec, result | found)

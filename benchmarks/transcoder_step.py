@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.processes import Schedule
 from benchmarks.settings import Settings
-from benchmarks.sides import HUGE_PAGES, Side, qsae_side
+from benchmarks.sides import MEMORY_KEPT, Side, qsae_side
 from benchmarks.training_step import measure_shape
 
 NAME = "step-transcoder"
@@ -29,5 +29,5 @@ def sides() -> Iterator[Side]:
         for side in (qsae_side("none", "none"), qsae_side("int8", "none"), qsae_side("int8", "cpu")):
             yield side._replace(what=side.what + end, options=side.options | options)
         script = "benchmarks/peers/sparsify_step.py"
-        what = f"fp32, huge pages{end}"
-        yield Side("sparsify", what, script, "fp32", "eai-sparsify", options, HUGE_PAGES)
+        what = f"fp32, memory kept{end}"
+        yield Side("sparsify", what, script, "fp32", "eai-sparsify", options, MEMORY_KEPT)

@@ -30,7 +30,7 @@ def write_step_result(folder, *, failing=False):
     sides = [
         side("qsae", "torch operators", "fp32", {"screen": "int8", "kernels": "none"}, rounds(1.0, 3.0)),
         side("SAELens", "fp32", "fp32", {}, rounds(20.0, 20.0)),
-        side("SAELens", "fp32, huge pages", "fp32", {}, rounds(10.0, 10.0)),
+        side("SAELens", "fp32, memory kept", "fp32", {}, rounds(10.0, 10.0)),
         side("SAELens", "fp32, sparse codes", "fp32", {"sparse": True}, rounds(8.0, 8.0)),
         side("SAELens", "autocast", "bf16", {}, rounds(5.0, 5.0)),
     ]
@@ -75,10 +75,10 @@ def test_a_cross_layer_step_stands_beside_its_products_and_as_many_transcoders(t
 def test_the_page_has_ratios_to_the_best_fp32_side_of_a_peer(tmp_path):
     write_step_result(tmp_path)
     page = render(tmp_path)
-    # median of 1 and 3 s is 2 s: 100 / 2 = 50 tokens/s; SAELens with huge pages takes 10 s: 10 / 2 = 5 times;
+    # median of 1 and 3 s is 2 s: 100 / 2 = 50 tokens/s; SAELens, memory kept, takes 10 s: 10 / 2 = 5 times;
     # x product is the median of 1/2 and 3/2; with another setting SAELens takes 8 s: 8 / 2 = 4 times
     assert "| qsae, torch operators | 50 | 5.00 | - | - | 1.00 | 3.00 GB |" in page
-    assert "| SAELens, fp32, huge pages | 10 | 1.00 | - | - | 5.00 | 3.00 GB |" in page
+    assert "| SAELens, fp32, memory kept | 10 | 1.00 | - | - | 5.00 | 3.00 GB |" in page
     assert "| SAELens, autocast | 20 | 2.00 | - | - | 2.50 | 3.00 GB |" in page
     assert "| torch operators: at least 9 times SAELens | 5.00 | no | 4.00 |" in page
     assert "| torch operators: a step in at most 0.75 of one fp32 product | 1.00 | no | - |" in page

@@ -1,5 +1,7 @@
 """Operations below encode and decode: selection, screens, Adam, nested prefixes, packed rows, kernel sets."""
 
+import weakref
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -287,3 +289,29 @@ def test_a_compiled_operation_runs_for_float32_on_its_device_alone():
         kernels.top_k(torch.rand(8, 2).T, 2)
         kernels.uninstall()
     assert seen == [torch.float32]
+
+
+# --- memory that is used again
+
+
+def test_a_gradient_is_used_again_and_no_more_are_kept_than_were_made():
+    like = torch.empty(0)
+    made = [dispatch.reused((37, 11), like) for _ in range(2)]
+    places = {tensor.data_ptr() for tensor in made}
+    elsewhere = [torch.empty(37, 11) for _ in range(5)]
+    for tensor in (*made, *elsewhere, torch.empty(38, 11)):
+        kernels.recycle(tensor)
+    assert {dispatch.reused((37, 11), like).data_ptr() for _ in range(2)} == places
+    assert dispatch.reused((37, 11), like).data_ptr() not in places
+    assert dispatch.reused((38, 11), like).shape == (38, 11)
+
+
+def test_shapes_that_are_not_asked_for_any_more_are_let_go():
+    like = torch.empty(0)
+    first = dispatch.reused((41, 3), like)
+    kernels.recycle(first)
+    for rows in range(dispatch.MOST_KINDS):
+        kernels.recycle(dispatch.reused((rows + 1, 5), like))
+    where = weakref.ref(first)
+    del first
+    assert where() is None

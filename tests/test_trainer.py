@@ -1,6 +1,11 @@
 """The training step: rates by hand, and one step against torch's autograd and Adam on the dense formula."""
 
+import contextlib
+import gc
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -297,3 +302,54 @@ def test_the_optimiser_forgets_what_was_set_anew():
         assert moment[1:].any()
     # beside the terms, a mean over the steps since the last report: (0 + 3) / 2
     assert trainer.report()["thrice"] == 1.5
+
+
+@pytest.mark.parametrize("kernel_set", [kernels.torch_only, contextlib.nullcontext])
+def test_steps_hold_no_gradients(kernel_set):
+    """Not one matrix more after six steps than after three, whoever computes them."""
+    coder = make_coder(n_latents=61, width=19)
+    x = torch.randn(64, 19)
+    coder.initialize(Batch(x, x))
+    trainer = Trainer(coder, TrainConfig(steps=100, batch_size=64), "coder")
+    with kernel_set():
+        found = []
+        for step in range(9):
+            trainer.step(Batch(x, x), step)
+            gc.collect()
+            found.append(sum(1 for o in gc.get_objects() if type(o) is torch.Tensor and o.shape == (61, 19)))
+    assert found[2] == found[5] == found[8]
+
+
+KEPT = """
+import resource, torch
+from qsae_core.training.memory import memory_kept
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        torch.empty(2**24).fill_(1.0)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+torch.empty(2**24).fill_(1.0)
+taken = faults()
+with memory_kept():
+    faults()
+    kept = faults()
+print(taken, kept, faults())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc alone")
+def test_memory_is_used_again_while_a_run_trains_and_given_back_afterwards():
+    """Four times 64 MB are 65,536 pages of 4 kB."""
+    environment = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", KEPT]
+
+    def counts(**more):
+        done = subprocess.run(command, env=environment | more, check=True, capture_output=True, text=True)
+        return [int(number) for number in done.stdout.split()]
+
+    taken, kept, again = counts()
+    assert min(taken, again) > 60_000
+    assert kept < 1_000
+    assert counts(MALLOC_MMAP_MAX_="65536")[1] > 60_000  # what a user set stays

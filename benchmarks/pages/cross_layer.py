@@ -12,7 +12,9 @@ NOTES = """\
 One process times all three by turns. **Products**: for each source layer the encoder product with its latents
 and the choice of k of them, the decode into its own and all later layers, and the gradients of both, on float
 matrices; nothing else of a step. **Transcoders**: whole steps of as many transcoders of one layer, each with
-a decoder as wide. **Step**: the whole step of the cross-layer transcoder, Adam and all.
+a decoder as wide. **Step**: the whole step of the cross-layer transcoder, Adam and all. A screen makes the
+products of the encoder several times as short and leaves the rest of a step as it is, which is then a larger
+share.
 """
 MOST = 1.3
 """Times the sum of its products that a step may take."""

@@ -58,13 +58,14 @@ TARGETS = (
 NOTES = """\
 Every side does the whole step on the same activations as its own trainer does it: loss, backward, Adam,
 unit-norm decoder rows (SAELens rescales codes by the rows' norms instead), counting of dead latents. Masters
-and Adam's moments are float32 on every side. A peer is measured as it comes and with transparent huge pages
-(`THP_MEM_ALLOC_ENABLE=1`); **x PEER** is against the faster of the two. SAELens also has sparse codes
+and Adam's moments are float32 on every side. A peer is measured as it comes and with *memory kept*: huge
+pages where they can be had (`THP_MEM_ALLOC_ENABLE=1`), and glibc keeps what is freed (`MALLOC_MMAP_MAX_=0`,
+`MALLOC_TRIM_THRESHOLD_`); **x PEER** is against the faster of the two. SAELens also has sparse codes
 (`use_sparse_activations`), which are not its default, and whose backward runs on a CPU only without the
 rescaling by the decoder's norms, so that nothing maintains these: a line of its own, and the last column of
 the targets. bf16 autocast computes a peer's products in bf16, which is another computation: a line of its own
 too. qsae's screens find candidates in low precision, and compute what they keep again in float32;
-qsae is measured with huge pages, which the `qsae` command asks torch for by itself.
+qsae is measured with memory kept, which the `qsae` command sees to by itself.
 
 **x product** is the time of a step over that of one fp32 encoder product `x W^T`, which each process times
 just after its steps. Where that product runs near the processor's peak, the parts of a step that wait for

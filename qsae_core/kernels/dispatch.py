@@ -11,6 +11,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
@@ -31,8 +32,8 @@ class Operation(Protocol):
 OPERATIONS: dict[str, Operation] = {}
 """Name -> operation: every function that a kernel set may replace."""
 
-MOST_RECYCLED = 64
-"""Matrices that wait to be used again, at most: the gradients of one step of a coder of 32 layers."""
+MOST_KINDS = 64
+"""Shapes of which matrices wait to be used again, at most: those of a coder of 32 layers; old ones go."""
 
 _NOT_COMPILED = frozenset({torch.float64, torch.float16, torch.bfloat16})
 """Compiled functions compute in float32."""
@@ -116,20 +117,44 @@ def workspace(name: str, shape: tuple[int, ...], like: Tensor, dtype: torch.dtyp
 
 
 def recycle(tensor: Tensor) -> None:
-    """Hand back a matrix that nobody holds any more (a used gradient); ``reused`` gives it out again."""
-    pool: list[Tensor] = _workspaces.__dict__.setdefault("recycled", [])
-    whole = tensor.dim() == 2 and tensor.is_contiguous() and tensor._base is None
-    if whole and len(pool) < MOST_RECYCLED:
-        pool.append(tensor)
+    """Hand back a matrix that ``reused`` gave out and nobody holds any more (a used gradient).
+
+    No more of a kind are kept than it gave out: gradients that came from elsewhere are left to torch.
+    """
+    kind = _pool().get(_kind_of(tensor.shape, tensor))
+    if kind is not None and len(kind.free) < kind.given and tensor.is_contiguous() and tensor._base is None:
+        kind.free.append(tensor)
 
 
 def reused(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """An uninitialised tensor, from what ``recycle`` was given where one of the shape is there."""
-    pool: list[Tensor] = _workspaces.__dict__.setdefault("recycled", [])
-    for place, tensor in enumerate(pool):
-        if tensor.shape == shape and tensor.dtype == like.dtype and tensor.device == like.device:
-            return pool.pop(place)
+    pool = _pool()
+    kind = pool.pop(_kind_of(shape, like), None) or _Recycled()
+    pool[_kind_of(shape, like)] = kind  # the last one now
+    if kind.free:
+        return kind.free.pop()
+    kind.given += 1
+    while len(pool) > MOST_KINDS:
+        del pool[next(iter(pool))]
     return torch.empty(shape, dtype=like.dtype, device=like.device)
+
+
+@dataclass
+class _Recycled:
+    """Matrices of one shape, dtype and device: how many were made, and those that wait to be used again."""
+
+    given: int = 0
+    free: list[Tensor] = field(default_factory=list)
+
+
+def _pool() -> dict[Any, _Recycled]:
+    """This thread's, the kind that was asked for last at the end."""
+    pool: dict[Any, _Recycled] = _workspaces.__dict__.setdefault("recycled", {})
+    return pool
+
+
+def _kind_of(shape: tuple[int, ...], like: Tensor) -> tuple[Any, ...]:
+    return tuple(shape), like.dtype, like.device
 
 
 def _compiled(name: str, arguments: tuple[Any, ...]) -> Callable[..., Any] | None:

@@ -20,6 +20,7 @@ from qsae_core.kernels.processes import alone
 from qsae_core.results.run import Run
 from qsae_core.training import checkpoints, early_end
 from qsae_core.training.chronicle import Chronicle
+from qsae_core.training.memory import memory_kept
 from qsae_core.training.prefetch import BatchReader, batches_ahead
 from qsae_core.training.setup import Member
 from qsae_core.training.team import Team, share_of
@@ -74,7 +75,8 @@ class TrainingLoop:
         self.chronicle.watcher.start(self.run, first, self.steps)
         started = time.perf_counter()
         spent, since_log = 0.0, 0
-        with Interrupt() as interrupt, self._open_batches(first) as self.batches:
+        kept = memory_kept() if self.device == "cpu" else contextlib.nullcontext()
+        with kept, Interrupt() as interrupt, self._open_batches(first) as self.batches:
             for step in range(first, self.steps):
                 clock = time.perf_counter()
                 batch = self._next_batch(step)
