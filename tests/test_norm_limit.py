@@ -37,12 +37,24 @@ def test_counts_of_blocks_add_up_and_one_that_is_read_again_counts_once():
     limit = NormLimit(2.0)
     limit.kept(column(1, 1, 9))
     limit.kept(column(1, 1, 9))
-    assert limit.counts == [0, 0]
+    assert limit.state()["counts"] == [0, 0]
     limit.next_block()
     limit.kept(column(1, 1, 1, 9, 9))
-    assert limit.counts == [3, 1]
+    assert limit.state()["counts"] == [3, 1]
     assert limit.sentence().startswith("left out of training: 3 of 8 vectors, ")
     assert NormLimit(None).sentence() is None
+
+
+def test_medians_that_were_learned_hold_for_all_that_come():
+    """Of each side and layer; through JSON, where a layer of zeros has none."""
+    limit = NormLimit(2.0)
+    limit.learn(torch.stack([column(1, 2, 3), column(0, 0, 0)], 1), column(10, 10, 10))
+    again = NormLimit(2.0, json.loads(json.dumps(limit.state())))
+    for one in (limit, again):
+        assert one.knows_medians
+        x = torch.stack([column(4, 5, 4), column(9, 0, 9)], 1)
+        assert one.kept(x, column(19, 1, 21)).tolist() == [0]
+    assert not NormLimit(2.0).knows_medians
 
 
 def test_a_run_says_and_records_how_many_it_left_out(tmp_path):
@@ -65,4 +77,4 @@ def test_no_vectors_are_all_kept():
     limit = NormLimit(10)
     assert limit.kept(torch.empty(0, 4), torch.empty(0, 2, 4)).tolist() == []
     limit.next_block()
-    assert limit.counts == [0, 0]
+    assert limit.state()["counts"] == [0, 0]

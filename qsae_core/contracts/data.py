@@ -107,6 +107,14 @@ class DataSource(abc.ABC):
             DataError: on NaN or infinity, naming the file or text and the row.
         """
 
+    def next_part(self, size: int, rank: int, world: int) -> Batch:
+        """Of the next ``size * world`` vectors of the training stream those with number ``rank`` modulo
+        ``world``; behind that the stream stands where it stands in a process that took others of them.
+
+        A source that can leave the others unread does so.
+        """
+        return self.next_batch(size * world).rows(slice(rank, None, world))
+
     @abc.abstractmethod
     def held_out(self, n_tokens: int, batch_size: int) -> Iterator[Batch]:
         """At most ``n_tokens`` vectors that training never sees, always the same ones in the same order."""

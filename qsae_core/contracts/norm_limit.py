@@ -7,7 +7,9 @@ most of its latents.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,37 +20,55 @@ class NormLimit:
 
     Args:
         multiple: of the median norm, above which a vector is left out; None: none is.
-        counts: vectors that were read and left out before, of a run that goes on.
+        state: of a run that goes on.
     """
 
-    def __init__(self, multiple: float | None, counts: Sequence[int] = (0, 0)) -> None:
+    def __init__(self, multiple: float | None, state: Mapping[str, Any] | None = None) -> None:
         self.multiple = multiple
-        self._before, self._now = tuple(counts), (0, 0)
+        state = state or {"counts": (0, 0), "medians": None}
+        self._before, self._now = tuple(state["counts"]), (0, 0)
+        self._medians: list[list[float | None]] | None = state["medians"]
+
+    def learn(self, *sides: Tensor) -> None:
+        """Take the medians of these vectors for those of all that come."""
+        known = [_medians(side).tolist() for side in sides]
+        self._medians = [[None if math.isnan(m) else m for m in of_layers] for of_layers in known]
+
+    @property
+    def knows_medians(self) -> bool:
+        """Whether they were learned."""
+        return self._medians is not None
 
     def kept(self, *sides: Tensor) -> Tensor:
         """int64 ``[n]``: the numbers of the vectors to train on, in order.
 
         Args:
-            sides: ``[N, D]`` or ``[N, L, D]``, x and its targets: vectors that are read together, of which
-                each side and each layer has a median of its own. One that is outlying in any of them is out.
-                Vectors of zeros do not count for the median.
+            sides: ``[N, D]`` or ``[N, L, D]``, x and its targets, of which each side and each layer has a
+                median of its own: the one that was learned, or that of these vectors. One that is outlying in
+                any of them is out. Vectors of zeros do not count for the median.
         """
         keep = torch.ones(len(sides[0]), dtype=torch.bool, device=sides[0].device)
         if self.multiple is not None:
-            for side in sides:
-                keep &= _within(side, self.multiple)
+            for number, side in enumerate(sides):
+                medians_L = _medians(side) if self._medians is None else self._learned(number, side)
+                # the median of zeros alone is not a number, above which nothing is
+                keep &= ~(_norms(side) > self.multiple * medians_L).any(1)
         kept = keep.nonzero().squeeze(1)
         self._now = (len(keep), len(keep) - len(kept))
         return kept
+
+    def _learned(self, number: int, side: Tensor) -> Tensor:
+        assert self._medians is not None
+        return side.new_tensor([math.nan if m is None else m for m in self._medians[number]])
 
     def next_block(self) -> None:
         """The vectors of the last ``kept`` are trained on, and others come."""
         self._before, self._now = self._sum(), (0, 0)
 
-    @property
-    def counts(self) -> list[int]:
-        """Vectors read and left out before the last ``kept``; a run that reads these again begins with it."""
-        return list(self._before)
+    def state(self) -> dict[str, Any]:
+        """As JSON values: vectors read and left out before the last ``kept``, which a run that goes on reads
+        again; and the medians that were learned."""
+        return {"counts": list(self._before), "medians": self._medians}
 
     def sentence(self) -> str | None:
         """How many were left out so far; None without a limit."""
@@ -64,10 +84,15 @@ class NormLimit:
         return tuple(one + other for one, other in zip(self._before, self._now, strict=True))
 
 
-def _within(side: Tensor, multiple: float) -> Tensor:
-    if not len(side):  # nothing of a block counts, and there is no median
-        return torch.ones(0, dtype=torch.bool, device=side.device)
-    norms_NL = torch.linalg.vector_norm(side, dim=-1).reshape(len(side), -1)
-    medians_L = torch.where(norms_NL > 0, norms_NL, torch.nan).nanmedian(0).values
-    # the median of zeros alone is not a number, above which nothing is
-    return ~(norms_NL > multiple * medians_L).any(1)
+def _medians(side: Tensor) -> Tensor:
+    """``[L]``; NaN where there is no vector but those of zeros."""
+    norms_NL = _norms(side)
+    if not len(norms_NL):  # nothing of a block counts
+        return norms_NL.new_full((norms_NL.shape[1],), torch.nan)
+    return torch.where(norms_NL > 0, norms_NL, torch.nan).nanmedian(0).values
+
+
+def _norms(side: Tensor) -> Tensor:
+    """``[N, L]``."""
+    norms = torch.linalg.vector_norm(side, dim=-1)
+    return norms[:, None] if norms.dim() == 1 else norms

@@ -50,7 +50,7 @@ class RankSlices(SourceView):
 
     def next_batch(self, size: int) -> Batch:
         """Of the source's next ``size * world`` vectors, this process's."""
-        return self.source.next_batch(size * self.world).rows(slice(self.rank, None, self.world))
+        return self.source.next_part(size, self.rank, self.world)
 
     def next_whole(self, size: int) -> Batch:
         """The source's next ``size`` vectors, the same ones in every process."""

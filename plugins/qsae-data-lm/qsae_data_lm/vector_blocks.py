@@ -8,7 +8,7 @@ with the very same vectors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -75,7 +75,7 @@ class VectorBlocks:
             "block": self._block,
             "cursor": self._cursor,
             **self._block_start._asdict(),
-            "norms": self._norms.counts,
+            "norms": self._norms.state(),
         }
 
     def go_to(
@@ -85,7 +85,7 @@ class VectorBlocks:
         cursor: int = 0,
         position: Position = None,
         remaining: int | None = None,
-        norms: Sequence[int] = (0, 0),
+        norms: Mapping[str, Any] | None = None,
     ) -> None:
         """Stand in a block, at a vector; nothing of the block is read until it is needed."""
         self._norms = NormLimit(self._config.max_norm_multiple, norms)
@@ -127,7 +127,7 @@ class VectorBlocks:
         self._rows = None  # frees the memory before the next block takes it
         following = next(self._contexts, None)
         if following is None and self._block > 0:
-            self.go_to(self._epoch + 1, norms=self._norms.counts)
+            self.go_to(self._epoch + 1, norms=self._norms.state())
             following = next(self._contexts, None)
         if following is None:
             raise too_little(self._documents, "training", self._config.context, self._text, self.share)

@@ -36,13 +36,13 @@ class TensorsConfig(ComponentConfig):
     )
     max_norm_multiple: float | None = option(
         None,
-        "leave rows out of training whose norm is more than so many times the median of those in memory; "
+        "leave rows out of training whose norm is more than so many times the median of the first 8192; "
         "none: train on all",
         ge=1,
     )
     block_rows: int = option(64, "rows read at once; fewer where the data has not 64 such blocks", gt=0)
     shuffle_blocks: int = option(
-        1024,
+        1152,
         "blocks, drawn from all over the data, that are in memory and whose rows are shuffled together",
         gt=0,
     )

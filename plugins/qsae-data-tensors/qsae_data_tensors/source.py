@@ -72,7 +72,11 @@ class TensorsSource(DataSource):
 
     def next_batch(self, size: int) -> Batch:
         """The next ``size`` rows of the shuffled stream, on the CPU; raises DataError at NaN or infinity."""
-        return self._batch(self._stream.take(size))
+        return self.next_part(size, 0, 1)
+
+    def next_part(self, size: int, rank: int, world: int) -> Batch:
+        """Every ``world``-th row; blocks of others are not read, but where outlying norms are left out."""
+        return self._batch(self._stream.take_part(size, rank, world))
 
     def held_out(self, n_tokens: int, batch_size: int) -> Iterator[Batch]:
         """At most ``n_tokens`` held-out rows, in an order of blocks that is the same for every run's seed."""

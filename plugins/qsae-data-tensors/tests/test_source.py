@@ -67,11 +67,13 @@ def test_rows_are_shuffled_across_blocks(numbered: pathlib.Path) -> None:
 
 
 def test_a_batch_is_from_all_over_the_data(tmp_path: pathlib.Path) -> None:
-    """Of 200 stretches of 1024 rows, a permutation of all rows leaves one out of a batch of 2048 with
-    probability (1 - 1/200)^2048 = 3e-5. A pool of 32 such stretches would leave out 168."""
+    """Of 200 stretches of 1024 rows in 16 blocks, 7 are held out. 1,152 of the 3,051 blocks are in memory, of
+    a stretch 6 on average, and each gives 1.8 rows to a batch of 2048: a stretch gives none once in two
+    batches. A pool of 36 whole stretches would leave out 157."""
     np.save(tmp_path / "x.npy", np.arange(200 * 1024, dtype=np.float32)[:, None])
-    rows = make(tmp_path / "x.npy").next_batch(2048).x
-    assert len(set((rows[:, 0] // 1024).int().tolist())) >= 190  # a stretch may be held out
+    batches = [make(tmp_path / "x.npy", seed=seed).next_batch(2048).x for seed in range(8)]
+    found = [len(set((rows[:, 0] // 1024).int().tolist())) for rows in batches]
+    assert sum(found) / len(found) >= 191
 
 
 def test_the_stream_does_not_depend_on_batch_sizes(numbered: pathlib.Path) -> None:

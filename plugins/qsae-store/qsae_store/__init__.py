@@ -32,13 +32,13 @@ class StoreConfig(PlacesConfig):
         min_length=1,
     )
     shuffle_blocks: int = option(
-        1024,
+        1152,
         "blocks of 64 vectors, drawn from all over the store, that are in memory and shuffled together",
         gt=0,
     )
     max_norm_multiple: float | None = option(
         None,
-        "leave vectors out of training whose norm is more than so many times the median of those in memory; "
+        "leave vectors out of training whose norm is more than so many times the median of the first 8192; "
         "none: train on all",
         ge=1,
     )

@@ -97,7 +97,11 @@ class StoreSource(DataSource):
         """The next vectors of the shuffled stream; raises DataError where bytes are not those that were
         written.
         """
-        columns = self._stream.take(size)
+        return self.next_part(size, 0, 1)
+
+    def next_part(self, size: int, rank: int, world: int) -> Batch:
+        """Every ``world``-th vector; blocks of others are not read, but where outlying norms are left out."""
+        columns = self._stream.take_part(size, rank, world)
         return self._batch(columns[:-1], columns[-1])
 
     def _batch(self, sides: Columns, tokens_N4: Tensor) -> Batch:

@@ -13,7 +13,7 @@ from qsae_store import reader as reader_module
 from qsae_store.folder import open_folder
 from qsae_store.records import read_sums
 
-from qsae_core.contracts import Site
+from qsae_core.contracts import Site, shard
 from qsae_core.errors import DataError
 
 
@@ -270,3 +270,26 @@ def test_a_pool_opens_each_shard_once(harvest, whole, monkeypatch):
     assert torch.equal(store.next_batch(2000).x, expected)
     assert len(opened) > 4
     assert len(opened) == len(set(opened))
+
+
+def test_processes_read_their_own_blocks(harvest, tmp_path):
+    """Together they have the batches of one; each reads its lanes, and the first vectors whole."""
+    place = tmp_path / "store"
+    assert harvest(place, layer=1, sites=None, shard_positions=1024, tokens=4000)
+    one = harvest.store(place)
+    parts = [shard(harvest.store(place), rank, 2) for rank in range(2)]
+    assert [rows(part.next_whole(100)) for part in parts] == [rows(one.next_batch(100))] * 2
+    for size in (50, 700, 1900):
+        expected = one.next_batch(2 * size)
+        for rank, part in enumerate(parts):
+            found = part.next_batch(size)
+            assert rows(found) == rows(expected)[rank::2]
+            assert torch.equal(found.token_ids, expected.token_ids[rank::2])
+            assert part.state_dict() == one.state_dict()
+    read = []
+    store = harvest.store(place)
+    fill = store._reader.read_into
+    store._reader.read_into = lambda columns, start: (read.append(start), fill(columns, start))
+    shard(store, 1, 2).next_batch(10)
+    blocks = len(store._reader.blocks())
+    assert blocks / 4 < len(read) < 0.75 * blocks
