@@ -29,5 +29,5 @@ def sides() -> Iterator[Side]:
         for side in (qsae_side("none", "none"), qsae_side("int8", "none"), qsae_side("int8", "cpu")):
             yield side._replace(what=side.what + end, options=side.options | options)
         script = "benchmarks/peers/sparsify_step.py"
-        what = f"fp32, memory kept{end}"
-        yield Side("sparsify", what, script, "fp32", "eai-sparsify", options, MEMORY_KEPT)
+        for how, environment in (("fp32", {}), ("fp32, memory kept", MEMORY_KEPT)):
+            yield Side("sparsify", f"{how}{end}", script, "fp32", "eai-sparsify", options, environment)

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from benchmarks.pages import cross_layer
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
@@ -51,9 +53,7 @@ def render(folder):
     return (folder / "page.md").read_text()
 
 
-def test_a_cross_layer_step_stands_beside_its_products_and_as_many_transcoders(tmp_path):
-    write_step_result(tmp_path)
-    about = json.loads((tmp_path / "results" / "step.json").read_text())["about"]
+def test_a_cross_layer_step_stands_beside_its_products_and_as_many_transcoders():
     rounds = [
         {"step": [2.0, 3.0], "products": [2.0, 2.0], "transcoders": [4.0, 4.0]},
         {"step": [2.6, 2.4], "products": [2.0, 2.0], "transcoders": [4.0, 4.0]},
@@ -63,9 +63,7 @@ def test_a_cross_layer_step_stands_beside_its_products_and_as_many_transcoders(t
         {"what": "compiled kernels", "options": {}, "rounds": [{"error": "no compiler"}]},
     ]
     sizes = {"batch_size": 100, "d": 8, "n_latents": 16, "k": 2, "layers": 3}
-    result = {"about": about, **sizes, "sides": sides}
-    (tmp_path / "results" / "step-cross-layer.json").write_text(json.dumps(result))
-    page = render(tmp_path)
+    page = cross_layer.section({**sizes, "sides": sides})
     assert "3 layers of B=100, d=8, F=16, k=2" in page
     # the median step is (2.4 + 2.6) / 2 = 2.5 s: 1.25 times 2 s, and 2.5 / 4 = 0.625
     assert "| torch operators | 2.500 s | 2.000 s | 1.25 | 4.000 s | 0.62 |" in page
@@ -84,7 +82,7 @@ def test_the_page_has_ratios_to_the_best_fp32_side_of_a_peer(tmp_path):
     assert "| torch operators: a step in at most 0.75 of one fp32 product | 1.00 | no | - |" in page
     assert "| compiled kernels: at least 18 times SAELens | - | not measured | - |" in page
     assert "| sparsify | not part of this run |" in page
-    assert "Not measured: step-cross-layer, fidelity, scaling, startup, inference." in page
+    assert "Not measured: fidelity, scaling, startup, inference." in page
 
 
 def test_steps_of_a_real_run_are_means(tmp_path):

@@ -6,10 +6,9 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import cross_layer_step, fidelity, inference, scaling, startup
+from benchmarks import fidelity, inference, scaling, startup
 from benchmarks import training_step as step
 from benchmarks.pages import about as page_about
-from benchmarks.pages import cross_layer as page_cross_layer
 from benchmarks.pages import details as page_details
 from benchmarks.pages import inference as page_inference
 from benchmarks.pages import plots
@@ -25,7 +24,7 @@ This page is written by `make bench`, which measures everything on it in one go:
 sides taking turns on one machine. What counts are the ratios; absolute numbers are those of the machine
 [below](#machine).
 """
-NAMES = (step.NAME, cross_layer_step.NAME, fidelity.NAME, scaling.NAME, startup.NAME, inference.NAME)
+NAMES = (step.NAME, fidelity.NAME, scaling.NAME, startup.NAME, inference.NAME)
 
 
 def render(settings: Settings, page: pathlib.Path) -> pathlib.Path | None:
@@ -35,7 +34,6 @@ def render(settings: Settings, page: pathlib.Path) -> pathlib.Path | None:
         return None
     sections: list[tuple[str, Callable[[Result], str]]] = [
         (step.NAME, page_step.section),
-        (cross_layer_step.NAME, page_cross_layer.section),
         (fidelity.NAME, page_details.fidelity_section),
         (inference.NAME, page_inference.section),
         (startup.NAME, page_details.startup_section),

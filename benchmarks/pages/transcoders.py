@@ -1,12 +1,14 @@
-"""docs/quality-transcoders.md from the results of ``quality-transcoder-KIND`` and ``step-transcoder``."""
+"""docs/quality-transcoders.md from the results of ``quality-transcoder-KIND``, ``step-transcoder`` and
+``step-cross-layer``."""
 
 from __future__ import annotations
 
 import pathlib
 from typing import Any
 
-from benchmarks import quality_transcoders, transcoder_step
+from benchmarks import cross_layer_step, quality_transcoders, transcoder_step
 from benchmarks.contenders import OTHER_SEEDS
+from benchmarks.pages import cross_layer
 from benchmarks.pages.page import measured, write
 from benchmarks.pages.quality import (
     best_peer,
@@ -25,7 +27,8 @@ from benchmarks.training_step import error, products, tokens_per_second, working
 
 Result = dict[str, Any]
 Record = dict[str, Any]
-NAMES = (*quality_transcoders.NAMES.values(), transcoder_step.NAME)
+STEPS = (transcoder_step.NAME, cross_layer_step.NAME)
+NAMES = (*quality_transcoders.NAMES.values(), *STEPS)
 SKIPS = {False: "without a skip connection", True: "with a skip connection"}
 INTRODUCTION = """\
 # Quality of transcoders
@@ -46,17 +49,25 @@ text of the standard library, of which `code` is made. Nothing was tuned to `new
 """
 
 
+MEMORY = """\
+*Memory kept*: huge pages where they can be had, and glibc keeps what is freed. `qsae train` sees to that by
+itself; sparsify is measured as it comes too, and **x sparsify** is against the faster of the two.
+"""
+
+
 def render(settings: Settings, page: pathlib.Path) -> pathlib.Path | None:
     """Write the page; None without any result."""
     results = measured(NAMES, settings)
     if not results:
         return None
-    step = results.get(transcoder_step.NAME)
-    states = [result for name, result in results.items() if name != transcoder_step.NAME]
+    step, layers = (results.get(name) for name in STEPS)
+    states = [result for name, result in results.items() if name not in STEPS]
     sections = [INTRODUCTION]
     sections += [summary(states), *map(states_section, states), SETTINGS] if states else []
     sections += [step_section(step)] if step is not None else []
-    return write(page, results, sections, wanted=NAMES, data=DATA, timed=step is not None)
+    sections += [cross_layer.section(layers)] if layers is not None else []
+    timed = step is not None or layers is not None
+    return write(page, results, sections, wanted=NAMES, data=DATA, timed=timed)
 
 
 def summary(results: list[Result]) -> str:
@@ -112,7 +123,7 @@ def step_section(result: Result) -> str:
         rows.append([*what, count(speed), ratio(times), ratio(products(record))])
     columns = ["library", "side", "tokens/s", "x sparsify", "steps / product"]
     title = f"B={shape['batch_size']}, d={shape['d']}, F={shape['n_latents']}, k={shape['k']}; medians."
-    return "\n".join(["## Training step\n", f"{title}\n", table(columns, rows, texts=2), ""])
+    return "\n".join(["## Training step\n", f"{title}\n", table(columns, rows, texts=2), "", MEMORY])
 
 
 def _plain(result: Result, skip: bool) -> list[Record]:
