@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from qsae_cli import no_memory
 from qsae_cli.lazy_command import LazyCommand
 from qsae_cli.several import refuse_several
 from qsae_cli.waiting import let_threads_sleep
@@ -75,14 +76,18 @@ class QsaeGroup(click.Group):
                     formatter.write_dl(lines)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run; a QsaeError goes to stderr without a traceback (``QSAE_DEBUG=1``: with it), and exits 2."""
+        """Run; a QsaeError, and that there is no memory, go to stderr without a traceback (``QSAE_DEBUG=1``:
+        with it), and exit 2."""
         try:
             return super().main(*args, **kwargs)
-        except QsaeError as error:
+        except (QsaeError, MemoryError, RuntimeError) as error:
+            shown = error if isinstance(error, QsaeError) else no_memory.as_error(error)
+            if shown is None:
+                raise
             if os.environ.get("QSAE_DEBUG", "0") not in ("", "0"):
                 traceback.print_exception(error)
-            if not isinstance(error, StoppedError):  # what that stands for is shown by another process
-                click.echo(f"qsae: error: {error}", err=True)
+            if not isinstance(shown, StoppedError):  # what that stands for is shown by another process
+                click.echo(f"qsae: error: {shown}", err=True)
             sys.exit(2)
 
 

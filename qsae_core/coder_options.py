@@ -15,7 +15,11 @@ class CoderConfig(ComponentConfig):
     """Options that every SAE and transcoder has; a variant's config derives from this."""
 
     n_latents: int = option(
-        4096, "size of the dictionary (latents)", aliases=("hidden-dim", "latent-size", "d-sae"), gt=0
+        4096,
+        "size of the dictionary (latents)",
+        aliases=("hidden-dim", "latent-size", "d-sae"),
+        gt=0,
+        le=2**31 - 1,  # codes hold their indices as int32
     )
     expansion: float | None = option(
         None,

@@ -138,7 +138,7 @@ class LocalFolder:
 
     def sizes(self) -> dict[str, int]:
         """Every file but hidden ones."""
-        with disk_errors(self.path):
+        with os_errors(self.path):
             if not self.path.is_dir():
                 return {}
             shown = (entry for entry in os.scandir(self.path) if not entry.name.startswith("."))
@@ -146,7 +146,7 @@ class LocalFolder:
 
     def size(self, name: str) -> int | None:
         """Bytes of a file."""
-        with disk_errors(self.path / name):
+        with os_errors(self.path / name):
             try:
                 return (self.path / name).stat().st_size
             except FileNotFoundError:
@@ -154,7 +154,7 @@ class LocalFolder:
 
     def read(self, name: str) -> bytes:
         """A small file."""
-        with disk_errors(self.path / name):
+        with os_errors(self.path / name):
             return (self.path / name).read_bytes()
 
     def write(self, name: str, fill: Fill) -> None:
@@ -189,18 +189,18 @@ class LocalFolder:
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-        with disk_errors(self.path / name, "cannot be removed"):
+        with os_errors(self.path / name, "cannot be removed"):
             (self.path / name).unlink(missing_ok=True)
 
     def sha256(self, name: str) -> str:
         """Digest of the file."""
-        with disk_errors(self.path / name):
+        with os_errors(self.path / name):
             return sha256_of(self.path / name)
 
     def local(self, name: str, sha256: str) -> pathlib.Path:
         """The file itself."""
         path = self.path / name
-        with disk_errors(path):
+        with os_errors(path):
             if not path.is_file():
                 raise missing(str(path))
         return path
@@ -212,7 +212,7 @@ class LocalFolder:
     @contextlib.contextmanager
     def one_by_one(self, name: str) -> Iterator[None]:
         """By a lock, which ends with its process; some network file systems have none."""
-        with disk_errors(self.path / name):
+        with os_errors(self.path / name):
             file = os.open(self.path / name, os.O_RDWR | os.O_CLOEXEC)
         try:
             with contextlib.suppress(OSError):
@@ -232,7 +232,7 @@ def sha256_of(path: pathlib.Path) -> str:
 
 
 @contextlib.contextmanager
-def disk_errors(path: pathlib.Path, what: str = "cannot be read") -> Iterator[None]:
+def os_errors(path: pathlib.Path, what: str = "cannot be read") -> Iterator[None]:
     """A block in which what the disk refuses is a DataError; a bad sector a DamagedError.
 
     Args:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import pathlib
-from typing import Any
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from qsae_store.folder import DamagedError, Fill, Folder
 
+T = TypeVar("T")
 MANIFEST = "manifest.json"
 """Of the whole store; every other JSON file is the record of a shard."""
 
@@ -38,6 +42,22 @@ def read_json(folder: Folder, name: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise unreadable(folder, name, TypeError(f"a {type(tree).__name__}"))
     return tree
+
+
+def checked(kind: type[T], tree: dict[str, Any]) -> T:
+    """A dataclass of what was read.
+
+    Raises:
+        ValueError: where an entry is missing, unknown, or of another type, with its name.
+    """
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(tree.keys() - known):
+        raise ValueError(f"unknown entry {unknown[0]!r}")
+    try:
+        return TypeAdapter(kind).validate_python(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def unreadable(folder: Folder, name: str, error: Exception) -> DamagedError:

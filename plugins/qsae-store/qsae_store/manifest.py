@@ -9,8 +9,8 @@ from typing import Any
 
 from qsae_core.errors import DataError
 from qsae_store.folder import Folder
-from qsae_store.json_files import MANIFEST, read_json, unreadable
-from qsae_store.plan import SIDES, Plan, Side, StoredPlace
+from qsae_store.json_files import MANIFEST, checked, read_json, unreadable
+from qsae_store.plan import SIDES, Plan, Side
 from qsae_store.records import ShardRecord, data_file, read_record, shard_name
 
 FORMAT = 1
@@ -65,21 +65,19 @@ def read_manifest(folder: Folder) -> Manifest:
         )
     try:
         return _manifest(tree)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, ValueError) as error:
         raise unreadable(folder, MANIFEST, error) from error
 
 
 def _manifest(tree: dict[str, Any]) -> Manifest:
-    plan = dict(tree.pop("plan"))
-    for part, keys in ((plan["source"], ("use",)), (tree["model"], OF_MODEL)):
+    manifest = checked(Manifest, tree)
+    needed = [(manifest.plan.source, ("use",)), (manifest.model, OF_MODEL)]
+    if manifest.shards is not None:
+        needed.append((manifest.shards, SIDES))
+    for part, keys in needed:
         if missing := [key for key in keys if key not in part]:
             raise KeyError(missing[0])
-    plan["places"] = tuple(StoredPlace(*place) for place in plan["places"])
-    plan |= {side: tuple(plan[side]) for side in ("sources", "targets")}
-    shards = tree.pop("shards")
-    if shards is not None:
-        shards = {side: tuple(ShardRecord(**record) for record in shards[side]) for side in SIDES}
-    return Manifest(plan=Plan(**plan), shards=shards, **tree)
+    return manifest
 
 
 def written_shards(folder: Folder, manifest: Manifest) -> dict[Side, list[ShardRecord]]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
+from pydantic import NonNegativeInt, PositiveInt
+
 Storage = Literal["bf16", "fp16", "fp32", "int8"]
 STORAGES: tuple[Storage, ...] = get_args(Storage)
 Side = Literal["training", "held-out"]
@@ -16,9 +18,9 @@ SIDES: tuple[Side, ...] = ("held-out", "training")
 class StoredPlace(NamedTuple):
     """A place of the language model whose vectors are stored."""
 
-    layer: int
+    layer: NonNegativeInt
     site: str
-    width: int
+    width: PositiveInt
 
     @property
     def name(self) -> str:
@@ -49,9 +51,9 @@ class Plan:
     sources: tuple[str, ...]
     targets: tuple[str, ...]
     storage: Storage
-    shard_contexts: int
-    tokens: int | None
-    held_out_tokens: int
+    shard_contexts: PositiveInt
+    tokens: NonNegativeInt | None
+    held_out_tokens: NonNegativeInt
 
     def limit(self, side: Side) -> int | None:
         """Vectors of a place that are asked for."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, NonNegativeInt
 
 from qsae_store.folder import Folder
-from qsae_store.json_files import read_json, unreadable, write_text
+from qsae_store.json_files import checked, read_json, unreadable, write_text
 from qsae_store.plan import Side
 
 _SUMS = "sums"
@@ -30,10 +32,10 @@ class ShardRecord:
             are no vectors), and ``squares``, their squares' sum.
     """
 
-    name: str
-    contexts: int
-    vectors: int
-    size: int
+    name: Annotated[str, Field(pattern=r"^(held-out|training)-[0-9]{5,}$")]
+    contexts: NonNegativeInt
+    vectors: NonNegativeInt
+    size: NonNegativeInt
     sha256: str
     behind: Mapping[str, Any]
     ends: bool
@@ -79,8 +81,8 @@ def read_record(folder: Folder, name: str, *, whole: bool = True) -> ShardRecord
     tree = read_json(folder, record_file(name))
     tree.pop(_SUMS, None)
     try:
-        record = ShardRecord(**tree)
-    except TypeError as error:
+        record = checked(ShardRecord, tree)
+    except ValueError as error:
         raise unreadable(folder, record_file(name), error) from error
     return record if not whole or folder.size(data_file(name)) == record.size else None
 

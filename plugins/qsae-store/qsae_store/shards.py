@@ -33,7 +33,7 @@ from torch import Tensor
 
 from qsae_core.contracts import Columns
 from qsae_core.errors import DataError
-from qsae_store.folder import VERIFIED, altered, disk_errors
+from qsae_store.folder import VERIFIED, altered, os_errors
 
 BLOCK = 64
 """Vectors that are read, and whose bytes are checked, together."""
@@ -102,10 +102,10 @@ class ShardFile:
 
     def __init__(self, path: pathlib.Path, mended: str = VERIFIED) -> None:
         self.path, self._mended = path, mended
-        with disk_errors(path):
+        with os_errors(path):
             self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         try:
-            with disk_errors(path):
+            with os_errors(path):
                 self._tensors = self._header()
         except BaseException:
             os.close(self._file)
@@ -167,7 +167,7 @@ class ShardFile:
         if start == stop:  # memory of no bytes cannot be taken for another type
             return torch.empty(0, *stored.shape[1:], dtype=stored.dtype)
         memory = np.empty((stop - start) * stored.row_bytes, dtype=np.uint8)
-        with disk_errors(self.path):
+        with os_errors(self.path):
             _fill(self._file, memory, stored.start + start * stored.row_bytes, self.path)
         return torch.from_numpy(memory).view(stored.dtype).view(stop - start, *stored.shape[1:])
 
