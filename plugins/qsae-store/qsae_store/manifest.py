@@ -71,6 +71,7 @@ def read_manifest(folder: Folder) -> Manifest:
 
 def _manifest(tree: dict[str, Any]) -> Manifest:
     manifest = checked(Manifest, tree)
+    needed: list[tuple[Mapping[Any, Any], tuple[str, ...]]]
     needed = [(manifest.plan.source, ("use",)), (manifest.model, OF_MODEL)]
     if manifest.shards is not None:
         needed.append((manifest.shards, SIDES))
