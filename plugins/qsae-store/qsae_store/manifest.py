@@ -28,7 +28,7 @@ class Manifest:
         record: what the data source says of itself (``DataSource.describe``).
         held_out: by which its text is known again (``HeldOutPart.record``), or None.
         shards: side -> what was written of it; None while the harvest is not complete.
-        statistics: place -> numbers over its training vectors; None likewise.
+        statistics: place -> numbers over its training vectors, ``mean`` one a dimension; None likewise.
     """
 
     plan: Plan
@@ -36,7 +36,7 @@ class Manifest:
     record: Mapping[str, Any]
     held_out: Mapping[str, Any] | None
     shards: Mapping[Side, tuple[ShardRecord, ...]] | None = None
-    statistics: Mapping[str, Mapping[str, float]] | None = None
+    statistics: Mapping[str, Mapping[str, float | list[float] | None]] | None = None
 
     def to_json(self) -> str:
         """The file's text."""

@@ -58,6 +58,7 @@ def test_other_entries_are_refused_or_do_not_matter(harvest, whole, tmp_path, na
         manifest = json.loads((place / "manifest.json").read_text())
         (place / "manifest.json").write_text(json.dumps(manifest | {"shards": None, "statistics": None}))
     tree = json.loads((place / name).read_text())
+    use(harvest, place)
     refused = 0
     for number, path in enumerate(places(tree)):
         for value in (..., OTHERS[number % len(OTHERS)], OTHERS[(3 * number + 1) % len(OTHERS)]):
