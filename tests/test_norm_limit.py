@@ -2,11 +2,13 @@
 
 import json
 
+import pytest
 import torch
 from click.testing import CliRunner
 
 from qsae_cli.main import cli
 from qsae_core.contracts import NormLimit
+from qsae_core.errors import DataError
 
 
 def column(*norms):
@@ -55,6 +57,12 @@ def test_medians_that_were_learned_hold_for_all_that_come():
         x = torch.stack([column(4, 5, 4), column(9, 0, 9)], 1)
         assert one.kept(x, column(19, 1, 21)).tolist() == [0]
     assert not NormLimit(2.0).knows_medians
+
+
+def test_a_state_of_another_version_is_told():
+    for state in ([0, 0], {"counts": [0, 0]}, {}):
+        with pytest.raises(DataError, match="another version of qsae"):
+            NormLimit(2.0, state)
 
 
 def test_a_run_says_and_records_how_many_it_left_out(tmp_path):

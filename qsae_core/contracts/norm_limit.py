@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qsae_core.errors import DataError
+
 
 class NormLimit:
     """Which vectors are trained on, and how many are not.
@@ -21,11 +23,19 @@ class NormLimit:
     Args:
         multiple: of the median norm, above which a vector is left out; None: none is.
         state: of a run that goes on.
+
+    Raises:
+        DataError: if the state is none of this version.
     """
 
     def __init__(self, multiple: float | None, state: Mapping[str, Any] | None = None) -> None:
         self.multiple = multiple
-        state = state or {"counts": (0, 0), "medians": None}
+        state = {"counts": (0, 0), "medians": None} if state is None else state
+        if not isinstance(state, Mapping) or state.keys() != {"counts", "medians"}:
+            raise DataError(
+                "the place at which the run is to go on is one of another version of qsae",
+                next="go on with that version, or start the run again with --overwrite",
+            )
         self._before, self._now = tuple(state["counts"]), (0, 0)
         self._medians: list[list[float | None]] | None = state["medians"]
 
