@@ -171,6 +171,19 @@ def test_lists_replace_and_mappings_change(registry: Registry) -> None:
     assert resolve([yaml_layer("sae: plain\nmetrics: []")], registry).metrics == ()
 
 
+def test_all_in_a_list_is_every_installed_one_that_it_does_not_name(registry: Registry) -> None:
+    """Where it stands, the usual ones first."""
+    registry.add(Provider("p", "1"), [spec("evaluation", name) for name in ("absorption", "zeal")])
+
+    def chosen(text: str) -> list[str]:
+        return [e.use for e in resolve([yaml_layer(f"sae: plain\n{text}")], registry).evaluate]
+
+    every = ["reconstruction", "loss-recovered", "absorption", "zeal"]
+    assert chosen("evaluate: all") == chosen("evaluate: [all]") == every
+    assert chosen("evaluate: [{use: zeal}, all]") == ["zeal", *every[:3]]
+    assert chosen("evaluate: [all, loss-recovered]") == [every[0], *every[2:], every[1]]
+
+
 def test_missing_defaults_of_lists_are_left_out_with_a_note() -> None:
     registry = Registry()
     parts = [

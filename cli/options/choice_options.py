@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from qsae_core.registry import Registry
 
 _LIST_HELP = {
-    "metrics": "what is measured; repeatable, replaces the list",
-    "evaluate": "an evaluation of the trained coder; repeatable, replaces the list",
+    "metrics": "what is measured; repeatable, replaces the list; all: every installed one",
+    "evaluate": "an evaluation of the trained coder; repeatable, replaces the list; all: every installed one",
     "trackers": "where the run's numbers are sent; repeatable",
 }
 

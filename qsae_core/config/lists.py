@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from qsae_core.registry import Registry
 
 
+ALL = "all"
+
+
 def merge_list(
     section: str, kind: str, layers: Sequence[Layer], registry: Registry, notes: list[str]
 ) -> list[Draft]:
-    """A list replaces the list of the layers below; a mapping ``{name: {option: value}}`` changes options."""
+    """A list replaces the list of the layers below; a mapping ``{name: {option: value}}`` changes options.
+    ``all`` in a list stands for every installed one that the list does not name."""
     drafts: dict[str, Draft] = {}
     for name in LIST_DEFAULTS[section]:
         if name in registry.names(kind):
@@ -29,8 +33,9 @@ def merge_list(
     for layer in layers:
         entries = layer.tree.get(section)
         if isinstance(entries, (str, list, tuple)):
+            listed = [entries] if isinstance(entries, str) else entries
             drafts = _list_entries(
-                section, kind, [entries] if isinstance(entries, str) else entries, layer, registry
+                section, kind, _without_all(section, listed, registry, kind), layer, registry
             )
         elif isinstance(entries, Mapping):
             for name, options in entries.items():
@@ -42,6 +47,17 @@ def merge_list(
                 allowed="[NAME, {use: NAME, option: value}]",
             )
     return list(drafts.values())
+
+
+def _without_all(section: str, entries: Sequence[Any], registry: Registry, kind: str) -> list[Any]:
+    """The entries, and in the place of ``all`` the installed ones that are missing, usual ones first."""
+    if ALL not in entries:
+        return list(entries)
+    named = [entry.get("use") if isinstance(entry, Mapping) else entry for entry in entries if entry != ALL]
+    usual = [name for name in LIST_DEFAULTS[section] if name in registry.names(kind)]
+    more = [name for name in dict.fromkeys([*usual, *registry.names(kind)]) if name not in named]
+    at = list(entries).index(ALL)
+    return [*entries[:at], *more, *entries[at + 1 :]]
 
 
 def _list_entries(
