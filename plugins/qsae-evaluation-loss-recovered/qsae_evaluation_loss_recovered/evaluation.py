@@ -17,6 +17,7 @@ from qsae_core.contracts import (
     TokenBatch,
 )
 from qsae_evaluation_loss_recovered import LossRecoveredConfig
+from qsae_evaluation_loss_recovered.clusters import Clusters
 from qsae_evaluation_loss_recovered.scoring import Totals, log_probabilities, recovered, scored_positions
 from qsae_evaluation_loss_recovered.splice import cannot_splice, coder_edits, constant_edit
 
@@ -36,6 +37,7 @@ class LossRecovered(Evaluation):
     ``ce_recovered`` = (ce_zero - ce_sae) / (ce_zero - ce_clean), ``ce_recovered_mean`` likewise;
     ``kl``, ``kl_zero``, ``kl_mean``: KL(untouched || replaced);
     ``n_tokens``: predictions, made at a counted position of a next token that is counted too.
+    Standard errors are over documents, which are what is independent; of few documents over contexts.
     """
 
     observes = frozenset({"tokens"})
@@ -94,6 +96,7 @@ class Spliced(Accumulator):
         self.config, self.context, self.mean = config, context, mean
         self.n_tokens = config.tokens
         self.totals = {name: Totals() for name in ("clean", "sae", "zero", "mean")}
+        self.clusters = Clusters()
         self.n_predictions = 0
 
     def update(self, observation: Observation) -> None:
@@ -101,14 +104,15 @@ class Spliced(Accumulator):
         assert observation.tokens is not None  # as LossRecovered.observes says
         contexts = observation.tokens
         at_once = max(1, self.config.positions_per_pass // contexts.ids.shape[1])
+        text_N2 = _texts(observation)
         row = 0
         for start in range(0, len(contexts.ids), at_once):
             batch = contexts.rows(slice(start, start + at_once))
-            n_rows = int(batch.counted.sum())
-            self._score(batch, observation.reconstruction[row : row + n_rows])
-            row += n_rows
+            own = slice(row, row + int(batch.counted.sum()))
+            self._score(batch, observation.reconstruction[own], text_N2[own])
+            row = own.stop
 
-    def _score(self, batch: TokenBatch, reconstruction: Tensor) -> None:
+    def _score(self, batch: TokenBatch, reconstruction: Tensor, text_N2: Tensor) -> None:
         index, next_tokens = scored_positions(batch)
         if len(index) == 0:
             return
@@ -120,7 +124,7 @@ class Spliced(Accumulator):
         index, next_tokens = index.to(clean.device), next_tokens.to(clean.device)
         log_p = list(log_probabilities(clean, index))
         del clean  # memory for the logits of the next pass
-        self.totals["clean"].add(log_p, next_tokens)
+        of_each = {"clean": self.totals["clean"].add(log_p, next_tokens)[0]}
         means_LD = self.mean.reshape(len(targets), -1)
         constants = {"zero": torch.zeros_like(means_LD), "mean": means_LD}
         replaced = {
@@ -129,18 +133,47 @@ class Spliced(Accumulator):
         }
         replaced["sae"] = coder_edits(self.context.coder, reconstruction, batch.counted, sources, targets)
         for name, edits in replaced.items():
-            self.totals[name].add(log_probabilities(model.logits(batch, edits), index), next_tokens, log_p)
+            log_q = log_probabilities(model.logits(batch, edits), index)
+            of_each[name], of_each[f"kl_{name}"] = self.totals[name].add(log_q, next_tokens, log_p)
+        vector = (
+            batch.counted.flatten().cumsum(0)[index.cpu()] - 1
+        )  # of the batch's, which a prediction is at
+        self.clusters.add(text_N2[vector], of_each)
 
     def merge(self, other: Spliced) -> None:
         """Add what another one has seen."""
         self.n_predictions += other.n_predictions
+        self.clusters.merge(other.clusters)
         for name, totals in self.totals.items():
             totals.ce += other.totals[name].ce
             totals.kl += other.totals[name].kl
 
     def result(self) -> Result:
-        """The values that ``LossRecovered`` names."""
-        return Result(_values(self.totals, self.n_predictions))
+        """The values that ``LossRecovered`` names, and standard errors over documents."""
+        values = _values(self.totals, self.n_predictions)
+        errors = {name: self.clusters.error(*of_ratio) for name, of_ratio in _RATIOS.items()}
+        known = {name: error for name, error in errors.items() if values[name] is not None}
+        return Result(values, uncertainty=known)
+
+
+_EACH = {"predictions": 1.0}
+_RATIOS: dict[str, tuple[dict[str, float], dict[str, float]]] = {
+    **{f"ce_{name}": ({name: 1.0}, _EACH) for name in ("clean", "sae", "zero", "mean")},
+    "delta_ce": ({"sae": 1.0, "clean": -1.0}, _EACH),
+    "ce_recovered": ({"zero": 1.0, "sae": -1.0}, {"zero": 1.0, "clean": -1.0}),
+    "ce_recovered_mean": ({"mean": 1.0, "sae": -1.0}, {"mean": 1.0, "clean": -1.0}),
+    "kl": ({"kl_sae": 1.0}, _EACH),
+    "kl_zero": ({"kl_zero": 1.0}, _EACH),
+    "kl_mean": ({"kl_mean": 1.0}, _EACH),
+}
+"""Value -> the sums whose ratio it is."""
+
+
+def _texts(observation: Observation) -> Tensor:
+    """int64 ``[B, 2]``: document and context of each vector; the one where the other is not known."""
+    assert observation.origin is not None  # as LossRecovered.observes says
+    document, context, _ = (number.cpu() for number in observation.origin)
+    return torch.stack([context.where(document < 0, document), context], dim=1)
 
 
 def _values(totals: dict[str, Totals], n_tokens: int) -> dict[str, float | None]:

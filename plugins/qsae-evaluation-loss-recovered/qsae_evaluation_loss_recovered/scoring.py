@@ -39,19 +39,28 @@ class Totals:
         """Nats per prediction; None where there are none or the sum is not finite."""
         return _mean(self.kl, count)
 
-    def add(self, log_q: Iterable[Tensor], targets_N: Tensor, log_p: Iterable[Tensor] | None = None) -> None:
-        """Take the predictions of one pass into account.
+    def add(
+        self, log_q: Iterable[Tensor], targets_N: Tensor, log_p: Iterable[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Take the predictions of one pass into account; gives the cross-entropy and the KL of each, float64
+        ``[N]``.
 
         Args:
             log_q: their ``log_probabilities``.
             log_p: those of the clean pass; None where this is that pass.
         """
         clean = itertools.repeat(None) if log_p is None else log_p
+        of_each: tuple[list[Tensor], list[Tensor]] = ([], [])
         for q, p, target in zip(log_q, clean, torch.split(targets_N, ROWS), strict=log_p is not None):
-            self.ce -= float(q.gather(1, target[:, None]).double().sum())
+            ce = -q.gather(1, target[:, None])[:, 0].double()
+            kl = torch.zeros_like(ce)
             if p is not None:
                 difference = (p - q).masked_fill_(p == -torch.inf, 0)  # 0 log 0 = 0
-                self.kl += float(torch.linalg.vecdot(p.exp(), difference).double().sum())
+                kl = torch.linalg.vecdot(p.exp(), difference).double()
+            self.ce, self.kl = self.ce + float(ce.sum()), self.kl + float(kl.sum())
+            of_each[0].append(ce)
+            of_each[1].append(kl)
+        return torch.cat(of_each[0]), torch.cat(of_each[1])
 
 
 def log_probabilities(logits_BTV: Tensor, predictions_N: Tensor) -> Iterator[Tensor]:
