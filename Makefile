@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
+# Test processes side by side, a thread of torch each; a file's tests stay in one of them.
+WORKERS ?= 2
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: demo test test-fast test-pythons test-oldest lint bench setup clean
 
@@ -10,10 +13,10 @@ demo: setup  ## train a ternary SAE on real hidden states and print what it cost
 	$(BIN)/qsae train --sae ternary --quantizer ste --overwrite
 
 test: setup lint  ## lint, types, and every test
-	$(BIN)/python -m pytest
+	$(TEST)
 
 test-fast: setup  ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(TEST) -m "not slow"
 
 test-pythons: setup  ## every other Python from 3.10 to 3.13 that the machine has; lint has types of the oldest
 	$(BIN)/python .ci/typecheck --python-version 3.13
