@@ -38,7 +38,7 @@ def print_results(
             _print_columns(name, result)
         for title, table in result.tables.items():
             _print_rows(f"{name}: {title}", table)
-        if result.per_latent or result.tables:
+        if result.per_latent or result.tables or result.files:
             place = None if folder is None else folder / evaluation
             click.echo(f"all of it: {place}" if place else "not kept; --out DIR keeps all of it")
 

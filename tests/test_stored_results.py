@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from qsae_core.contracts import Result, Table
-from qsae_core.errors import ArtifactError, PluginError
+from qsae_core.errors import ArtifactError, PluginError, QsaeError
 from qsae_core.evaluation.stored import load_result, load_results, save_result
 
 RESULT = Result(
@@ -47,12 +47,31 @@ def test_every_file_is_what_its_name_says(tmp_path: pathlib.Path) -> None:
 def test_it_reads_as_it_was(tmp_path: pathlib.Path) -> None:
     save_result(tmp_path / "demo", RESULT, ABOUT)
     read, about = load_result(tmp_path / "demo")
-    assert about == ABOUT
+    assert about == {**ABOUT, "files": []}
     assert (read.values, read.chance, read.baseline) == (RESULT.values, RESULT.chance, RESULT.baseline)
     assert [list(row) for row in read.tables["largest"].rows] == [[2, "a,b", 0.75], [0, None, 0.25]]
     assert torch.equal(read.per_latent["mass"].nan_to_num(), RESULT.per_latent["mass"].nan_to_num())
     assert load_results(tmp_path).keys() == {"demo"}
     assert load_results(tmp_path / "nothing") == {}
+
+
+def test_files_that_it_writes_itself(tmp_path: pathlib.Path) -> None:
+    result = Result({"score": 1.0}, files={"examples.bin": lambda path: path.write_bytes(b"as it is")})
+    save_result(tmp_path / "demo", result, ABOUT)
+    assert (tmp_path / "demo" / "examples.bin").read_bytes() == b"as it is"
+    read, about = load_result(tmp_path / "demo")
+    assert (about["files"], read.files) == (["examples.bin"], {})
+
+
+def test_a_file_that_fails_leaves_the_older_result(tmp_path: pathlib.Path) -> None:
+    def failing(path: pathlib.Path) -> None:
+        path.write_text("half")
+        raise OSError("the disk")
+
+    save_result(tmp_path / "demo", RESULT, ABOUT)
+    with pytest.raises(QsaeError, match="the disk"):
+        save_result(tmp_path / "demo", Result({}, files={"examples.bin": failing}), ABOUT)
+    assert load_result(tmp_path / "demo")[0].values == RESULT.values
 
 
 def test_a_newer_one_takes_the_place_of_an_older_one(tmp_path: pathlib.Path) -> None:
@@ -66,6 +85,8 @@ def test_a_newer_one_takes_the_place_of_an_older_one(tmp_path: pathlib.Path) -> 
     [
         (Result(tables={"../x": Table(("a",), [])}), "a table is named '../x'"),
         (Result(per_latent={"": torch.zeros(2)}), "a column is named ''"),
+        (Result(files={"../x": lambda path: None}), "a file is named '../x'"),
+        (Result(files={"result.json": lambda path: None}), "named 'result.json', which another one is"),
         (Result({"a": 1.0}, baseline={"b": 0.0}), "baseline of 'b', which is no value"),
         (Result(tables={"t": Table(("a", "b"), [(1, 2), (3,)])}), "a row of table 't' does not fit"),
         (Result(per_latent={"a": torch.zeros(2), "b": torch.zeros(3)}), r"the shapes \[\(2,\), \(3,\)\]"),

@@ -10,6 +10,7 @@ shows these without knowing the evaluation.
 from __future__ import annotations
 
 import abc
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeVar
@@ -53,6 +54,8 @@ class Result:
         uncertainty: name of a value -> its standard error.
         per_latent: name -> ``[F]``, a number for each latent; NaN where it is not defined.
         tables: name -> table.
+        files: name of a file -> what writes it at the path that it is given: for what is neither a column nor
+            a table.
     """
 
     values: Mapping[str, Value] = field(default_factory=dict)
@@ -61,6 +64,7 @@ class Result:
     uncertainty: Mapping[str, Value] = field(default_factory=dict)
     per_latent: Mapping[str, Tensor] = field(default_factory=dict)
     tables: Mapping[str, Table] = field(default_factory=dict)
+    files: Mapping[str, Callable[[pathlib.Path], None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ result.json            values, chance, baseline, uncertainty; the definition's v
                        what was evaluated on what; the names of columns and tables
 latents.safetensors    the columns with a value per latent, float32 [F], where there are any
 NAME.csv               each table
+FILE                   whatever else it writes itself
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from qsae_core.results.files import atomic_folder, read_json, write_json
 
 RESULT, LATENTS = "result.json", "latents.safetensors"
 SCALARS = ("values", "chance", "baseline", "uncertainty")
+NAMES = ("per_latent", "tables", "files")
+"""Kinds of findings of which ``result.json`` has the names alone."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -49,7 +52,9 @@ def save_result(folder: pathlib.Path, result: Result, about: Mapping[str, Any]) 
                 writer.writerow(table.columns)
                 writer.writerows(["" if cell is None else cell for cell in row] for row in table.rows)
         scalars = {key: dict(getattr(result, key)) for key in SCALARS}
-        names = {"per_latent": sorted(result.per_latent), "tables": sorted(result.tables)}
+        for name, write in result.files.items():
+            write(made / name)
+        names = {key: sorted(getattr(result, key)) for key in NAMES}
         write_json(made / RESULT, {**about, **scalars, **names})
 
 
@@ -63,7 +68,10 @@ def check_result(result: Result, evaluation: str) -> None:
     Raises:
         PluginError: which names the evaluation and what is wrong.
     """
-    for kind, names in (("table", result.tables), ("column", result.per_latent)):
+    taken = {RESULT, LATENTS, *(f"{name}.csv" for name in result.tables)}
+    for name in sorted(taken & result.files.keys()):
+        raise PluginError(f"evaluation '{evaluation}': a file is named {name!r}, which another one is")
+    for kind, names in (("table", result.tables), ("column", result.per_latent), ("file", result.files)):
         for name in names:
             if not NAME.fullmatch(name):
                 raise PluginError(
@@ -87,7 +95,8 @@ def check_result(result: Result, evaluation: str) -> None:
 
 
 def load_result(folder: pathlib.Path) -> tuple[Result, dict[str, Any]]:
-    """A stored result, and what is said about it. Cells of tables are numbers where they read as such.
+    """A stored result, and what is said about it, names of ``files`` included. Cells of tables are numbers
+    where they read as such.
 
     Raises:
         ArtifactError: if it is not there, or was damaged.
@@ -103,7 +112,7 @@ def load_result(folder: pathlib.Path) -> tuple[Result, dict[str, Any]]:
             where=str(folder),
             next="qsae evaluate writes it again",
         ) from error
-    about = {key: value for key, value in record.items() if key not in (*SCALARS, "per_latent", "tables")}
+    about = {key: value for key, value in record.items() if key not in (*SCALARS, *NAMES[:2])}
     return Result(**scalars, per_latent=columns, tables=tables), about
 
 
