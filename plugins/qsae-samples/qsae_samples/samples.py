@@ -1,0 +1,251 @@
+"""``Samples``: what a reader asks of a file of samples. Imports no torch, and needs no language model.
+
+Shapes: F latents, W tokens of a window.
+"""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qsae_core.errors import ArtifactError, ConfigError
+from qsae_samples import files
+from qsae_samples.files import FILE, FULL
+
+Floats = NDArray[np.float32]
+
+
+class Example(NamedTuple):
+    """A firing of a latent, and the text around it."""
+
+    group: int
+    """0: one of the strongest; 1 to Q: of that part of the latent's firings by rank, 1 the strongest."""
+    pieces: list[str]
+    """The text of each token; joined, the text of the window. One may be empty: a token that begins a
+    character which a later one ends."""
+    activations: Floats
+    """float32 ``[W]``: the latent's, at each token; 0 where it is silent, and at tokens that are left out."""
+    token_ids: NDArray[np.uint32]
+    peak: int
+    """Which of the tokens the example is about."""
+    context: int
+    """Of the held-out data, counted from 0."""
+    position: int
+    """Of the token that the example is about, in its context."""
+    document: int
+    """Of the held-out data, counted from 0; -1 where that is not known."""
+
+    @property
+    def value(self) -> float:
+        """The activation that the example is about."""
+        return float(self.activations[self.peak])
+
+    @property
+    def text(self) -> str:
+        """The text of the window."""
+        return "".join(self.pieces)
+
+
+class Latent(NamedTuple):
+    """All that is known of one latent."""
+
+    number: int
+    firings: int
+    """Tokens on which it fires."""
+    density: float
+    """Of all tokens, the share on which it fires."""
+    mean: float | None
+    """Of the magnitude of its activation where it fires; None where it never does."""
+    largest: float
+    """The largest magnitude of its activation; 0 where it never fires."""
+    histogram: NDArray[np.uint32]
+    """Firings by magnitude, the weakest first; the first bin holds all that is weaker, too."""
+    edges: NDArray[np.float64]
+    """Magnitudes between which the bins lie; one more than there are bins."""
+    group_floors: Floats
+    """float32 ``[Q]``: the least magnitude of each part by rank; NaN where it never fires."""
+    examples: list[Example]
+    """Ordered by group, and within it the strongest first."""
+    cofiring: list[tuple[int, float]]
+    """Latents that fire together with it, and, of the tokens on which one of the two fires, the share on
+    which both do."""
+
+    @property
+    def top(self) -> list[Example]:
+        """The strongest examples."""
+        return [example for example in self.examples if example.group == 0]
+
+    def part(self, group: int) -> list[Example]:
+        """Examples of one part by rank, 1 (the strongest) to Q."""
+        return [example for example in self.examples if example.group == group]
+
+
+class RandomWindow(NamedTuple):
+    """A window around a position that was drawn at random, with the codes of all its tokens."""
+
+    pieces: list[str]
+    token_ids: NDArray[np.uint32]
+    at: NDArray[np.int64]
+    """Of each entry of the codes: which of the tokens,"""
+    latent: NDArray[np.uint32]
+    """which latent,"""
+    value: Floats
+    """and its activation."""
+
+    def activations(self, latent: int) -> Floats:
+        """float32 ``[W]``: those of one latent."""
+        found = np.zeros(len(self.pieces), dtype=np.float32)
+        mine = self.latent == latent
+        found[self.at[mine]] = self.value[mine]
+        return found
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples of every latent of a coder.
+
+    Attributes:
+        arrays: those of the file.
+        about: JSON values: ``n_tokens``, ``n_special`` and ``n_skipped`` tokens that are left out,
+            ``options``, and what was read of what.
+    """
+
+    arrays: Mapping[str, NDArray[Any]]
+    about: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, path: str | pathlib.Path) -> Samples:
+        """Read samples.
+
+        Args:
+            path: the file, the folder that it is in, or a run with samples.
+
+        Raises:
+            ArtifactError: if there are none, or the file is not as it was written.
+        """
+        place = pathlib.Path(path)
+        tried = [place / FILE, place / "samples" / FILE]
+        found = place if place.is_file() else next((file for file in tried if file.is_file()), None)
+        if found is None:
+            raise ArtifactError(
+                f"there is no {FILE}",
+                where=str(place),
+                allowed="what qsae samples wrote",
+                next=f"qsae samples {place}",
+            )
+        return cls(*files.read(found))
+
+    def save(self, path: str | pathlib.Path) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            UnwritableError: for what the disk refuses.
+        """
+        files.write(pathlib.Path(path), self.arrays, self.about)
+
+    @property
+    def n_latents(self) -> int:
+        """F."""
+        return len(self.arrays["count"])
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that were counted."""
+        return int(self.about["n_tokens"])
+
+    @property
+    def densities(self) -> NDArray[np.float64]:
+        """float64 ``[F]``: of all tokens, the share on which each latent fires."""
+        counts: NDArray[np.float64] = self.arrays["count"] / max(1, self.n_tokens)
+        return counts
+
+    def latent(self, number: int) -> Latent:
+        """All that is known of one latent.
+
+        Raises:
+            ConfigError: if there is no such latent.
+        """
+        if not 0 <= number < self.n_latents:
+            raise ConfigError(
+                f"there is no latent {number} among {self.n_latents:,}", allowed=f"0 to {self.n_latents - 1}"
+            )
+        a = self.arrays
+        count, largest, histogram = (
+            int(a["count"][number]),
+            float(a["largest"][number]),
+            a["histogram"][number],
+        )
+        start, end = a["example_offsets"][number : number + 2].tolist()
+        partners = zip(a["cofiring_latent"][number], a["cofiring_share"][number], strict=True)
+        return Latent(
+            number,
+            count,
+            count / max(1, self.n_tokens),
+            float(a["mean"][number]) if count else None,
+            largest,
+            histogram[::-1],
+            self._edges(int(a["histogram_top"][number]), len(histogram)),
+            a["group_floor"][number],
+            [self.example(i) for i in range(start, end)],
+            [(int(other), float(share)) for other, share in partners if other >= 0],
+        )
+
+    def random_windows(self) -> list[RandomWindow]:
+        """Windows of which the code of every token is kept: where any latent is known to be silent."""
+        token, latent = self.arrays["code_token"].astype(np.int64), self.arrays["code_latent"]
+        value = self.arrays["code_value"] * (self.arrays["largest"][latent] / np.float32(FULL))
+        found = []
+        for start, length in zip(self.arrays["random_start"], self.arrays["random_length"], strict=True):
+            begin, end = int(start), int(start) + int(length)
+            mine = slice(*np.searchsorted(token, [begin, end]))
+            pieces, ids = self._text(begin, end)
+            found.append(RandomWindow(pieces, ids, token[mine] - begin, latent[mine], value[mine]))
+        return found
+
+    def _edges(self, top: int, n_bins: int) -> NDArray[np.float64]:
+        bins = self.about["bins"]
+        steps = np.arange(top - n_bins + 1, top + 2)
+        edges: NDArray[np.float64] = np.exp2(steps / bins["of_an_octave"] - bins["octaves_below_1"])
+        return edges
+
+    @functools.cached_property
+    def _pieces(self) -> list[str]:
+        return files.unpacked(self.arrays["vocabulary_text"])
+
+    @functools.cached_property
+    def _active_offsets(self) -> NDArray[np.int64]:
+        return np.concatenate([[0], np.cumsum(self.arrays["example_active"], dtype=np.int64)])
+
+    def _text(self, begin: int, end: int) -> tuple[list[str], NDArray[np.uint32]]:
+        rows = self.arrays["tokens"][begin:end]
+        return [self._pieces[row] for row in rows], self.arrays["vocabulary_ids"][rows]
+
+    def example(self, number: int) -> Example:
+        """One example of all; those of latent j are numbers ``example_offsets[j]`` up to ``[j + 1]``."""
+        a = self.arrays
+        latent = int(np.searchsorted(a["example_offsets"], number, side="right")) - 1
+        begin, length, peak = (int(a[f"example_{name}"][number]) for name in ("start", "length", "peak"))
+        pieces, ids = self._text(begin, begin + length)
+        entries = slice(*self._active_offsets[number : number + 2])
+        activations = np.zeros(length, dtype=np.float32)
+        activations[a["active_at"][entries]] = a["active_value"][entries] * (
+            a["largest"][latent] / np.float32(FULL)
+        )
+        stretch = int(np.searchsorted(a["stretch_start"], begin, side="right")) - 1
+        into = begin - int(a["stretch_start"][stretch])
+        return Example(
+            int(a["example_group"][number]),
+            pieces,
+            activations,
+            ids,
+            peak,
+            int(a["stretch_context"][stretch]),
+            int(a["stretch_position"][stretch]) + into + peak,
+            int(a["stretch_document"][stretch]),
+        )
