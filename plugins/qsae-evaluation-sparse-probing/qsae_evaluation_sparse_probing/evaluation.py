@@ -35,8 +35,8 @@ class SparseProbing(Evaluation):
 
     ``top_k_accuracy``, ``top_k_f1``, ``top_k_auc`` of the k latents; ``dense_*`` of the vectors that the
     coder reads; ``token_accuracy`` of the token's identity; ``random_k_accuracy`` of k latents drawn from
-    those that fire; ``top_k_score`` = (accuracy - random accuracy) / (dense accuracy - random accuracy), over
-    tasks whose dense accuracy is .6 or more.
+    those that fire; ``top_k_score`` = (accuracy - random accuracy) / (dense accuracy - random accuracy), of
+    the means over tasks whose dense accuracy is .6 or more.
     """
 
     observes = frozenset({"tokens"})
@@ -132,6 +132,5 @@ class Probing(Accumulator):
             chosen = Chosen(codes, vectors, plan.tokens, plan.test_documents)
             weights_RD = document_weights(plan.n_test, config.resamples, config.seed)
             found = {task.name: measure(task, chosen, weights_RD, config) for task in plan.tasks}
-        examples = {task.name: task.examples for task in plan.tasks}
-        told = report(found, examples, plan.counts, sorted(set(config.k)))
+        told = report(found, plan.sizes, plan.counts, sorted(set(config.k)))
         return replace(told, per_latent={"largest_difference": largest_differences(found, self.n_latents)})

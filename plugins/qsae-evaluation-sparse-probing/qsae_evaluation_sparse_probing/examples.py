@@ -1,8 +1,7 @@
-"""Which tokens each task is trained, validated and tested on. Shapes: N tokens, T tasks."""
+"""Which tokens each task is trained, validated and tested on. Shapes: N tokens, D documents, C classes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -24,19 +23,23 @@ class Examples(NamedTuple):
     test: Indices
 
 
-def parts_of(sizes: Mapping[int, int]) -> dict[int, int]:
-    """Document -> ``TRAIN``, ``VALIDATION`` or ``TEST``: the largest first, each to the part that lacks most.
+def parts_of(counts_DC: Indices) -> Indices:
+    """``[D]``: ``TRAIN``, ``VALIDATION`` or ``TEST`` for each document.
+
+    So that a class which few documents hold is in every part: documents with the largest shares of the
+    classes first, each to the part that lacks most of what it holds.
 
     Args:
-        sizes: document -> its tokens.
+        counts_DC: of each document, its tokens of each class of each task.
     """
-    lacks = [share * sum(sizes.values()) for share in SHARES]
-    found: dict[int, int] = {}
-    for document, size in sorted(sizes.items(), key=lambda entry: (-entry[1], entry[0])):
-        part = max(range(len(SHARES)), key=lambda number: lacks[number])
-        lacks[part] -= size
-        found[document] = part
-    return found
+    held_DC = counts_DC / np.maximum(counts_DC.sum(0), 1)
+    lacks_PC = np.repeat(np.array(SHARES)[:, None], counts_DC.shape[1], axis=1)
+    parts_D = np.zeros(len(counts_DC), np.int64)
+    for document in np.argsort(-held_DC.sum(1), kind="stable"):
+        part = int(np.argmax(lacks_PC @ held_DC[document]))
+        lacks_PC[part] -= held_DC[document]
+        parts_D[document] = part
+    return parts_D
 
 
 def choose(
@@ -46,7 +49,7 @@ def choose(
 
     Args:
         labels_N: ``NO_TASK``, ``NEGATIVE`` or ``POSITIVE``.
-        parts_N: the part that each token's document is in.
+        parts_N: the part that each token's document is in; -1 for a token of no task.
         most: of each part, its tokens at most.
         least: tokens of each class in each part, or there is nothing to be had.
     """

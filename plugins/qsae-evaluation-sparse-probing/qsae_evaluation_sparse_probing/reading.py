@@ -17,7 +17,7 @@ from qsae_evaluation_sparse_probing.examples import TEST, Examples, choose, part
 from qsae_evaluation_sparse_probing.measuring import Task
 from qsae_evaluation_sparse_probing.source import read_source
 from qsae_evaluation_sparse_probing.spelling import Decode, Speller
-from qsae_evaluation_sparse_probing.tasks import NO_TASK, POSITIVE, TASKS, labels_of
+from qsae_evaluation_sparse_probing.tasks import NEGATIVE, NO_TASK, POSITIVE, TASKS, labels_of
 
 Integers = NDArray[np.int64]
 PLACES = 2**32
@@ -40,6 +40,16 @@ class Text(NamedTuple):
     """1 where the token has a vector, else 0."""
 
 
+class Sizes(NamedTuple):
+    """How many tokens a task has; no examples where there are too few of a class in a part."""
+
+    positives: int
+    negatives: int
+    train_examples: int
+    test_examples: int
+    test_documents: int
+
+
 @dataclass
 class Plan:
     """What the second pass looks at.
@@ -49,6 +59,7 @@ class Plan:
         test_documents: as in ``Chosen``.
         n_test: documents of the test part.
         tasks: those that there are tokens for.
+        sizes: of every task.
         counts: of the text, by name.
     """
 
@@ -57,6 +68,7 @@ class Plan:
     test_documents: Integers
     n_test: int
     tasks: list[Task] = field(default_factory=list)
+    sizes: dict[str, Sizes] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
 
 
@@ -88,20 +100,21 @@ def plan_of(text: Text, decode: Decode, config: SparseProbingConfig) -> Plan:
     labels_NT, n_documents, n_python = _labels(text, decode)
     labels_NT[text.counted == 0] = NO_TASK
     labelled_N = (labels_NT != NO_TASK).any(1)
-    documents, sizes = np.unique(text.documents[labelled_N], return_counts=True)
-    parts = parts_of(dict(zip(documents.tolist(), sizes.tolist(), strict=True)))
-    parts_N = np.array([parts.get(document, -1) for document in text.documents.tolist()], np.int64)
+    documents, number_N = np.unique(text.documents[labelled_N], return_inverse=True)
+    parts_N = np.full(len(text.ids), -1)
+    parts_D = parts_of(_class_counts(labels_NT[labelled_N], number_N, len(documents)))
+    parts_N[labelled_N] = parts_D[number_N]
     most = (config.train_examples, config.test_examples, config.test_examples)
     examples = {
         name: choose(labels_NT[:, number], parts_N, most, config.least_examples, config.seed)
         for number, name in enumerate(TASKS)
     }
     rows = np.unique(np.concatenate([np.zeros(0, np.int64), *_rows(examples)]))
-    tested = sorted(document for document, part in parts.items() if part == TEST)
-    numbers = {document: number for number, document in enumerate(tested)}
-    of_test = np.array([numbers.get(document, -1) for document in text.documents[rows].tolist()], np.int64)
+    tested = documents[parts_D == TEST]
+    of_test = np.where(parts_N[rows] == TEST, np.searchsorted(tested, text.documents[rows]), -1)
     plan = Plan(text.keys[rows], text.ids[rows], of_test, len(tested))
     for number, (name, own) in enumerate(examples.items()):
+        plan.sizes[name] = _sizes(labels_NT[:, number], own, text.documents)
         if own is not None:
             among = Examples(*(np.searchsorted(rows, part) for part in own))
             plan.tasks.append(Task(name, among, labels_NT[rows, number] == POSITIVE))
@@ -111,6 +124,20 @@ def plan_of(text: Text, decode: Decode, config: SparseProbingConfig) -> Plan:
         "n_documents_not_python": float(n_documents - n_python),
     }
     return plan
+
+
+def _class_counts(labels_NT: NDArray[np.int8], number_N: Integers, n_documents: int) -> Integers:
+    """``[D, 2 T]``: tokens of each class of each task in each document."""
+    classes = np.concatenate([labels_NT == NEGATIVE, labels_NT == POSITIVE], axis=1)
+    columns = [np.bincount(number_N[column], minlength=n_documents) for column in classes.T]
+    return np.stack(columns, axis=1)
+
+
+def _sizes(labels_N: NDArray[np.int8], own: Examples | None, documents_N: Integers) -> Sizes:
+    classes = int((labels_N == POSITIVE).sum()), int((labels_N == NEGATIVE).sum())
+    if own is None:
+        return Sizes(*classes, 0, 0, 0)
+    return Sizes(*classes, len(own.train), len(own.test), len(np.unique(documents_N[own.test])))
 
 
 def _rows(examples: dict[str, Examples | None]) -> list[Integers]:

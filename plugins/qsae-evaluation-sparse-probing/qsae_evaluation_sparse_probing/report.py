@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from qsae_core.contracts import Result, Table
-from qsae_evaluation_sparse_probing.estimates import Floats, error_of, value_of
-from qsae_evaluation_sparse_probing.examples import Examples
+from qsae_evaluation_sparse_probing.estimates import Floats, error_of, ratio, value_of
 from qsae_evaluation_sparse_probing.measuring import DENSE_FLOOR, Found
+from qsae_evaluation_sparse_probing.reading import Sizes
 from qsae_evaluation_sparse_probing.tasks import TASKS
 
 MEASURES = ("accuracy", "f1", "auc", "score")
@@ -20,7 +20,7 @@ COLUMNS = (
     "k",
     *(column for name in MEASURES for column in (name, f"{name}_se")),
     *("dense_accuracy", "token_accuracy", "random_accuracy", "shuffled_accuracy"),
-    *("train_examples", "test_examples"),
+    *Sizes._fields,
 )
 LATENT_COLUMNS = ("task", "rank", "latent", "difference", "fires_on_positives", "fires_on_negatives")
 Cell = str | int | float | None
@@ -28,14 +28,15 @@ Cell = str | int | float | None
 
 def report(
     found: Mapping[str, Found],
-    examples: Mapping[str, Examples],
+    sizes: Mapping[str, Sizes],
     counts: Mapping[str, float],
     ks: Sequence[int],
 ) -> Result:
     """Means over the tasks, with the tables of all of them.
 
     Args:
-        found, examples: of each task that there are tokens for.
+        found: of each task that there are tokens for.
+        sizes: of every task.
         counts: more values by name.
         ks: latents of the sparse probes.
     """
@@ -51,9 +52,9 @@ def report(
 
     for k in ks:
         of_k = [each.sparse[k] for each in found.values() if k in each.sparse]
-        for name in MEASURES:
-            defined = [each[name] for each in of_k if np.isfinite(each[name][0])]
-            add(f"top_{k}_{name}", defined)
+        for name in MEASURES[:-1]:
+            add(f"top_{k}_{name}", [each[name] for each in of_k])
+        add(f"top_{k}_score", _pooled_score(found, k))
         add(f"random_{k}_accuracy", [each["random"] for each in of_k])
         shuffled = _mean([each["shuffled"] for each in of_k])
         chance[f"top_{k}_accuracy"] = None if shuffled is None else value_of(shuffled)
@@ -65,16 +66,21 @@ def report(
     values["n_tasks"], values["n_tasks_left_out"] = float(len(found)), float(len(TASKS) - len(found))
     clear = [each for each in found.values() if each.dense["accuracy"][0] >= DENSE_FLOOR]
     values["n_tasks_dense_tells"] = float(len(clear))
-    return Result(
-        values,
-        chance,
-        baseline,
-        {name: error for name, error in uncertainty.items() if error is not None},
-        tables={
-            "tasks": Table(COLUMNS, [_row(t, k, found.get(t), examples.get(t)) for t in TASKS for k in ks]),
-            "latents": Table(LATENT_COLUMNS, _latents(found)),
-        },
-    )
+    rows = [_row(task, k, found.get(task), sizes[task]) for task in TASKS for k in ks]
+    tables = {"tasks": Table(COLUMNS, rows), "latents": Table(LATENT_COLUMNS, _latents(found))}
+    return Result(values, chance, baseline, uncertainty, tables=tables)
+
+
+def _pooled_score(found: Mapping[str, Found], k: int) -> list[Floats]:
+    """Mean gain over random latents by mean gain of the dense probe, which a task where the latter is small
+    does not swamp; of tasks that have a score. None of them: empty."""
+    scored = [each for each in found.values() if k in each.sparse and np.isfinite(each.sparse[k]["score"][0])]
+    if not scored:
+        return []
+    sparse = np.mean([each.sparse[k]["accuracy"] for each in scored], axis=0)
+    random = np.mean([each.sparse[k]["random"] for each in scored], axis=0)
+    dense = np.mean([each.dense["accuracy"] for each in scored], axis=0)
+    return [ratio(sparse - random, dense - random)]
 
 
 def largest_differences(found: Mapping[str, Found], n_latents: int) -> Tensor:
@@ -91,8 +97,7 @@ def _mean(per_task: list[Floats]) -> Floats | None:
     return np.mean(per_task, axis=0) if per_task else None
 
 
-def _row(task: str, k: int, found: Found | None, examples: Examples | None) -> list[Cell]:
-    sizes: list[Cell] = [len(examples.train), len(examples.test)] if examples is not None else [0, 0]
+def _row(task: str, k: int, found: Found | None, sizes: Sizes) -> list[Cell]:
     beside = ("dense", "token", "random", "shuffled")
     if found is None:
         return [task, k, *[None] * (2 * len(MEASURES) + len(beside)), *sizes]
