@@ -77,7 +77,8 @@ def group_of(histogram: Tensor, latent: Tensor, magnitude: Tensor, n_groups: int
     flat = latent * BINS + bin_
     width = torch.log2(lower_edge(bin_ + 1) / lower_edge(bin_))
     above = 1 - (torch.log2(magnitude.double() / lower_edge(bin_)) / width).clamp(0, 1)
-    rank = stronger.view(-1)[flat] + above * counts.view(-1)[flat]
+    within = counts.view(-1)[flat]
+    rank = stronger.view(-1)[flat] + (above * within).minimum(within - 0.5)
     share = rank / counts.sum(1)[latent].clamp_min(1)
     return (share * n_groups).floor().clamp(0, n_groups - 1).to(torch.int64) + 1
 
