@@ -30,6 +30,9 @@ class SamplesConfig(ComponentConfig):
     cofiring_pairs: int = option(
         4_000_000, "pairs of latents that are counted for it, about; more text is thinned out evenly", gt=0
     )
+    logits: int = option(
+        10, "tokens that are named as raised, and as lowered, by what a latent writes; 0: none", ge=0, le=1000
+    )
     seed: int = option(0, "of what is drawn: positions are drawn by a hash of where they are", ge=0)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from qsae_samples.choice import group_floors
 from qsae_samples.files import FULL, packed
 from qsae_samples.kept import POSITION_BITS
+from qsae_samples.logits import logit_arrays
 from qsae_samples.magnitudes import BINS
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def arrays_of(found: Surroundings) -> dict[str, Array]:
         **_of_random(found, parts, offsets),
         "cofiring_latent": partners.numpy(),
         "cofiring_share": shares.numpy(),
+        **logit_arrays(found.firings.context, found.one_context, found.config.logits, found.pieces),
     }
 
 

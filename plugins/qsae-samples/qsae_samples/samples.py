@@ -52,6 +52,15 @@ class Example(NamedTuple):
         return "".join(self.pieces)
 
 
+class Logit(NamedTuple):
+    """A next token that an atom raises or lowers."""
+
+    token_id: int
+    text: str
+    value: float
+    """Its logit where the atom takes the place of the last layer's output, less that of zeros there."""
+
+
 class Latent(NamedTuple):
     """All that is known of one latent."""
 
@@ -75,6 +84,10 @@ class Latent(NamedTuple):
     cofiring: list[tuple[int, float]]
     """Latents that fire together with it, and, of the tokens on which one of the two fires, the share on
     which both do."""
+    raises: list[Logit] | None
+    """The tokens that what it writes speaks most for; None where that was not asked or cannot be."""
+    lowers: list[Logit] | None
+    """And most against."""
 
     @property
     def top(self) -> list[Example]:
@@ -194,6 +207,7 @@ class Samples:
             a["group_floor"][number],
             [self.example(i) for i in range(start, end)],
             [(int(other), float(share)) for other, share in partners if other >= 0],
+            *self._logits(number),
         )
 
     def random_windows(self) -> list[RandomWindow]:
@@ -213,6 +227,22 @@ class Samples:
         steps = np.arange(top - n_bins + 1, top + 2)
         edges: NDArray[np.float64] = np.exp2(steps / bins["of_an_octave"] - bins["octaves_below_1"])
         return edges
+
+    def _logits(self, number: int) -> tuple[list[Logit] | None, list[Logit] | None]:
+        if "logit_token" not in self.arrays:
+            return None, None
+        ids, texts = self.arrays["logit_ids"], self._logit_texts
+        raised, lowered = (
+            [Logit(int(ids[t]), texts[t], float(v)) for t, v in zip(tokens, values, strict=True)]
+            for tokens, values in zip(
+                self.arrays["logit_token"][number], self.arrays["logit_value"][number], strict=True
+            )
+        )
+        return raised, lowered
+
+    @functools.cached_property
+    def _logit_texts(self) -> list[str]:
+        return files.unpacked(self.arrays["logit_text"])
 
     @functools.cached_property
     def _pieces(self) -> list[str]:

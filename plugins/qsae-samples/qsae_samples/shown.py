@@ -61,6 +61,9 @@ def show_latent(samples: Samples, number: int, most: int) -> None:
     if latent.cofiring:
         partners = ", ".join(f"{other} ({share:.0%})" for other, share in latent.cofiring)
         click.echo(f"  fires together with {partners}")
+    for what, tokens in (("raises", latent.raises), ("lowers", latent.lowers)):
+        if tokens:
+            click.echo(f"  {what} {'  '.join(repr(token.text) for token in tokens)}")
     n_groups = len(latent.group_floors)
     for group in range(n_groups + 1):
         examples = latent.top if group == 0 else latent.part(group)

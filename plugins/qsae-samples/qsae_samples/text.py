@@ -34,6 +34,10 @@ class Pieces:
         proposed = self._proposed(ids)
         return proposed if "".join(proposed) == text else cut(self._decode, ids, text)
 
+    def behind(self, token: int) -> str:
+        """The piece of a token behind others."""
+        return self._later((token,))[0]
+
     def _proposed(self, ids: Sequence[int]) -> list[str]:
         found: list[str] = []
         start = 0

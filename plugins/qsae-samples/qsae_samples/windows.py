@@ -67,7 +67,8 @@ class Surroundings(Accumulator):
         self._order = self.chosen.place.argsort(stable=True)
         self._random_order = self.random.place.argsort(stable=True)
         model = cast(LanguageModel, firings.context.data.language_model())  # as ``observes`` says
-        self._pieces = Pieces(model.decode)
+        self.pieces = Pieces(model.decode)
+        self.one_context: TokenBatch | None = None
         self.parts: list[Part] = []
         self.pairs = Pairs(firings.n_latents)
 
@@ -76,6 +77,7 @@ class Surroundings(Accumulator):
         assert observation.tokens is not None  # as ``observes`` says
         batch = seen(observation, self.config)
         if len(batch.place):
+            self.one_context = observation.tokens.rows(slice(0, 1))
             self._count_pairs(batch)
             self.parts.append(self._part(observation.tokens, batch))
 
@@ -119,7 +121,7 @@ class Surroundings(Accumulator):
         found: list[str] = []
         ids, real = tokens.ids.cpu(), tokens.attention.cpu()
         for row in kept.any(1).nonzero()[:, 0].tolist():
-            pieces = iter(self._pieces.of(ids[row][real[row]].tolist()))
+            pieces = iter(self.pieces.of(ids[row][real[row]].tolist()))
             whole = [next(pieces) if is_real else "" for is_real in real[row].tolist()]
             found += [piece for piece, wanted in zip(whole, kept[row].tolist(), strict=True) if wanted]
         return found
@@ -127,6 +129,7 @@ class Surroundings(Accumulator):
     def merge(self, other: Surroundings) -> None:
         """Take into account what another one has seen."""
         self.parts += other.parts
+        self.one_context = self.one_context or other.one_context
         self.pairs.merge(other.pairs)
 
     def result(self) -> SamplesResult:

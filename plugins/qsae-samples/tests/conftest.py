@@ -18,7 +18,7 @@ from qsae_core.contracts import EvaluationContext, Observation, Origin, SparseCo
 class Letters:
     """A language model whose token i is the i-th letter of the alphabet; 0 is the special token ^."""
 
-    predicts_next = True
+    has_logits = False
 
     def decode(self, ids: Sequence[int] | Tensor) -> str:
         return "".join("^abcdefghijklmnopqrstuvwxyz"[int(i)] for i in ids)
