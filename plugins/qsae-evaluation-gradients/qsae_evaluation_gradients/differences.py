@@ -72,7 +72,7 @@ def slopes(
                 weight.copy_(start).add_(u, alpha=sign * h)
                 ends.append(trained.loss(batch))
                 if of_quantized is not None:
-                    rounded.append(matrix() if matrix.quantizing else weight.clone())
+                    rounded.append(matrix().clone())
             measured.append((ends[0] - ends[1]) / (2 * h))
             along.append(_dot(straight, u))
             if of_quantized is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from qsae_core.coders import MatrixCoder, QuantizedMatrix
 from qsae_core.contracts import Batch, SparseCoder
 
-KEEP = "`qsae train --save-float` (`run: {save_float: true}`) keeps them in masters.safetensors beside it"
+KEEP = "`qsae train --save-float` (`run: {save_float: true}`) keeps both in masters.safetensors"
 
 
 def why_not(coder: SparseCoder) -> str | None:
@@ -23,17 +23,15 @@ def why_not(coder: SparseCoder) -> str | None:
         return "each layer has a coder of its own, with a loss of its own: it is asked of each"
     if not isinstance(coder, MatrixCoder):
         return "it has no float masters for a gradient to reach"
-    missing = _without_master(coder)
-    if not missing:
+    restored = {name: matrix for name, matrix in coder.matrices().items() if matrix.is_restored}
+    if not restored:
         return None
-    names = ", ".join(missing)
     read = _reader(coder)
     if read is None:
-        return f"the float masters of {names} were not kept, only their packed form; {KEEP}"
-    first = missing[0]
-    n_rows = read(f"{first}.weight").shape[0]
-    cut = n_rows != coder.matrices()[first].shape[0]
-    if cut or any(coder.matrices()[n].levels < coder.matrices()[n].quantizer.levels for n in missing):
+        names = ", ".join(restored)
+        return f"the float masters of {names}, and the state of the loss, were not kept; {KEEP}"
+    cut = any(read(f"{name}.weight").shape[0] != matrix.shape[0] for name, matrix in restored.items())
+    if cut or any(matrix.levels < matrix.quantizer.levels for matrix in restored.values()):
         return (
             "it is read at a lower level, and the masters are those of the whole coder: leave out the level"
         )
@@ -81,10 +79,10 @@ class Trainable:
         device = self.coder.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
+            with torch.no_grad():
+                for name, buffer in self.coder.named_buffers():
+                    buffer.copy_(self._buffers[name])
             terms = self.coder.loss(batch.to(device)).terms
-        with torch.no_grad():
-            for name, buffer in self.coder.named_buffers():
-                buffer.copy_(self._buffers[name])
         return torch.stack(list(terms.values())).sum()
 
     def quantized(self) -> dict[str, QuantizedMatrix]:
@@ -92,22 +90,13 @@ class Trainable:
         return {n: m for n, m in self.coder.matrices().items() if not m.quantizer.is_identity}
 
 
-def _without_master(coder: MatrixCoder) -> list[str]:
-    """The matrices of which only a packed form is left that is not the matrix itself."""
-    found = coder.matrices().items()
-    return [name for name, matrix in found if matrix.is_restored and not matrix.quantizer.is_identity]
-
-
 def _reader(coder: MatrixCoder) -> Callable[[str], Tensor] | None:
     return None if coder.masters is None else coder.masters.read
 
 
 def _state(coder: MatrixCoder, names: Iterable[str]) -> dict[str, Tensor]:
-    """The trained state of a coder: its own; of a loaded one its file of masters, or, where nothing was
-    quantized, what it was packed from (the counters of training begin anew then)."""
+    """The trained state of a coder: its own, or of a loaded one its file of masters."""
     read = _reader(coder)
-    if read is not None and _without_master(coder):
-        return {name: read(name) for name in names}
-    state = {name: tensor.detach().clone() for name, tensor in coder.state_dict().items()}
-    restored = ((name, matrix) for name, matrix in coder.matrices().items() if matrix.is_restored)
-    return state | {f"{name}.weight": matrix().detach().clone() for name, matrix in restored}
+    if read is None or not any(matrix.is_restored for matrix in coder.matrices().values()):
+        return coder.state_dict()
+    return {name: read(name) for name in names}

@@ -20,7 +20,7 @@ from qsae_core import CoderConfig
 from qsae_core.coders import CoderSet, LinearCoder
 from qsae_core.coders.serving import StoredMasters
 from qsae_core.conformance.reference_parts import plain_parts
-from qsae_core.contracts import Batch, CoderShape, LossOutput, Observation, Result
+from qsae_core.contracts import Batch, CoderShape, LossOutput, Observation, Parts, Result
 from qsae_core.kernels import squared_error
 
 WIDTH, LATENTS = 8, 16
@@ -32,6 +32,24 @@ class Sae(LinearCoder):
     def loss(self, batch: Batch) -> LossOutput:
         x, codes, x_hat, _, _ = self.training_pass(batch)
         return LossOutput({"mse": squared_error(x, x_hat)}, codes, x, x_hat)
+
+
+class Counting(Sae):
+    """The loss is multiplied by one buffer, which backward needs as it was, and by a count of losses."""
+
+    times: Tensor
+    count: Tensor
+
+    def __init__(self, config: CoderConfig, shape: CoderShape, parts: Parts) -> None:
+        super().__init__(config, shape, parts)
+        self.register_buffer("times", torch.ones(()))
+        self.register_buffer("count", torch.ones(()))
+
+    def loss(self, batch: Batch) -> LossOutput:
+        out = super().loss(batch)
+        terms = {name: term * self.times * float(self.count) for name, term in out.terms.items()}
+        self.count += 1
+        return out._replace(terms=terms)
 
 
 class Linear(LinearCoder):
@@ -106,6 +124,8 @@ def test_without_a_quantizer_there_is_no_mismatch(kind: type[LinearCoder]) -> No
     found = result(made(kind), perturbation=1e-3).values
     assert found["ste_mismatch"] == pytest.approx(0, abs=2e-3)
     assert found["ste_cosine"] == pytest.approx(1, abs=1e-5)
+    assert found["flip_mismatch"] == pytest.approx(0, abs=2e-3)
+    assert found["passed_cosine"] == pytest.approx(1)
     assert found["saturated_share"] is None
     assert found["near_boundary_share"] is None
 
@@ -225,6 +245,15 @@ def test_the_batch_size_does_not_matter(size: int) -> None:
     same(gathered(coder, *vectors(50).split(size)).result(), gathered(coder, vectors(50)).result())
 
 
+def test_each_loss_begins_with_the_same_counters() -> None:
+    trained = Trainable(made(Counting), seed=0)
+    batch = Batch(vectors(), vectors())
+    first = trained.loss(batch)
+    assert trained.loss(batch) == first
+    trained.gradients(batch)
+    assert trained.loss(batch) == first
+
+
 def test_parts_merge_into_the_whole() -> None:
     coder, x = made(n_bits=4), vectors()
     late = gathered(coder)
@@ -272,18 +301,12 @@ def test_what_is_missing_in_an_artifact_without_masters_and_what_keeps_it() -> N
     for masters in (None, StoredMasters("somewhere", None)):
         reason = why_not(loaded(coder, masters))
         assert reason is not None
-        assert "the float masters of W_dec were not kept" in reason
+        assert "the float masters of W_enc, W_dec, and the state of the loss, were not kept" in reason
         assert "--save-float" in reason
     state = {name: tensor.clone() for name, tensor in coder.state_dict().items()}
     kept = loaded(coder, StoredMasters("somewhere", state.__getitem__))
     assert why_not(kept) is None
     same(result(kept), result(coder))
-
-
-def test_what_was_not_quantized_needs_no_masters() -> None:
-    coder = made()
-    assert why_not(loaded(coder, None)) is None
-    same(result(loaded(coder, None)), result(coder))
 
 
 def test_a_lower_level_and_a_set_of_coders_say_why_not() -> None:
