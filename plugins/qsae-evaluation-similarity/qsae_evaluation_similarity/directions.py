@@ -11,6 +11,10 @@ from torch import Tensor
 from qsae_core.coders import MatrixCoder
 from qsae_core.contracts import SparseCoder
 
+STREAM = 2**31
+"""Added to the seed (of which a generator takes 32 bits), so that random rows are not those with which a
+coder of the same seed began."""
+
 
 @torch.no_grad()
 def directions(coder: SparseCoder) -> Tensor:
@@ -34,5 +38,5 @@ def unit_rows(rows_FD: Tensor) -> Tensor:
 
 def random_directions(like_FD: Tensor, seed: int) -> Tensor:
     """float32: as many random unit rows of the same width, on the same device."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(STREAM + seed)
     return unit_rows(torch.randn(like_FD.shape, generator=generator)).to(like_FD.device)

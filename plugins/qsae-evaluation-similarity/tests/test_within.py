@@ -51,3 +51,10 @@ def test_random_rows_are_not_at_zero() -> None:
     found = within(random_directions(torch.empty(4096, 256), 0), 0.9)
     assert found.nearest.cosines.mean().item() == pytest.approx(0.25, abs=0.03)
     assert found.mean_abs == pytest.approx((2 / (torch.pi * 256)) ** 0.5, rel=0.01)
+
+
+def test_random_rows_are_not_those_with_which_a_coder_began() -> None:
+    """Coders draw their rows from a generator with the run's seed."""
+    began = unit_rows(torch.randn(64, 16, generator=torch.Generator().manual_seed(3)))
+    assert float((began * random_directions(began, 3)).sum(1).abs().mean()) < 0.4
+    assert torch.equal(random_directions(began, 3), random_directions(began, 3))
