@@ -132,6 +132,22 @@ def test_special_tokens_are_counted_nowhere(found):
     assert found.values["n_tokens"] == counted == text().ids.numel() - len(text().ids)
 
 
+def test_tokens_that_are_only_read_are_in_no_task(found):
+    whole = text()
+    read = whole.ids == ord("3")  # they have no vector: every digit that is a 3
+    contexts = dataclasses.replace(whole, counted=whole.counted & ~read)
+    reading = started()
+    reading.update(observed(contexts, 0))
+    probing = reading.next_pass()
+    probing.update(observed(contexts, 0))
+    result = probing.result()
+    assert result.values["n_tokens"] == found.values["n_tokens"] - int(read.sum())
+    # yet they are part of the text, which stays Python
+    assert result.values["n_documents_not_python"] == 1
+    assert 0 < row_of(result, "number")["positives"] < row_of(found, "number")["positives"]
+    assert result.values["dense_accuracy"] == pytest.approx(found.values["dense_accuracy"], abs=0.1)
+
+
 @pytest.mark.parametrize("at_once", [1, 64])
 def test_the_batch_size_does_not_matter(found, at_once):
     same(outcome(at_once), found)

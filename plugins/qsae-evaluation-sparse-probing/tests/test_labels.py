@@ -87,6 +87,11 @@ def test_a_formatted_string_is_one_string_in_every_version_of_python():
     assert labels('f"a{b!r}"\nc = 1\n', pieces)["string"] == [1, 1, 1, 1, 1, -1, 0]
 
 
+def test_a_header_ends_at_its_own_colon():
+    pieces = ["def", " f(x", "={1:", " 2}):", " z"]
+    assert labels("def f(x={1: 2}): z", pieces)["def-header"] == [1, 1, 1, 1, 0]
+
+
 def test_names_behind_characters_of_several_bytes_are_found():
     pieces = ["é = 1; ", "y", " = ", "é", "\n"]
     assert labels("é = 1; y = é\n", pieces)["defined"][3] == POSITIVE

@@ -11,7 +11,7 @@ from qsae_evaluation_sparse_probing import SparseProbingConfig
 from qsae_evaluation_sparse_probing.estimates import Tally, document_weights, error_of, value_of
 from qsae_evaluation_sparse_probing.examples import Examples, choose, parts_of
 from qsae_evaluation_sparse_probing.measuring import Chosen, Found, Task, measure, score
-from qsae_evaluation_sparse_probing.probes import Firing, Parts, one_hot, probe_scores, standardized
+from qsae_evaluation_sparse_probing.probes import Firing, Parts, one_hot, probe_scores
 from qsae_evaluation_sparse_probing.reading import Sizes
 from qsae_evaluation_sparse_probing.report import report
 from qsae_evaluation_sparse_probing.tasks import TASKS
@@ -106,10 +106,15 @@ def test_latents_are_ranked_by_differences_in_units_of_their_magnitude():
 
 
 def test_a_probe_never_sees_the_test_labels():
-    labels = Parts(*(np.arange(N)[part] % 2 == 1 for part in EXAMPLES))
-    vectors = standardized(Parts(*(chosen().vectors[part] for part in EXAMPLES)))
-    scores = probe_scores(vectors, labels)
-    assert (scores == probe_scores(vectors, labels._replace(test=~labels.test))).all()
+    generator = np.random.default_rng(0)
+    # a weak signal among noise, so that the weight of the penalty matters
+    vectors = generator.standard_normal((N, 30))
+    truth = vectors[:, 0] + 2 * generator.standard_normal(N) > 0
+    features = Parts(*(vectors[part] for part in EXAMPLES))
+    labels = Parts(*(truth[part] for part in EXAMPLES))
+    scores = probe_scores(features, labels)
+    assert (scores == probe_scores(features, labels._replace(test=~labels.test))).all()
+    assert (scores != probe_scores(features, labels._replace(validation=~labels.validation))).all()
 
 
 def test_the_token_alone():
