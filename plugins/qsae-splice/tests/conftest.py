@@ -95,6 +95,6 @@ def llama() -> transformers.LlamaForCausalLM:
 def builtin() -> LanguageModel:
     """The language model that the data source ``lm`` brings, in float32."""
     registry = load_plugins().registry
-    block = read_block("data", {"use": "lm", "model": "builtin", "dtype": "float32"}, registry, "test")
+    block = read_block("data", {"use": "lm", "model": "builtin", "dtype": "fp32"}, registry, "test")
     model = registry.load_target(registry.get("data", "lm")).language_model_of(block.options)
     return cast(LanguageModel, model)

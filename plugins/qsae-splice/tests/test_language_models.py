@@ -133,11 +133,12 @@ def test_a_transcoder_changes_its_output_by_codes_of_its_input(builtin, random_c
 
 def test_the_model_is_as_before_behind_the_block(builtin, coder) -> None:
     clean = builtin.logits(batch_of(IDS))
-    with pytest.raises(ZeroDivisionError), steer(builtin, coder, SITE, [Edit(3, "add", 40, "raw")]):
+    edits = [Edit(3, "add", 40, "raw")]
+    with steer(builtin, coder, SITE, edits):
         assert not torch.equal(builtin.logits(batch_of(IDS)), clean)
-        raise ZeroDivisionError
-    with pytest.raises(RuntimeError), steer(builtin, coder, SITE, [Edit(3, "add", 40, "raw")]):
-        coder.W_enc = coder.W_enc[:5]  # so that the pass itself fails
+    assert torch.equal(builtin.logits(batch_of(IDS)), clean)
+    coder.W_enc = coder.W_enc[:5]  # so that the pass itself fails
+    with pytest.raises(RuntimeError), steer(builtin, coder, SITE, edits):
         builtin.logits(batch_of(IDS))
     assert not {"logits", "extend"} & set(vars(builtin))
     assert torch.equal(builtin.logits(batch_of(IDS)), clean)
