@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
@@ -49,24 +48,41 @@ def _trained(x_ND: Any, y_NC: Bools, batch: int, decay: float, l1: float, seed: 
         y_NC: each column holds both values.
     """
     n, n_concepts = y_NC.shape
-    W = torch.zeros(x_ND.shape[1], n_concepts, dtype=torch.float64)
-    b = torch.zeros(n_concepts, dtype=torch.float64)
-    optimizer = torch.optim.Adam([W, b], lr=FIRST_RATE, weight_decay=decay)
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, (LAST_RATE / FIRST_RATE) ** (1 / EPOCHS))
+    W, b = Adam((x_ND.shape[1], n_concepts), decay), Adam((n_concepts,), decay)
     weight_C = (n - y_NC.sum(0)) / y_NC.sum(0)
     generator = np.random.default_rng(seed)
-    for _ in range(EPOCHS):
+    for epoch in range(EPOCHS):
+        rate = FIRST_RATE * (LAST_RATE / FIRST_RATE) ** (epoch / EPOCHS)
         order = generator.permutation(n)
         for start in range(0, n, batch):
             rows = order[start : start + batch]
             x, y = x_ND[rows], y_NC[rows]
-            p = expit(x @ W.numpy() + b.numpy())
+            p = expit(x @ W.value + b.value)
             slope = np.where(y, weight_C * (p - 1), p) / y.size
-            W.grad = torch.from_numpy(np.ascontiguousarray(x.T @ slope)) + l1 / n_concepts * W.sign()
-            b.grad = torch.from_numpy(slope.sum(0))
-            optimizer.step()
-        schedule.step()
-    return W.numpy(), b.numpy()
+            W.step(x.T @ slope + l1 / n_concepts * np.sign(W.value), rate)
+            b.step(slope.sum(0), rate)
+    return W.value, b.value
+
+
+class Adam:
+    """A parameter that begins at 0 and its moments, with torch's defaults. In numpy, because the first step
+    of an optimizer of torch imports its compiler, which takes longer than the probes."""
+
+    BETAS, EPSILON = (0.9, 0.999), 1e-8
+
+    def __init__(self, shape: tuple[int, ...], decay: float) -> None:
+        self.value, self._mean, self._square = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        self._decay, self._steps = decay, 0
+
+    def step(self, slope: Floats, rate: float) -> None:
+        """Go down a slope; the weights' decay is a part of it."""
+        self._steps += 1
+        slope = slope + self._decay * self.value
+        first, second = self.BETAS
+        self._mean += (1 - first) * (slope - self._mean)
+        self._square += (1 - second) * (slope**2 - self._square)
+        size = np.sqrt(self._square / (1 - second**self._steps)) + self.EPSILON
+        self.value -= rate / (1 - first**self._steps) * self._mean / size
 
 
 def f1(y_N: Bools, predicted_N: Bools) -> float:

@@ -6,10 +6,11 @@ Shapes: N examples, D width, F latents, C concepts, A active latents.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from qsae_evaluation_absorption.definition import Active, Score, absorption
 from qsae_evaluation_absorption.probes import (
@@ -77,6 +78,21 @@ def measured(examples: Examples, atoms_FD: Floats, names: Sequence[str], seed: i
         atoms_FD: decoder rows in the space of ``examples.x``, of any norm.
         names: of the concepts.
     """
+    with threadpool_limits(1, "blas"):  # the matrices are too small for threads, which wait for each other
+        return _measured(*_with_unit_rows(examples, atoms_FD), names, seed)
+
+
+def _with_unit_rows(examples: Examples, atoms_FD: Floats) -> tuple[Examples, Floats]:
+    """The same coder with unit decoder rows: codes f_j ||w_j||, so that no step hangs on how a coder shares
+    a latent's size among code and row."""
+    norms = np.linalg.norm(atoms_FD, axis=1).astype(np.float64)
+    codes = examples.codes.copy()
+    codes.data *= norms[codes.indices]
+    unit = np.divide(atoms_FD, norms[:, None], out=np.zeros(atoms_FD.shape), where=norms[:, None] > 0)
+    return replace(examples, codes=codes), unit
+
+
+def _measured(examples: Examples, atoms_FD: Floats, names: Sequence[str], seed: int) -> list[Concept]:
     train, labels = examples.train, examples.labels
     known = np.ones(len(names), dtype=bool)
     for part in (labels[train], labels[~train]):
@@ -138,10 +154,8 @@ def _score(concept: Concept, random: Ints, examples: Examples, atoms_FD: Floats,
     for row in concept.rows:
         entries = slice(codes.indptr[row], codes.indptr[row + 1])
         latents = codes.indices[entries].astype(np.int64)
-        atoms_AD = atoms_FD[latents].astype(np.float64)
-        dots, norms = atoms_AD @ unit_D, np.linalg.norm(atoms_AD, axis=1)
-        cosines = np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)
-        active = Active(latents, codes.data[entries], dots, cosines)
+        cosines = atoms_FD[latents] @ unit_D
+        active = Active(latents, codes.data[entries], cosines, cosines)
         projection = float(examples.x[row] @ unit_D)
         concept.scores.append(absorption(active, concept.main, projection))
         concept.by_chance.append(absorption(active, random, projection))
