@@ -74,7 +74,8 @@ class Made:
                 accumulators[0].merge(other)
             if not last:
                 accumulators = [accumulators[0].next_pass() for _ in range(parts)]
-        found: SamplesResult = accumulators[0].result()
+        self.last = accumulators[0]
+        found: SamplesResult = self.last.result()
         return found
 
 

@@ -16,7 +16,7 @@ def test_bins_are_eighths_of_octaves():
     below = torch.nextafter(torch.tensor(1.0), torch.tensor(0.0))
     assert bin_of(torch.stack([torch.tensor(1.0), torch.tensor(2.0), below])).tolist() == [128, 136, 127]
     edges = lower_edge(torch.arange(1, BINS)).float()
-    assert torch.equal(bin_of(edges * 1.001), torch.arange(1, BINS))
+    assert torch.equal(bin_of(edges), torch.arange(1, BINS))
     assert bin_of(torch.tensor([1e-30, 1e30])).tolist() == [0, BINS - 1]
 
 

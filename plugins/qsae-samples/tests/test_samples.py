@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -61,6 +63,7 @@ def test_examples_against_all_firings(make_text, drawn):
         for low, high, n in zip(latent.edges, latent.edges[1:], latent.histogram, strict=False):
             if low > latent.edges[0]:
                 assert n == sum(low <= abs(v) < high for v in values.values())
+        assert len({(e.context, e.position) for e in latent.examples}) == len(latent.examples) == 14
         best = {}
         for (c, p), value in values.items():
             document = 2 * c + (p > 6)
@@ -126,6 +129,7 @@ def test_pairs_are_bounded_by_drawing_tokens(make_text, drawn):
     result = made.result(cofiring_pairs=1000)
     n_pairs = sum(n * (n - 1) // 2 for n in (made.latents != 0).sum(2).flatten().tolist())
     assert result.samples.about["cofiring_tokens_share"] == pytest.approx(1000 / n_pairs)
+    assert 700 < int(made.last.pairs.together.sum()) < 1300
 
 
 def test_random_windows_have_every_code(make_text, drawn):
@@ -133,6 +137,7 @@ def test_random_windows_have_every_code(make_text, drawn):
     samples = samples_of(made, random=12, before=2, after=1)
     windows = samples.random_windows()
     assert len(windows) == 12
+    assert sum(len(window.at) for window in windows) == len(samples.arrays["code_token"]) > 0
     text = {}
     for c, ids in enumerate(made.tokens.ids.tolist()):
         for start in range(1, 9):
@@ -163,6 +168,7 @@ def test_no_text_at_all(make_text):
     result = make_text(torch.zeros(0, 8, 2)).result()
     assert result.values["n_tokens"] == 0
     assert result.values["silent"] is None
+    assert result.per_latent["density"].isnan().all()
     assert result.samples.random_windows() == []
 
 
@@ -205,6 +211,11 @@ def test_what_is_not_as_it_was_written_is_refused(make_text, drawn, tmp_path):
     save_file(arrays, file, header | {"sha256": files.digest(arrays, text)})
     with pytest.raises(ArtifactError, match="holds no array tokens"):
         Samples.load(file)
+
+
+def test_a_reader_needs_no_torch():
+    code = "import sys, qsae_samples.samples; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_sizes(make_text, drawn):
