@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pydantic import model_validator
+
 from qsae_core import ComponentConfig, ComponentSpec, hookimpl, option
+from qsae_core.errors import OptionsError
 
 
 class QuantizationErrorConfig(ComponentConfig):
@@ -26,6 +29,15 @@ class QuantizationErrorConfig(ComponentConfig):
         ge=0,
     )
     rows: int = option(50, "rows of the tables of the most damaged latents and of the largest errors", ge=1)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> QuantizationErrorConfig:
+        if self.damaged > self.survived:
+            raise OptionsError(
+                f"a latent is damaged below r = {self.damaged:g} and has survived from {self.survived:g} on",
+                allowed="damaged of at most survived",
+            )
+        return self
 
 
 @hookimpl

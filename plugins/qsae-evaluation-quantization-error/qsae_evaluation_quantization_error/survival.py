@@ -33,7 +33,7 @@ def members(r: Tensor, config: QuantizationErrorConfig) -> dict[str, Tensor]:
     return {
         "survived": r >= config.survived,
         "blurred": (r < config.survived) & (r >= config.damaged),
-        "damaged": r < min(config.damaged, config.survived),
+        "damaged": r < config.damaged,
         "lost": r.isnan(),
     }
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 import torch
 from click.testing import CliRunner
+from pydantic import ValidationError
 from qsae_evaluation_quantization_error import QuantizationErrorConfig
 from qsae_evaluation_quantization_error.evaluation import QuantizationError
 from torch import Tensor
@@ -143,6 +144,7 @@ def test_what_became_of_four_latents() -> None:
     assert float(found.per_latent["jaccard"][3]) == pytest.approx(
         float(fired.all(0).sum() / fired.any(0).sum())
     )
+    assert (found.values["identity_jaccard"], found.values["identity_r_mean"]) == (1, 1)
     assert (found.values["lost_share"], found.values["survived_share"]) == (0.25, 0.5)
     worst = found.tables["most_damaged"].rows
     assert [row[:2] for row in worst[:2]] == [[2, "lost"], [3, "damaged"]]
@@ -200,6 +202,11 @@ def test_where_it_cannot_run() -> None:
     choosing = Rows(CODER.W)
     choosing.chooses_layer = True  # type: ignore[misc]
     assert "different layers for a token" in str(outcome(choosing, TWIN).unavailable)
+
+
+def test_cut_offs_are_in_order() -> None:
+    with pytest.raises(ValidationError, match=r"damaged below r = 0\.95 and has survived from 0\.9 on"):
+        QuantizationErrorConfig(damaged=0.95)
 
 
 TINY = ["--data", "synthetic", "--preset", "tiny", "--n-latents", "64", "--steps", "20", "--compare-float"]
