@@ -22,6 +22,7 @@ from qsae_evaluation_quantization_error.survival import (
     standard_errors,
     survival,
 )
+from qsae_evaluation_quantization_error.weights import most_similar
 
 COLUMNS = (
     "r",
@@ -65,7 +66,7 @@ def report(seen: Seen, context: EvaluationContext, equal_l0: PairSums | None = N
         tables={
             "controls": seen.controls.table(found, chance, equal_l0),
             "histogram": histogram(found, {"by_chance": chance, **noise}),
-            "most_damaged": _damaged(seen, found, columns),
+            "most_damaged": _damaged(seen, context, found, columns),
             "predictors": table,
             "margins": seen.margins.table(),
             **weights.tables,
@@ -143,19 +144,25 @@ def _columns(seen: Seen, found: Survival) -> dict[str, Tensor]:
     return {name: column.cpu() for name, column in columns.items()}
 
 
-def _damaged(seen: Seen, found: Survival, columns: dict[str, Tensor]) -> Table:
-    """Lost latents first, of those the twin's most frequent; then the lowest r."""
+def _damaged(seen: Seen, context: EvaluationContext, found: Survival, columns: dict[str, Tensor]) -> Table:
+    """Lost latents first, of those the twin's most frequent; then the lowest r. ``most_similar`` is the
+    number of the twin's most similar atom."""
+    assert context.twin is not None
     names = class_names(found, seen.config)
     r, firings = columns["r"].tolist(), columns["firings"].tolist()
     judged = [latent for latent, name in enumerate(names) if name is not None]
     worst = sorted(judged, key=lambda j: (-2.0 if math.isnan(r[j]) else r[j], -firings[j], j))
+    shown = worst[: seen.config.rows]
+    if not shown:
+        return Table(("latent", "class", "most_similar", *COLUMNS_OF_DAMAGED), [])
+    before, after = (coder.atoms().flatten(1) for coder in (context.twin, context.coder))
+    similar = most_similar(before, after, torch.tensor(shown)).tolist()
     rows: list[list[str | int | float | None]] = []
-    for latent in worst[: seen.config.rows]:
-        cells = [
-            _cell(float(columns[name][latent])) if name in columns else None for name in COLUMNS_OF_DAMAGED
-        ]
-        rows.append([latent, names[latent], *cells])
-    return Table(("latent", "class", *COLUMNS_OF_DAMAGED), rows)
+    for latent, other in zip(shown, similar, strict=True):
+        known = [columns.get(name) for name in COLUMNS_OF_DAMAGED]
+        cells = [None if column is None else _cell(float(column[latent])) for column in known]
+        rows.append([latent, names[latent], other, *cells])
+    return Table(("latent", "class", "most_similar", *COLUMNS_OF_DAMAGED), rows)
 
 
 def _cell(value: float) -> float | int | None:

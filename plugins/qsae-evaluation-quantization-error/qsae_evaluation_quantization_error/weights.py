@@ -48,15 +48,20 @@ def row_errors(before: Tensor, after: Tensor) -> RowErrors:
     return RowErrors(cosine, relative, error, nmse, float(error.sum()) / max(before.numel(), 1))
 
 
+def most_similar(before: Tensor, after: Tensor, chosen: Tensor) -> Tensor:
+    """int64: for each chosen row of ``after`` the number of the row of ``before`` with the largest cosine."""
+    unit = torch.nn.functional.normalize(before, dim=1)
+    parts = chosen.to(after.device).split(max(1, SIMILARITIES_AT_ONCE // max(len(before), 1)))
+    return torch.cat([(after[some] @ unit.T).argmax(1) for some in parts])
+
+
 def same_latent_share(before: Tensor, after: Tensor) -> tuple[float | None, int]:
     """The share of latents (of ``SAMPLE``, evenly spaced) whose most similar row of ``before`` has their own
     number, and of how many: whether latents of one number are the same latent at all."""
+    if not len(after):
+        return None, 0
     chosen = torch.arange(0, len(after), -(-len(after) // SAMPLE), device=after.device)
-    before = torch.nn.functional.normalize(before, dim=1)
-    hits = 0
-    for some in chosen.split(max(1, SIMILARITIES_AT_ONCE // len(before))):
-        hits += int(((after[some] @ before.T).argmax(1) == some).sum())
-    return (hits / len(chosen) if len(chosen) else None), len(chosen)
+    return float((most_similar(before, after, chosen) == chosen).double().mean()), len(chosen)
 
 
 class Grid(NamedTuple):

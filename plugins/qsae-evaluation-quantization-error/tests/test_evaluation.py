@@ -148,6 +148,7 @@ def test_what_became_of_four_latents() -> None:
     assert (found.values["lost_share"], found.values["survived_share"]) == (0.25, 0.5)
     worst = found.tables["most_damaged"].rows
     assert [row[:2] for row in worst[:2]] == [[2, "lost"], [3, "damaged"]]
+    assert {row[0]: row[2] for row in worst if row[0] < 2} == {0: 0, 1: 1}
     # differences of atoms: (1, 0, 0), 0, (0, 0, -1), (0, -1, 1) at the twin's codes
     f = (X @ TWIN.W.T).relu()
     moved = f @ (CODER.W - TWIN.W)

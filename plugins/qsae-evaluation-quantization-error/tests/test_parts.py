@@ -17,6 +17,7 @@ from qsae_evaluation_quantization_error.weights import (
     Space,
     entropy_bits,
     largest_errors,
+    most_similar,
     row_errors,
     same_latent_share,
 )
@@ -86,6 +87,7 @@ def test_whether_latents_are_the_same() -> None:
     rows = torch.eye(4)
     assert same_latent_share(rows, 2 * rows) == (1.0, 4)
     assert same_latent_share(rows, rows[[1, 0, 2, 3]]) == (0.5, 4)
+    assert most_similar(5 * rows, rows[[1, 0, 2, 3]], torch.tensor([1, 3])).tolist() == [0, 3]
 
 
 def test_levels_and_bits() -> None:
