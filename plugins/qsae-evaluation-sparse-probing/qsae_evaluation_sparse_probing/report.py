@@ -58,7 +58,8 @@ def report(
         add(f"random_{k}_accuracy", [each["random"] for each in of_k])
         shuffled = _mean([each["shuffled"] for each in of_k])
         chance[f"top_{k}_accuracy"] = None if shuffled is None else value_of(shuffled)
-        chance[f"top_{k}_auc"], chance[f"top_{k}_score"] = 0.5, 0.0
+        for name, by_chance in (("auc", 0.5), ("score", 0.0)):
+            chance[f"top_{k}_{name}"] = None if values[f"top_{k}_{name}"] is None else by_chance
     for name in MEASURES[:-1]:
         add(f"dense_{name}", [each.dense[name] for each in found.values()])
         baseline |= {f"top_{k}_{name}": values[f"dense_{name}"] for k in ks}
