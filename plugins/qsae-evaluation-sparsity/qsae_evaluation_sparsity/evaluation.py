@@ -20,7 +20,8 @@ class SparsityEvaluation(Evaluation):
     ``l0``, ``l0_std``: mean and standard deviation over tokens of how many latents fire; ``l1``: mean over
     tokens of sum_j |f_j| ||w_j||; ``dead_fraction``: share of latents that never fire;
     ``density_over_1pct``, ``density_over_10pct``: share of latents with p_j above it; with ``normalized_``
-    before it: sum of their p_j / sum of all p_j; ``max_activation``: of any latent; ``n_tokens``: N.
+    before it: sum of their p_j / sum of all p_j; ``max_activation``: of any latent; ``n_tokens``: N;
+    ``n_left_out``: special tokens beside them, which no number sees.
     """
 
     def start(self, context: EvaluationContext) -> Counted:
@@ -54,8 +55,9 @@ class Counted(Accumulator):
         tables = {"density": histogram(firing, self.config.bin_width), "deciles": deciles(firing)}
         if self.stretches is not None:
             tables[f"{self.stretches.kind}s"] = _by_stretch(firing, self.stretches)
+        left_out = None if firing.n_left_out is None else float(firing.n_left_out)
         return Result(
-            {"n_tokens": float(firing.n_tokens), **values},
+            {"n_tokens": float(firing.n_tokens), "n_left_out": left_out, **values},
             chance=by_equal_latents(values["l0"], n_latents, firing.n_tokens),
             uncertainty={"l0": firing.l0.error, "l1": firing.l1.error},
             per_latent={

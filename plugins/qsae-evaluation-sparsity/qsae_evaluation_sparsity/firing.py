@@ -25,6 +25,8 @@ class Firing:
 
     def __init__(self, n_latents: int, ends: Sequence[int]) -> None:
         self.n_tokens = 0
+        self.n_left_out: int | None = None
+        """Positions that the language model read and that do not count; None: no contexts were seen."""
         self.ends = torch.tensor(ends, dtype=torch.int64)
         self.fired_F = torch.zeros(n_latents, dtype=torch.int64)
         self.sum_F = torch.zeros(n_latents, dtype=torch.float64)
@@ -45,6 +47,9 @@ class Firing:
             norms = observation.atom_norms.detach().to("cpu", torch.float64)
             self.norms_F = norms.reshape(codes.n_latents, -1).norm(dim=1)
         self.n_tokens += codes.batch_size
+        if observation.tokens is not None:
+            left_out = int((observation.tokens.attention & ~observation.tokens.counted).sum())
+            self.n_left_out = (self.n_left_out or 0) + left_out
         self.fired_F += torch.bincount(indices_N, minlength=len(self.fired_F))
         self.sum_F.index_add_(0, indices_N, sizes_N)
         self.largest_F.scatter_reduce_(0, indices_N, sizes_N, "amax")
@@ -66,6 +71,8 @@ class Firing:
     def merge(self, other: Firing) -> None:
         """Take what another one has seen into account."""
         self.n_tokens += other.n_tokens
+        if other.n_left_out is not None:
+            self.n_left_out = (self.n_left_out or 0) + other.n_left_out
         self.fired_F += other.fired_F
         self.sum_F += other.sum_F
         self.largest_F = torch.maximum(self.largest_F, other.largest_F)

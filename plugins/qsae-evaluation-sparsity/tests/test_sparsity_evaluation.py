@@ -236,6 +236,23 @@ def test_layers_of_a_set_of_coders() -> None:
         assert "layers" not in results[str(row[0])].tables
 
 
+def test_special_tokens_enter_no_sum_and_are_counted() -> None:
+    """Contexts of 9 that begin with a special token: 96 tokens and 12 special ones; the sums are those of the
+    codes of the 96 alone."""
+    what, context = next(contexts())
+    assert what == "data with a language model"
+    evaluations = {"sparsity": SparsityEvaluation(SparsityEvaluationConfig())}
+    outcomes = evaluate(context.coder, context.data, evaluations, list, n_tokens=96, batch_size=32)
+    result = cast(Result, outcomes[""]["sparsity"].result)
+    assert (result.values["n_tokens"], result.values["n_left_out"]) == (96, 12)
+    pieces = list(context.data.held_out_contexts(96, 32))
+    assert sum(tokens.ids.numel() for tokens, _ in pieces) == 108
+    codes = context.coder.encode(torch.cat([tokens_and_batch[1].x for tokens_and_batch in pieces]))
+    assert result.per_latent["fired"].tolist() == codes.fired().tolist()
+    l1 = (codes.detach().to_dense().abs() * context.coder.atom_norms().detach()).sum(1).mean()
+    assert result.values["l1"] == pytest.approx(float(l1), rel=1e-5)
+
+
 TRAIN = shlex.split(
     "train --data synthetic --preset tiny --steps 20 --batch-size 128 --eval-tokens 512 --eval-every 0 "
     "--statistics-tokens 512 --threads 1 --eval sparsity --name it"
