@@ -10,7 +10,8 @@ import click
 from qsae_cli.commands import print_table
 
 if TYPE_CHECKING:
-    from qsae_samples.samples import Example, Samples
+    from qsae_samples.records import Example
+    from qsae_samples.samples import Samples
 
 
 def described(file: pathlib.Path, samples: Samples) -> dict[str, Any]:

@@ -120,6 +120,7 @@ def test_a_transcoder_of_nested_groups(tmp_path, data):
 
 def test_what_cannot_be_collected_is_said(run, tmp_path, texts):
     final = run / "checkpoints" / "final"
+    assert "'--top': 0 is not in the range 1<=x<=255" in qsae("samples", run, "--top", "0", code=2).output
     assert "--out DIR" in qsae("samples", final, code=2).output
     lost = qsae("samples", run, "--model", tmp_path / "gone", code=2).output
     assert "gone" in lost
