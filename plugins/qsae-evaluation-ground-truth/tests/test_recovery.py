@@ -89,3 +89,13 @@ def test_entries_of_value_zero_are_not_active() -> None:
     firing = Firing(pairs((0, 0), (1, 1)), 2, 2)
     firing.add(padded, padded)
     assert firing.of_both.tolist() == [1.0, 0.0]
+
+
+def test_the_order_of_entries_is_free() -> None:
+    """One token: latents 1, 0 with 5, 7, features 0, 1 with 2, 3, each with the latent of its number."""
+    offsets = torch.tensor([0, 2])
+    codes = SparseCodes(torch.tensor([1, 0], dtype=torch.int32), torch.tensor([5.0, 7.0]), offsets, 2)
+    truth = SparseCodes(torch.tensor([0, 1], dtype=torch.int32), torch.tensor([2.0, 3.0]), offsets, 2)
+    firing = Firing(pairs((0, 0), (1, 1)), 2, 2)
+    firing.add(truth, codes)
+    assert (firing.latent_sum.tolist(), firing.feature_sum.tolist()) == ([7.0, 5.0], [2.0, 3.0])

@@ -62,3 +62,13 @@ def test_the_standard_error_is_by_leaving_runs_out() -> None:
     of_pairs = {(0, 1): 0.5, (0, 2): 0.6, (1, 2): 0.9}
     assert jackknife(of_pairs, 3) == pytest.approx((2 / 3 * 0.26 / 3) ** 0.5)
     assert jackknife({(0, 1): 0.5}, 2) is None
+
+
+def test_the_order_of_entries_is_free() -> None:
+    """One token: latents 2, 0 with 5, 7 in the one, 1, 0 with 3, 4 in the other; 0 belongs to 1, 2 to 0."""
+    offsets = torch.tensor([0, 2])
+    own = SparseCodes(torch.tensor([2, 0], dtype=torch.int32), torch.tensor([5.0, 7.0]), offsets, 3)
+    other = SparseCodes(torch.tensor([1, 0], dtype=torch.int32), torch.tensor([3.0, 4.0]), offsets, 2)
+    found = CodePairs(torch.tensor([0, 2]), torch.tensor([1, 0]), 3, 2)
+    found.add(own, other)
+    assert found.product.tolist() == [5 * 4, 7 * 3]
