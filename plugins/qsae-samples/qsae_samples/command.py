@@ -70,9 +70,9 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     for name, field in reversed(SamplesConfig.model_fields.items()):
         text = f"{str(field.description).capitalize()}.  [default: {field.default}]"
         flag = f"--{name.replace('_', '-')}"
-        command = click.option(
-            flag, f"of_{name}", type=Count() if name == "cofiring_pairs" else int, help=text
-        )(command)
+        bounds = {key: getattr(m, key) for m in field.metadata for key in ("ge", "le") if hasattr(m, key)}
+        kind = click.IntRange(bounds["ge"], bounds.get("le")) if "ge" in bounds else Count()
+        command = click.option(flag, f"of_{name}", type=kind, help=text)(command)
     return command
 
 
