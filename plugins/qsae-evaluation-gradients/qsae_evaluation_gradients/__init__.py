@@ -19,7 +19,9 @@ class GradientsConfig(ComponentConfig):
         512, "tokens of one training batch: a gradient is that of so many; differences are of the first", gt=0
     )
     directions: int = option(
-        8, "random directions for each matrix; each takes 4 passes of one batch, 2 without quantizers", gt=0
+        32,
+        "random directions for each matrix; each takes 2 passes of one batch, and 2 with the quantizers off",
+        gt=0,
     )
     perturbation: float = option(
         0.02,
