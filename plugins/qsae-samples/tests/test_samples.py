@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -162,6 +163,20 @@ def test_documents_that_are_not_known_are_contexts(make_text):
     samples = samples_of(made)
     assert [e.value for e in samples.latent(0).top] == pytest.approx([18, 12, 6], rel=1e-4)
     assert {e.document for e in samples.latent(0).top} == {-1}
+
+
+def test_first_positions_are_those_of_a_segment(make_text):
+    # ^bcdefgh in segments ^bc and defgh: of the first two positions of each, b, d and e are left out
+    latents = torch.ones(1, 8, 1)
+    latents[:, 0] = 0
+    made = make_text(latents)
+    segments = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1]])
+    made.tokens = replace(made.tokens, segments=segments)
+    samples = samples_of(made, skip_first=2)
+    assert samples.about["n_skipped"] == 3
+    assert samples.latent(0).firings == 4
+    assert {e.text[e.peak] for e in samples.latent(0).examples} <= {"c", "f", "g", "h"}
+    assert all("d" not in e.text for e in samples.latent(0).examples if e.text[e.peak] == "c")
 
 
 def test_no_text_at_all(make_text):
