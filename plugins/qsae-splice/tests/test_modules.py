@@ -75,6 +75,9 @@ def test_texts_padded_on_the_left_are_steered_as_alone(llama, coder) -> None:
         together = generated(llama, both, attention_mask=mask)
         assert together[0, 2:].tolist() == generated(llama, short)[0].tolist()
         assert together[1].tolist() == generated(llama, IDS)[0].tolist()
+    with steer(llama, coder, PLACE, [Edit(3, "add", 2, "raw")], special=(1,)) as run:
+        llama(both, attention_mask=mask)  # padding is no token, whether it is special or not
+    assert run.log[0].places.tolist() == [1, 2, 3, 1, 2, 3, 4, 5]
 
 
 def test_beams_and_several_texts_of_a_prompt(llama, coder) -> None:
