@@ -49,7 +49,7 @@ def test_only_the_product_with_the_row_counts():
 
 
 def test_a_main_latent_that_says_all_leaves_nothing_to_absorb():
-    assert scored({0: 1.0, 1: 2.0}, {0: E1, 1: E1}).fraction == 0
+    assert scored({0: 1.5, 1: 2.0}, {0: E1, 1: E1}).fraction == 0  # not min(2, 1 - 1.5) / 1
 
 
 def test_no_more_is_absorbed_than_is_left():
