@@ -1,0 +1,42 @@
+"""The directions of a coder's atoms, and as many random ones.
+
+Shapes: F latents, L layers, d width of a layer, D = L d.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qsae_core.coders import MatrixCoder
+from qsae_core.contracts import SparseCoder
+
+STREAM = 2**31
+"""Added to the seed (of which a generator takes 32 bits), so that random rows are not those with which a
+coder of the same seed began."""
+
+
+@torch.no_grad()
+def directions(coder: SparseCoder) -> Tensor:
+    """float32 ``[F, D]``: decoder rows as they are served, made unit; rows of zeros stay zero."""
+    return unit_rows(equal_layers(coder, coder.atoms()))
+
+
+def equal_layers(coder: SparseCoder, vectors: Tensor) -> Tensor:
+    """``[N, d]`` as it is; ``[N, L, d]`` as one long vector of all layers, in which each layer's part is
+    divided by the scale of that layer's data where the coder normalises them one by one."""
+    if vectors.dim() == 3 and isinstance(coder, MatrixCoder):
+        vectors = vectors / coder.norm_out.scale
+    return vectors.flatten(1)
+
+
+def unit_rows(rows_FD: Tensor) -> Tensor:
+    """float32 ``[F, D]``; rows of zeros stay zero."""
+    norms_F1 = torch.linalg.vector_norm(rows_FD, dim=1, keepdim=True, dtype=torch.float64)
+    return (rows_FD / norms_F1.where(norms_F1 > 0, 1.0)).float()
+
+
+def random_directions(like_FD: Tensor, seed: int) -> Tensor:
+    """float32: as many random unit rows of the same width, on the same device."""
+    generator = torch.Generator().manual_seed(STREAM + seed)
+    return unit_rows(torch.randn(like_FD.shape, generator=generator)).to(like_FD.device)

@@ -1,0 +1,75 @@
+"""How alike the rows of one matrix are: each one's nearest, and all pairs. Shapes: F rows, D width."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from qsae_core.kernels import full_precision
+from qsae_evaluation_similarity.matching import ROWS_AT_ONCE, Nearest, cosines
+
+MARGIN = 1e-5
+"""Float32 products this near to the threshold are decided in float64."""
+
+
+class Within(NamedTuple):
+    """Of the rows that are not zero."""
+
+    rows: Tensor
+    """int64 ``[A]``: which these are."""
+    nearest: Nearest | None
+    """``[A]``: the nearest other row of each, by its number among all; None where there is no other."""
+    mean_abs: float | None
+    """Mean of |cos| over pairs; None where there is none."""
+    close_pairs: float | None
+    """Share of pairs with a cosine above the threshold; None where there is none."""
+
+
+@torch.no_grad()
+def within(unit_FD: Tensor, threshold: float) -> Within:
+    """All pairs of rows, ``ROWS_AT_ONCE`` of them against those that come after at a time; on the CPU.
+
+    Args:
+        unit_FD: float32, unit rows or zero rows.
+    """
+    rows = unit_FD.any(1).nonzero()[:, 0]
+    n = len(rows)
+    if n < 2:
+        return Within(rows.cpu(), None, None, None)
+    unit_AD, n_pairs = unit_FD[rows], n * (n - 1) / 2
+    index, total, close = _all_pairs(unit_AD, threshold)
+    exact = cosines(unit_AD, unit_AD, torch.arange(n, device=index.device), index)
+    found = Nearest(rows[index].cpu(), exact.cpu())
+    return Within(rows.cpu(), found, total / n_pairs, close / n_pairs)
+
+
+@full_precision
+def _all_pairs(unit_AD: Tensor, threshold: float) -> tuple[Tensor, float, int]:
+    """int64 ``[A]``, the nearest other row; the sum of |cos| over pairs; how many are above the threshold."""
+    best_A = torch.full((len(unit_AD),), -torch.inf, device=unit_AD.device)
+    index_A = torch.zeros(len(unit_AD), dtype=torch.int64, device=unit_AD.device)
+    total, close = 0.0, 0
+    for start in range(0, len(unit_AD), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        block = unit_AD[rows] @ unit_AD[start:].T  # of each pair, and of this block's rows with each other
+        own = block[:, : len(block)]
+        seen = torch.ones_like(own, dtype=torch.bool).tril_()  # the diagonal, and each pair's second time
+        total += float(block.abs().sum(dtype=torch.float64) - own[seen].abs().sum(dtype=torch.float64))
+        own.masked_fill_(seen, -torch.inf)
+        close += _above(block, threshold, unit_AD, start)
+        for value, place, later in ((*block.max(0), True), (*block.max(1), False)):
+            of = slice(start, None) if later else rows
+            better = value > best_A[of]
+            best_A[of] = torch.where(better, value, best_A[of])
+            index_A[of] = torch.where(better, place + start, index_A[of])
+    return index_A, total, close
+
+
+def _above(block: Tensor, threshold: float, unit_AD: Tensor, start: int) -> int:
+    """How many of a block's entries are above the threshold; those next to it are computed in float64."""
+    near = (block - threshold).abs_() <= MARGIN
+    sure = int(((block > threshold) & ~near).sum())
+    row, column = near.nonzero(as_tuple=True)
+    return sure + int((cosines(unit_AD, unit_AD, row + start, column + start) > threshold).sum())

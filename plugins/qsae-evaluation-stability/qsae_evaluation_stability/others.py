@@ -1,0 +1,36 @@
+"""Another coder, to compare one with."""
+
+from __future__ import annotations
+
+import pathlib
+
+from qsae_core import load, load_set
+from qsae_core.contracts import SparseCoder
+from qsae_core.errors import ConfigError
+from qsae_core.runs import set_folder
+
+
+def load_other(path: str, coder: SparseCoder, layer: str, where: str) -> SparseCoder:
+    """The coder at a path, on the device of another one whose atoms it is compared with; of a run with a
+    coder for each layer that of the same layer.
+
+    Args:
+        layer: of the data that the other one reads.
+        where: the option that gives the path, for messages.
+
+    Raises:
+        ArtifactError: if there is no sound coder.
+        ConfigError: if its atoms have another width, or there is none of that layer.
+    """
+    device, folder = str(coder.device), pathlib.Path(path)
+    several = set_folder(folder) is not None
+    other = load_set(folder, device=device)[layer] if several else load(folder, device=device)
+    own, its = ((c.shape.layers_out, c.shape.d_out) for c in (coder, other))
+    if (own, coder.chooses_layer) != (its, other.chooses_layer):
+        raise ConfigError(
+            f"the coder at {path} writes {its[0]} layers of width {its[1]}, this one {own[0]} of {own[1]}",
+            where=where,
+            allowed="a coder of vectors of the same place",
+            next="qsae runs lists what was trained, with its layer",
+        )
+    return other

@@ -1,0 +1,201 @@
+"""``qsae samples``: where each latent of a trained coder fires, collected into a file; and a look into it."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qsae_cli.commands import ConfiguredCommand, Count, Scope, json_option, print_json
+from qsae_core import Run
+from qsae_core.errors import ConfigError, DataError
+from qsae_core.runs import (
+    CODER_SLOTS,
+    PART_SLOTS,
+    Layer,
+    artifact_folder,
+    evaluate_artifact,
+    load_plugins,
+    recorded_config,
+    resolve,
+    set_folder,
+    slug,
+    stored_description,
+)
+from qsae_samples import SamplesConfig
+from qsae_samples.files import FILE
+from qsae_samples.samples import Samples
+from qsae_samples.shown import described, show_latent, show_summary
+
+if TYPE_CHECKING:
+    from qsae_core import RunConfig
+
+SCOPE = Scope(slots=("data",), lists=(), sections=(), needs_coder=False, config_file=False)
+PATH = click.Path(path_type=pathlib.Path)
+FOLDER = "samples"
+"""Of a run, where its samples are."""
+
+
+class SamplesCommand(ConfiguredCommand):
+    """Collects, or, where its first argument is ``show``, prints what was collected."""
+
+    commands: dict[str, click.Command] = {}  # noqa: RUF012 (filled in below)
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """The context of the command that runs."""
+        command = self.commands.get(args[0]) if args else None
+        if command is None:
+            return super().make_context(info_name, args, parent, **extra)
+        return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+
+
+def _recorded(values: Mapping[str, Any]) -> list[Layer]:
+    """The configuration that the coder was trained with, as the lowest layer."""
+    path = values.get("path")
+    if path is None or str(path).startswith("-"):
+        return []
+    folder = set_folder(pathlib.Path(path)) or artifact_folder(pathlib.Path(path))
+    config = stored_description(folder)["config"]
+    kept = {slot: config[slot] for slot in (*CODER_SLOTS, *PART_SLOTS, "data") if slot in config}
+    kept["run"] = {"seed": config["run"]["seed"]}
+    return [Layer(kept, str(folder / "coder.json"), fallback=True)]
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    """The evaluation's options."""
+    for name, field in reversed(SamplesConfig.model_fields.items()):
+        text = f"{str(field.description).capitalize()}.  [default: {field.default}]"
+        flag = f"--{name.replace('_', '-')}"
+        bounds = {key: getattr(m, key) for m in field.metadata for key in ("ge", "le") if hasattr(m, key)}
+        kind = click.IntRange(bounds["ge"], bounds.get("le")) if "ge" in bounds else Count()
+        command = click.option(flag, f"of_{name}", type=kind, help=text)(command)
+    return command
+
+
+@click.command("samples", cls=SamplesCommand, scope=SCOPE, base=_recorded)
+@click.argument("path", type=PATH)
+@click.option("--tokens", type=Count(), default=1_000_000, show_default=True, help="Tokens to read, at most.")
+@click.option(
+    "--out", type=click.Path(path_type=pathlib.Path, file_okay=False), help="Folder.  [default: RUN/samples]"
+)
+@_options
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Vectors per batch.  [default: as in training]"
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@json_option
+def samples(
+    path: pathlib.Path,
+    layers: list[Layer],
+    tokens: int,
+    out: pathlib.Path | None,
+    batch_size: int | None,
+    device: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Collect where each latent of the coder at PATH fires, with the text around it, into one file.
+
+    The text is that which training held out; --text, --dataset, --model choose other text, which is read
+    whole, up to --tokens. The language model reads it twice. Of a run with a coder for each layer, each has a
+    file of its own.
+
+    \b
+    qsae samples show PATH --latent 12    print what was collected of latents
+    """
+    given = {name.removeprefix("of_"): value for name, value in options.items() if value is not None}
+    folder = _folder(path, out)
+    config = _config(path, layers, given)
+    found = evaluate_artifact(
+        path, config, load_plugins().registry, n_tokens=tokens, batch_size=batch_size, device=device
+    )
+    if found.entry["measured"]["warning"]:
+        click.echo(f"qsae: warning: {found.entry['measured']['warning']}", err=True)
+    about = {"coder": found.entry["path"], "measured": found.entry["measured"]["what"]}
+    places = {folder / "layers" / slug(layer): outcomes for layer, outcomes in found.layers.items()}
+    written = []
+    for place, outcomes in (places or {folder: found.outcomes}).items():
+        collected = _collected(outcomes["samples"], about)
+        collected.save(place / FILE)
+        written.append((place / FILE, collected))
+    if as_json:
+        print_json([described(file, collected) for file, collected in written])
+        return
+    for file, collected in written:
+        show_summary(file, collected, tokens)
+
+
+@click.command("show")
+@click.argument("path", type=PATH)
+@click.option(
+    "--latent",
+    "numbers",
+    type=int,
+    multiple=True,
+    help="Which; repeatable.  [default: five of median density]",
+)
+@click.option(
+    "--examples", type=click.IntRange(min=1), default=10, show_default=True, help="Of each group, at most."
+)
+def show(path: pathlib.Path, numbers: tuple[int, ...], examples: int) -> None:
+    """Print what was collected of latents: the samples' file, its folder, or a run with samples."""
+    collected = Samples.load(path)
+    for number in numbers or _usual(collected):
+        show_latent(collected, number, examples)
+
+
+def _usual(collected: Samples, n: int = 5) -> list[int]:
+    """Latents whose density is in the middle of those that fire."""
+    firing = [j for j in collected.densities.argsort(kind="stable").tolist() if collected.densities[j] > 0]
+    start = max(0, len(firing) // 2 - n // 2)
+    return firing[start : start + n]
+
+
+SamplesCommand.commands = {"show": show}
+
+
+def _folder(path: pathlib.Path, out: pathlib.Path | None) -> pathlib.Path:
+    if out is None and not Run(path).config_file.exists():
+        raise ConfigError(
+            "it is no run's folder, so where the samples go has to be said", where=str(path), next="--out DIR"
+        )
+    return out or path / FOLDER
+
+
+def _config(path: pathlib.Path, layers: list[Layer], options: Mapping[str, Any]) -> RunConfig:
+    """The run's, with this evaluation alone."""
+    registry = load_plugins().registry
+    if not any("data" in layer.tree for layer in layers[1:]):
+        recorded_config(
+            set_folder(path) or artifact_folder(path), registry
+        )  # refuses where data is not known
+    asked = Layer({"evaluate": [{"use": "samples", **options}]}, style="flags")
+    return resolve([*layers, asked], registry)
+
+
+def _collected(outcome: Any, about: Mapping[str, Any]) -> Samples:
+    """The samples of an evaluation's outcome, with what was read of what.
+
+    Raises:
+        DataError: if the data cannot support it, or has no text.
+    """
+    if outcome.result is None:
+        raise DataError(
+            f"samples cannot be collected: {outcome.unavailable}",
+            where=about["coder"],
+            allowed="a coder of a language model's vectors, and text",
+            next="--model NAME --layer N --text FOLDER",
+        )
+    found: Samples = outcome.result.samples
+    if not found.n_tokens:
+        raise DataError(
+            "there are no tokens to read",
+            where=about["measured"],
+            allowed="text of one context or more",
+            next="--text FOLDER",
+        )
+    return Samples(found.arrays, {**found.about, **about})

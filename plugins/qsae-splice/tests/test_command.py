@@ -1,0 +1,179 @@
+"""``qsae splice`` on a small quantized SAE of the built-in language model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from qsae_splice import Edit, steer
+
+from qsae_cli.main import cli
+from qsae_core import load
+from qsae_core.contracts import Edit as SiteEdit
+from qsae_core.contracts import Site, TokenBatch
+
+PROMPT = "def open(path):"
+SMALL = ["--n-latents", "64", "--k", "8", "--steps", "20", "--batch-size", "256", "--eval-tokens", "256"]
+TEXT = ["--data", "lm", "--model", "builtin", "--context", "64", "--buffer-tokens", "1024"]
+
+
+def qsae(*arguments: object, fails: bool = False) -> str:
+    result = CliRunner().invoke(cli, [str(a) for a in arguments])
+    assert (result.exit_code != 0) == fails, result.output
+    return result.stdout if "--json" in arguments else result.output
+
+
+def train(folder: Path, *arguments: str) -> Path:
+    evaluated = ["--eval", "reconstruction", "--name", "x", "--out", str(folder)]
+    qsae("train", "--sae", "topk", *SMALL, *arguments, *evaluated)
+    (artifact,) = folder.glob("x/*/*/checkpoints/final")
+    return artifact
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("packed")
+    return train(folder, *TEXT, "--quantizer", "lsq", "--n-bits", "4", "--layer", "1", "--save-float")
+
+
+def run(artifact: Path, *arguments: object) -> dict:
+    short = ["--max-new-tokens", 6, "--measure-tokens", 512, "--json"]
+    return json.loads(qsae("splice", artifact, "--prompt", PROMPT, *short, *arguments))
+
+
+def test_steered_next_to_unsteered(packed) -> None:
+    found = run(packed, "--steer", "3:add=1norm@generated", "--ablate", 5, "--compare")
+    assert (found["model"], found["sites"]) == ("builtin", ["1.resid_post"])
+    (text,) = found["texts"]
+    assert text["prompt"] == PROMPT
+    assert text["steered"] != text["unsteered"]
+    # ablated is what is active; a whole mean norm is added to about one norm
+    assert 0.5 < text["shift"]["largest"] < 3
+    prompt = [step for step in text["steps"] if step["prompt"]]
+    steps = [step for step in text["steps"] if not step["prompt"]]
+    assert prompt[0]["activations"] == {}  # BOS
+    assert "".join(step["text"] for step in prompt[1:]) == PROMPT
+    assert "".join(step["text"] for step in steps) == text["steered"]
+    for step in text["steps"][1:]:
+        f = step["activations"]["1.resid_post"]
+        assert f["5"][1] == 0
+        assert (f["3"][1] > f["3"][0]) == (not step["prompt"])
+    assert {step["kl"] for step in prompt} == {None}
+    assert steps[0]["kl"] < max(step["kl"] for step in steps[1:])  # nothing is added before the first one
+
+
+def test_what_is_printed(packed) -> None:
+    out = qsae("splice", packed, "--prompt", PROMPT, "--steer", "3=9norm", "--compare", "--max-new-tokens", 4)
+    for words in [
+        f"prompt     {PROMPT!r}",
+        "unsteered  '",
+        "steered    '",
+        "effective shift",
+        "nats on average",
+    ]:
+        assert words in out
+    assert "note: the effective shift is up to" in out
+    nothing = qsae("splice", packed, "--prompt", PROMPT, "--steer", "3=1raw@90:", "--max-new-tokens", 4)
+    assert "note: no position was edited" in nothing
+    negative = qsae("splice", packed, "--prompt", PROMPT, "--steer", "3=-1raw", "--max-new-tokens", 2)
+    assert "note: an activation was made negative" in negative
+
+
+def test_a_dumped_spec_does_the_same(packed, tmp_path) -> None:
+    edits = ["--steer", "3:add=0.7norm", "--ablate", "5@prompt", "--mode", "replace"]
+    file = tmp_path / "spec.json"
+    file.write_text(qsae("splice", packed, *edits, "--measure-tokens", 512, "--dump-spec"))
+    spec = json.loads(file.read_text())
+    assert spec["scales"][""]["norm"] > 0
+    assert spec["scales"][""]["n_tokens"] == 512
+    given = run(packed, *edits)
+    again = run(packed, "--spec", file, "--measure-tokens", 64)  # the scales are those of the file
+    assert again == given
+    spec["scales"][""]["norm"] *= 5
+    file.write_text(json.dumps(spec))
+    assert run(packed, "--spec", file)["texts"][0]["shift"] != given["texts"][0]["shift"]
+
+
+def test_latents_by_their_output_score(packed) -> None:
+    arguments = ["--rank", "output", "--measure-tokens", 512]
+    found = json.loads(qsae("splice", packed, "--prompt", PROMPT, *arguments, "--json"))["latents"]
+    assert [r["score"] for r in found] == sorted((r["score"] for r in found), reverse=True)
+    assert 0 < len(found) < 64
+    everyone = json.loads(qsae("splice", packed, "--prompt", PROMPT, *arguments, "--rank-all", "--json"))
+    assert len(everyone["latents"]) == 64
+    table = qsae("splice", packed, "--prompt", PROMPT, *arguments, "--rank-show", 2)
+    assert len(table.splitlines()) == 4  # title, headings, two latents
+
+
+def test_packed_atoms_move_by_their_quantization_error(packed, builtin) -> None:
+    coder = load(packed)
+    floats = load(packed)
+    exact = coder.dictionary(quantized=False)
+    floats.atoms = lambda: exact  # the same codes, atoms as they were before quantization
+    ids = torch.tensor([[0, 317, 1151, 8]])
+    batch = TokenBatch(ids, ids != 0, torch.ones_like(ids, dtype=torch.bool))
+    seen = []
+    for each in (coder, floats):
+        with steer(builtin, each, "1.resid_post", [Edit(3, "add", 40, "raw")]):
+            builtin.logits(batch, {Site(1, "resid_post"): SiteEdit(lambda h, _: seen.append(h) or h)})
+    error = coder.atoms()[3] - exact[3]
+    assert 0.01 < error.norm() / exact[3].norm() < 0.5
+    torch.testing.assert_close((seen[0] - seen[1])[0, 1:], (40 * error).expand(3, -1), rtol=1e-3, atol=1e-3)
+
+
+def test_transformers_generate_as_the_language_model(packed, builtin) -> None:
+    coder, ids = load(packed), torch.tensor([[0, 317, 1151, 8]])
+    edits = [Edit(3, "add", 40, "raw", "generated"), Edit(4, "set", 10, "raw", "token:/ /")]
+    with steer(builtin, coder, "1.resid_post", edits):
+        one = builtin.generate(ids, 8)
+    with steer(builtin.model, coder, "model.layers.1", edits):
+        mask = torch.ones_like(ids)
+        other = builtin.model.generate(ids, attention_mask=mask, max_new_tokens=8, do_sample=False)
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--ablate", "64"], "there is no latent 64: the coder has 64"),
+        (["--steer", "3=1foo"], "unknown unit 'foo'"),
+        (["--steer", "3=1raw@soon"], "there are no positions 'soon'"),
+        (["--positions", "soon"], "there are no positions 'soon'"),
+        (["--steer", "2/3=1raw"], "there is no coder of layer 2"),
+        (["--ablate", "3", "--model", "/gone"], "there is no directory /gone"),
+        (["--ablate", "3", "--tokenizer", "/gone"], "the tokenizer of builtin is not known"),
+        ([], "nothing is to be done"),
+    ],
+)
+def test_bad_input(packed, arguments, message) -> None:
+    out = qsae("splice", packed, "--prompt", PROMPT, *arguments, fails=True)
+    assert message in out
+    assert "Traceback" not in out
+
+
+def test_no_prompt_and_an_empty_one(packed) -> None:
+    assert "no text to go on with" in qsae("splice", packed, "--ablate", 3, fails=True)
+    assert "the prompt has no tokens" in qsae("splice", packed, "--ablate", 3, "--prompt", "", fails=True)
+
+
+def test_a_coder_without_a_language_model(tmp_path) -> None:
+    artifact = train(tmp_path, "--data", "synthetic", "--preset", "tiny")
+    out = qsae("splice", artifact, "--prompt", PROMPT, "--ablate", 3, fails=True)
+    assert "no language model behind the data 'synthetic'" in out
+    assert "--model NAME" in out
+
+
+def test_a_coder_for_each_of_several_layers(tmp_path) -> None:
+    folder = train(tmp_path, *TEXT, "--per-layer", "--layers", "1,2")
+    found = run(folder, "--steer", "1/3:add=1norm", "--ablate", "2/5", "--compare")
+    assert found["sites"] == ["1.resid_post", "2.resid_post"]
+    f = found["texts"][0]["steps"][2]["activations"]
+    assert (list(f["1.resid_post"]), list(f["2.resid_post"])) == (["3"], ["5"])
+    assert "of which layer is not said" in qsae(
+        "splice", folder, "--prompt", PROMPT, "--ablate", 3, fails=True
+    )
+    only = run(folder, "--ablate", "2/5", "--compare")["texts"][0]["steps"][2]["activations"]
+    assert list(only) == ["2.resid_post"]
