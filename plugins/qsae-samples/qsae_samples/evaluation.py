@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pathlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -59,11 +57,9 @@ class SamplesResult(Result):
     Table ``strongest``: each latent's strongest example as text.
 
     Attributes:
-        files: name -> what writes the file of that name to a path.
         samples: the samples.
     """
 
-    files: Mapping[str, Callable[[pathlib.Path], None]] = field(default_factory=dict)
     samples: Samples | None = None
 
     @classmethod
