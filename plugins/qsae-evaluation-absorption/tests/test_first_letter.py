@@ -171,6 +171,9 @@ def test_a_prompt_is_ten_lines_of_other_words_and_the_word():
         assert letter == word[1].upper()
     assert len(set(lines[1:-1])) == 10
     assert list(prompts([FIRST], words, vocabulary, [0], seed=4)) != [ids]
+    few = range(FIRST, FIRST + 11)  # all of which are drawn
+    (ids,) = prompts([FIRST], few, vocabulary, [0], seed=3)
+    assert sorted(token for token in ids[:-1] if token >= FIRST) == [*few][1:]
 
 
 def test_a_prompt_begins_as_contexts_of_the_data_do():

@@ -154,6 +154,17 @@ def test_text_of_a_single_token_has_no_score() -> None:
     result = found(torch.ones(60, 1), torch.full((60,), 5))
     assert result.values["monosemanticity"] is None
     assert result.values["n_scored"] == 0
+    unigram, every = torch.tensor([0, 777]), torch.arange(2, 778)
+    assert RandomPositions(unigram).entropy(every).tolist() == [0.0] * len(every)
+
+
+def test_what_one_part_has_given_up_the_whole_has() -> None:
+    few, many = PairCounts(4, 2), PairCounts(4, 2)
+    many.add(torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]), torch.tensor([1, 2] * 4))
+    many.pairs()
+    few.merge(many)
+    assert few.counted_F.tolist() == many.counted_F.tolist()
+    assert int(few.counted_F.sum()) == 1
 
 
 def test_nothing_seen() -> None:

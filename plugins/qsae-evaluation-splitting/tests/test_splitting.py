@@ -15,7 +15,8 @@ import torch
 from click.testing import CliRunner
 from qsae_evaluation_splitting import SplittingConfig
 from qsae_evaluation_splitting.evaluation import PairsPass, Splitting
-from qsae_evaluation_splitting.pair_counts import PairCounts
+from qsae_evaluation_splitting.families import children
+from qsae_evaluation_splitting.pair_counts import PairCounts, Together
 from qsae_evaluation_splitting.pairs import pairs_of_tokens
 from torch import Tensor
 
@@ -173,14 +174,28 @@ def test_a_latent_that_almost_always_fires_is_no_parent() -> None:
 
 
 def test_only_the_most_frequent_children_are_compared() -> None:
-    """Of three children the smallest overlaps with the largest: unseen among the first two."""
-    fires = firing(range(200), range(90), range(90, 170), range(60))
-    all_three = found(fires, nested=True)
-    # J(1, 3) = 60 / 90, the two others 0
-    assert all_three.values["exclusivity"] == pytest.approx(1 - 2 / 9, rel=1e-12)
-    two = found(fires, nested=True, max_children=2)
-    assert two.values["exclusivity"] == 1
+    """Of three children the two largest overlap on 60 of 110, and the smallest with none."""
+    fires = firing(range(200), range(90), range(30, 110), range(140, 200))
+    all_three, two = found(fires, nested=True), found(fires, nested=True, max_children=2)
+    assert all_three.values["exclusivity"] == pytest.approx(1 - 60 / 110 / 3, rel=1e-12)
+    assert two.values["exclusivity"] == pytest.approx(1 - 60 / 110, rel=1e-12)
     assert two.values["coverage"] == all_three.values["coverage"] == 0.85
+
+
+def test_children_are_of_later_groups() -> None:
+    some = torch.ones(3, dtype=torch.bool)
+    pairs = torch.tensor([0, 0]), torch.tensor([1, 2]), torch.tensor([50, 50])
+    together = Together(torch.tensor([100, 50, 50]), some, *pairs)
+    for groups, kids in ((None, [1, 2]), (torch.tensor([0, 0, 1]), [2])):
+        assert children(together, some, groups, SplittingConfig())[1].tolist() == kids
+
+
+def test_what_one_part_has_given_up_the_whole_has() -> None:
+    rows, latents = random_fires().nonzero(as_tuple=True)
+    few, many = (PairCounts(40, max_pairs=150, max_updates=10**9) for _ in range(2))
+    many.add(rows, latents)
+    few.merge(many)
+    assert few.found().sampled.tolist() == many.found().sampled.tolist()
 
 
 def random_fires() -> Tensor:
