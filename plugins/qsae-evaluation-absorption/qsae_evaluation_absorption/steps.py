@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from qsae_evaluation_absorption.definition import Active, Score, absorption
 from qsae_evaluation_absorption.probes import (

@@ -16,9 +16,7 @@ from qsae_core.runs import (
     PART_SLOTS,
     Layer,
     artifact_folder,
-    evaluate_artifact,
     load_plugins,
-    recorded_config,
     resolve,
     set_folder,
     slug,
@@ -107,6 +105,8 @@ def samples(
     \b
     qsae samples show PATH --latent 12    print what was collected of latents
     """
+    from qsae_core.runs import evaluate_artifact
+
     given = {name.removeprefix("of_"): value for name, value in options.items() if value is not None}
     folder = _folder(path, out)
     config = _config(path, layers, given)
@@ -168,11 +168,11 @@ def _folder(path: pathlib.Path, out: pathlib.Path | None) -> pathlib.Path:
 
 def _config(path: pathlib.Path, layers: list[Layer], options: Mapping[str, Any]) -> RunConfig:
     """The run's, with this evaluation alone."""
+    from qsae_core.runs import recorded_config
+
     registry = load_plugins().registry
-    if not any("data" in layer.tree for layer in layers[1:]):
-        recorded_config(
-            set_folder(path) or artifact_folder(path), registry
-        )  # refuses where data is not known
+    if not any("data" in layer.tree for layer in layers[1:]):  # refuses where data is not known
+        recorded_config(set_folder(path) or artifact_folder(path), registry)
     asked = Layer({"evaluate": [{"use": "samples", **options}]}, style="flags")
     return resolve([*layers, asked], registry)
 
