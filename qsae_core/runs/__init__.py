@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from qsae_core.config.layers import Layer, check_section, checked_layer, parse_yaml, read_layer
     from qsae_core.config.run import Block, read_block, resolve, resolve_data
     from qsae_core.config.settings import QuantizeConfig
+    from qsae_core.evaluation.other_coder import load_other
     from qsae_core.evaluation.run import evaluate_artifact, recorded_config
     from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, QUANTIZER_SLOTS, SLOTS
     from qsae_core.launched import launched, machines
@@ -58,6 +59,7 @@ __all__ = [
     "evaluate_artifact",
     "is_full",
     "launched",
+    "load_other",
     "load_plugins",
     "machines",
     "measured_on",
@@ -98,6 +100,7 @@ _FROM = {
     "config.layers": ("Layer", "check_section", "checked_layer", "parse_yaml", "read_layer"),
     "config.run": ("Block", "read_block", "resolve", "resolve_data"),
     "config.settings": ("QuantizeConfig",),
+    "evaluation.other_coder": ("load_other",),
     "evaluation.run": ("evaluate_artifact", "recorded_config"),
     "kinds": ("CODER_SLOTS", "PART_SLOTS", "QUANTIZER_SLOTS", "SLOTS"),
     "launched": ("launched", "machines"),

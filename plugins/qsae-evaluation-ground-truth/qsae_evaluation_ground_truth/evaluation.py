@@ -17,10 +17,17 @@ from qsae_core.contracts import (
     SparseCodes,
     Table,
 )
+from qsae_core.measuring import (
+    column,
+    directions,
+    equal_layers,
+    mean,
+    random_directions,
+    standard_error,
+    unit_rows,
+)
 from qsae_evaluation_ground_truth import GroundTruthConfig
-from qsae_evaluation_ground_truth.directions import directions, equal_layers, random_directions, unit_rows
 from qsae_evaluation_ground_truth.firing import Firing
-from qsae_evaluation_ground_truth.means import column, mean, standard_error
 from qsae_evaluation_ground_truth.recovery import recovery
 from qsae_evaluation_ground_truth.truth import Truth
 

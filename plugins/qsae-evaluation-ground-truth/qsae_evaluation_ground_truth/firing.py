@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.contracts import SparseCodes
-from qsae_evaluation_ground_truth.matching import Matching
+from qsae_core.measuring import Matching
 
 
 class Firing:

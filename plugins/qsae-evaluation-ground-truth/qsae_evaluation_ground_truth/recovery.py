@@ -8,8 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from qsae_evaluation_ground_truth.matching import Matching, match, nearest
-from qsae_evaluation_ground_truth.means import mean, standard_error
+from qsae_core.measuring import Matching, match, mean, nearest, standard_error
 
 
 class Recovery(NamedTuple):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from qsae_evaluation_ground_truth.directions import random_directions
 from qsae_evaluation_ground_truth.firing import Firing
-from qsae_evaluation_ground_truth.matching import Matching
 from qsae_evaluation_ground_truth.recovery import recovery
 
 from qsae_core.contracts import SparseCodes
+from qsae_core.measuring import Matching, random_directions
 
 
 def test_a_permuted_signed_copy_is_all_of_it() -> None:

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from qsae_evaluation_similarity.matching import Matching, match, nearest
-from qsae_evaluation_similarity.means import column, mean, standard_error
+from qsae_core.measuring import Matching, column, match, mean, nearest, standard_error
 
 
 class Between(NamedTuple):

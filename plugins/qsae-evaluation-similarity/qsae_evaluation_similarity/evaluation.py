@@ -20,13 +20,11 @@ from qsae_core.contracts import (
     SparseCoder,
     Table,
 )
+from qsae_core.measuring import column, cosines, directions, mean, random_directions, standard_error
+from qsae_core.runs import load_other
 from qsae_evaluation_similarity import TWIN, SimilarityConfig
 from qsae_evaluation_similarity.between import Between, between
-from qsae_evaluation_similarity.directions import directions, random_directions
 from qsae_evaluation_similarity.grid import GridUse, grid_use
-from qsae_evaluation_similarity.matching import cosines
-from qsae_evaluation_similarity.means import column, mean, standard_error
-from qsae_evaluation_similarity.others import load_other
 from qsae_evaluation_similarity.within import Within, within
 
 if TYPE_CHECKING:

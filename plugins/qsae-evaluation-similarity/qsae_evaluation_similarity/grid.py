@@ -10,7 +10,7 @@ from torch import Tensor
 from qsae_core.coders import MatrixCoder
 from qsae_core.contracts import SparseCoder
 from qsae_core.errors import ConfigError
-from qsae_evaluation_similarity.matching import ROWS_AT_ONCE
+from qsae_core.measuring import ROWS_AT_ONCE
 
 
 class GridUse(NamedTuple):

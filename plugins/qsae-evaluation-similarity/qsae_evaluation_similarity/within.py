@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.kernels import full_precision
-from qsae_evaluation_similarity.matching import ROWS_AT_ONCE, Nearest, cosines
+from qsae_core.measuring import ROWS_AT_ONCE, Nearest, cosines
 
 MARGIN = 1e-5
 """Float32 products this near to the threshold are decided in float64."""

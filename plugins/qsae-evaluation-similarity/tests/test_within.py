@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from qsae_evaluation_similarity.directions import random_directions, unit_rows
 from qsae_evaluation_similarity.within import within
+
+from qsae_core.measuring import random_directions, unit_rows
 
 
 def test_by_hand() -> None:

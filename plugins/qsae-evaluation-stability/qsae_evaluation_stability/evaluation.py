@@ -17,12 +17,10 @@ from qsae_core.contracts import (
     Table,
 )
 from qsae_core.errors import ConfigError
+from qsae_core.measuring import Matching, column, directions, match, mean, random_directions, standard_error
+from qsae_core.runs import load_other
 from qsae_evaluation_stability import StabilityConfig
 from qsae_evaluation_stability.code_pairs import CodePairs
-from qsae_evaluation_stability.directions import directions, random_directions
-from qsae_evaluation_stability.matching import Matching, match
-from qsae_evaluation_stability.means import column, mean, standard_error
-from qsae_evaluation_stability.others import load_other
 from qsae_evaluation_stability.seeds import all_pairs, average, jackknife, pair, spread
 
 OPTION = "evaluate: stability.others"

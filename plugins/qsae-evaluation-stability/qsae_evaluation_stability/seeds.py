@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from qsae_evaluation_stability.matching import match
-from qsae_evaluation_stability.means import mean
+from qsae_core.measuring import match, mean
 
 
 class Pair(NamedTuple):

@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 import torch
-from qsae_evaluation_similarity.directions import random_directions, unit_rows
-from qsae_evaluation_similarity.matching import cosines, match, nearest
 from torch import Tensor
+
+from qsae_core.measuring import cosines, match, nearest, random_directions, unit_rows
 
 
 def rows(n: int, width: int, seed: int = 0) -> Tensor:

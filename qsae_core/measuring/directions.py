@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qsae_core.coders import MatrixCoder
-from qsae_core.contracts import SparseCoder
+from qsae_core.coders.matrix_coder import MatrixCoder
+from qsae_core.contracts.coder import SparseCoder
 
 STREAM = 2**31
 """Added to the seed (of which a generator takes 32 bits), so that random rows are not those with which a

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pathlib
 
-from qsae_core import load, load_set
-from qsae_core.contracts import SparseCoder
+from qsae_core.artifact.artifact import load
+from qsae_core.artifact.coder_sets import load_set
+from qsae_core.artifact.places import set_folder
+from qsae_core.contracts.coder import SparseCoder
 from qsae_core.errors import ConfigError
-from qsae_core.runs import set_folder
 
 
 def load_other(path: str, coder: SparseCoder, layer: str, where: str) -> SparseCoder:

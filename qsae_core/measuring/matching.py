@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from qsae_core.kernels import full_precision
+from qsae_core.kernels.precision import full_precision
 
 ROWS_AT_ONCE = 1024
 """Rows of a whose products with all of b are in memory at one time."""
@@ -126,6 +125,8 @@ def _rest(
     a_ND: Tensor, b_MD: Tensor, rows: Tensor, columns: Tensor, at_once: int, absolute: bool
 ) -> list[tuple[Tensor, Tensor]]:
     """The matching of these rows, ``at_once`` of the smaller side at a time."""
+    from scipy.optimize import linear_sum_assignment
+
     if len(rows) > len(columns):
         turned = _rest(b_MD, a_ND, columns, rows, at_once, absolute)
         return [(row, column) for column, row in turned]
