@@ -19,15 +19,9 @@ from qsae_core.contracts import (
     SparseCoder,
     Table,
 )
+from qsae_core.measuring import FIT, CodeCounts, support_bits, value_bits
 from qsae_evaluation_code_length import CodeLengthConfig
-from qsae_evaluation_code_length.counts import FIT, CodeCounts
-from qsae_evaluation_code_length.lengths import (
-    standard_error,
-    support_bits,
-    uniform_support_bits,
-    uniform_value_bits,
-    value_bits,
-)
+from qsae_evaluation_code_length.lengths import standard_error, uniform_support_bits, uniform_value_bits
 
 
 class CodeLength(Evaluation):

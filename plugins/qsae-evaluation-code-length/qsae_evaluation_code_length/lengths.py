@@ -1,4 +1,4 @@
-"""Bits of counted codes: probabilities from the fitted tokens, lengths of the scored ones.
+"""What codes would take if all latents were alike, and how rough a mean of groups is.
 
 Shapes: F latents, L levels, G groups of scored tokens. Sums in float64.
 """
@@ -10,38 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from qsae_evaluation_code_length.counts import FIT, CodeCounts
-
-FLOAT_BITS = 32.0
-SYMBOLS = 255
-"""Levels that a uint8 can hold beside zero: the alphabet of the pooled distribution."""
-POOLED_WEIGHT = 16.0
-"""How many observations of its own a latent needs until they count as much as what all latents do."""
-
-
-def support_bits(counts: CodeCounts, active: Tensor) -> Tensor:
-    """``[G, F]``: bits of all scored tokens for which latents are active, each coded on its own.
-
-    ``-log2 p_j`` where latent j is active and ``-log2 (1 - p_j)`` where not, with the estimate of Krichevsky
-    and Trofimov (1981), ``p_j = (n_j + 1/2) / (n + 1)``, from n fitted tokens.
-    """
-    p_F = (active[FIT].double() + 0.5) / (float(counts.tokens[FIT]) + 1)
-    return _bernoulli_bits(p_F, active[1:].double(), counts.tokens[1:, None].double())
-
-
-def value_bits(counts: CodeCounts, active: Tensor) -> Tensor:
-    """``[G, F]``: bits of all scored values: ``-log2 q_j(level)``, with the latent's own fitted frequencies
-    mixed with those of all latents; 32 for each value that is not quantized."""
-    if not counts.quantized:
-        return FLOAT_BITS * active[1:].double()
-    if counts.levels is None:
-        return torch.zeros(active[1:].shape, dtype=torch.float64)
-    fit_FL = counts.levels[FIT].double()
-    pooled_L = fit_FL.sum(0)
-    pooled_L = (pooled_L + 1 / SYMBOLS) / (pooled_L.sum() + 1)
-    q_FL = (fit_FL + POOLED_WEIGHT * pooled_L) / (fit_FL.sum(1, keepdim=True) + POOLED_WEIGHT)
-    log_FL = q_FL.log2()
-    return torch.stack([-(scored_FL.double() * log_FL).sum(1) for scored_FL in counts.levels[1:]])
+from qsae_core.measuring import FIT, FLOAT_BITS, CodeCounts, bernoulli_bits
 
 
 def uniform_support_bits(counts: CodeCounts, active: Tensor) -> float:
@@ -51,7 +20,7 @@ def uniform_support_bits(counts: CodeCounts, active: Tensor) -> float:
     fitted, scored = float(counts.tokens[FIT]), float(counts.tokens[1:].sum())
     p = (active[FIT].double().sum() + 0.5) / (fitted * n_latents + 1)
     on = active[1:].double().sum()
-    return float(_bernoulli_bits(p, on, torch.tensor(scored * n_latents, dtype=torch.float64)))
+    return float(bernoulli_bits(p, on, torch.tensor(scored * n_latents, dtype=torch.float64)))
 
 
 def uniform_value_bits(counts: CodeCounts, active: Tensor) -> float:
@@ -77,7 +46,3 @@ def standard_error(bits_G: Tensor, tokens_G: Tensor) -> float | None:
     mean = bits_G.sum() / n_G.sum()
     deviation_G = (bits_G[some] / n_G - mean) * n_G / n_G.sum()
     return float((deviation_G.square().sum() * groups / (groups - 1)).sqrt())
-
-
-def _bernoulli_bits(p: Tensor, on: Tensor, of: Tensor) -> Tensor:
-    return -(on * p.log2() + (of - on) * (1 - p).log2())

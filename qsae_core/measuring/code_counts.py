@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qsae_core.contracts import Observation, SparseCodes
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.metric import Observation
 
 FIT = 0
 """Row of the counts that probabilities are fitted on; the groups that are scored come behind it."""
@@ -39,8 +40,8 @@ class CodeCounts:
         number = token_B // self.block
         return torch.where(number % 2 == 0, FIT, 1 + number // 2 % self.groups)
 
-    def update(self, observation: Observation) -> None:
-        """Take one batch into account.
+    def update(self, observation: Observation) -> Tensor:
+        """Take one batch into account; gives ``rows_of`` its tokens.
 
         Raises:
             ValueError: where the number of latents has changed, or whether values are quantized.
@@ -56,6 +57,7 @@ class CodeCounts:
         active += torch.bincount(key_N, minlength=active.numel()).view_as(active)
         if levels is not None:
             self._count_levels(key_N, levels[fires].long().cpu(), codes)
+        return row_B
 
     def _same_kind(self, n_latents: int, quantized: bool) -> Tensor:
         if self.active is None:
