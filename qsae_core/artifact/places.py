@@ -6,6 +6,7 @@ A folder holds one coder (``coder.json``), or one for each of several layers (``
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pathlib
 from typing import Any
@@ -123,6 +124,31 @@ def stored_folder(path: pathlib.Path) -> pathlib.Path:
         ArtifactError: if there is none.
     """
     return set_folder(path) or artifact_folder(path)
+
+
+def identity(folder: pathlib.Path) -> str:
+    """By which a stored coder, or one for each of several layers, is known again: of all their tensors.
+
+    Raises:
+        ArtifactError: if one of them is damaged.
+    """
+    places = member_folders(folder).values() if (folder / MEMBERS).is_file() else [folder]
+    digests = [_stored_digest(place / TENSORS) for place in places]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _stored_digest(path: pathlib.Path) -> str:
+    """The checksum in the header of a file of tensors, which are not read."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > path.stat().st_size:
+                raise ValueError(f"a header of {length} bytes")
+            return str(json.loads(file.read(length))["__metadata__"]["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"has no checksum that can be read ({type(error).__name__}: {error})", where=str(path), next=COPY
+        ) from error
 
 
 def checksum(place: pathlib.Path) -> str:

@@ -16,7 +16,8 @@ from qsae_core.coders.serving import squared_sines
 from qsae_core.compose.compose import compose_evaluations
 from qsae_core.config.run import RunConfig
 from qsae_core.contracts.coder import AtomErrors, SparseCoder
-from qsae_core.results.run import FLOAT_TWIN
+from qsae_core.kinds import QUANTIZER_SLOTS
+from qsae_core.results.run import FLOAT_TWIN, Run
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
@@ -35,11 +36,37 @@ def stored_twin(
 
 
 def twin_folder(folder: pathlib.Path) -> pathlib.Path | None:
-    """Where the float twin of a stored coder, or of several, is; None where there is none."""
+    """Where the float twin of a stored coder, or of several, is: beside it, or, of one that ``qsae quantize``
+    made, the float coder that it was made from, if that is still the one that it was; None where there is
+    none."""
     of_set = (folder.parent / places.MEMBERS).is_file()
     twin = folder.parent.parent / FLOAT_TWIN / folder.name if of_set else folder.parent / FLOAT_TWIN
-    there = any((twin / name).is_file() for name in (coder_json.DESCRIPTION, places.MEMBERS))
-    return twin if there and twin != folder else None
+    if _is_stored(twin) and twin != folder:
+        return twin
+    source = _quantized_from(folder.parent if of_set else folder)
+    if source is None or not of_set:
+        return source
+    return next(
+        (place for place in places.member_folders(source).values() if place.name == folder.name), None
+    )
+
+
+def _quantized_from(folder: pathlib.Path) -> pathlib.Path | None:
+    """The float coder, or coders, of which a run's were made without training."""
+    run = Run(folder.parent.parent)
+    made = run.quantized_from if folder == run.final else None
+    if made is None or made["sha256"] is None:
+        return None
+    source = pathlib.Path(made["path"])
+    if not _is_stored(source) or places.identity(source) != made["sha256"]:
+        return None
+    config = places.stored_description(source)["config"]
+    is_float = all(config.get(slot, {}).get("use", "none") == "none" for slot in QUANTIZER_SLOTS)
+    return source if is_float else None
+
+
+def _is_stored(folder: pathlib.Path) -> bool:
+    return any((folder / name).is_file() for name in (coder_json.DESCRIPTION, places.MEMBERS))
 
 
 @torch.no_grad()

@@ -97,7 +97,8 @@ def _quantize(
         part = part.warned(of_other_sites(data, description, several=several))
         if part.warning:
             message(f"warning: {part.warning}")
-        made = {"path": str(folder), "method": method.model_dump(mode="json")}
+        made: dict[str, Any] = {"path": str(folder), "sha256": places.identity(folder)}
+        made["method"] = method.model_dump(mode="json")
         with _open(config, data, method, folder, made) as run:
             started = time.perf_counter()
             fitted = _fit_all(pairs, data, config, method, message)
@@ -105,9 +106,8 @@ def _quantize(
             coder = as_one({layer: pair.coder for layer, pair in pairs.items()})
             errors = _errors(coder, fitted)
             save_coder(coder, run.final, config, registry, data, before=before)
-            entry = finished_entry(
-                run.final, run, data, config, registry, part=part, atom_errors=errors, device=device
-            )
+            options: dict[str, Any] = {"atom_errors": errors, "device": device, "twin": source}
+            entry = finished_entry(run.final, run, data, config, registry, part=part, **options)
             evaluations = entries(evaluate_coder(source, data, config, registry)[WHOLE])
             of_masters = all(pair.of_masters for pair in pairs.values())
             origin = made | {"of_masters": of_masters, "evaluations": evaluations}
