@@ -34,8 +34,10 @@ def test_core_agrees_with_every_operation(isa):
 
 @pytest.mark.usefixtures("isa")
 def test_there_is_one_openmp_runtime():
+    """Torch's. Other wheels that were imported meanwhile have one of their own, in a folder NAME.libs."""
     maps = pathlib.Path("/proc/self/maps").read_text(encoding="utf-8")
-    assert len({line.split()[-1] for line in maps.splitlines() if "libgomp" in line}) == 1
+    found = {pathlib.Path(line.split()[-1]) for line in maps.splitlines() if "libgomp" in line}
+    assert len([path for path in found if path.parent.suffix != ".libs"]) == 1
 
 
 _results: dict[str, list[torch.Tensor]] = {}
