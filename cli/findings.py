@@ -19,7 +19,11 @@ ROWS = 10
 
 
 def print_results(
-    results: Mapping[str, Result], folder: pathlib.Path | None, layer: str | None = None
+    results: Mapping[str, Result],
+    folder: pathlib.Path | None,
+    layer: str | None = None,
+    *,
+    brief: bool = False,
 ) -> None:
     """Print what each evaluation found that the table of coders has no column for.
 
@@ -27,11 +31,12 @@ def print_results(
         results: evaluation name -> result.
         folder: where they are stored, one folder an evaluation; None: they are not.
         layer: of whose coder, where there is one for each.
+        brief: leave out standard errors of what the table of coders shows, and all that stands beside them.
     """
     shown = {name for name, _, _ in HEADINGS}
     for evaluation, result in results.items():
         name = evaluation if layer is None else f"{evaluation}, layer {layer}"
-        beside = {*result.chance, *result.baseline, *result.uncertainty}
+        beside = {*result.chance, *result.baseline, *(() if brief else result.uncertainty)}
         if beside or not shown & result.values.keys():
             _print_values(name, result)
         if result.per_latent:

@@ -77,8 +77,8 @@ def _show(run: Run, as_json: bool) -> None:
     from qsae_core.evaluation.stored import load_results
     from qsae_core.results.run import slug
 
-    print_results(load_results(run.evaluations), run.evaluations)
+    print_results(load_results(run.evaluations), run.evaluations, brief=True)
     for layer in coders["coder"].get("layers", {}):
         folder = run.evaluations / "layers" / slug(layer)
-        print_results(load_results(folder), folder, layer)
+        print_results(load_results(folder), folder, layer, brief=True)
     click.echo(f"artifact: {run.final}")

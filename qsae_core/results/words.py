@@ -50,7 +50,8 @@ def measured_on(entry: Mapping[str, Any]) -> str | None:
     counted = {name: int(n) for name, n in counts.items() if n is not None}
     if not counted:
         return str(measured["what"])
-    said = list(dict.fromkeys(f"{n:,}" for n in counted.values()))
-    if len(said) > 1:
-        said = [f"{n:,} ({name})" for name, n in counted.items()]
+    of_count: dict[int, list[str]] = {}
+    for name, n in counted.items():
+        of_count.setdefault(n, []).append(name)
+    said = [f"{n:,}" if len(of_count) == 1 else f"{n:,} ({', '.join(of_count[n])})" for n in of_count]
     return f"{' and '.join(said)} vectors of {measured['what']}"
