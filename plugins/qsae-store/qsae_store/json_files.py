@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pathlib
 from dataclasses import fields
@@ -12,6 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from qsae_store.folder import DamagedError, Fill, Folder
 
 T = TypeVar("T")
+DIGEST = "digest"
+"""Of everything else in a file that has it."""
 MANIFEST = "manifest.json"
 """Of the whole store; every other JSON file is the record of a shard."""
 
@@ -34,14 +37,22 @@ def _filling(text: str) -> Fill:
 
 
 def read_json(folder: Folder, name: str) -> dict[str, Any]:
-    """The mapping in a file; raises ``unreadable`` for anything else."""
+    """The mapping in a file, without its digest; raises ``unreadable`` for anything else."""
     try:
         tree = json.loads(folder.read(name))
     except (ValueError, RecursionError) as error:
         raise unreadable(folder, name, error) from error
     if not isinstance(tree, dict):
         raise unreadable(folder, name, TypeError(f"a {type(tree).__name__}"))
+    digest = tree.pop(DIGEST, None)
+    if digest is not None and digest != digest_of(tree):
+        raise unreadable(folder, name, ValueError("has been altered: the checksum in it is another one"))
     return tree
+
+
+def digest_of(tree: dict[str, Any]) -> str:
+    """sha256 of JSON values, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def checked(kind: type[T], tree: dict[str, Any]) -> T:

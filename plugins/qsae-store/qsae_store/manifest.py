@@ -78,7 +78,26 @@ def _manifest(tree: dict[str, Any]) -> Manifest:
     for part, keys in needed:
         if missing := [key for key in keys if key not in part]:
             raise KeyError(missing[0])
+    _check(manifest)
     return manifest
+
+
+def _check(manifest: Manifest) -> None:
+    """Whether places are those that are stored, and numbers are numbers.
+
+    Raises:
+        ValueError: with the entry.
+    """
+    plan = manifest.plan
+    names = [place.name for place in plan.places]
+    if not names or len(set(names)) < len(names):
+        raise ValueError("plan.places: none, or one twice")
+    if not plan.sources or not {*plan.sources, *plan.targets} <= set(names):
+        raise ValueError("plan.sources and plan.targets: not among plan.places")
+    for place, numbers in (manifest.statistics or {}).items():
+        wrong = [key for key, value in numbers.items() if isinstance(value, list) != (key == "mean")]
+        if wrong:
+            raise ValueError(f"statistics.{place}.{wrong[0]}: is of another type")
 
 
 def written_shards(folder: Folder, manifest: Manifest) -> dict[Side, list[ShardRecord]]:

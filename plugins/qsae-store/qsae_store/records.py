@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, NonNegativeInt
 
 from qsae_store.folder import Folder
-from qsae_store.json_files import checked, read_json, unreadable, write_text
+from qsae_store.json_files import DIGEST, checked, digest_of, read_json, unreadable, write_text
 from qsae_store.plan import Side
 
 _SUMS = "sums"
@@ -64,6 +64,7 @@ def write_record(folder: Folder, record: ShardRecord, sums: Mapping[str, list[fl
         sums: place -> the sum of its vectors, of which the manifest keeps the mean over all shards.
     """
     tree = {**asdict(record), _SUMS: sums}
+    tree[DIGEST] = digest_of(json.loads(json.dumps(tree)))
     write_text(folder, record_file(record.name), json.dumps(tree, indent=1, allow_nan=False) + "\n")
 
 

@@ -94,3 +94,33 @@ def test_statistics_of_another_kind(whole, tmp_path, command):
         (place / "manifest.json").write_text(json.dumps(tree | {"statistics": value}))
         done = CliRunner().invoke(cli, ["cache", command, str(place)], prog_name="qsae")
         assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
+
+
+def test_a_record_knows_what_it_held(whole, tmp_path):
+    """Down to a number of a norm or a sum, which no type tells."""
+    place = tmp_path / "store"
+    shutil.copytree(whole, place)
+    tree = json.loads((place / "training-00000.json").read_text())
+    stored = next(iter(tree["norms"]))
+    for path in (("norms", stored, "squares"), ("sums", stored, 0)):
+        (place / "training-00000.json").write_text(json.dumps(with_other(tree, path, 1.5)))
+        done = CliRunner().invoke(cli, ["cache", "verify", str(place)], prog_name="qsae")
+        assert done.exit_code != 0
+        assert "has been altered" in done.output
+
+
+def test_places_and_statistics_fit_one_another(harvest, whole, tmp_path):
+    place = tmp_path / "store"
+    shutil.copytree(whole, place)
+    tree = json.loads((place / "manifest.json").read_text())
+    stored = next(iter(tree["statistics"]))
+    for path, value in (
+        (("plan", "places"), []),
+        (("plan", "sources"), []),
+        (("plan", "sources"), ["9.foo"]),
+        (("statistics", stored, "rms"), [1.0]),
+    ):
+        (place / "manifest.json").write_text(json.dumps(with_other(tree, path, value)))
+        done = CliRunner().invoke(cli, ["cache", "info", str(place)], prog_name="qsae")
+        assert done.exit_code == 2
+        assert "manifest.json: cannot be read" in done.output

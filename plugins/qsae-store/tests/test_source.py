@@ -207,7 +207,9 @@ def test_a_manifest_that_lacks_a_key_is_refused(harvest, whole, tmp_path, key):
 
 def test_a_record_without_sums_is_refused(whole, tmp_path):
     def drop(data):
-        data[:] = json.dumps({k: v for k, v in json.loads(data).items() if k != "sums"}).encode()
+        data[:] = json.dumps(
+            {k: v for k, v in json.loads(data).items() if k not in ("sums", "digest")}
+        ).encode()
 
     place = damaged(whole, tmp_path, "training-00000.json", drop)
     with pytest.raises(DataError, match=r"cannot be read .*sums"):
