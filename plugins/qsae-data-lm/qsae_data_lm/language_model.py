@@ -45,7 +45,7 @@ class HfLanguageModel(LanguageModel):
         revision: str | None = None,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
-        self._has_head, self._tokenizer = has_head, tokenizer
+        self._has_head, self.tokenizer = has_head, tokenizer
         self.layout, self.name, self.revision = layout, name, revision
         self._layers = find_layers(model, layout.family)
         # newer versions of transformers have a new name for it
@@ -124,9 +124,9 @@ class HfLanguageModel(LanguageModel):
         Raises:
             DataError: if the model was built without its tokenizer.
         """
-        if self._tokenizer is None:
+        if self.tokenizer is None:
             return super().decode(ids)
-        return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+        return str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
     def check_segments(self, context: int) -> None:
         """Raises DataError if the segments of a context of so many positions would see each other."""

@@ -61,11 +61,14 @@ def tokens_of(model: object, place: str | None = None) -> Tokens:
     """The tokens of a model of transformers, or of a language model that holds one as ``model``.
 
     Args:
-        place: folder or Hugging Face id of the tokenizer; None: where the model was loaded from.
+        place: folder or Hugging Face id of the tokenizer; None: the model's own ``tokenizer``, or the one
+            where the model was loaded from.
 
     Raises:
         DataError: if it is not known where the tokenizer is, or it cannot be loaded.
     """
+    if place is None and (held := getattr(model, "tokenizer", None)) is not None:
+        return Tokens(held)
     import transformers
 
     inner = getattr(model, "model", None) if isinstance(model, LanguageModel) else model
