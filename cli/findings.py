@@ -24,6 +24,7 @@ def print_results(
     layer: str | None = None,
     *,
     brief: bool = False,
+    beside: Mapping[str, Mapping[str, Result]] | None = None,
 ) -> None:
     """Print what each evaluation found that the table of coders has no column for.
 
@@ -32,13 +33,17 @@ def print_results(
         folder: where they are stored, one folder an evaluation; None: they are not.
         layer: of whose coder, where there is one for each.
         brief: leave out standard errors of what the table of coders shows, and all that stands beside them.
+        beside: name of another coder -> its results, whose values stand beside these.
     """
+    others = beside or {}
     shown = {name for name, _, _ in HEADINGS}
     for evaluation, result in results.items():
         name = evaluation if layer is None else f"{evaluation}, layer {layer}"
-        beside = {*result.chance, *result.baseline, *(() if brief else result.uncertainty)}
-        if beside or not shown & result.values.keys():
-            _print_values(name, result)
+        more = {*result.chance, *result.baseline, *(() if brief else result.uncertainty), *others}
+        if more or not shown & result.values.keys():
+            _print_values(
+                name, result, {other: r[evaluation] for other, r in others.items() if evaluation in r}
+            )
         if result.per_latent:
             _print_columns(name, result)
         for title, table in result.tables.items():
@@ -48,11 +53,12 @@ def print_results(
             click.echo(f"all of it: {place}" if place else "not kept; --out DIR keeps all of it")
 
 
-def _print_values(name: str, result: Result) -> None:
+def _print_values(name: str, result: Result, others: Mapping[str, Result]) -> None:
     beside = {
         "by chance>": result.chance,
         "baseline>": result.baseline,
         "standard error>": result.uncertainty,
+        **{f"{other}>": its.values for other, its in others.items()},
     }
     columns = {heading: values for heading, values in beside.items() if values}
     rows = [

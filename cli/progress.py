@@ -1,4 +1,4 @@
-"""Shows a training run: a live bar on a terminal, plain lines elsewhere. Both write to stderr."""
+"""Shows how far a run or an evaluation is: a live bar on a terminal, plain lines elsewhere, on stderr."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from qsae_core.results.run import Run
 
 PLAIN_LINES = 20
 """About how many lines a run prints where there is no terminal."""
+PASS_LINE_SECONDS = 10.0
+"""How often an evaluation says there how far it is."""
 
 
 def make_watcher() -> PlainWatcher | LiveWatcher:
@@ -133,3 +135,50 @@ class LiveWatcher:
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
+
+
+class PassProgress:
+    """How far an evaluation's passes over the data are: a bar, or elsewhere a line every now and then.
+
+    Args:
+        what: is evaluated; stands before the numbers.
+    """
+
+    def __init__(self, what: str = "evaluating") -> None:
+        self.what = what
+        self.bar = _pass_bar() if sys.stderr.isatty() else None
+        self.tasks: dict[int, TaskID] = {}
+        self.said = time.monotonic()
+
+    def __enter__(self) -> PassProgress:
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def __call__(self, number: int, seen: int, wanted: int) -> None:
+        """So many tokens of a pass, counted from 1, are read."""
+        done = min(seen, wanted)
+        if self.bar is not None:
+            if number not in self.tasks:
+                self.tasks[number] = self.bar.add_task(f"{self.what}, pass {number}", total=wanted)
+            self.bar.update(self.tasks[number], completed=done)
+        elif time.monotonic() - self.said >= PASS_LINE_SECONDS:
+            self.said = time.monotonic()
+            print(f"{self.what}, pass {number}: {done:,} of {wanted:,} tokens", file=sys.stderr, flush=True)
+
+
+def _pass_bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:,} of {task.total:,} tokens"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True, highlight=False),
+        transient=True,
+    )

@@ -81,20 +81,25 @@ def warn(entry: Mapping[str, Any]) -> None:
 
 
 def unavailable(entry: Mapping[str, Any]) -> list[str]:
-    """A sentence for each evaluation that the data could not support, or that failed; of a coder for each
-    layer also where that is so of some of them alone."""
-    found = {
-        name: values["unavailable"]
-        for name, values in entry["evaluations"].items()
-        if "unavailable" in values
-    }
-    sentences = [f"{name}: not evaluated, {reason}" for name, reason in found.items()]
+    """A sentence for each evaluation that the data could not support, that failed or that did not find all;
+    of a coder for each layer also where that is so of some of them alone."""
+    found = _reasons(entry)
+    sentences = [f"{name}: {reason}" for name, reason in found.items()]
     for layer, own in entry.get("layers", {}).items():
-        for name, values in own["evaluations"].items():
-            reason = values.get("unavailable")
-            if reason is not None and reason != found.get(name):
-                sentences.append(f"{name}, layer {layer}: not evaluated, {reason}")
+        for name, reason in _reasons(own).items():
+            if reason != found.get(name):
+                sentences.append(f"{name}, layer {layer}: {reason}")
     return sentences
+
+
+def _reasons(entry: Mapping[str, Any]) -> dict[str, str]:
+    """Evaluation -> what there is to say of why it found nothing, or not everything."""
+    found = {}
+    for name, values in entry["evaluations"].items():
+        if "unavailable" in values:
+            nothing = all(value is None for key, value in values.items() if key != "unavailable")
+            found[name] = f"not evaluated, {values['unavailable']}" if nothing else values["unavailable"]
+    return found
 
 
 def labels(config: Mapping[str, Any]) -> dict[str, str]:

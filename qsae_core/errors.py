@@ -74,6 +74,10 @@ class UnwritableError(QsaeError):
     """A disk that is full, or a place where nothing may be written."""
 
 
+class EvaluationError(QsaeError):
+    """An evaluation that should have come to its end, and did not; what the others found is kept."""
+
+
 class TrainingError(QsaeError):
     """A run that cannot go on (non-finite loss) or cannot start (a finished run is in the way)."""
 

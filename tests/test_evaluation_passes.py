@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from qsae_cli.summary import unavailable
 from qsae_core.coder_options import CoderConfig
 from qsae_core.coders.linear import LinearCoder
 from qsae_core.component import ComponentConfig
@@ -23,7 +24,9 @@ from qsae_core.contracts import (
     LossOutput,
     Observation,
     Result,
+    Table,
 )
+from qsae_core.errors import DataError
 from qsae_core.evaluation.evaluate import evaluate
 from qsae_core.evaluation.of_layers import WHOLE
 from qsae_core.evaluation.passes import observations, run_passes
@@ -202,3 +205,113 @@ def test_what_one_evaluation_does_wrong_is_its_own() -> None:
     assert found["wrong"].result is None
     reason = found["wrong"].entry()["unavailable"]
     assert reason.startswith("it failed (KeyError: 'no such thing'; test_evaluation_passes.py:")
+    assert found["wrong"].failed
+    assert not found["sound"].failed
+
+
+class Unanswered(Evaluation):
+    """Depends on something that is not there when it is asked for at the end."""
+
+    def start(self, context: EvaluationContext) -> Accumulator:
+        class Asks(Sees):
+            def result(self) -> Result:
+                raise DataError("nobody answers", where="http://localhost:1", next="start it")
+
+        return Asks()
+
+
+class Broken(Evaluation):
+    """Has a part of what it was to find."""
+
+    def start(self, context: EvaluationContext) -> Accumulator:
+        class Half(Sees):
+            def result(self) -> Result:
+                return Result({"first": 1.0, "second": None}, reason="two of four answered", failed=True)
+
+        return Half()
+
+
+class Gated(Evaluation):
+    """Finds that it does not apply, and keeps the table that says so."""
+
+    def start(self, context: EvaluationContext) -> Accumulator:
+        class Applies(Sees):
+            def result(self) -> Result:
+                table = Table(("letter", "f1"), [["a", 0.2]])
+                return Result({"score": None}, tables={"letters": table}, reason="no letter is known well")
+
+        return Applies()
+
+
+def test_why_values_are_missing_is_said_and_what_was_found_is_kept() -> None:
+    given, config = context(model=False), ComponentConfig()
+    asked = {"unanswered": Unanswered(config), "broken": Broken(config), "gated": Gated(config)}
+    found = evaluate(given.coder, given.data, asked, list, n_tokens=60, batch_size=20)[WHOLE]
+    assert {name: outcome.failed for name, outcome in found.items()} == {
+        "unanswered": True,
+        "broken": True,
+        "gated": False,
+    }
+    assert found["unanswered"].entry() == {"unavailable": "http://localhost:1: nobody answers next: start it"}
+    assert found["broken"].entry() == {"first": 1.0, "second": None, "unavailable": "two of four answered"}
+    assert found["gated"].result is not None
+    assert found["gated"].result.tables["letters"].rows == [["a", 0.2]]
+    entry = {"evaluations": {name: outcome.entry() for name, outcome in found.items()}}
+    assert unavailable(entry) == [
+        "unanswered: not evaluated, http://localhost:1: nobody answers next: start it",
+        "broken: two of four answered",
+        "gated: not evaluated, no letter is known well",
+    ]
+
+
+def test_a_fault_before_anything_is_measured_stops_everything() -> None:
+    class Refuses(Evaluation):
+        def start(self, context: EvaluationContext) -> Accumulator:
+            raise DataError("no such option for this coder")
+
+    given = context(model=False)
+    asked = {"refuses": Refuses(ComponentConfig()), "sound": Sound(ComponentConfig())}
+    with pytest.raises(DataError, match="no such option"):
+        evaluate(given.coder, given.data, asked, list, n_tokens=60, batch_size=20)
+
+
+def test_progress_is_told_of_every_pass() -> None:
+    class Twice(Sees):
+        def next_pass(self) -> Accumulator | None:
+            return Sees()
+
+    class Again(Evaluation):
+        def start(self, context: EvaluationContext) -> Accumulator:
+            return Twice()
+
+    given, told = context(model=False), []
+    asked = {"again": Again(ComponentConfig())}
+    evaluate(
+        given.coder,
+        given.data,
+        asked,
+        list,
+        n_tokens=60,
+        batch_size=20,
+        progress=lambda *numbers: told.append(numbers),
+    )
+    assert told == [(number, seen, 60) for number in (1, 2) for seen in (20, 40, 60)]
+
+
+def test_a_twin_may_be_looked_at_where_there_is_one() -> None:
+    class May(Evaluation):
+        may_observe = frozenset({"twin"})
+
+        def start(self, context: EvaluationContext) -> Accumulator:
+            class Twin(Sees):
+                def update(self, observation: Observation) -> None:
+                    twins.append(observation.twin_codes)
+
+            return Twin()
+
+    given, asked = context(model=False), {"may": May(ComponentConfig())}
+    for twin in (None, given.coder):
+        twins: list[object] = []
+        outcome = evaluate(given.coder, given.data, asked, list, n_tokens=20, batch_size=20, twin=twin)[WHOLE]
+        assert outcome["may"].unavailable is None
+        assert [codes is None for codes in twins] == [twin is None]

@@ -55,6 +55,14 @@ def test_it_reads_as_it_was(tmp_path: pathlib.Path) -> None:
     assert load_results(tmp_path / "nothing") == {}
 
 
+def test_why_values_are_missing_is_stored_too(tmp_path: pathlib.Path) -> None:
+    result = Result({"score": None}, reason="two of four judges answered", failed=True)
+    save_result(tmp_path / "it", result, {})
+    found, about = load_result(tmp_path / "it")
+    assert (found.reason, found.failed) == ("two of four judges answered", True)
+    assert not {"reason", "failed"} & about.keys()
+
+
 def test_files_that_it_writes_itself(tmp_path: pathlib.Path) -> None:
     result = Result({"score": 1.0}, files={"examples.bin": lambda path: path.write_bytes(b"as it is")})
     save_result(tmp_path / "demo", result, ABOUT)

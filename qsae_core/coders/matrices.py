@@ -57,10 +57,14 @@ class CoderMatrices(SparseCoder):
         for matrix in self.matrices().values():
             matrix.quantizer.initialize(matrix.master.detach())
 
-    def freeze_decoder(self, frozen: bool) -> None:
-        """Whether training leaves quantized ``decoders`` as they are and goes on with all else."""
+    def freeze_decoder(self, frozen: bool, *, plain: bool = False) -> None:
+        """Whether training leaves quantized ``decoders`` as they are and goes on with all else.
+
+        Args:
+            plain: those in float too.
+        """
         for decoder in self.decoders().values():
-            if not decoder.quantizer.is_identity:
+            if plain or not decoder.quantizer.is_identity:
                 decoder.freeze(frozen)
 
     @property

@@ -62,6 +62,11 @@ class TrainConfig(ComponentConfig):
         ge=0,
         le=1,
     )
+    freeze_decoder: bool = option(
+        False,
+        "the decoder, quantized or not, stays the random one that it begins as: what an encoder alone "
+        "makes of that is a baseline for what was learned",
+    )
     statistics_tokens: Count = option(
         16384, "training vectors from which normalisation and initial values are computed", allowed=FORM
     )

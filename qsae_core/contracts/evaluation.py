@@ -56,6 +56,9 @@ class Result:
         tables: name -> table.
         files: name of a file -> what writes it at the path that it is given: for what is neither a column nor
             a table.
+        reason: why values are missing although it ran, in a sentence that is shown; all else is kept.
+        failed: whether that is a failure (a service that did not answer): ``qsae evaluate`` then keeps and
+            shows everything, and ends with an error.
     """
 
     values: Mapping[str, Value] = field(default_factory=dict)
@@ -65,6 +68,8 @@ class Result:
     per_latent: Mapping[str, Tensor] = field(default_factory=dict)
     tables: Mapping[str, Table] = field(default_factory=dict)
     files: Mapping[str, Callable[[pathlib.Path], None]] = field(default_factory=dict)
+    reason: str | None = None
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class EvaluationContext:
         batch_size: vectors that go through a coder at once.
         device: where the coder lives.
         atom_errors: what metrics see as ``Observation.atom_errors``.
-        twin: the coder's full-precision twin, where there is one and an evaluation observes it.
+        twin: the coder's full-precision twin, where there is one and an evaluation observes it, or may.
     """
 
     coder: SparseCoder
@@ -126,7 +131,9 @@ class Evaluation(abc.ABC):
     version: ClassVar[int] = 1
     """Of the definition: raised whenever the same data may give other numbers; stored with each result."""
     observes: ClassVar[frozenset[Observed]] = frozenset()
-    """What it needs besides codes and reconstruction; where the data has none, it does not run."""
+    """What it needs besides codes and reconstruction; where there is none, it does not run."""
+    may_observe: ClassVar[frozenset[Observed]] = frozenset()
+    """What it also looks at where that is there: it then finds more, and runs without it too."""
 
     def __init__(self, config: ComponentConfig) -> None:
         self.config = config

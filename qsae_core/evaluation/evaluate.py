@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
 from qsae_core.contracts.coder import AtomErrors, SparseCoder
 from qsae_core.contracts.data import Batch, DataSource
-from qsae_core.contracts.evaluation import Accumulator, Evaluation, EvaluationContext, Result
+from qsae_core.contracts.evaluation import Evaluation, EvaluationContext, Result
 from qsae_core.contracts.metric import Metric, measure, observe
 from qsae_core.evaluation import of_all_parts
 from qsae_core.evaluation.guarded import Guarded
 from qsae_core.evaluation.of_layers import WHOLE, OfLayer, all_coders, contexts
-from qsae_core.evaluation.passes import run_passes
+from qsae_core.evaluation.passes import Progress, run_passes
 from qsae_core.kernels import partners
 
 
@@ -25,11 +25,14 @@ class Outcome(NamedTuple):
     result: Result | None
     """None where the data could not support it."""
     unavailable: str | None = None
-    """Why it could not; or, where the evaluation itself is at fault, what came out of it."""
+    """Why it could not, or why values are missing; where the evaluation failed, what came out of it."""
+    failed: bool = False
+    """Whether it should have come to its end, and did not."""
 
     def entry(self) -> dict[str, Any]:
-        """Its scalars by name, or ``{"unavailable": reason}``: what ``metrics.json`` holds."""
-        return dict(self.result.values) if self.result is not None else {"unavailable": self.unavailable}
+        """Its scalars by name, and ``unavailable``, where something is: what ``metrics.json`` holds."""
+        values = {} if self.result is None else dict(self.result.values)
+        return values if self.unavailable is None else {**values, "unavailable": self.unavailable}
 
 
 def entries(outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, Any]]:
@@ -48,6 +51,7 @@ def evaluate(
     batch_size: int,
     atom_errors: AtomErrors | None = None,
     twin: SparseCoder | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, dict[str, Outcome]]:
     """``WHOLE``, and of a set of coders each layer -> evaluation name -> what came of it; all from one pass
     over the held-out data.
@@ -58,18 +62,19 @@ def evaluate(
         atom_errors: what quantization does to its atoms, where the caller knows it of a coder that holds no
             float masters; None: what the coder itself says.
         twin: its full-precision twin, for evaluations that observe it.
+        progress: is told of each pass how far it is.
     """
     coders = [*all_coders(coder), *all_coders(twin)]
     modes = [c.training for c in coders]
     for c in coders:
         c.eval()
     errors = coder.atom_errors() if atom_errors is None else atom_errors
-    observed = {what for evaluation in evaluations.values() for what in evaluation.observes}
+    observed = {what for e in evaluations.values() for what in (*e.observes, *e.may_observe)}
     seen_twin = twin if "twin" in observed else None
     device = str(coder.device)
     context = EvaluationContext(coder, data, make_metrics, n_tokens, batch_size, device, errors, seen_twin)
     try:
-        return _outcomes(context, evaluations)
+        return _outcomes(context, evaluations, progress)
     finally:
         for c, mode in zip(coders, modes, strict=True):
             c.train(mode)
@@ -80,7 +85,7 @@ Asked = dict[tuple[str, str], str | None]
 
 
 def _outcomes(
-    whole: EvaluationContext, evaluations: Mapping[str, Evaluation]
+    whole: EvaluationContext, evaluations: Mapping[str, Evaluation], progress: Progress | None
 ) -> dict[str, dict[str, Outcome]]:
     of_layers = contexts(whole)
     names = [WHOLE, *(name for name in of_layers if name != WHOLE)]
@@ -94,20 +99,25 @@ def _outcomes(
         for (layer, name), reason in reasons.items()
         if reason is None
     }
-    finished = run_passes(whole, started)
+    finished = cast("dict[tuple[str, str], Guarded]", run_passes(whole, started, progress))
     found: dict[str, dict[str, Outcome]] = {layer: {} for layer in names}
     for (layer, name), reason in reasons.items():
-        result = None
-        if reason is None:
-            accumulator = finished[layer, name]
-            result = accumulator.result()
-            if isinstance(accumulator, Guarded) and accumulator.fault is not None:
-                result, reason = None, accumulator.fault
-        found[layer][name] = Outcome(evaluations[name], result, reason)
+        accumulator = finished.get((layer, name))
+        if accumulator is None:
+            found[layer][name] = Outcome(evaluations[name], None, reason)
+        else:
+            found[layer][name] = _outcome(evaluations[name], accumulator)
     return found
 
 
-def _started(evaluation: Evaluation, context: EvaluationContext, layer: int) -> Accumulator:
+def _outcome(evaluation: Evaluation, accumulator: Guarded) -> Outcome:
+    result = accumulator.result()
+    if accumulator.fault is not None:
+        return Outcome(evaluation, None, accumulator.fault, failed=True)
+    return Outcome(evaluation, result, result.reason, result.failed)
+
+
+def _started(evaluation: Evaluation, context: EvaluationContext, layer: int) -> Guarded:
     """What knows nothing yet, of the whole (-1) or of a layer's coder."""
     if layer < 0:
         return Guarded(lambda: evaluation.start(context))

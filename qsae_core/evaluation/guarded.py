@@ -15,9 +15,9 @@ Given = TypeVar("Given")
 
 
 class Guarded(Accumulator):
-    """Calls an accumulator until something else than a QsaeError comes out of it, and never again.
+    """Calls an accumulator until an error comes out of it, and never again.
 
-    A QsaeError is the user's to mend, and goes through.
+    A QsaeError at its start is the user's to mend before anything was measured, and goes through.
 
     Args:
         start: makes the accumulator.
@@ -26,7 +26,7 @@ class Guarded(Accumulator):
     def __init__(self, start: Callable[[], Accumulator]) -> None:
         self.fault: str | None = None
         """What came out of it, and where; None: nothing did."""
-        self.inner = self._tried(start)
+        self.inner = self._tried(start, starts=True)
         self.n_tokens = 1 if self.inner is None else self.inner.n_tokens
 
     def update(self, observation: Observation) -> None:
@@ -52,11 +52,14 @@ class Guarded(Accumulator):
         found = None if self.inner is None or self.fault else self._tried(self.inner.result)
         return Result() if found is None else found
 
-    def _tried(self, call: Callable[[], Given]) -> Given | None:
+    def _tried(self, call: Callable[[], Given], *, starts: bool = False) -> Given | None:
         try:
             return call()
-        except QsaeError:
-            raise
+        except QsaeError as error:
+            if starts:
+                raise
+            self.fault = " ".join(str(error).split())
+            return None
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{pathlib.Path(last.filename).name}:{last.lineno}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -14,6 +14,8 @@ from qsae_core.contracts.language_model import TokenBatch
 from qsae_core.contracts.metric import Observation, Origin, observe
 
 Name = TypeVar("Name", bound=Hashable)
+Progress = Callable[[int, int, int], None]
+"""Is told the number of the pass, counted from 1; how many tokens it has read; and how many it will."""
 
 
 def observations(
@@ -39,25 +41,33 @@ def observations(
         seen += len(batch)
 
 
-def run_passes(context: EvaluationContext, started: Mapping[Name, Accumulator]) -> dict[Name, Accumulator]:
+def run_passes(
+    context: EvaluationContext, started: Mapping[Name, Accumulator], progress: Progress | None = None
+) -> dict[Name, Accumulator]:
     """Show the data to every accumulator, and again to those that have a next pass.
 
     Args:
         started: by name.
+        progress: is told after each batch.
 
     Returns:
         By the same names, the accumulators whose results count.
     """
     finished, going = dict(started), dict(started)
+    number = 0
     while going:
-        _one_pass(context, list(going.values()))
+        number += 1
+        for seen, wanted in _one_pass(context, list(going.values())):
+            if progress is not None:
+                progress(number, seen, wanted)
         following = {name: accumulator.next_pass() for name, accumulator in going.items()}
         going = {name: accumulator for name, accumulator in following.items() if accumulator is not None}
         finished |= going
     return finished
 
 
-def _one_pass(context: EvaluationContext, accumulators: Sequence[Accumulator]) -> None:
+def _one_pass(context: EvaluationContext, accumulators: Sequence[Accumulator]) -> Iterator[tuple[int, int]]:
+    """Gives after each batch how many tokens were read, and how many will be."""
     wanted = [min(context.n_tokens, a.n_tokens or context.n_tokens) for a in accumulators]
     seen = 0
     narrowed = EvaluationContext(**{**vars(context), "n_tokens": max(wanted)})
@@ -66,6 +76,7 @@ def _one_pass(context: EvaluationContext, accumulators: Sequence[Accumulator]) -
             if seen < limit:
                 accumulator.update(observation)
         seen += len(observation.target)
+        yield seen, max(wanted)
 
 
 Piece = tuple[TokenBatch | None, Origin | None, Batch]

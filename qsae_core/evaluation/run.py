@@ -24,10 +24,15 @@ from qsae_core.evaluation.evaluate import Outcome, entries, evaluate
 from qsae_core.evaluation.fitting import data_of, of_other_sites
 from qsae_core.evaluation.measured_part import measured_part, origins
 from qsae_core.evaluation.of_layers import WHOLE
+from qsae_core.evaluation.passes import Progress
 from qsae_core.kinds import LIST_DEFAULTS
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
+
+
+Sizes = dict[str, Any]
+"""``n_tokens`` and ``batch_size``; None: as in training."""
 
 
 class Evaluated(NamedTuple):
@@ -53,6 +58,7 @@ def evaluate_artifact(
     batch_size: int | None = None,
     device: str = "auto",
     level: int | None = None,
+    progress: Progress | None = None,
 ) -> Evaluated:
     """Load the coder at ``path``, or one for each layer, and run the config's evaluations on its data.
 
@@ -63,17 +69,18 @@ def evaluate_artifact(
     Args:
         n_tokens: None: of other data all, where their number is known; else as in training.
         level: as ``artifact.load`` takes it; ``bytes`` of the measurements are then those that it reads.
+        progress: is told of each pass over the data how far it is.
 
     Raises:
         DataError: if the data's width is not the coder's.
         ArtifactError: if there is no sound coder at ``path``.
         ConfigError: if there is no such level.
     """
-    sizes = {"n_tokens": n_tokens, "batch_size": batch_size}
+    sizes: Sizes = {"n_tokens": n_tokens, "batch_size": batch_size}
     several = set_folder(path) if level is None else None
     if several is not None:
-        return _evaluate_set(several, config, registry, resolve_device(device), sizes)
-    (found,) = evaluate_levels(path, config, registry, [level], device=device, **sizes)
+        return _evaluate_set(several, config, registry, resolve_device(device), sizes, progress)
+    (found,) = evaluate_levels(path, config, registry, [level], device=device, progress=progress, **sizes)
     return found
 
 
@@ -86,6 +93,7 @@ def evaluate_levels(
     n_tokens: int | None = None,
     batch_size: int | None = None,
     device: str = "auto",
+    progress: Progress | None = None,
 ) -> Iterator[Evaluated]:
     """``evaluate_artifact`` of several levels; one is in memory at a time, and the data is opened once.
 
@@ -103,13 +111,14 @@ def evaluate_levels(
         data = data_of(coder, opened, folder, description)
         part = measured_part(data, config, origins(description), folder)
         part = part.warned(of_other_sites(data, description))
-        sizes = {"n_tokens": n_tokens or part.size, "batch_size": batch_size}
+        sizes: Sizes = {"n_tokens": n_tokens or part.size, "batch_size": batch_size}
         for level in levels:
             if level != levels[0]:
                 coder = artifact.load(folder, level=level, device=device, registry=registry)
             errors, errors_from = atom_errors_of(coder, folder, registry)
             twin = stored_twin(folder, config, registry, device)
-            outcomes = evaluate_coder(coder, data, config, registry, errors, twin=twin, **sizes)[WHOLE]
+            beside: dict[str, Any] = {"twin": twin, "progress": progress}
+            outcomes = evaluate_coder(coder, data, config, registry, errors, **beside, **sizes)[WHOLE]
             entry = _entry(coder, data, folder, level)
             entry |= {
                 "measured": part.entry(),
@@ -122,7 +131,12 @@ def evaluate_levels(
 
 
 def _evaluate_set(
-    folder: pathlib.Path, config: RunConfig, registry: Registry, device: str, sizes: dict[str, int | None]
+    folder: pathlib.Path,
+    config: RunConfig,
+    registry: Registry,
+    device: str,
+    sizes: Sizes,
+    progress: Progress | None,
 ) -> Evaluated:
     """The coders of a run with one for each layer, together and each alone."""
     coders = load_set(folder, device=device, registry=registry)
@@ -133,11 +147,12 @@ def _evaluate_set(
         data_of(coders, data, folder, description)
         part = measured_part(data, config, origins(description), folder)
         part = part.warned(of_other_sites(data, description, several=True))
-        sizes = {**sizes, "n_tokens": sizes["n_tokens"] or part.size}
+        sizes = {"n_tokens": sizes["n_tokens"] or part.size, "batch_size": sizes["batch_size"]}
         found = [atom_errors_of(coders[name], place, registry) for name, place in members.items()]
         joined = coders.join_errors([errors for errors, _ in found])
         twin = stored_twin(folder, config, registry, device)
-        outcomes = evaluate_coder(coders, data, config, registry, joined, twin=twin, **sizes)
+        beside: dict[str, Any] = {"twin": twin, "progress": progress}
+        outcomes = evaluate_coder(coders, data, config, registry, joined, **beside, **sizes)
     finally:
         data.close()
     entry: dict[str, Any] = {"path": str(folder), "model": data.model_name, "layer": data.layer}
@@ -198,6 +213,7 @@ def evaluate_coder(
     n_tokens: int | None = None,
     batch_size: int | None = None,
     twin: SparseCoder | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, dict[str, Outcome]]:
     """The config's evaluations, with its metrics, on the data's held-out part: ``evaluate.evaluate``.
 
@@ -205,6 +221,7 @@ def evaluate_coder(
         atom_errors: ``SparseCoder.atom_errors``.
         n_tokens, batch_size: None: as in training.
         twin: the full-precision twin, for evaluations that observe it.
+        progress: is told of each pass over the data how far it is.
     """
     return evaluate(
         coder,
@@ -215,6 +232,7 @@ def evaluate_coder(
         batch_size=batch_size or config.train.batch_size,
         atom_errors=atom_errors,
         twin=twin,
+        progress=progress,
     )
 
 

@@ -1,7 +1,8 @@
 """What an evaluation found, on disk: one folder an evaluation, readable without knowing it.
 
-result.json            values, chance, baseline, uncertainty; the definition's version and options;
-                       what was evaluated on what; the names of columns and tables
+result.json            values, chance, baseline, uncertainty; why values are missing, if they are; the
+                       definition's version and options; what was evaluated on what; the names of columns
+                       and tables
 latents.safetensors    the columns with a value per latent, float32 [F], where there are any
 NAME.csv               each table
 FILE                   whatever else it writes itself
@@ -29,6 +30,7 @@ RESULT, LATENTS = "result.json", "latents.safetensors"
 SCALARS = ("values", "chance", "baseline", "uncertainty")
 NAMES = ("per_latent", "tables", "files")
 """Kinds of findings of which ``result.json`` has the names alone."""
+END = ("reason", "failed")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -55,7 +57,8 @@ def save_result(folder: pathlib.Path, result: Result, about: Mapping[str, Any]) 
         for name, write in result.files.items():
             write(made / name)
         names = {key: sorted(getattr(result, key)) for key in NAMES}
-        write_json(made / RESULT, {**about, **scalars, **names})
+        end = {key: getattr(result, key) for key in END}
+        write_json(made / RESULT, {**about, **scalars, **names, **end})
 
 
 def _column(tensor: Tensor) -> Tensor:
@@ -106,14 +109,15 @@ def load_result(folder: pathlib.Path) -> tuple[Result, dict[str, Any]]:
         columns = load_file(folder / LATENTS) if record["per_latent"] else {}
         tables = {name: _read_table(folder / f"{name}.csv") for name in record["tables"]}
         scalars = {key: record[key] for key in SCALARS}
+        end = {"reason": record.get("reason"), "failed": bool(record.get("failed"))}
     except (KeyError, OSError, StopIteration, SafetensorError, TypeError, ValueError) as error:
         raise ArtifactError(
             f"does not hold a whole result ({type(error).__name__}: {error})",
             where=str(folder),
             next="qsae evaluate writes it again",
         ) from error
-    about = {key: value for key, value in record.items() if key not in (*SCALARS, *NAMES[:2])}
-    return Result(**scalars, per_latent=columns, tables=tables), about
+    about = {key: value for key, value in record.items() if key not in (*SCALARS, *NAMES[:2], *END)}
+    return Result(**scalars, per_latent=columns, tables=tables, **end), about
 
 
 def load_results(folder: pathlib.Path) -> dict[str, Result]:

@@ -120,18 +120,23 @@ def _check_resumable(run: Run, config: RunConfig) -> None:
             where=str(run.path),
             next="--overwrite starts it again",
         )
-    before, now_ = run.record(), config.to_dict()
-    before["train"] |= {FREE: now_["train"][FREE]}
-    skip = {"run", "versions", *RECORD_KEYS}
-    others = [k for k in now_ if k not in skip and now_[k] != before.get(k)]
-    changed = [_difference(k, before.get(k), now_[k]) for k in others]
-    changed += [f"run.{k}" for k in ALIKE if now_["run"][k] != before["run"].get(k, False)]
+    changed = changes(run, config)
     if changed:
         raise TrainingError(
             f"the run was started with another configuration; different: {', '.join(changed)}",
             where=str(run.config_file),
             next=run.resume_command,
         )
+
+
+def changes(run: Run, config: RunConfig) -> list[str]:
+    """What a run's record has otherwise than a configuration, of what makes the coder what it is."""
+    before, now_ = run.record(), config.to_dict()
+    before["train"] |= {FREE: now_["train"][FREE]}
+    skip = {"run", "versions", *RECORD_KEYS}
+    others = [k for k in now_ if k not in skip and now_[k] != before.get(k)]
+    changed = [_difference(k, before.get(k), now_[k]) for k in others]
+    return changed + [f"run.{k}" for k in ALIKE if now_["run"][k] != before["run"].get(k, False)]
 
 
 def _difference(section: str, before: Any, now_: Any) -> str:

@@ -108,7 +108,9 @@ class Trainer:
 
     @property
     def freeze_from(self) -> int:
-        """The first step (from 0) that leaves a quantized decoder as it is."""
+        """The first step (from 0) that leaves a quantized decoder as it is; where asked for, any decoder."""
+        if self.config.freeze_decoder:
+            return 0
         return max(self.quantize_from, math.ceil(self.config.freeze_decoder_after * self.steps))
 
     def step(self, batch: Batch, step: int) -> None:
@@ -121,7 +123,7 @@ class Trainer:
         if step == self.quantize_from > 0:
             coder.begin_quantization()
         coder.quantize_weights(step >= self.quantize_from)
-        coder.freeze_decoder(step >= self.freeze_from)
+        coder.freeze_decoder(step >= self.freeze_from, plain=self.config.freeze_decoder)
         self.screening.before_step(batch.x, step, weights_change=step == self.quantize_from)
         self.rate = self.peak_rate * schedule(step, self.steps, self.config.warmup, self.config.decay)
         output = coder.loss(batch)
