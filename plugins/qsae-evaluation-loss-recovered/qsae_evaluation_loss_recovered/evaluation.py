@@ -16,8 +16,8 @@ from qsae_core.contracts import (
     Result,
     TokenBatch,
 )
+from qsae_core.measuring import COUNT, Clusters
 from qsae_evaluation_loss_recovered import LossRecoveredConfig
-from qsae_evaluation_loss_recovered.clusters import Clusters
 from qsae_evaluation_loss_recovered.scoring import Totals, log_probabilities, recovered, scored_positions
 from qsae_evaluation_loss_recovered.splice import cannot_splice, coder_edits, constant_edit
 
@@ -156,7 +156,7 @@ class Spliced(Accumulator):
         return Result(values, uncertainty=known)
 
 
-_EACH = {"predictions": 1.0}
+_EACH = {COUNT: 1.0}
 _RATIOS: dict[str, tuple[dict[str, float], dict[str, float]]] = {
     **{f"ce_{name}": ({name: 1.0}, _EACH) for name in ("clean", "sae", "zero", "mean")},
     "delta_ce": ({"sae": 1.0, "clean": -1.0}, _EACH),

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from qsae_core.measuring import KeyCounts
+
 TOKEN_BITS = 32
 """A pair is the number ``latent << 32 | token``."""
-PENDING = 1 << 20
-"""Firings that are kept as they came before they are counted."""
 
 
 class Pairs(NamedTuple):
@@ -42,8 +42,7 @@ class PairCounts:
         self._place_F = order.argsort()
         self.n_counted = n_latents
         """How many latents are counted still."""
-        self._keys = self._counts = torch.zeros(0, dtype=torch.int64)
-        self._pending: list[Tensor] = []
+        self._pairs = KeyCounts(lambda keys: self.counted_F[keys >> TOKEN_BITS])
 
     @property
     def counted_F(self) -> Tensor:
@@ -53,40 +52,24 @@ class PairCounts:
     def add(self, latents_N: Tensor, tokens_N: Tensor) -> None:
         """Count firings, int64 on the CPU."""
         kept = self.counted_F[latents_N]
-        self._pending.append(latents_N[kept] << TOKEN_BITS | tokens_N[kept])
-        if sum(map(len, self._pending)) >= PENDING:
-            self._count()
+        self._pairs.add(latents_N[kept] << TOKEN_BITS | tokens_N[kept])
+        self._shrink()
 
     def merge(self, other: PairCounts) -> None:
         """Add the counts of another one of the same latents."""
-        other._count()
-        self._count()
         self.n_counted = min(self.n_counted, other.n_counted)
-        self._total(other._keys, other._counts)
+        self._pairs.merge(other._pairs)
+        self._shrink()
 
     def pairs(self) -> Pairs:
         """Of the latents in ``counted_F``."""
-        self._count()
-        return Pairs(self._keys >> TOKEN_BITS, self._keys & ((1 << TOKEN_BITS) - 1), self._counts)
+        self._pairs.settle()
+        self._shrink()
+        keys, counts = self._pairs.keys, self._pairs.counts
+        return Pairs(keys >> TOKEN_BITS, keys & ((1 << TOKEN_BITS) - 1), counts)
 
-    def _count(self) -> None:
-        if self._pending:
-            keys, counts = torch.cat(self._pending).unique(return_counts=True)
-            self._pending = []
-            self._total(keys, counts)
-
-    def _total(self, keys: Tensor, counts: Tensor) -> None:
-        """Add counts, and forget latents until all fits."""
-        both, place = torch.cat([self._keys, keys]).unique(return_inverse=True)
-        total = torch.zeros_like(both)
-        self._keys = both
-        self._counts = total.index_add_(0, place, torch.cat([self._counts, counts]))
-        self._forget()
-        while len(self._keys) > self.max_pairs and self.n_counted > 1:
+    def _shrink(self) -> None:
+        """Forget latents until all fits."""
+        while len(self._pairs) > self.max_pairs and self.n_counted > 1:
             self.n_counted = -(-self.n_counted // 2)
-            self._forget()
-
-    def _forget(self) -> None:
-        """Drop the pairs of latents that are not counted any more."""
-        kept = self.counted_F[self._keys >> TOKEN_BITS]
-        self._keys, self._counts = self._keys[kept], self._counts[kept]
+            self._pairs.forget()

@@ -222,7 +222,7 @@ def test_the_batch_size_does_not_matter(max_pairs: int, monkeypatch: pytest.Monk
     fires, ids = random_fires()
     whole = found(fires, ids, max_pairs=max_pairs)
     for pending in (1, 300, 1 << 20):
-        monkeypatch.setattr("qsae_evaluation_monosemanticity.pair_counts.PENDING", pending)
+        monkeypatch.setattr("qsae_core.measuring.key_counts.PENDING", pending)
         for size in (1, 7, 64):
             parts = found(fires, ids, size, max_pairs=max_pairs)
             assert parts.values == whole.values

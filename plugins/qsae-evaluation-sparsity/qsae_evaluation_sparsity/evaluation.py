@@ -59,7 +59,7 @@ class Counted(Accumulator):
         return Result(
             {"n_tokens": float(firing.n_tokens), "n_left_out": left_out, **values},
             chance=by_equal_latents(values["l0"], n_latents, firing.n_tokens),
-            uncertainty={"l0": firing.l0.error, "l1": firing.l1.error},
+            uncertainty={name: firing.clusters.mean_error(name) for name in ("l0", "l1")},
             per_latent={
                 "fired": firing.fired_F,
                 "density": firing.density_F,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.contracts import Observation
-from qsae_evaluation_sparsity.clusters import ClusteredMean
+from qsae_core.measuring import Clusters
 
 
 class Firing:
@@ -35,7 +35,8 @@ class Firing:
         self.tokens_with: list[Tensor] = [torch.zeros(1, dtype=torch.int64) for _ in range(1 + len(ends))]
         """Of all latents, then of each stretch, int64 ``[largest L0 + 1]``: on how many tokens so many of
         them fire."""
-        self.l0, self.l1 = ClusteredMean(), ClusteredMean()
+        self.clusters = Clusters()
+        """Sums of ``l0`` and ``l1``."""
 
     def add(self, observation: Observation) -> None:
         """Take a batch into account."""
@@ -56,11 +57,9 @@ class Firing:
         l0_BS = self._l0(rows_N, indices_N, codes.batch_size)
         for i, l0_B in enumerate([l0_BS.sum(1), *l0_BS.unbind(1)]):
             self.tokens_with[i] = added(self.tokens_with[i], torch.bincount(l0_B))
-        context_B = None if observation.origin is None else observation.origin.context.cpu()
         l1_B = torch.zeros(codes.batch_size, dtype=torch.float64)
         l1_B.index_add_(0, rows_N, sizes_N * self.norms_F[indices_N])
-        self.l0.add(l0_BS.sum(1).to(torch.float64), context_B)
-        self.l1.add(l1_B, context_B)
+        self.clusters.add(_texts(observation), {"l0": l0_BS.sum(1), "l1": l1_B})
 
     def _l0(self, rows_N: Tensor, indices_N: Tensor, n_tokens: int) -> Tensor:
         """int64 ``[B, S]``: how many latents of each stretch fire."""
@@ -80,8 +79,7 @@ class Firing:
         self.tokens_with = [
             added(mine, its) for mine, its in zip(self.tokens_with, other.tokens_with, strict=True)
         ]
-        self.l0.merge(other.l0)
-        self.l1.merge(other.l1)
+        self.clusters.merge(other.clusters)
 
     @property
     def ranges(self) -> list[slice]:
@@ -97,6 +95,17 @@ class Firing:
     def mean_active_F(self) -> Tensor:
         """float64 ``[F]``: mean activation over tokens on which it fires; NaN where there are none."""
         return self.sum_F / self.fired_F
+
+
+def _texts(observation: Observation) -> Tensor:
+    """int64 ``[B, 2]``: document and context of each token; the one where the other is not known, and where
+    neither is, each token is a text."""
+    origin, size = observation.origin, observation.codes.batch_size
+    if origin is None:
+        each = torch.arange(size) + (observation.first or 0)
+        return torch.stack([each, each], dim=1)
+    document, context = origin.document.cpu(), origin.context.cpu()
+    return torch.stack([torch.where(document < 0, context, document), context], dim=1)
 
 
 def added(first: Tensor, second: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from qsae_core.contracts import Table
-from qsae_evaluation_sparsity.clusters import finite
 from qsae_evaluation_sparsity.firing import Firing
 
 Value = float | None
@@ -107,3 +106,8 @@ def _quantiles(column: Tensor, shares: list[float]) -> list[Value]:
     ordered = column.sort().values
     low, high = ordered[place.floor().long()], ordered[place.ceil().long()]
     return [finite(value) for value in (low + (high - low) * (place - place.floor())).tolist()]
+
+
+def finite(value: float) -> float | None:
+    """The value; None where it is not finite."""
+    return value if math.isfinite(value) else None

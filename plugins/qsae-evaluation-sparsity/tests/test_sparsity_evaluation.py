@@ -14,7 +14,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 from qsae_evaluation_sparsity import SparsityEvaluationConfig
-from qsae_evaluation_sparsity.clusters import ClusteredMean
 from qsae_evaluation_sparsity.evaluation import Counted, SparsityEvaluation
 
 from qsae_cli.main import cli
@@ -46,7 +45,8 @@ def context(n_latents: int, config: CoderConfig | None = None) -> EvaluationCont
 def seen(latents: torch.Tensor, norms: torch.Tensor | None = None, first_context: int = 0) -> Observation:
     """One context for each token."""
     n = len(latents)
-    origin = Origin(torch.zeros(n), torch.arange(n) + first_context, torch.zeros(n))
+    zeros = torch.zeros(n, dtype=torch.int64)
+    origin = Origin(zeros, torch.arange(n) + first_context, zeros)
     x = torch.zeros(n, 2)
     norms = torch.ones(latents.shape[1]) if norms is None else norms
     return Observation(x, x, SparseCodes.from_dense(latents), norms, origin=origin)
@@ -155,17 +155,19 @@ def test_norms_of_atoms_of_several_layers_are_joint() -> None:
 
 
 def test_tokens_of_a_context_hang_together() -> None:
-    """Values 1, 1 | 3, 3: m = 2, sums 2 and 6 about 4: error^2 = 2/1 * (4 + 4) / 16 = 1; as if independent
+    """L0 of 1, 1 | 3, 3: m = 2, sums 2 and 6 about 4: error^2 = 2/1 * (4 + 4) / 16 = 1; as if independent
     it would be 4/3 * 4 / 16 = 1/3."""
-    values, contexts = torch.tensor([1.0, 1.0, 3.0, 3.0], dtype=torch.float64), torch.tensor([5, 5, 8, 8])
-    clustered, independent = ClusteredMean(), ClusteredMean()
-    clustered.add(values, contexts)
-    independent.add(values, None)
-    assert (clustered.mean, clustered.error) == (2, 1)
-    assert independent.error == pytest.approx(math.sqrt(1 / 3))
-    few = ClusteredMean()
-    few.add(values[:2], contexts[:2])
-    assert few.error is None
+    codes = torch.tensor([[1.0, 0, 0], [1, 0, 0], [1, 1, 1], [1, 1, 1]])
+    unknown, place = torch.full((4,), -1), torch.tensor([0, 1, 0, 1])
+    origin = Origin(unknown, torch.tensor([5, 5, 8, 8]), place)
+    clustered, independent = counted(3), counted(3)
+    clustered.update(seen(codes)._replace(origin=origin))
+    independent.update(seen(codes)._replace(origin=None))
+    assert clustered.result().uncertainty["l0"] == pytest.approx(1)
+    assert independent.result().uncertainty["l0"] == pytest.approx(math.sqrt(1 / 3))
+    few = counted(3)
+    few.update(seen(codes)._replace(origin=Origin(unknown, torch.full((4,), 5), place)))
+    assert few.result().uncertainty["l0"] is None
 
 
 def test_nothing_seen_and_nothing_firing() -> None:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from qsae_core.contracts import Accumulator, Evaluation, EvaluationContext, Observation, Result
+from qsae_core.measuring import entries_by_token
 from qsae_evaluation_splitting import SplittingConfig
 from qsae_evaluation_splitting.families import children, families, may_be_parents
 from qsae_evaluation_splitting.pair_counts import PairCounts
-from qsae_evaluation_splitting.pairs import firing_entries
 from qsae_evaluation_splitting.report import Counted, report
 from qsae_evaluation_splitting.siblings import Siblings
 
@@ -113,4 +113,4 @@ def _entries(observation: Observation) -> tuple[Tensor, Tensor]:
     """Token and latent of each firing, by token."""
     codes = observation.codes
     active_N = codes.active
-    return firing_entries(codes.rows[active_N].cpu(), codes.indices[active_N].long().cpu())
+    return entries_by_token(codes.rows[active_N].cpu(), codes.indices[active_N].long().cpu())

@@ -7,10 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from qsae_evaluation_splitting.pairs import pairs_of_tokens
-
-PENDING = 1 << 23
-"""Firings of pairs that are kept as they came before they are counted."""
+from qsae_core.measuring import KeyCounts, pairs_of_tokens
 
 
 class Together(NamedTuple):
@@ -48,13 +45,14 @@ class PairCounts:
         self._place_F = order.argsort()
         self.n_sampled = n_latents
         self.fired_F, self._updates_F = (torch.zeros(n_latents, dtype=torch.int64) for _ in range(2))
-        self._keys = self._counts = torch.zeros(0, dtype=torch.int64)
-        self._pending: list[Tensor] = []
+        self._pairs = KeyCounts(self._wanted)
 
     def found(self) -> Together:
         """All that was counted."""
-        self._settle()
-        return Together(self.fired_F, self._sampled_F, *self._pairs(), self._counts)
+        self._pairs.settle()
+        self._shrink()
+        keys, counts = self._pairs.keys, self._pairs.counts
+        return Together(self.fired_F, self._sampled_F, *self._latents(keys), counts)
 
     def add(self, rows_N: Tensor, latents_N: Tensor) -> None:
         """Count a batch.
@@ -69,66 +67,36 @@ class PairCounts:
         self._shrink()
         wanted_N = None if self.n_sampled == self.n_latents else self._sampled_F[latents_N]
         for i, j in pairs_of_tokens(rows_N, latents_N, wanted_N):
-            self._pending.append(i * self.n_latents + j)
-            if sum(map(len, self._pending)) >= PENDING:
-                self._settle()
+            self._pairs.add(i * self.n_latents + j)
+            self._shrink()
 
     def merge(self, other: PairCounts) -> None:
         """Add the counts of another one of the same latents."""
-        other._settle()
-        self._settle()
         self.n_sampled = min(self.n_sampled, other.n_sampled)
         self.fired_F += other.fired_F
         self._updates_F += other._updates_F
-        self._total(other._keys, other._counts)
+        self._pairs.merge(other._pairs)
+        self._shrink()
 
     @property
     def _sampled_F(self) -> Tensor:
         return self._place_F < self.n_sampled
 
-    def _pairs(self) -> tuple[Tensor, Tensor]:
-        return self._keys // self.n_latents, self._keys % self.n_latents
+    def _latents(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        return keys // self.n_latents, keys % self.n_latents
 
-    def _settle(self) -> None:
-        """Count what is pending."""
-        if self._pending:
-            keys, counts = torch.cat(self._pending).unique(return_counts=True)
-            self._pending = []
-            self._total(keys, counts)
-
-    def _total(self, keys: Tensor, counts: Tensor) -> None:
-        """Add counts of ascending keys: where a key is there to its count, else between those that are."""
-        place = torch.searchsorted(self._keys, keys)
-        known = torch.zeros_like(keys, dtype=torch.bool)
-        inside = place < len(self._keys)
-        known[inside] = self._keys[place[inside]] == keys[inside]
-        total = self._counts.index_add(0, place[known], counts[known])
-        at = place[~known] + torch.arange(len(keys) - int(known.sum()))
-        old = torch.ones(len(total) + len(at), dtype=torch.bool)
-        old[at] = False
-        self._keys = _joined(self._keys, keys[~known], old)
-        self._counts = _joined(total, counts[~known], old)
-        self._forget()
-        self._shrink()
+    def _wanted(self, keys: Tensor) -> Tensor:
+        """Pairs with a latent of the sample."""
+        if self.n_sampled == self.n_latents:
+            return torch.ones_like(keys, dtype=torch.bool)
+        i, j = self._latents(keys)
+        return self._sampled_F[i] | self._sampled_F[j]
 
     def _shrink(self) -> None:
         """Halve the sample until it is within both bounds."""
         while self.n_sampled > 1 and (
-            len(self._keys) > self.max_pairs or int(self._updates_F[self._sampled_F].sum()) > self.max_updates
+            len(self._pairs) > self.max_pairs
+            or int(self._updates_F[self._sampled_F].sum()) > self.max_updates
         ):
             self.n_sampled = -(-self.n_sampled // 2)
-            self._forget()
-
-    def _forget(self) -> None:
-        """Drop pairs without a latent of the sample."""
-        if self.n_sampled < self.n_latents:
-            i, j = self._pairs()
-            kept = self._sampled_F[i] | self._sampled_F[j]
-            self._keys, self._counts = self._keys[kept], self._counts[kept]
-
-
-def _joined(first: Tensor, second: Tensor, which: Tensor) -> Tensor:
-    """The first's entries, in order, where ``which`` is true, and the second's elsewhere."""
-    both = torch.empty(len(which), dtype=first.dtype)
-    both[which], both[~which] = first, second
-    return both
+            self._pairs.forget()

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from qsae_core.measuring import pairs_of_tokens, whole_tokens
 from qsae_evaluation_splitting.families import Families
-from qsae_evaluation_splitting.pairs import pairs_of_tokens, pieces
 
 
 class Siblings:
@@ -52,7 +52,7 @@ class Siblings:
 
     def add(self, rows_N: Tensor, latents_N: Tensor) -> None:
         """Count a batch; int64, by token."""
-        for piece in pieces(rows_N, self._count_F[latents_N]):
+        for piece in whole_tokens(rows_N, self._count_F[latents_N]):
             self._cover(rows_N[piece], latents_N[piece])
         compared = self._compared_F[latents_N]
         for i, j in pairs_of_tokens(rows_N[compared], latents_N[compared]):

@@ -17,7 +17,6 @@ from qsae_evaluation_splitting import SplittingConfig
 from qsae_evaluation_splitting.evaluation import PairsPass, Splitting
 from qsae_evaluation_splitting.families import children
 from qsae_evaluation_splitting.pair_counts import PairCounts, Together
-from qsae_evaluation_splitting.pairs import pairs_of_tokens
 from torch import Tensor
 
 from qsae_cli.main import cli
@@ -26,6 +25,7 @@ from qsae_core.conformance.evaluation import contexts
 from qsae_core.contracts import Accumulator, EvaluationContext, Observation, Result, SparseCodes
 from qsae_core.evaluation.evaluate import evaluate
 from qsae_core.evaluation.stored import load_result
+from qsae_core.measuring import pairs_of_tokens
 
 N = 1000
 
@@ -254,8 +254,8 @@ def test_the_batch_size_does_not_matter(bounds: dict[str, float], monkeypatch: p
     result = found(fires, ATOMS, **options)
     assert cast(float, result.values["n_families"]) > 0
     for at_once, size in ((1 << 20, 1), (1 << 20, 7), (1 << 20, 64), (200, 64), (200, 80)):
-        monkeypatch.setattr("qsae_evaluation_splitting.pairs.AT_ONCE", at_once)
-        monkeypatch.setattr("qsae_evaluation_splitting.pair_counts.PENDING", at_once)
+        monkeypatch.setattr("qsae_core.measuring.token_pairs.AT_ONCE", at_once)
+        monkeypatch.setattr("qsae_core.measuring.key_counts.PENDING", at_once)
         parts = plain(found(fires, ATOMS, size, **options))
         assert parts == pytest.approx(plain(result), rel=1e-12, abs=0, nan_ok=True)
 

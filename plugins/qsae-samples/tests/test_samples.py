@@ -130,7 +130,7 @@ def test_pairs_are_bounded_by_drawing_tokens(make_text, drawn):
     result = made.result(cofiring_pairs=1000)
     n_pairs = sum(n * (n - 1) // 2 for n in (made.latents != 0).sum(2).flatten().tolist())
     assert result.samples.about["cofiring_tokens_share"] == pytest.approx(1000 / n_pairs)
-    assert 700 < int(made.last.pairs.together.sum()) < 1300
+    assert 700 < int(made.last.pairs.together.counts.sum()) < 1300
 
 
 def test_random_windows_have_every_code(make_text, drawn):

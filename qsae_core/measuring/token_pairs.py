@@ -11,14 +11,14 @@ AT_ONCE = 1 << 20
 """Pairs that are in memory at once, and those of one token more."""
 
 
-def firing_entries(rows_N: Tensor, latents_N: Tensor) -> tuple[Tensor, Tensor]:
+def entries_by_token(rows_N: Tensor, latents_N: Tensor) -> tuple[Tensor, Tensor]:
     """The same entries by token and, within one, by latent."""
     order = latents_N.argsort(stable=True)
     order = order[rows_N[order].argsort(stable=True)]
     return rows_N[order], latents_N[order]
 
 
-def pieces(rows_N: Tensor, work_N: Tensor) -> Iterator[slice]:
+def whole_tokens(rows_N: Tensor, work_N: Tensor) -> Iterator[slice]:
     """Stretches of entries that hold whole tokens, and about ``AT_ONCE`` of work each.
 
     Args:
@@ -50,7 +50,7 @@ def pairs_of_tokens(
     behind_N = torch.searchsorted(rows_N, rows_N, right=True) - torch.arange(len(rows_N)) - 1
     if wanted_N is not None:
         behind_N = behind_N * wanted_N
-    for piece in pieces(rows_N, behind_N):
+    for piece in whole_tokens(rows_N, behind_N):
         behind, latents = behind_N[piece], latents_N[piece]
         first = torch.repeat_interleave(torch.arange(len(behind)), behind)
         starts = behind.cumsum(0) - behind

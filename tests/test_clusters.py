@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
-from qsae_evaluation_loss_recovered.clusters import Clusters
 
-EACH = {"predictions": 1.0}
+from qsae_core.measuring import COUNT, Clusters
+
+EACH = {COUNT: 1.0}
 
 
 def texts(numbers: torch.Tensor | list[int]) -> torch.Tensor:
