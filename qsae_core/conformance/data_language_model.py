@@ -283,3 +283,22 @@ def _text(subject: Subject, case: Case) -> None:
         for tokens in (ids, ids.tolist()):
             text = model.decode(tokens)
             expect(isinstance(text, str) and text != "", f"decode gives {text!r} for {len(ids)} tokens.")
+
+
+@RULES.each_case("tokens", "encode spells a text, with no special token; contexts begin as the model says.")
+def _tokens(subject: Subject, case: Case) -> None:
+    with opened(subject, case) as source:
+        model = _model(source)
+        if type(model).decode is LanguageModel.decode:
+            raise NotApplicable("the language model's tokenizer is not known")
+        tokens = next(iter(source.held_out_contexts(FEW, FEW)))[0]
+        special = model.special_ids
+        text = model.decode(tokens.ids[0][tokens.counted[0]])
+        found = model.encode(text)
+        expect(all(isinstance(token, int) for token in found), "encode gives something else than ints.")
+        expect(model.decode(found) == text, f"{text[:40]!r} is encoded, and read back otherwise.")
+        expect(not special & set(found), f"encode gives special tokens: {sorted(special & set(found))}.")
+        counted = set(tokens.ids[tokens.counted].tolist())
+        expect(not special & counted, f"special tokens are counted: {sorted(special & counted)}.")
+        begin = model.begin_id
+        expect(begin is None or begin in special, f"contexts begin with {begin}, which is not special.")

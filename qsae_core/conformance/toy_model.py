@@ -66,6 +66,20 @@ class ToyLanguageModel(LanguageModel):
         """``w3 w17 w0``."""
         return " ".join(f"w{int(i)}" for i in ids)
 
+    def encode(self, text: str) -> list[int]:
+        """``w3 w17`` -> 3, 17."""
+        return [int(word.removeprefix("w")) for word in text.split()]
+
+    @property
+    def begin_id(self) -> int:
+        """0, with which contexts begin."""
+        return 0
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """That one."""
+        return frozenset({0})
+
     def _vectors(
         self, ids_BT: Tensor, last_B1D: Tensor | None, edits: Edits, segments_BT: Tensor | None = None
     ) -> dict[Site, Tensor]:

@@ -185,7 +185,37 @@ class LanguageModel(abc.ABC):
         Raises:
             QsaeError: if the model's tokenizer is not known.
         """
-        raise DataError(f"the tokenizer of the language model {self.name} is not known")
+        raise self._no_tokenizer()
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text, with none before or behind it (``begin_id``).
+
+        Raises:
+            QsaeError: if the model's tokenizer is not known.
+        """
+        raise self._no_tokenizer()
+
+    @property
+    def begin_id(self) -> int | None:
+        """The token that a context begins with (BOS); None where the tokenizer has none.
+
+        Raises:
+            QsaeError: if the model's tokenizer is not known.
+        """
+        raise self._no_tokenizer()
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Tokens that stand for no text: those of a beginning, an end, padding and the like; not the one for
+        text that the tokenizer does not know.
+
+        Raises:
+            QsaeError: if the model's tokenizer is not known.
+        """
+        raise self._no_tokenizer()
+
+    def _no_tokenizer(self) -> DataError:
+        return DataError(f"the tokenizer of the language model {self.name} is not known")
 
 
 def not_before(edited: Site, read: Site, order: Sequence[str]) -> ConfigError:

@@ -169,6 +169,32 @@ class NoText(TwoSites):
             return ""
 
 
+class SpellsOtherwise(TwoSites):
+    """Encodes a text into tokens of another."""
+
+    class model_class(ToyLanguageModel):  # noqa: N801
+        def encode(self, text: str) -> list[int]:
+            return super().encode(text)[::-1]
+
+
+class CountsSpecial(TwoSites):
+    """Calls a token special that is counted."""
+
+    class model_class(ToyLanguageModel):  # noqa: N801
+        @property
+        def special_ids(self) -> frozenset[int]:
+            return frozenset(range(25_000))
+
+
+class BeginsOtherwise(TwoSites):
+    """Says that contexts begin with a token that is not special."""
+
+    class model_class(ToyLanguageModel):  # noqa: N801
+        @property
+        def begin_id(self) -> int:
+            return 7
+
+
 class ReadsOnly(TwoSites):
     """A model that neither generates nor knows its tokenizer."""
 
@@ -196,4 +222,7 @@ WRONG = [
     (source(ForgetsCache), "generates"),
     (source(ComputesAgain), "generates"),
     (source(NoText), "text"),
+    (source(SpellsOtherwise), "tokens"),
+    (source(CountsSpecial), "tokens"),
+    (source(BeginsOtherwise), "tokens"),
 ]

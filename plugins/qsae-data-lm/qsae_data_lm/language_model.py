@@ -30,7 +30,7 @@ class HfLanguageModel(LanguageModel):
         layout: its layers and sites.
         name: short name for paths and tables.
         has_head: whether the weights of the head are the model's own; else it has sites and no logits.
-        tokenizer: of transformers, for `decode`.
+        tokenizer: of transformers, for text.
         revision: the commit on the hub; None for local files.
     """
 
@@ -127,6 +127,33 @@ class HfLanguageModel(LanguageModel):
         if self.tokenizer is None:
             return super().decode(ids)
         return str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text, without special ones around it.
+
+        Raises:
+            DataError: if the model was built without its tokenizer.
+        """
+        if self.tokenizer is None:
+            return super().encode(text)
+        return [int(token) for token in self.tokenizer.encode(text, add_special_tokens=False)]
+
+    @property
+    def begin_id(self) -> int | None:
+        """The tokenizer's BOS; DataError as `encode`."""
+        if self.tokenizer is None:
+            return super().begin_id
+        found: int | None = self.tokenizer.bos_token_id
+        return found
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """All that the tokenizer calls special, but for the unknown token; DataError as `encode`."""
+        if self.tokenizer is None:
+            return super().special_ids
+        known = {self.tokenizer.bos_token_id, self.tokenizer.eos_token_id} - {None}
+        named = set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
+        return frozenset(int(token) for token in named | known)
 
     def check_segments(self, context: int) -> None:
         """Raises DataError if the segments of a context of so many positions would see each other."""

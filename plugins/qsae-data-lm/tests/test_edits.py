@@ -170,3 +170,6 @@ def test_what_cannot_be_generated(make_lm: Callable[[str, str], HfLanguageModel]
             lm.generate(batch.ids, **options)
     with pytest.raises(DataError, match="the tokenizer of the language model tiny is not known"):
         lm.decode([1, 2])
+    for ask in (lambda: lm.encode("a"), lambda: lm.begin_id, lambda: lm.special_ids):
+        with pytest.raises(DataError, match="the tokenizer of the language model tiny is not known"):
+            ask()

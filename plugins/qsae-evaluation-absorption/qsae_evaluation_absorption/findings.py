@@ -42,19 +42,18 @@ def result_of(
     passing = [c for c in concepts if c.probe_f1 is not None and c.probe_f1 > MIN_F1]
     enough = len(passing) >= least
     tables = {f"{names.concept}s": _table(concepts, names.concept)}
-    if not enough:
-        reason = (
-            f"{len(passing)} of {len(concepts)} {names.concept}s pass (F1 of the dense probe > {MIN_F1}); "
-            f"at least {least} have to; not applicable"
-        )
-        tables["not_applicable"] = Table(("reason",), [[reason]])
+    reason = (
+        f"{len(passing)} of {len(concepts)} {names.concept}s pass (F1 of the dense probe > {MIN_F1}), and at "
+        f"least {least} have to: not applicable"
+    )
     tables["absorbed"] = _absorbed(passing, names.concept, token)
     counted = passing if enough else []
     values, chance, errors = _means(counted, names)
     values[f"{names.concept}s_passed"] = float(len(passing))
     values["main_latents_fire"] = _mean([_share(c.scores, "main_fires") for c in counted])
     chance["main_latents_fire"] = _mean([_share(c.by_chance, "main_fires") for c in counted])
-    return Result(values, chance, {}, errors, _columns(counted, n_latents), tables)
+    columns = _columns(counted, n_latents)
+    return Result(values, chance, {}, errors, columns, tables, reason=None if enough else reason)
 
 
 Scalars = dict[str, float | None]

@@ -21,7 +21,7 @@ from qsae_core.contracts import (
 from qsae_evaluation_absorption import AbsorptionConfig
 from qsae_evaluation_absorption.findings import Names, result_of
 from qsae_evaluation_absorption.probes import Bools, Floats, Ints
-from qsae_evaluation_absorption.prompts import Vocabulary, beginning, prompts, vectors, vocabulary_of
+from qsae_evaluation_absorption.prompts import Vocabulary, beginning, prompts, unspelt, vectors, vocabulary_of
 from qsae_evaluation_absorption.reading import atoms, compressed, several_layers
 from qsae_evaluation_absorption.steps import Examples, measured
 
@@ -59,12 +59,10 @@ class Absorption(Evaluation):
         if not model.has_logits:
             return f"{model.name} was saved without its head, so the size of its vocabulary is not known"
         try:
-            unspelt = self._vocabulary(model).unspelt()
+            part = unspelt(model)
         except QsaeError as error:
             return error.what
-        return (
-            None if unspelt is None else f"the tokens of {model.name} cannot spell {unspelt!r} of the prompts"
-        )
+        return None if part is None else f"the tokens of {model.name} cannot spell {part!r} of the prompts"
 
     def start(self, context: EvaluationContext) -> Prompted:
         """What asks the language model when it is asked for its result."""
@@ -110,10 +108,11 @@ class Prompted(Accumulator):
     def _prompts(self, words: Ints, train: Bools) -> list[list[int]]:
         """Of each word; its examples are words of its own side of the split."""
         start = beginning(self.context.data)
+        model = cast(LanguageModel, self.context.data.language_model())
         made: dict[int, list[int]] = {}
         for number, side in enumerate((train, ~train)):
             own = [int(word) for word in words[side]]
-            asked = prompts(own, own, self.vocabulary, start, self.config.seed + number)
+            asked = prompts(own, own, self.vocabulary, model.encode, start, self.config.seed + number)
             made |= dict(zip(side.nonzero()[0], asked, strict=True))
         return [made[row] for row in range(len(words))]
 

@@ -6,7 +6,7 @@ Shapes: B prompts, T positions, D width.
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ EXAMPLES = 10
 
 
 class Vocabulary:
-    """Texts of a language model's tokens, and texts spelt with them.
+    """Texts of a language model's tokens.
 
     Args:
         texts: by token.
@@ -29,10 +29,6 @@ class Vocabulary:
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.texts = texts
-        self._ids: dict[str, int] = {}
-        for token, text in enumerate(texts):
-            self._ids.setdefault(text, token)
-        self._longest = max(map(len, texts), default=0)
 
     def words(self) -> list[int]:
         """Tokens that are ASCII letters alone, after one space or none."""
@@ -47,22 +43,15 @@ class Vocabulary:
         """The lower-case first letter of a word."""
         return self.texts[token].removeprefix(" ")[0].lower()
 
-    def spell(self, text: str) -> list[int] | None:
-        """Tokens of a text, the longest that fits first; None where it cannot be spelt."""
-        found = []
-        while text:
-            sizes = range(min(self._longest, len(text)), 0, -1)
-            size = next((n for n in sizes if text[:n] in self._ids), None)
-            if size is None:
-                return None
-            found.append(self._ids[text[:size]])
-            text = text[size:]
-        return found
 
-    def unspelt(self) -> str | None:
-        """A part of the prompts that cannot be spelt; None where all can."""
-        parts = [SEPARATOR, TEMPLATE, *(f" {letter}" for letter in string.ascii_uppercase)]
-        return next((part for part in parts if self.spell(part) is None), None)
+def unspelt(model: LanguageModel) -> str | None:
+    """A part of the prompts that the model's tokens cannot spell; None where they can.
+
+    Raises:
+        QsaeError: if its tokenizer is not known.
+    """
+    parts = [SEPARATOR, TEMPLATE, *(f" {letter}" for letter in string.ascii_uppercase)]
+    return next((part for part in parts if model.decode(model.encode(part)) != part), None)
 
 
 def vocabulary_of(model: LanguageModel) -> Vocabulary:
@@ -84,7 +73,12 @@ def beginning(data: DataSource) -> list[int]:
 
 
 def prompts(
-    words: Sequence[int], others: Sequence[int], vocabulary: Vocabulary, start: list[int], seed: int
+    words: Sequence[int],
+    others: Sequence[int],
+    vocabulary: Vocabulary,
+    encode: Callable[[str], list[int]],
+    start: list[int],
+    seed: int,
 ) -> Iterator[list[int]]:
     """For each word a prompt that ends with it: ``EXAMPLES`` lines of random other words (all, where there
     are fewer) with their letters, and the line that it begins.
@@ -92,8 +86,8 @@ def prompts(
     In a causal model what follows a word does not change its vector, so the rest of its line is left out.
     """
     generator = np.random.default_rng(seed)
-    newline, template = vocabulary.spell(SEPARATOR) or [], vocabulary.spell(TEMPLATE) or []
-    letters = {c: vocabulary.spell(f" {c.upper()}") or [] for c in string.ascii_lowercase}
+    newline, template = encode(SEPARATOR), encode(TEMPLATE)
+    letters = {c: encode(f" {c.upper()}") for c in string.ascii_lowercase}
     for word in words:
         drawn = generator.choice(len(others), min(EXAMPLES + 1, len(others)), replace=False)
         examples = [others[i] for i in drawn if others[i] != word][:EXAMPLES]

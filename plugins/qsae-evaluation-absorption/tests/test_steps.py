@@ -157,7 +157,7 @@ def test_the_mean_over_concepts_by_hand():
     assert result.uncertainty["mean_full_absorption_score"] == pytest.approx(0.25)
     assert result.per_latent["main_of"].tolist() == [1, 1, 1, 0, 0]
     assert result.per_latent["full_absorptions"].tolist() == [0, 0, 0, 1, 0]
-    assert "not_applicable" not in result.tables
+    assert result.reason is None
     assert [row[1:] for row in result.tables["absorbed"].rows] == [["'w'", 1.0, 1, 3], ["'y'", 0.5, 0, 1]]
     assert [row[0] for row in result.tables["letters"].rows] == ["a", "b", "c"]
 
@@ -166,7 +166,6 @@ def test_too_few_concepts_give_no_value_and_say_why():
     result = result_of([Concept("a", 0.9, scores=[]), Concept("b", 0.5)], NAMES, 20, 5, str)
     assert result.values.pop("letters_passed") == 1
     assert set(result.values.values()) == {None}
-    (reason,) = result.tables["not_applicable"].rows[0]
-    assert str(reason).startswith("1 of 2 letters pass")
+    assert str(result.reason).startswith("1 of 2 letters pass")
     assert len(result.tables["letters"].rows) == 2
     assert findings.MIN_F1 == 0.6

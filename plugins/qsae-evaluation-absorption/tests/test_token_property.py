@@ -176,8 +176,8 @@ def test_probes_are_tested_on_other_tokens_than_they_are_trained_on():
 def test_no_tokens_give_no_value():
     result = started().result()
     assert result.values["token_property_absorption_fraction"] is None
-    assert result.tables["not_applicable"].rows[0][0] == (
-        "0 of 31 concepts pass (F1 of the dense probe > 0.6); at least 5 have to; not applicable"
+    assert result.reason == (
+        "0 of 31 concepts pass (F1 of the dense probe > 0.6), and at least 5 have to: not applicable"
     )
 
 

@@ -62,6 +62,20 @@ class StoredModel(LanguageModel):
         """As the model."""
         return self._model.decode(ids)
 
+    def encode(self, text: str) -> list[int]:
+        """As the model."""
+        return self._model.encode(text)
+
+    @property
+    def begin_id(self) -> int | None:
+        """As the model."""
+        return self._model.begin_id
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """As the model."""
+        return self._model.special_ids
+
     def fingerprint(self) -> str | None:
         """What the store says."""
         found: str | None = self._manifest.model["fingerprint"]
