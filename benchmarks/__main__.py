@@ -22,6 +22,7 @@ from typing import Any
 from benchmarks import (
     cross_layer_step,
     end_to_end,
+    evaluation,
     fidelity,
     inference,
     install_peers,
@@ -38,6 +39,7 @@ from benchmarks import (
     transcoder_step,
 )
 from benchmarks.pages import end_to_end as page_end_to_end
+from benchmarks.pages import evaluation as page_evaluation
 from benchmarks.pages import performance as page
 from benchmarks.pages import quality as page_quality
 from benchmarks.pages import real_run as page_real_run
@@ -61,13 +63,14 @@ BENCHMARKS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     store.NAME: store.run,
     store.READING: store.read,
     end_to_end.NAME: end_to_end.run,
+    evaluation.NAME: evaluation.run,
     **{name: functools.partial(quality.run_kind, kind) for kind, name in quality.NAMES.items()},
     **{
         name: functools.partial(quality_transcoders.run_kind, kind)
         for kind, name in quality_transcoders.NAMES.items()
     },
 }
-WITH_MODEL = (end_to_end.NAME, *quality.NAMES.values(), *quality_transcoders.NAMES.values())
+WITH_MODEL = (end_to_end.NAME, evaluation.NAME, *quality.NAMES.values(), *quality_transcoders.NAMES.values())
 """Benchmarks on a model that has to be given."""
 ENVIRONMENTS = "QSAE_BENCH_PEERS"
 
@@ -88,6 +91,7 @@ def main(arguments: Sequence[str]) -> int:
         page_store.render(settings, target.with_name("store.md")),
         page_transcoders.render(settings, target.with_name("quality-transcoders.md")),
         page_end_to_end.render(settings, target.with_name("end-to-end.md")),
+        page_evaluation.render(settings, target.with_name("evaluation-speed.md")),
     ):
         if path is not None:
             results.progress(f"wrote {path}")

@@ -43,10 +43,12 @@ def _install(folder: pathlib.Path, peer: str) -> None:
     venv.create(folder, with_pip=True, clear=True)
     ready = folder / READY
     ready.write_text("not ready")
-    wanted = requirements(peer).read_text().split()
-    torch = [requirement for requirement in wanted if requirement.startswith("torch==")]
+    wanted, _, alone = requirements(peer).read_text().partition("--no-deps")
+    torch = [requirement for requirement in wanted.split() if requirement.startswith("torch==")]
     pip = [str(folder / "bin" / "python"), "-m", "pip"]
     subprocess.run([*pip, "install", "-qq", *torch], check=True)
-    subprocess.run([*pip, "install", "-qq", *wanted], check=True)
+    subprocess.run([*pip, "install", "-qq", *wanted.split()], check=True)
+    if alone:  # what it asks for beside these would take older versions than the other peers have
+        subprocess.run([*pip, "install", "-qq", "--no-deps", *alone.split()], check=True)
     subprocess.run([*pip, "uninstall", "-qq", "--yes", *NOT_NEEDED], check=True)
     ready.write_text(requirements(peer).read_text())

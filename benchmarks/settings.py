@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PEERS = ("sae-lens", "dictionary-learning", "eai-sparsify")
+PEERS = ("sae-lens", "dictionary-learning", "eai-sparsify", "sae-bench")
 """Distributions on PyPI, which are also the names of their environments."""
 
 

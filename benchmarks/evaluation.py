@@ -1,0 +1,97 @@
+"""Benchmark ``evaluation``: the core numbers of an SAE, as long as they take here and in SAEBench.
+
+One TopK SAE, trained for a few steps, since how long a number takes does not hang on how good it is. Both
+sides are given the model, the matrices and the same contexts of held-out text, and are timed from there; they
+take turns. A number of the one stands beside that of the other.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+from typing import Any
+
+from benchmarks import processes, texts
+from benchmarks.end_to_end import KIND, middle
+from benchmarks.results import progress
+from benchmarks.settings import Settings
+
+NAME = "evaluation"
+PEER = "sae-bench"
+TOKENS, SPLICED = 65_536, 16_384
+"""Tokens that are encoded; tokens of predictions with the SAE in place. SAEBench reads whole batches of 16
+contexts of at most that."""
+QUICK_TOKENS, QUICK_SPLICED = 8_192, 4_096
+LATENTS, K, STEPS, BATCH = 16_384, 32, 16, 4096
+HELD_OUT_SHARE = 0.2
+ROUNDS = 3
+BATCH_CONTEXTS = 16
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    """``{sizes, "rounds": [{"qsae": {...}, "SAEBench": {...}}]}``."""
+    if settings.model is None:
+        raise SystemExit(f"{NAME} needs --model DIR")
+    layer = middle(settings.model) if settings.layer is None else settings.layer
+    tokens, spliced = (QUICK_TOKENS, QUICK_SPLICED) if settings.quick else (TOKENS, SPLICED)
+    folder = settings.folder / NAME
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    sizes = {"tokens": tokens, "spliced_tokens": spliced, "threads": settings.threads}
+    spec = {**sizes, "run": str(_trained(layer, folder, settings)), "arrays": str(folder / "given.npz")}
+    spec["out"] = str(folder / "result.json")
+    given = _ours({**spec, "timed": False}, settings)
+    if "error" in given:
+        raise SystemExit(f"{NAME}: {given['error']}")
+    names = ("contexts", "spliced_contexts")
+    whole = {name: given[name] // BATCH_CONTEXTS * BATCH_CONTEXTS for name in names}
+    theirs = {**spec, **whole, "special": given["special"], "layer": layer, "model": settings.model}
+    rounds = []
+    for number in range(1 if settings.quick else ROUNDS):
+        rounds.append({"qsae": _ours({**spec, "timed": True}, settings), "SAEBench": _peer(theirs, settings)})
+        progress(f"{NAME}: round {number + 1}: {', '.join(_short(s, r) for s, r in rounds[-1].items())}")
+    shutil.rmtree(folder, ignore_errors=True)
+    return {
+        **sizes,
+        "contexts": whole["contexts"],
+        "n_latents": settings.n_latents or LATENTS,
+        "k": K,
+        "model": pathlib.Path(settings.model).name,
+        "layer": layer,
+        "rounds": rounds,
+    }
+
+
+def _trained(layer: int, folder: pathlib.Path, settings: Settings) -> pathlib.Path:
+    """The run of a TopK SAE."""
+    text, _ = texts.files(settings.data / "texts", KIND)
+    given = ["--model", settings.model, "--layer", layer, "--dataset", text]
+    given += ["--held-out-share", HELD_OUT_SHARE]
+    sizes = ["--n-latents", settings.n_latents or LATENTS, "--k", K, "--batch-size", BATCH, "--steps", STEPS]
+    more = ["--statistics-tokens", BATCH, "--eval", "reconstruction", "--eval-tokens", BATCH]
+    more += ["--eval-every", 0]
+    command = [settings.qsae, "train", "--sae", "topk", *map(str, [*given, *sizes, *more])]
+    failure = processes.run([*command, "--out", str(folder / "runs")], settings, f"{NAME} train")
+    if failure is not None:
+        raise SystemExit(f"{NAME}: {failure}")
+    (metrics,) = (folder / "runs").rglob("metrics.json")
+    return metrics.parent
+
+
+def _ours(spec: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    command = [settings.python(None), "-m", "benchmarks.evaluation_side", json.dumps(spec)]
+    return processes.run_script(command, pathlib.Path(spec["out"]), settings, f"{NAME} qsae", timeout=3600)
+
+
+def _peer(spec: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    python = settings.python(PEER)
+    if PEER not in settings.peers or not pathlib.Path(python).exists():
+        return {"error": f"no environment {PEER}: see benchmarks/README.md"}
+    command = [python, "benchmarks/peers/sae_bench_core.py", json.dumps(spec)]
+    out = pathlib.Path(spec["out"])
+    return processes.run_script(command, out, settings, f"{NAME} SAEBench", timeout=3600)
+
+
+def _short(side: str, record: dict[str, Any]) -> str:
+    return f"{side} {record['seconds']:.1f} s" if "seconds" in record else f"{side} {record['error']}"
