@@ -45,6 +45,7 @@ def lay_out_histogram(chart: Histogram, wide: float, high: float) -> tuple[Frame
         [_entry(group, number, single) for number, group in enumerate(chart.groups)],
         [*chart.notes, *left_out_bins(chart)],
         margin=False,
+        rules=chart.rules,
     )
     around = frame(content, wide, high)
     if around.x is None or around.y is None:

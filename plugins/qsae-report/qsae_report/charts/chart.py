@@ -72,6 +72,14 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """An upright line at a value of x that has a meaning, such as a threshold, with a text at its top."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
 class Curves:
     """Lines and points over two axes.
 
@@ -79,6 +87,7 @@ class Curves:
         title: above the chart.
         series: told apart by colour, dash and mark.
         notes: lines below it, such as what was left out.
+        rules: those within the range are drawn.
     """
 
     title: str
@@ -86,6 +95,7 @@ class Curves:
     y: Axis
     series: Sequence[Series]
     notes: Sequence[str] = ()
+    rules: Sequence[Rule] = ()
 
 
 @dataclass(frozen=True)
@@ -114,7 +124,7 @@ class Histogram:
     """How often values are in which range: bars of one group; outlines of several, over one another.
 
     Attributes:
-        notes: lines below it.
+        notes, rules: as those of ``Curves``.
     """
 
     title: str
@@ -122,6 +132,7 @@ class Histogram:
     y: Axis
     groups: Sequence[Bars]
     notes: Sequence[str] = ()
+    rules: Sequence[Rule] = ()
 
 
 Chart = Curves | Histogram

@@ -44,6 +44,7 @@ def lay_out_curves(chart: Curves, wide: float, high: float) -> tuple[Frame, list
         [_entry(series, number, len(drawn[number])) for number, series in enumerate(chart.series)],
         [*chart.notes, *left_out(chart), *outside(chart, drawn)],
         margin=any(series.points for series in chart.series),
+        rules=chart.rules,
     )
     around = frame(content, wide, high)
     if around.x is None or around.y is None:

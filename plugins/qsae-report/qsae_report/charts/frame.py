@@ -6,10 +6,10 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from qsae_report.charts.chart import Axis
+from qsae_report.charts.chart import Axis, Rule
 from qsae_report.charts.clip import Box
 from qsae_report.charts.legend import Entry, legend
-from qsae_report.charts.primitives import FONT_SIZE, Anchor, Line, Primitive, Text
+from qsae_report.charts.primitives import FONT_SIZE, Anchor, Line, Polyline, Primitive, Text
 from qsae_report.charts.scales import Scale, ends, scale
 from qsae_report.charts.text import cut, printable, width, wrapped
 from qsae_report.charts.ticks import number_text
@@ -21,6 +21,7 @@ BETWEEN = 10.0
 """Pixels between texts at marks."""
 LEAST = 0.5
 """Share of the asked height that is left for values; a picture with a long legend becomes higher."""
+RULE_ROW, RULE_DASH = 14.0, (3.0, 3.0)
 MOST_X, MOST_Y = 9, 7
 """Marks."""
 
@@ -60,6 +61,7 @@ class Content:
     entries: Sequence[Entry]
     notes: Sequence[str]
     margin: bool
+    rules: Sequence[Rule] = ()
 
 
 def frame(content: Content, wide: float, high: float) -> Frame:
@@ -75,7 +77,7 @@ def frame(content: Content, wide: float, high: float) -> Frame:
     items += drawn
     top += took + (6 if took else 0) + SMALL + 2
     items.append(_text(content.y.label, PAD, top, room, size=SMALL, color_soft=True))
-    top += 13
+    top += 13 + (RULE_ROW if content.rules else 0)
     notes = [line for note in content.notes for line in wrapped(printable(note), SMALL, room)]
     below = 38 + 16 * len(notes) + PAD / 2
     high = max(high, top + LEAST * high + below)
@@ -132,7 +134,25 @@ def _with_values(content: Content, wide: float, room: Box, items: list[Primitive
             anchor="middle",
         )
     )
+    items += _rules(content.rules, x, box)
     return Frame(box, x, y, tuple(items), high)
+
+
+def _rules(rules: Sequence[Rule], x: Scale, box: Box) -> list[Primitive]:
+    """Upright lines with their texts above; a text without room beside the last one is left out."""
+    items: list[Primitive] = []
+    taken = -BETWEEN
+    for rule in sorted(rules, key=lambda rule: rule.at):
+        if not (x.axis.holds(rule.at) and x.shows(rule.at)):
+            continue
+        at, text = x.at(rule.at), printable(rule.text)
+        items.append(Polyline(((at, box.top - 4), (at, box.bottom)), "soft", 1.0, RULE_DASH))
+        half = width(text, SMALL) / 2
+        middle = min(max(at, box.left + half), box.right + PAD - half)
+        if middle - half >= taken + BETWEEN:
+            items.append(Text(middle, box.top - 8, text, "middle", SMALL, color="soft"))
+            taken = middle + half
+    return items
 
 
 def _axes(x: Scale, y: Scale, box: Box, wide: float) -> list[Primitive]:

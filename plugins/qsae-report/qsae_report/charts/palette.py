@@ -3,7 +3,7 @@
 The six colours of ``LIGHT`` have a contrast of 3:1 and more against white and against a dark page, so that
 they can be seen wherever a page sets none; those of ``DARK`` are the same hues, lighter. In both, any two are
 far apart in CIE Lab for full vision, for deuteranopes and for protanopes: they differ in lightness or from
-blue to yellow. Dashes and marks tell series apart where there is no colour at all, and after the sixth series.
+blue to yellow. Dashes and marks tell series apart where there is no colour at all, and after six series.
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ def describe(chart: Curves | Histogram) -> str:
     else:
         sentences = ["Line chart.", *_series(chart)]
     axes = f"Across: {_axis(chart.x)}. Upward: {_axis(chart.y)}."
-    said = [sentences[0], axes, *sentences[1:], *chart.notes]
+    rules = [f"{rule.text}: at {number_text(rule.at, chart.x.format)}." for rule in chart.rules]
+    said = [sentences[0], axes, *sentences[1:], *rules, *chart.notes]
     return printable(" ".join(said))
 
 
