@@ -1,0 +1,83 @@
+// Columns of one number a latent: what the list sorts by, and their summaries.
+
+/** Every column: `key`, `title`, `group`, and `values` (NaN where not defined). */
+class Columns {
+  constructor(latents, stored, labels) {
+    this.all = [];
+    if (latents !== null) {
+      const tokens = about.samples.tokens;
+      this.add("density", "density", "samples", latents.count.map((n) => n / tokens), percent);
+      this.add("largest", "max activation", "samples", latents.largest);
+      this.add("mean", "mean activation", "samples", latents.mean);
+    }
+    const scores = new Float64Array(about.latents).fill(NaN);
+    for (const [latent, , , score] of labels) {
+      if (score !== null && !(scores[latent] > score)) scores[latent] = score;
+    }
+    if (scores.some((score) => !Number.isNaN(score))) this.add("label-score", "score of the label", "labels", scores);
+    about.columns.forEach(([evaluation, name], i) => {
+      const values = stored.values.subarray(i * about.latents, (i + 1) * about.latents);
+      this.add(`${evaluation}/${name}`, name, evaluation, values);
+    });
+    this.byKey = new Map(this.all.map((column) => [column.key, column]));
+  }
+
+  add(key, title, group, values, format = num) {
+    this.all.push({ key, title, group, values, format });
+  }
+
+  get(key) {
+    return this.byKey.get(key) || null;
+  }
+}
+
+/** Of the values that are defined: how many, least, median, mean, largest, and counts in `bins` equal bins. */
+function summary(values, bins = 32) {
+  const defined = Float64Array.from(values).filter((value) => Number.isFinite(value)).sort();
+  const n = defined.length;
+  if (n === 0) return { n, counts: [] };
+  const [low, high] = [defined[0], defined[n - 1]];
+  const counts = new Array(bins).fill(0);
+  let sum = 0;
+  for (const value of defined) {
+    sum += value;
+    counts[high > low ? Math.min(bins - 1, Math.floor(((value - low) / (high - low)) * bins)) : 0]++;
+  }
+  const median = (defined[(n - 1) >> 1] + defined[n >> 1]) / 2;
+  return { n, low, median, mean: sum / n, high, counts };
+}
+
+/** A small picture of counts, described in words. */
+function spark(counts, label, width = 160, height = 28) {
+  const most = Math.max(1, ...counts);
+  const step = width / Math.max(1, counts.length);
+  const bars = counts.map((count, i) => {
+    const tall = count === 0 ? 0 : Math.max(1, (count / most) * (height - 1));
+    return svg("rect", { x: i * step, y: height - tall, width: Math.max(0.5, step - 1), height: tall });
+  });
+  return svg(
+    "svg",
+    { class: "spark", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label },
+    bars.filter((bar) => bar.getAttribute("height") !== "0"),
+  );
+}
+
+/** A table of an evaluation's columns; each name leads to the list, sorted by it. */
+function columnTable(columns) {
+  const rows = columns.map(({ key, title, values }) => {
+    const s = summary(values);
+    const words = `${title}: ${s.n} defined, from ${num(s.low)} to ${num(s.high)}, median ${num(s.median)}`;
+    const numbers = s.n === 0 ? ["low", "median", "mean", "high"].map(() => UNDEFINED) : [s.low, s.median, s.mean, s.high].map((v) => num(v));
+    return el(
+      "tr",
+      {},
+      el("th", { scope: "row" }, el("a", { href: `#latents/${encodeURIComponent(key)}` }, title)),
+      el("td", { class: "n" }, num(s.n)),
+      numbers.map((text) => el("td", { class: "n" }, text)),
+      el("td", {}, s.n === 0 ? UNDEFINED : spark(s.counts, words)),
+    );
+  });
+  const headings = ["column", "latents", "least", "median", "mean", "largest", "distribution, least to largest"];
+  const head = headings.map((text, i) => el("th", { scope: "col", class: i > 0 && i < 6 ? "n" : null }, text));
+  return el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows));
+}

@@ -1,0 +1,191 @@
+// The list of all latents: rows of one height, of which those in sight alone exist.
+
+const ROW = 30; // height of a row in pixels; the style sheet has it too
+const SPARE = 10; // rows that are drawn above and below those in sight
+
+class LatentList {
+  constructor(data) {
+    this.data = data;
+    this.search = new Search(data);
+    this.order = Uint32Array.from({ length: about.latents }, (_, i) => i);
+    this.current = 0; // row that the keyboard is at
+    this.scroller = document.getElementById("list");
+    this.rows = document.getElementById("list-rows");
+    this.extra = null;
+    this.names = new Map();
+    for (const [latent, text] of about.labels) if (!this.names.has(latent)) this.names.set(latent, text);
+    this.choose();
+    this.scroller.addEventListener("scroll", () => this.draw(), { passive: true });
+    this.scroller.addEventListener("keydown", (event) => this.key(event));
+    new ResizeObserver(() => this.draw()).observe(this.scroller);
+    const [first, descending] = data.columns.get("density") ? ["density", true] : ["number", false];
+    this.sort(first, descending);
+  }
+
+  /** Fill the choice of a further column, and listen to the search. */
+  choose() {
+    const select = document.getElementById("list-column");
+    const groups = new Map();
+    for (const column of this.data.columns.all) {
+      if (["density", "largest"].includes(column.key)) continue;
+      if (!groups.has(column.group)) groups.set(column.group, el("optgroup", { label: column.group }));
+      groups.get(column.group).append(el("option", { value: column.key }, column.title));
+    }
+    select.append(...groups.values());
+    select.addEventListener("change", () => this.show(select.value));
+    const input = document.getElementById("list-search");
+    let waiting = 0;
+    input.addEventListener("input", () => {
+      clearTimeout(waiting);
+      waiting = setTimeout(() => this.filter(input.value), 120);
+    });
+    document.getElementById("list-filter").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.filter(input.value);
+    });
+  }
+
+  /** Show a further column and sort by it; none for an empty key. */
+  show(key) {
+    this.extra = key === "" ? null : this.data.columns.get(key);
+    document.getElementById("list-column").value = this.extra === null ? "" : key;
+    this.sort(this.extra === null ? "density" : key, true);
+  }
+
+  filter(query) {
+    this.query = query;
+    this.kept = this.search.find(query);
+    this.arrange();
+  }
+
+  /** Sort by a column; by the one that it is sorted by, the other way round. */
+  sort(key, descending) {
+    const column = this.data.columns.get(key);
+    this.by = column === null ? { key: "number", title: "number", values: null } : column;
+    if (descending === undefined) descending = this.sorted === this.by.key ? !this.descending : column !== null;
+    [this.sorted, this.descending] = [this.by.key, descending];
+    this.arrange();
+  }
+
+  arrange() {
+    const { values } = this.by;
+    const sign = this.descending ? -1 : 1;
+    const all = Uint32Array.from({ length: about.latents }, (_, i) => i);
+    const kept = this.kept ? all.filter((latent) => this.kept[latent]) : all;
+    const defined = values === null ? kept : kept.filter((latent) => !Number.isNaN(values[latent]));
+    defined.sort((a, b) => (values === null ? sign * (a - b) : sign * (values[a] - values[b]) || a - b));
+    this.order = kept;
+    if (defined !== kept) {
+      const undefinedOnes = kept.filter((latent) => Number.isNaN(values[latent]));
+      this.order = new Uint32Array(kept.length);
+      this.order.set(defined);
+      this.order.set(undefinedOnes, defined.length);
+    }
+    this.current = 0;
+    this.scroller.scrollTop = 0;
+    this.describe();
+    this.draw();
+  }
+
+  describe() {
+    const n = this.order.length;
+    const count = this.kept ? `${num(n)} of ${num(about.latents)} latents` : `${num(n)} latents`;
+    const way = this.descending ? "largest first" : "smallest first";
+    document.getElementById("list-count").textContent = `${count}, by ${this.by.title}, ${way}`;
+    const grid = document.getElementById("list-grid");
+    grid.setAttribute("aria-rowcount", n + 1);
+    document.getElementById("list-empty").hidden = n > 0;
+    clear(document.getElementById("list-head"), this.columns().map((column) => this.heading(column)));
+    grid.classList.toggle("with-labels", this.names.size > 0);
+    grid.classList.toggle("with-extra", this.extra !== null);
+    grid.classList.toggle("without-examples", this.data.examples === null);
+  }
+
+  /** Columns in sight: title, class, key to sort by, and what a cell holds. */
+  columns() {
+    const { columns, examples } = this.data;
+    const numbers = ["density", "largest"].map((key) => columns.get(key)).filter((column) => column !== null);
+    if (this.extra !== null) numbers.push(this.extra);
+    const tokens = (latent) => examples.topTokens(latent).flatMap((piece) => [token(piece), " "]);
+    return [
+      { title: "latent", key: "number", kind: "n id", cell: (latent) => String(latent) },
+      this.names.size > 0 && { title: "label", kind: "text", cell: (latent) => this.names.get(latent) || "" },
+      examples !== null && { title: "strongest on", kind: "text", cell: tokens },
+      ...numbers.map(({ key, title, values, format }) => ({ title, key, kind: "n", cell: (i) => format(values[i]) })),
+    ].filter(Boolean);
+  }
+
+  heading({ title, key, kind }) {
+    if (key === undefined) return el("span", { role: "columnheader", class: kind }, title);
+    const sorted = this.sorted === key;
+    const way = !sorted ? "none" : this.descending ? "descending" : "ascending";
+    const press = () => {
+      this.sort(key);
+      document.querySelector(`#list-head [data-key="${CSS.escape(key)}"]`).focus();
+    };
+    const button = el("button", { type: "button", "data-key": key, onclick: press }, title);
+    return el("span", { role: "columnheader", class: kind, "aria-sort": way }, button);
+  }
+
+  draw() {
+    const [top, height] = [this.scroller.scrollTop, this.scroller.clientHeight];
+    this.rows.style.height = `${this.order.length * ROW}px`;
+    if (height === 0) return;
+    const from = Math.max(0, Math.floor(top / ROW) - SPARE);
+    const to = Math.min(this.order.length, Math.ceil((top + height) / ROW) + SPARE);
+    const focused = this.rows.contains(document.activeElement);
+    const columns = this.columns();
+    const drawn = [];
+    for (let row = from; row < to; row++) drawn.push(this.row(row, columns));
+    if (drawn.length > 0 && !drawn.some((node) => node.tabIndex === 0)) drawn[0].tabIndex = 0;
+    clear(this.rows, drawn);
+    if (focused) this.focus(false);
+  }
+
+  row(row, columns) {
+    const latent = this.order[row];
+    const cells = columns.map(({ kind, cell }) => el("span", { role: "gridcell", class: kind }, cell(latent)));
+    const attributes = { role: "row", class: "row", "aria-rowindex": row + 2, "data-row": row };
+    const open = () => {
+      this.current = row;
+      go(`latent/${latent}`);
+    };
+    const node = el("div", { ...attributes, tabindex: row === this.current ? "0" : "-1", onclick: open }, cells);
+    node.style.top = `${row * ROW}px`;
+    node.addEventListener("focus", () => (this.current = row));
+    return node;
+  }
+
+  focus(scroll = true) {
+    if (scroll) this.reveal(this.current);
+    const node = this.rows.querySelector(`[data-row="${this.current}"]`);
+    if (node !== null) node.focus({ preventScroll: true });
+  }
+
+  reveal(row) {
+    const [top, height] = [this.scroller.scrollTop, this.scroller.clientHeight];
+    if (row * ROW < top) this.scroller.scrollTop = row * ROW;
+    else if ((row + 1) * ROW > top + height) this.scroller.scrollTop = (row + 1) * ROW - height;
+    this.draw();
+  }
+
+  key(event) {
+    const last = this.order.length - 1;
+    const page = Math.max(1, Math.floor(this.scroller.clientHeight / ROW) - 1);
+    const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -last, End: last };
+    if (event.key === "Enter" && last >= 0) go(`latent/${this.order[this.current]}`);
+    else if (event.key in steps && last >= 0) {
+      this.current = Math.min(last, Math.max(0, this.current + steps[event.key]));
+      this.focus();
+    } else return;
+    event.preventDefault();
+  }
+
+  /** Where a latent stands in the list as it is now, and those before and after it; by number if it does not. */
+  around(latent) {
+    const place = this.order.indexOf(latent);
+    if (place < 0) return { place, before: latent > 0 ? latent - 1 : null, after: latent + 1 < about.latents ? latent + 1 : null };
+    const at = (i) => (i >= 0 && i < this.order.length ? this.order[i] : null);
+    return { place, before: at(place - 1), after: at(place + 1) };
+  }
+}
