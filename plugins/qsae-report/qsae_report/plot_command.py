@@ -1,10 +1,126 @@
-"""``qsae plot``."""
+"""``qsae plot``: the curves and histograms of runs as pictures."""
 
 from __future__ import annotations
 
+import pathlib
+from collections.abc import Mapping, Sequence
+
 import click
+from qsae_samples.samples import Samples
+
+from qsae_cli.commands import json_option, print_json
+from qsae_core import Run
+from qsae_core.errors import ConfigError
+from qsae_core.runs import atomic_file
+from qsae_report.charts import Curves, Histogram, png, svg
+from qsae_report.charts.png import check_png
+from qsae_report.figures import activation_histogram, density_histogram, training_curves
+from qsae_report.run_names import run_names
+from qsae_report.stored_firings import Density, stored_firings
+from qsae_report.training_log import LOG, TrainingLog, read_training_log
+
+PATH = click.Path(path_type=pathlib.Path)
+MEASURES = ("loss", "fvu", "l0", "dead")
+FORMATS = ("png", "svg")
+FOLDER = "plots"
+Charts = Mapping[str, Curves | Histogram]
+
+
+class Formats(click.ParamType):
+    """Endings of pictures, with commas between them."""
+
+    name = "formats"
+
+    def convert(
+        self, value: str | tuple[str, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Each once, in the order given."""
+        if isinstance(value, tuple):
+            return value
+        found = tuple(dict.fromkeys(part.strip().lower() for part in value.split(",")))
+        strange = [part for part in found if part not in FORMATS]
+        if strange:
+            self.fail(f"{strange[0]!r} is no format of a picture; {' and '.join(FORMATS)} are", param, ctx)
+        return found
 
 
 @click.command("plot")
-def plot() -> None:
-    """Draw the curves and histograms of runs."""
+@click.argument("paths", metavar="RUN...", nargs=-1, required=True, type=PATH)
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=pathlib.Path, file_okay=False),
+    help=f"Folder of the pictures.  [default: RUN/{FOLDER}; of several runs, {FOLDER}]",
+)
+@click.option(
+    "--format", "formats", type=Formats(), default=",".join(FORMATS), show_default=True, help="One or both."
+)
+@json_option
+def plot(
+    paths: tuple[pathlib.Path, ...], out: pathlib.Path | None, formats: tuple[str, ...], as_json: bool
+) -> None:
+    """Draw runs, finished or not: curves of loss, FVU, L0 and dead latents; how latents fire.
+
+    Several runs are drawn over one another. Densities are those of the evaluation `sparsity` or, like
+    activations, of `qsae samples`. What is not there is left out, and said.
+    """
+    if "png" in formats:
+        check_png()
+    charts, notes = _charts(paths)
+    for note in notes:
+        click.echo(f"qsae: note: {note}", err=True)
+    if not charts:
+        raise ConfigError(
+            "there is nothing to draw",
+            where=", ".join(map(str, paths)),
+            allowed=f"runs with {LOG.as_posix()}, samples or the evaluation sparsity",
+            next=f"qsae samples {paths[0]}",
+        )
+    folder = out or (paths[0] / FOLDER if len(paths) == 1 else pathlib.Path(FOLDER))
+    files = [_write(chart, folder / f"{name}.{form}") for name, chart in charts.items() for form in formats]
+    if as_json:
+        print_json({"files": [str(file) for file in files], "notes": notes})
+        return
+    for file in files:
+        click.echo(str(file))
+
+
+def _charts(paths: Sequence[pathlib.Path]) -> tuple[Charts, list[str]]:
+    """Name of a file -> what it shows; and what is left out, and why."""
+    names = run_names(paths)
+    logs: dict[str, TrainingLog] = {}
+    densities: dict[str, Density] = {}
+    samples: dict[str, Samples] = {}
+    notes: list[str] = []
+    for path, name in zip(paths, names, strict=True):
+        log, firings = read_training_log(path, MEASURES), stored_firings(path)
+        logs[name] = log
+        densities |= {_joined(name, coder): found for coder, found in firings.densities.items()}
+        samples |= {_joined(name, coder): found for coder, found in firings.samples.items()}
+        said = [*log.notes, *firings.notes]
+        if not Run(path).finished:
+            said.append("the run is not finished; this is what it has written so far")
+        if not firings.densities:
+            said.append(f"no samples and no evaluation sparsity, so no histograms: qsae samples {path}")
+        elif not firings.samples:
+            said.append(f"no samples, so no histogram of activations: qsae samples {path}")
+        notes += [f"{path}: {sentence}" for sentence in said]
+    charts: dict[str, Curves | Histogram] = {**training_curves(logs, MEASURES)}
+    if densities:
+        charts["density"] = density_histogram(densities)
+    if samples:
+        charts["activations"] = activation_histogram(samples)
+    return charts, notes
+
+
+def _joined(name: str, coder: str) -> str:
+    return f"{name}, {coder}" if coder else name
+
+
+def _write(chart: Curves | Histogram, file: pathlib.Path) -> pathlib.Path:
+    if file.suffix == ".png":
+        png(chart, file)
+    else:
+        with atomic_file(file) as temporary:
+            temporary.write_text(svg(chart), encoding="utf-8")
+    return file

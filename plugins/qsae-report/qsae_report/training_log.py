@@ -15,8 +15,6 @@ from qsae_core.runs import FLOAT_TWIN
 
 LOG = pathlib.Path("metrics") / "log.jsonl"
 STEP_FILE = re.compile(r"step_(\d+)\.json")
-MAIN = "coder"
-"""What files of a run call the coder that was asked for."""
 
 
 class Member(NamedTuple):
