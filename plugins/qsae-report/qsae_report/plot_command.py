@@ -26,22 +26,15 @@ FOLDER = "plots"
 Charts = Mapping[str, Curves | Histogram]
 
 
-class Formats(click.ParamType):
-    """Endings of pictures, with commas between them."""
-
-    name = "formats"
-
-    def convert(
-        self, value: str | tuple[str, ...], param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        """Each once, in the order given."""
-        if isinstance(value, tuple):
-            return value
-        found = tuple(dict.fromkeys(part.strip().lower() for part in value.split(",")))
-        strange = [part for part in found if part not in FORMATS]
-        if strange:
-            self.fail(f"{strange[0]!r} is no format of a picture; {' and '.join(FORMATS)} are", param, ctx)
-        return found
+def _formats(context: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:
+    """Endings of pictures, each once, of a text with commas between them."""
+    found = tuple(dict.fromkeys(part.strip().lower() for part in value.split(",")))
+    strange = [part for part in found if part not in FORMATS]
+    if strange:
+        raise click.BadParameter(
+            f"{strange[0]!r} is no format of a picture; {' and '.join(FORMATS)} are", context, option
+        )
+    return found
 
 
 @click.command("plot")
@@ -53,7 +46,13 @@ class Formats(click.ParamType):
     help=f"Folder of the pictures.  [default: RUN/{FOLDER}; of several runs, {FOLDER}]",
 )
 @click.option(
-    "--format", "formats", type=Formats(), default=",".join(FORMATS), show_default=True, help="One or both."
+    "--format",
+    "formats",
+    metavar="FORMAT,...",
+    callback=_formats,
+    default=",".join(FORMATS),
+    show_default=True,
+    help=f"{' or '.join(FORMATS)}, or both with a comma between.",
 )
 @json_option
 def plot(
