@@ -29,7 +29,9 @@ class Steering {
     this.data = await latentData();
     const same = (row) => this.field(row, "latent").value === String(latent);
     const row = [...this.edits.children].find(same) ?? this.append(latent ?? "");
-    this.field(row, latent === null ? "latent" : "value").focus();
+    const first = this.field(row, latent === null ? "latent" : "value");
+    first.focus();
+    first.select();
     row.scrollIntoView({ block: "nearest" });
   }
 
@@ -78,28 +80,30 @@ class Steering {
 
   run(event) {
     event.preventDefault();
-    asked(this.view, event.target, "Going on with the text, steered and unsteered …", async () => {
+    part(this.view, "result").hidden = true;
+    asked(event.target, "Going on with the text, steered and unsteered …", async () => {
       const body = { prompt: document.getElementById("try-text").value, edits: [...this.edits.children].map((row) => this.edit(row)) };
       for (const name of ["max_new_tokens", "temperature", "seed"]) body[name] = Number(part(this.view, name).value);
       const found = await ask("api/steer", body);
-      this.show(found);
+      this.show(found, body.edits);
       return found.steered === found.unsteered ? "Both texts are there; they are the same." : "Both texts are there; they differ.";
     });
   }
 
-  show(found) {
+  show(found, edits) {
     const [same, ...rests] = parted(found.steered, found.unsteered);
     ["steered", "unsteered"].forEach((name, i) => {
       const rest = rests[i] === "" ? null : el("mark", {}, visible(rests[i]));
       clear(part(this.view, name), el("span", { class: "try-prompt" }, visible(found.prompt)), visible(same), rest);
     });
     clear(part(this.view, "facts"), Steering.facts(found).map((line) => el("li", {}, line)));
-    const latents = [...new Set(found.steps.flatMap(({ activations }) => Object.keys(activations)))];
+    const latents = [...new Set(edits.map(({ latent }) => String(latent)))].filter((latent) => found.steps.some(({ activations }) => latent in activations));
     const select = part(this.view, "trace-latent");
-    clear(select, latents.map((latent) => el("option", { value: latent }, latent)));
-    select.onchange = () => this.trace(found.steps, select.value);
+    const choices = latents.flatMap((latent) => ["after the edit", "before it"].map((when) => el("option", {}, `${latent}, ${when}`)));
+    clear(select, choices);
+    select.onchange = () => this.trace(found.steps, latents[select.selectedIndex >> 1], 1 - (select.selectedIndex % 2));
     part(this.view, "traced").hidden = latents.length === 0;
-    if (latents.length > 0) this.trace(found.steps, select.value);
+    if (latents.length > 0) select.onchange();
     this.table(found.steps, latents);
     part(this.view, "result").hidden = false;
   }
@@ -113,16 +117,17 @@ class Steering {
     return [...found, ...notes.map((note) => `Note: ${note}.`)];
   }
 
-  /** The steered text, coloured by what a latent's activation became. */
-  trace(steps, latent) {
-    const top = Math.max(0, ...steps.map(({ activations }) => Math.abs(activations[latent]?.[1] ?? 0)));
+  /** The steered text, coloured by a latent's activation: before (0) or after (1) its edits. */
+  trace(steps, latent, when) {
+    const top = Math.max(0, ...steps.map(({ activations }) => Math.abs(activations[latent]?.[when] ?? 0)));
     const tokens = steps.map(({ text, prompt, activations }) => {
       const pair = activations[latent];
       const title = pair ? `${num(pair[0], 3)} → ${num(pair[1], 3)}` : "not edited";
-      const style = strength(pair ? pair[1] : 0, top);
-      return [el("span", { class: prompt ? "try-token try-prompt" : "try-token", title, style }, shownPiece(text)), text.includes("\n") ? el("br") : null];
+      const shown = el("span", { class: prompt ? "try-token try-prompt" : "try-token", title }, shownPiece(text));
+      colour(shown, pair ? pair[when] : 0, top);
+      return shown;
     });
-    clear(part(this.view, "trace"), tokens.flat());
+    clear(part(this.view, "trace"), tokens);
   }
 
   table(steps, latents) {

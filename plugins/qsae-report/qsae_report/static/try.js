@@ -19,9 +19,9 @@ async function ask(path, body) {
 }
 
 /** What a form asks: one question at a time, whose errors are shown, and whose end is said. */
-async function asked(view, form, doing, question) {
+async function asked(form, doing, question) {
   if (form.getAttribute("aria-busy") === "true") return;
-  const [status, error] = [part(view, "status"), part(view, "error")];
+  const [status, error] = [part(form, "status"), part(form, "error")];
   form.setAttribute("aria-busy", "true");
   clear(error);
   status.textContent = doing;
@@ -40,20 +40,28 @@ async function asked(view, form, doing, question) {
   }
 }
 
-/** How strongly something is coloured: a share, in CSS. */
+/** How strong something is: a share, in CSS. */
 function strength(value, top) {
   return `--a:${top ? Math.abs(value) / top : 0}`;
 }
 
-/** A token's text as nodes; of one that ends no character, a mark. */
+/** Colour a token by an activation. */
+function colour(element, value, top) {
+  element.classList.toggle("act", value !== 0);
+  element.classList.toggle("negative", value < 0);
+  element.setAttribute("style", strength(value, top));
+}
+
+/** A token's text as nodes, in lines as it has them; of one that ends no character, a mark. */
 function shownPiece(text) {
-  return text === "" ? [el("i", { class: "mark" }, "…")] : pieces(text);
+  if (text === "") return [el("i", { class: "mark" }, "…")];
+  return pieces(text).flatMap((node) => (node.textContent === "↵" ? [node, el("br")] : [node]));
 }
 
 /** What a latent is known by, as nodes: its label, else the tokens that it is strongest on. */
 function knownBy(data, latent) {
-  const label = about.labels.find(([other]) => other === latent);
-  if (label) return [label[1]];
+  const label = data.list.names.get(latent);
+  if (label) return [label];
   return data.examples === null ? [] : data.examples.topTokens(latent).flatMap((piece) => [token(piece), " "]);
 }
 
@@ -78,7 +86,7 @@ class Reading {
 
   read(event) {
     event.preventDefault();
-    asked(this.view, event.target, "Reading …", async () => {
+    asked(event.target, "Reading …", async () => {
       this.data = await latentData();
       this.tokens = (await ask("api/latents", { text: this.text.value })).tokens;
       this.options = this.tokens.map(({ text, special }) => {
@@ -86,7 +94,7 @@ class Reading {
         const style = special ? "try-token try-special" : "try-token";
         return el("span", { role: "option", class: style, tabindex: -1, "aria-label": name }, shownPiece(text));
       });
-      clear(this.list, this.tokens.map(({ text }, i) => [this.options[i], text.includes("\n") ? el("br") : null]).flat());
+      clear(this.list, this.options);
       part(this.view, "found").hidden = false;
       this.choose(null);
       return `${num(this.tokens.length)} tokens were read.`;
@@ -158,7 +166,7 @@ class Reading {
     const values = this.tokens.map(({ latents }) => latents.find(([other]) => other === latent)?.[1] ?? 0);
     const top = Math.max(0, ...values.map(Math.abs));
     this.options.forEach((option, i) => {
-      option.setAttribute("style", strength(values[i], top));
+      colour(option, values[i], top);
       option.title = latent === null ? "" : `latent ${latent}: ${num(values[i], 3)}`;
     });
     for (const button of part(this.view, "latents").querySelectorAll("[aria-pressed]")) {
