@@ -1,4 +1,7 @@
-"""Evaluation ``autointerp``: can a latent be told, in other documents, by how it was explained? Imports no torch."""
+"""Evaluation ``autointerp``: can a latent be told, in other documents, by how it was explained?
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +36,11 @@ class AutointerpConfig(ComponentConfig):
     positives: int = option(10, "windows that score, one of each of so many parts by rank", ge=1, le=255)
     negatives: int = option(5, "windows that score in which the latent is silent", ge=0, le=255)
     hard_negatives: int = option(
-        5, "windows with the latent's most frequent token in which it is silent; others where there are fewer",
-        ge=0, le=255,
-    )  # fmt: skip
+        5,
+        "windows with the latent's most frequent token in which it is silent, at most",
+        ge=0,
+        le=255,
+    )
     skip_first: int = option(1, "first positions of each context that are left out", ge=0)
     seed: int = option(0, "of the hashes that choose latents, halves and windows, and of resamples", ge=0)
     model: str | None = option(None, "the judge's model: a folder or name for hf, a name for endpoint")

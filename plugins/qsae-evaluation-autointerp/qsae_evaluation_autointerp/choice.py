@@ -14,13 +14,15 @@ from qsae_evaluation_autointerp.firings import SCORES, own_hash
 if TYPE_CHECKING:
     from qsae_evaluation_autointerp.firings import Firings, Text
 
-ORDER, HARD, POOL, LATENTS_OWN = 3, 4, 5, 6
+ORDER, HARD, POOL = 3, 4, 5
 """What is added to the seed, so that these hashes are independent of each other."""
 TRIED = 8
 """Places with the latent's token that are looked at for each hard negative."""
 DRAWN = 64
 """Places drawn at random, the same for all latents, for each negative: a latent that is silent in one window
 of so many has negatives enough."""
+ROUNDING = 1e-9
+"""By which a number may be below the whole one that it is."""
 SILENT = "it never fires"
 FEW_EXPLAINING = "too few windows in which it fires, in the documents that explain"
 FEW_SCORING = "too few windows in which it fires, in the documents that score"
@@ -37,6 +39,8 @@ class Chosen(NamedTuple):
     positives: Tensor
     hard: Tensor
     """Where the latent's token is; silent or not is not known yet."""
+    n_hard: int
+    """How many of these are wanted."""
 
 
 class Choice(NamedTuple):
@@ -68,11 +72,13 @@ def choose(firings: Firings) -> Choice:
     left_out[NOT_DRAWN] = len(eligible) - len(drawn)
     if not len(drawn):
         return Choice([], eligible, left_out, len(eligible))
-    return Choice(_places(firings, drawn.tolist()), _pool(firings), left_out, len(eligible))
+    text = firings.text()
+    pool = _pool(firings, text)
+    return Choice(_places(firings, text, drawn.tolist(), pool), pool, left_out, len(eligible))
 
 
-def _places(firings: Firings, latents: list[int]) -> list[Chosen]:
-    config, text = firings.config, firings.text()
+def _places(firings: Firings, text: Text, latents: list[int], pool: Tensor) -> list[Chosen]:
+    config = firings.config
     strongest, explaining, scoring = (
         _by_latent(kept.entries(), latents)
         for kept in (firings.top, firings.explaining, firings.scoring)
@@ -84,8 +90,13 @@ def _places(firings: Firings, latents: list[int]) -> list[Chosen]:
         others = explaining[j].rows(~torch.isin(explaining[j].document, top.document))
         ranks = _one_of_each_part(others, config.ranks)
         tokens = text.token[torch.searchsorted(text.place, torch.cat([top.place, ranks]))]
-        hard = occurrences.of(_most_frequent(tokens), j, TRIED * config.hard_negatives)
-        found.append(Chosen(j, top.place, ranks, _one_of_each_part(scoring[j], config.positives), hard))
+        token = _most_frequent(tokens)
+        where_it_fires, anywhere = (occurrences.share(p, token) for p in (scoring[j].place, pool))
+        n = config.negatives + config.hard_negatives
+        n_hard = hard_negatives(where_it_fires, anywhere, n, config.hard_negatives)
+        hard = occurrences.of(token, j, TRIED * n_hard)
+        positives = _one_of_each_part(scoring[j], config.positives)
+        found.append(Chosen(j, top.place, ranks, positives, hard, n_hard))
     return found
 
 
@@ -118,6 +129,22 @@ def _most_frequent(tokens: Tensor) -> int:
     return int(distinct[counts.argmax()])
 
 
+def hard_negatives(where_it_fires: float, anywhere: float, n: int, most: int) -> int:
+    """How many of n windows where a latent is silent are to have its token.
+
+    So many that the token is in no larger a share of these than of the windows where it fires, and ``most``
+    at most. With more, a latent that fires at random positions would be told wrongly by its token.
+
+    Args:
+        where_it_fires: share of the windows where it fires that have the token.
+        anywhere: of all windows.
+    """
+    if where_it_fires <= anywhere:
+        return 0
+    # h + (n - h) anywhere = n where_it_fires
+    return min(most, int(n * (where_it_fires - anywhere) / (1 - anywhere) + ROUNDING))
+
+
 class _Occurrences:
     """Where each token is, in the documents that score."""
 
@@ -129,17 +156,29 @@ class _Occurrences:
 
     def of(self, token: int, latent: int, n: int) -> Tensor:
         """int64: n places of a token at most, one of a stretch, those of the latent's least hash."""
+        place = self._all(token)
+        latents = torch.full_like(place, latent)
+        return _least(place, own_hash(latents, place, self.firings.config.seed + HARD), n, self.firings)
+
+    def share(self, around: Tensor, token: int) -> float:
+        """Of the windows around places, the share that have a token."""
+        place, config = self._all(token), self.firings.config
+        # a place less than none of a context is behind all of the one before
+        first = torch.searchsorted(place, around - config.before)
+        has = first < torch.searchsorted(place, around + config.after, right=True)
+        return float(has.double().mean())
+
+    def _all(self, token: int) -> Tensor:
+        """int64, ascending."""
         start, end = (
             int(torch.searchsorted(self.token, torch.tensor(token, dtype=torch.int32), right=right))
             for right in (False, True)
         )
-        place = self.place[start:end]
-        latents = torch.full_like(place, latent)
-        return _least(place, own_hash(latents, place, self.firings.config.seed + HARD), n, self.firings)
+        return self.place[start:end]
 
 
-def _pool(firings: Firings) -> Tensor:
-    text, config = firings.text(), firings.config
+def _pool(firings: Firings, text: Text) -> Tensor:
+    config = firings.config
     place = text.place[text.half == SCORES]
     n = DRAWN * (config.negatives + config.hard_negatives)
     return _least(place, hashed(place, config.seed + POOL), n, firings)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qsae_evaluation_autointerp.choice import Chosen
     from qsae_evaluation_autointerp.windows import Surroundings
 
-SHUFFLED = 7
+SHUFFLED = 6
 """What is added to the seed for the order in which windows are shown."""
 MOST_FAILED = 0.5
 """Share of answers that could not be read, above which a judge is not asked on."""
@@ -55,7 +55,7 @@ def tasks(read: Surroundings) -> list[Task | str]:
 
 def _task(chosen: Chosen, read: Surroundings) -> Task | str:
     config, latent = read.config, chosen.latent
-    hard = [p for p in chosen.hard.tolist() if (latent, p) not in read.firing][: config.hard_negatives]
+    hard = [p for p in chosen.hard.tolist() if (latent, p) not in read.firing][: chosen.n_hard]
     stretches = set(read.firings.stretch(torch.tensor(hard, dtype=torch.int64)).tolist())
     n = config.negatives + config.hard_negatives
     seed = config.seed + SHUFFLED
@@ -121,6 +121,6 @@ def _check_answers(verdicts: Sequence[Verdict], judge: Judge) -> None:
             f"{failed} of {len(answers)} windows have no answer that can be read; the first that could not "
             f"be: {(judge.unreadable or '')[:200]!r}",
             where=judge.name,
-            allowed="an explanation on a line, and for each window a yes or no in the form that was asked for",
+            allowed="an explanation on one line, and for each window a 0 or 1 as it was asked for",
             next="choose another judge or model; what was judged before is kept",
         )

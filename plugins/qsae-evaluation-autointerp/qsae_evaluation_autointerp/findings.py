@@ -151,9 +151,7 @@ def _labels(verdicts: Sequence[Verdict], scores: _Scores) -> Table:
     return Table(columns, rows)
 
 
-def _sentences(
-    judge: Judge, n: int, spread: Interval | None, tells: bool, fault: QsaeError | None
-) -> Table:
+def _sentences(judge: Judge, n: int, spread: Interval | None, tells: bool, fault: QsaeError | None) -> Table:
     if spread is None:
         verdict = f"{n} latents are too few to say whether the judge tells them"
     else:

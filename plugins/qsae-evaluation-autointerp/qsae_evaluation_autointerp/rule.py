@@ -1,4 +1,7 @@
-"""The judge ``rule``: tokens, and tokens behind certain others, on which a latent fires. No torch, no model."""
+"""The judge ``rule``: tokens, and tokens behind certain others, on which a latent fires.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 

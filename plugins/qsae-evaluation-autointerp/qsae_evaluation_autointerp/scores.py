@@ -40,8 +40,8 @@ def f1(answers: Answers, fires: Sequence[bool]) -> float:
 
 
 def auc(answers: Answers, fires: Sequence[bool]) -> float:
-    """The chance that a window where it fires has a larger probability than one where it is silent; equal ones,
-    and those of an answer that failed, count as a half."""
+    """The chance that a window where it fires has a larger probability than one where it is silent; equal
+    ones, and those of an answer that failed, count as a half."""
     firing = [a for a, f in zip(answers, fires, strict=True) if f]
     silent = [a for a, f in zip(answers, fires, strict=True) if not f]
     return sum(_larger(a, b) for a in firing for b in silent) / (len(firing) * len(silent))
