@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+LEAST, MOST = 1e-100, 1e100
+"""Sizes beyond which numbers are not drawn."""
 Format = Literal["number", "percent", "bytes"]
 """How numbers of an axis are written: 20k; 12% of 0.12; 4.2 MB of 4,200,000."""
 
@@ -32,14 +33,15 @@ class Axis:
 
     def __post_init__(self) -> None:
         for end in (self.low, self.high):
-            if end is not None and not (math.isfinite(end) and (end > 0 or not self.log)):
+            if end is not None and not self.holds(end):
                 raise ValueError(f"axis {self.label!r} cannot end at {end}")
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise ValueError(f"axis {self.label!r} goes from {self.low} to {self.high}")
 
     def holds(self, value: float | None) -> bool:
-        """Whether a value has a place: it is a finite number and, on a logarithmic axis, positive."""
-        return value is not None and math.isfinite(value) and (value > 0 or not self.log)
+        """Whether a value has a place: a finite number, no larger than ``MOST``; where equal steps are equal
+        factors, above ``LEAST``."""
+        return value is not None and abs(value) <= MOST and (value >= LEAST or not self.log)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 
 from qsae_report.charts.chart import Curves, Series
@@ -118,7 +119,9 @@ def _hover(chart: Curves, series: Series, i: int) -> str:
     y, error = series.y[i], series.error[i] if series.error is not None else None
     assert y is not None
     said = f"{chart.y.label} {number_text(y, chart.y.format, 4)}"
-    said += f" ± {number_text(error, chart.y.format, 2)}" if error is not None else ""
+    said += (
+        f" ± {number_text(error, chart.y.format, 2)}" if error is not None and math.isfinite(error) else ""
+    )
     parts = [
         series.name,
         series.labels[i] if series.labels else "",

@@ -61,7 +61,9 @@ def ends(
     low, high = min(found or fixed or [1.0]), max(found or fixed or [1.0])
     low = low if axis.low is None else axis.low
     high = high if axis.high is None else axis.high
-    low, high = spread(min(low, high), max(low, high), log=axis.log)
+    if low > high:  # all values are beyond the end that the axis has
+        low, high = (low, low) if axis.low is not None else (high, high)
+    low, high = spread(low, high, log=axis.log)
     if margin:
         low, high = _apart(axis, low, high)
     if not axis.log and 0 < low < FROM_ZERO * high and outward:

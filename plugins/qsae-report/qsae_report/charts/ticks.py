@@ -5,21 +5,21 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Final
 
-from qsae_report.charts.chart import Format
+from qsae_report.charts.chart import LEAST, Format
 
-STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
-CONSTANT: Final = 1e-9
+STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+CONSTANT = 1e-9
 """Ends closer than this share of their size are one value."""
-UNITS: Final = {
+UNITS = {
     "number": ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")),
     "bytes": ((1e12, " TB"), (1e9, " GB"), (1e6, " MB"), (1e3, " kB")),
 }
-PLAIN_BELOW: Final = 10_000
+PLAIN_BELOW = 10_000
 """Numbers below it have no k."""
-SCIENTIFIC_BELOW: Final = 1e-4
-MOST_DIGITS: Final = 15
+SCIENTIFIC_BELOW, SCIENTIFIC_ABOVE = 1e-4, 1e6
+"""Of what is written, its unit apart."""
+MOST_DIGITS = 15
 """Behind the point: what a float holds."""
 
 
@@ -38,7 +38,7 @@ def linear_ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Multiples of a round step from ``low`` to ``high``; no more than ``most``."""
     step = step_of(low, high, most)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [_rounded(number * step, step) for number in range(first, last + 1)]
+    return [_rounded(number * step) for number in range(first, last + 1)]
 
 
 def log_ticks(low: float, high: float, most: int = 6) -> list[float]:
@@ -63,7 +63,7 @@ def widened(low: float, high: float, most: int, *, log: bool) -> tuple[float, fl
         return _outward(low, -1), _outward(high, 1)
     step = step_of(low, high, most)
     down, up = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
-    return _rounded(down, step), _rounded(up, step)
+    return _rounded(down), _rounded(up)
 
 
 def _outward(value: float, direction: int) -> float:
@@ -77,12 +77,13 @@ def _outward(value: float, direction: int) -> float:
 
 def spread(low: float, high: float, *, log: bool) -> tuple[float, float]:
     """The range, or one around it where both ends are one value."""
-    if high - low > CONSTANT * max(abs(low), abs(high)):
+    largest = max(abs(low), abs(high))
+    if largest < LEAST:
+        return 0.0, 1.0
+    if high - low > CONSTANT * largest:
         return low, high
     if log:
         return low / 2, high * 2
-    if low == 0:
-        return 0.0, 1.0
     return low - abs(low) / 10, high + abs(high) / 10
 
 
@@ -91,15 +92,23 @@ def tick_labels(ticks: Sequence[float], kind: Format, *, log: bool = False) -> l
     axis each as short as it can be."""
     if not ticks:
         return []
-    if log:
-        return [number_text(value, kind) for value in ticks]
+    largest = max(map(abs, ticks))
+    scale, unit = _unit(largest, kind)
+    if log or not (largest == 0 or SCIENTIFIC_BELOW <= largest / scale < SCIENTIFIC_ABOVE):
+        return _told_apart(ticks, kind)
     step = min((b - a for a, b in itertools.pairwise(ticks)), default=abs(ticks[0]) or 1.0)
-    scale, unit = _unit(max(map(abs, ticks)), kind)
-    if kind == "number" and not unit and 0 < max(map(abs, ticks)) < SCIENTIFIC_BELOW:
-        return [number_text(value, kind) for value in ticks]
     digits = _digits(step / scale)
     texts = [f"{value / scale:,.{digits}f}" for value in ticks]
     return [_zero(kind) if value == 0 else text + unit for value, text in zip(ticks, texts, strict=True)]
+
+
+def _told_apart(values: Sequence[float], kind: Format) -> list[str]:
+    """Numbers on their own, to as many digits as it takes."""
+    for digits in range(3, MOST_DIGITS + 1):
+        texts = [number_text(value, kind, digits) for value in values]
+        if len(set(texts)) == len(texts):
+            break
+    return texts
 
 
 def number_text(value: float, kind: Format = "number", digits: int = 3) -> str:
@@ -108,7 +117,7 @@ def number_text(value: float, kind: Format = "number", digits: int = 3) -> str:
     scaled = value / scale
     if scaled == 0:
         return _zero(kind)
-    if abs(scaled) < SCIENTIFIC_BELOW:
+    if not SCIENTIFIC_BELOW <= abs(scaled) < SCIENTIFIC_ABOVE:
         mantissa, _, power = f"{scaled:.{digits - 1}e}".partition("e")
         mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
         return f"{mantissa}e{int(power)}{unit}"
@@ -142,6 +151,6 @@ def _zero(kind: Format) -> str:
     return "0%" if kind == "percent" else "0"
 
 
-def _rounded(value: float, step: float) -> float:
-    """Without the error of a sum of steps: 0.3 for 0.30000000000000004."""
-    return round(value, _digits(step)) + 0.0
+def _rounded(value: float) -> float:
+    """Without the error of a product: 0.3 for 0.30000000000000004."""
+    return float(f"{value:.13g}") + 0.0

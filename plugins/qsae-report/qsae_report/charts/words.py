@@ -75,7 +75,9 @@ def left_out(chart: Curves) -> Iterator[str]:
             finite = y is not None and math.isfinite(y) and math.isfinite(x)
             number += bool(finite and not (chart.x.holds(x) and chart.y.holds(y)))
     if number:
-        yield f"{_values(number)} not positive, and not shown on a logarithmic axis."
+        log = chart.x.log or chart.y.log
+        why = "not positive, and not shown on a logarithmic axis" if log else "too large to be shown"
+        yield f"{_values(number)} {why}."
 
 
 def left_out_bins(chart: Histogram) -> Iterator[str]:
