@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -32,6 +31,8 @@ DENSITY_BIN = 0.25
 OCTAVE_PARTS = 2
 """Bins of an octave in a histogram of activations."""
 COSINE_BIN, R_BIN = 0.02, 0.05
+SLACK = 1e-5
+"""Of a bin's width, by which a value may miss its edge and is on it: what float32 loses."""
 
 
 def training_curves(runs: Mapping[str, TrainingLog], measures: Iterable[str] = CURVES) -> dict[str, Curves]:
@@ -201,25 +202,6 @@ def rate_distortion(points: Sequence[RatePoint], rate: Literal["bytes", "bits"] 
     return Curves("Rate and distortion", x, Axis("FVU"), series)
 
 
-def column_histogram(name: str, values: ArrayLike, most: int = 40) -> Histogram:
-    """Any column of numbers, one of each latent; bins of a round width.
-
-    Args:
-        most: bins, at most.
-    """
-    given = np.asarray(values, dtype=np.float64)
-    known = _finite(given)
-    lost = len(given) - len(known)
-    notes = [f"{lost:,} of {len(given):,} latents have no value."] if lost else []
-    size = _round_width(float(np.ptp(known)) / most) if len(known) and np.ptp(known) > 0 else 1.0
-    return Histogram(name, Axis(name), Axis("latents"), [_binned("", known, size, False)], notes)
-
-
-def _round_width(least: float) -> float:
-    power = 10.0 ** math.floor(math.log10(least))
-    return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= least)
-
-
 def _binned(name: str, values: NDArray[np.float64], size: float, several: bool) -> Bars:
     edges, counts = _counted(values, size)
     return Bars(name, edges, _shares(counts, len(values), several))
@@ -230,11 +212,11 @@ def _counted(values: NDArray[np.float64], size: float) -> tuple[list[float], NDA
     last edge belong to the last bin."""
     if not len(values):
         return [], np.zeros(0)
-    number = np.floor(values / size + 1e-9).astype(np.int64)
+    number = np.floor(values / size + SLACK).astype(np.int64)
     first, last = int(number.min()), int(number.max())
-    if last > first and np.allclose(values[number == last], last * size):
+    if last > first and np.allclose(values[number == last], last * size, rtol=SLACK, atol=SLACK * size):
         number, last = np.minimum(number, last - 1), last - 1
-    edges = (np.arange(first, last + 2) * size).round(12).tolist()
+    edges = [float(f"{edge:.12g}") for edge in np.arange(first, last + 2) * size]
     return edges, np.bincount(number - first, minlength=last - first + 1).astype(np.float64)
 
 

@@ -5,4 +5,15 @@ from qsae_report.charts.palette import variables
 from qsae_report.charts.png import png
 from qsae_report.charts.svg import svg
 
-__all__ = ["Axis", "Bars", "Chart", "Curves", "Histogram", "Rule", "Series", "png", "svg", "variables"]
+__all__ = [
+    "Axis",
+    "Bars",
+    "Chart",
+    "Curves",
+    "Histogram",
+    "Rule",
+    "Series",
+    "png",
+    "svg",
+    "variables",
+]
