@@ -35,17 +35,29 @@ MEASURES = (
     Measure(
         "FVU", "fraction of variance unexplained; 0 is perfect", "fvu", ("reconstruction",), words.number
     ),
-    Measure("L0", "latents that fire on a token, on average", "l0", ("reconstruction", "sparsity"), words.number),
-    Measure("Dead", "share of latents that never fire", "dead_fraction", ("reconstruction", "sparsity"), words.percent),
+    Measure(
+        "L0", "latents that fire on a token, on average", "l0", ("reconstruction", "sparsity"), words.number
+    ),
+    Measure(
+        "Dead",
+        "share of latents that never fire",
+        "dead_fraction",
+        ("reconstruction", "sparsity"),
+        words.percent,
+    ),
     Measure(
         "CE recovered",
-        "of the cross-entropy that is lost without this activation, the share that the reconstruction keeps",
+        "share of the loss from zeroing these vectors that the reconstruction avoids",
         "ce_recovered",
         ("loss-recovered",),
         words.percent,
     ),
     Measure(
-        "Bits per token", "of a token's code", "bits_per_token", ("reconstruction", "code-length"), words.number
+        "Bits per token",
+        "of a token's code",
+        "bits_per_token",
+        ("reconstruction", "code-length"),
+        words.number,
     ),
 )
 """Cards of values, in the order of the page; those that no evaluation has are left out."""
@@ -64,7 +76,9 @@ def _of(measure: Measure, subject: Subject) -> Card | None:
     own = value(subject.coder)
     if own is None:
         return None
-    others = [(coder.name, measure.form(value(coder))) for coder in subject.beside if value(coder) is not None]
+    others = [
+        (coder.name, measure.form(value(coder))) for coder in subject.beside if value(coder) is not None
+    ]
     for kind in ("baseline", "chance"):
         against = _against(subject.coder, measure, kind)
         others += [(kind, measure.form(against))] if against is not None else []

@@ -18,9 +18,13 @@ FILE = "report.html"
 
 @click.command("report")
 @click.argument("path", type=PATH)
-@click.option("--compare", metavar="PATH", type=PATH, help="Put the numbers and latents of this coder beside.")
+@click.option(
+    "--compare", metavar="PATH", type=PATH, help="Put the numbers and latents of this coder beside."
+)
 @click.option("--out", metavar="FILE", type=PATH, help=f"Where to write it.  [default: RUN/{FILE}]")
-@click.option("--layer", help="Of a run with a coder for each layer: whose.  [default: the first with samples]")
+@click.option(
+    "--layer", help="Of a run with a coder for each layer: whose.  [default: the first with samples]"
+)
 @click.option("--without-samples", is_flag=True, help="Leave out examples, or make it where there are none.")
 @click.option("--serve", is_flag=True, help="Serve it on this machine, with texts to try and to steer.")
 @click.option("--port", type=int, help="With --serve: which; 0: one that is free.  [default: 0]")

@@ -65,7 +65,11 @@ def _of_samples(subject: Subject) -> Iterator[tuple[str, Any]]:
         yield "samples", f"none; qsae samples {subject.path} collects them"
         return
     about = samples.about
-    left_out = [f"{about[key]:,} {name}" for key, name in (("n_special", "special"), ("n_skipped", "first")) if about.get(key)]
+    left_out = [
+        f"{about[key]:,} {name}"
+        for key, name in (("n_special", "special"), ("n_skipped", "first"))
+        if about.get(key)
+    ]
     text = f"{samples.n_tokens:,} tokens of {about.get('measured', 'text')}"
     yield "samples", text + (f"; left out: {' and '.join(left_out)} tokens" if left_out else "")
 

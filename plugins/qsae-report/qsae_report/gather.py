@@ -27,6 +27,8 @@ from qsae_samples.samples import Samples
 
 FOLDER = "samples"
 """Of a run, where its samples are."""
+PARTS = 3
+"""Of the path of a compared run, how many of the last parts name it: ``topk/2/300``."""
 
 
 class Place(NamedTuple):
@@ -73,7 +75,9 @@ def gather(
     )
     twin = _twin(place, summary, notes, samples=with_samples)
     other = None if compare is None else find(compare, layer)
-    compared = None if other is None else _compared(other, compare, notes, samples=with_samples)
+    compared = (
+        None if compare is None or other is None else _compared(other, compare, notes, samples=with_samples)
+    )
     if place.run is not None and not place.run.finished:
         notes.append("The run is not finished: what is here is of its last state.")
     return Subject(
@@ -93,9 +97,11 @@ def gather(
 
 
 def label(description: Mapping[str, Any]) -> str:
-    """``ternary (ste)``: what a coder is, from its ``coder.json``."""
+    """``ternary (ste)``, ``topk``: what a coder is, from its ``coder.json``."""
     config = description["config"]
-    return coder_label(config["sae" if "sae" in config else "transcoder"]["use"], quantizers_of(config))
+    name = config["sae" if "sae" in config else "transcoder"]["use"]
+    quantizers = quantizers_of(config)
+    return coder_label(name, quantizers) if set(quantizers.values()) - {"none"} else str(name)
 
 
 def find(path: pathlib.Path, layer: str | None = None) -> Place:
@@ -109,7 +115,9 @@ def find(path: pathlib.Path, layer: str | None = None) -> Place:
     if several is None:
         if layer is not None:
             raise ConfigError(
-                f"there is one coder, and none of a layer {layer!r}", where=str(path), next="leave --layer out"
+                f"there is one coder, and none of a layer {layer!r}",
+                where=str(path),
+                next="leave --layer out",
             )
         folder = artifact_folder(path)
         return Place(path if run else folder, folder, None, [], run)
@@ -159,12 +167,11 @@ def _run_of(folder: pathlib.Path, layer: str | None) -> pathlib.Path:
     return run if Run(run).config_file.is_file() and Run(run).final == coders else coders
 
 
-def _compared(place: Place, path: pathlib.Path | None, notes: list[str], *, samples: bool) -> Coder:
+def _compared(place: Place, path: pathlib.Path, notes: list[str], *, samples: bool) -> Coder:
     stored, file = read_evaluations(place.below("evaluations")), place.below(FOLDER) / FILE
     collected = _optional_samples(file, notes) if samples and file.is_file() else None
-    name = f"{label(stored_description(place.folder))} of {path}"
     artifact = _artifact(_summary(place, notes), "coder", place.layer)
-    return Coder(name, place.folder, artifact, stored, collected)
+    return Coder("/".join(path.resolve().parts[-PARTS:]), place.folder, artifact, stored, collected)
 
 
 def _optional_samples(file: pathlib.Path, notes: list[str]) -> Samples | None:

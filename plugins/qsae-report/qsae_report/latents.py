@@ -104,7 +104,9 @@ def _of_samples(prefix: str, samples: Samples, at_most: int | None = None) -> li
     kept = np.ones(len(a["example_group"]), dtype=bool) if at_most is None else _strongest(samples, at_most)
     entries = np.repeat(kept, a["example_active"])
     offsets = np.concatenate([[0], np.cumsum(kept)])[a["example_offsets"]]
-    of_examples = {name: a[f"example_{name}"][kept] for name in ("group", "start", "length", "peak", "active")}
+    of_examples = {
+        name: a[f"example_{name}"][kept] for name in ("group", "start", "length", "peak", "active")
+    }
     examples = {
         "offsets": offsets.astype(np.uint32),
         **of_examples,

@@ -44,9 +44,18 @@ SCRIPTS = (
 SERVED = ("try.js", "steering.js")
 LAST = ("start.js",)
 TITLES = {
-    "died": "Latents that died",
-    "only-here": "Latents without a counterpart there",
-    "only-there": "Latents there without a counterpart here",
+    "died": (
+        "Latents that died",
+        "They fire in the float twin, and here never, or at other tokens. The most frequent first.",
+    ),
+    "only-here": (
+        "Latents without a counterpart there",
+        "No atom of the compared coder has a cosine of 0.5 with theirs. The least similar first.",
+    ),
+    "only-there": (
+        "Latents there without a counterpart here",
+        "Likewise, of the compared coder; the link leads to what is most similar here.",
+    ),
 }
 """Tables of the view ``survival``."""
 
@@ -108,7 +117,7 @@ def render(subject: Subject, measured: Measured, *, serve: bool = False) -> str:
         "sections": sections(subject, n_latents),
         "survival": survived,
         "survival_charts": pictures.drawn(pictures.surviving(survived), "survival"),
-        "survival_tables": [(name, TITLES[name]) for name in survived.tables],
+        "survival_tables": [(name, *TITLES[name]) for name in survived.tables],
         "samples": subject.coder.samples is not None,
         "about": Markup(json_text(latents.about(subject, n_latents, beside))),  # noqa: S704 (has no <)
         "blocks": _blocks(subject, measured, survived),
@@ -146,5 +155,3 @@ def _templates() -> jinja2.Environment:
     return jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-
-

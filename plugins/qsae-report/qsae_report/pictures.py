@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from qsae_report.subject import Coder, Subject
     from qsae_report.survival import Survival
 
-SIZE = {"width": 560, "height": 300}
+SMALL, LARGE = {"width": 340, "height": 250}, {"width": 440, "height": 280}
+"""Sizes in pixels, as many as the style sheet gives them: four of the small ones go side by side."""
 LOG10_DENSITY = ("sparsity", "log10_density")
 
 
 def drawn(charts: Sequence[Chart], view: str) -> list[Markup]:
     """Charts of one view; their texts are escaped by ``svg``."""
-    made = [svg(chart, **SIZE, themed=True, prefix=f"{view}-{n}") for n, chart in enumerate(charts)]
+    size = SMALL if view == "overview" else LARGE
+    made = [svg(chart, **size, themed=True, prefix=f"{view}-{n}") for n, chart in enumerate(charts)]
     return [Markup(text) for text in made]  # noqa: S704
 
 
@@ -113,7 +115,9 @@ def surviving(found: Survival) -> list[Chart]:
     """How latents fare against the twin, and how similar their counterparts are in a compared coder."""
     charts: list[Chart] = []
     if len(found.r):
-        charts.append(figures.survival_histogram({"": found.r}, survived=found.survived, damaged=found.damaged))
+        charts.append(
+            figures.survival_histogram({"": found.r}, survived=found.survived, damaged=found.damaged)
+        )
     for name, cosines in found.cosines.items():
         chart = figures.similarity_histogram({"": cosines})
         axis = replace(chart.x, label="cosine to the most similar atom there")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,23 @@ SURVIVED, DAMAGED = 0.9, 0.5
 ALIKE = 0.5
 """Cosine below which atoms of two coders are no counterparts."""
 CLASSES = (
-    ("survived", "survived_share"),
-    ("blurred", "blurred_share"),
-    ("damaged", "damaged_share"),
-    ("never fires", "lost_share"),
+    ("survived", "survived_share", "r from {survived:g}"),
+    ("blurred", "blurred_share", "r from {damaged:g} to {survived:g}"),
+    ("damaged", "damaged_share", "r below {damaged:g}"),
+    ("lost", "lost_share", "never fires, or always alike"),
 )
-"""What becomes of a latent -> the evaluation's share of them."""
+"""What becomes of a latent, the evaluation's share of them, and what that means."""
 Table = dict[str, Any]
+
+
+class Class(NamedTuple):
+    """What became of some latents."""
+
+    name: str
+    share: float
+    words: str
+    """The share, as people read it."""
+    meaning: str
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,7 @@ class Survival:
     """What the view ``survival`` shows.
 
     Attributes:
-        classes: name, share of the judged latents in words, width of a bar (0 to 1).
+        classes: of the judged latents.
         facts: sentences.
         r: of every latent, NaN where it is not judged; empty without that evaluation.
         survived, damaged: borders of its classes.
@@ -44,7 +54,7 @@ class Survival:
         cosines: name of a compared coder -> cosine of each latent's counterpart.
     """
 
-    classes: Sequence[tuple[str, str, float]] = ()
+    classes: Sequence[Class] = ()
     facts: Sequence[str] = ()
     r: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
     survived: float = SURVIVED
@@ -63,42 +73,61 @@ def survival(subject: Subject, beside: Mapping[str, Counterparts]) -> Survival:
     stored = subject.coder.evaluations.get(EVALUATION)
     options = {} if stored is None else stored.about.get("options") or {}
     damaged = options.get("damaged", DAMAGED)
-    classes, facts, r = _of_quantization(stored, damaged, options.get("least_firings", 1), tables)
+    survived, least = options.get("survived", SURVIVED), options.get("least_firings", 1)
+    classes = (
+        [] if stored is None or stored.result is None else _classes(stored.result.values, survived, damaged)
+    )
+    facts, r = _of_quantization(stored, damaged, least, tables)
     cosines = {}
     if subject.compared is not None and subject.compared.name in beside:
         found = beside[subject.compared.name]
         cosines[subject.compared.name] = found.cosines
         facts += _of_comparison(subject.compared.name, found, tables)
-    return Survival(classes, facts, r, options.get("survived", SURVIVED), damaged, tables, cosines)
+    return Survival(classes, facts, r, survived, damaged, tables, cosines)
+
+
+def _classes(values: Mapping[str, float | None], survived: float, damaged: float) -> list[Class]:
+    found = []
+    for name, key, meaning in CLASSES:
+        share = values.get(key)
+        if share is not None:
+            said = meaning.format(survived=survived, damaged=damaged)
+            found.append(Class(name, share, words.percent(share), said))
+    return found
 
 
 def _of_quantization(
     stored: Evaluation | None, damaged: float, least: float, tables: dict[str, Table]
-) -> tuple[list[tuple[str, str, float]], list[str], NDArray[np.float32]]:
+) -> tuple[list[str], NDArray[np.float32]]:
     none = np.zeros(0, dtype=np.float32)
     if stored is None or stored.result is None:
-        return [], [], none
-    values, per_latent = stored.result.values, stored.result.per_latent
-    shares = [(name, values.get(key)) for name, key in CLASSES]
-    classes = [(name, words.percent(share), share) for name, share in shares if share is not None]
-    judged = values.get("judged_latents")
-    facts = [] if judged is None else [f"{words.number(judged)} latents are judged: those that fire often enough."]
+        return [], none
+    judged, per_latent = stored.result.values.get("judged_latents"), stored.result.per_latent
+    facts = []
+    if judged is not None:
+        facts.append(
+            f"{words.number(judged)} latents are judged: those that fire {least:g} times or more in the float twin."
+        )
     if not {"r", "firings", "firings_quantized"} <= per_latent.keys():
-        return classes, facts, none
+        return facts, none
     r, before, after = (per_latent[name].numpy() for name in ("r", "firings", "firings_quantized"))
     tables["died"] = _died(r, before, after, damaged, least)
-    return classes, facts, r
+    return facts, r
 
 
-def _died(
-    r: NDArray[Any], before: NDArray[Any], after: NDArray[Any], damaged: float, least: float
-) -> Table:
+def _died(r: NDArray[Any], before: NDArray[Any], after: NDArray[Any], damaged: float, least: float) -> Table:
     """Latents that fire in the float twin, and here never, or at other tokens; the most firings first."""
     silent = after == 0
     died = (before >= least) & (silent | (r < damaged))
     order = np.flatnonzero(died)[np.argsort(-before[died], kind="stable")]
     rows = [
-        [int(j), "never fires" if silent[j] else "fires elsewhere", _cell(r[j]), int(before[j]), int(after[j])]
+        [
+            int(j),
+            "never fires" if silent[j] else "fires elsewhere",
+            _cell(r[j]),
+            int(before[j]),
+            int(after[j]),
+        ]
         for j in order
     ]
     columns = ["latent", "what became of it", "r", "firings in the float twin", "firings here"]

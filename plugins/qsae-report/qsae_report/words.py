@@ -11,7 +11,7 @@ SIGNIFICANT = 4
 
 
 def number(value: float | None) -> str:
-    """``32,885``, ``0.09832``, ``1.2e-05``; an en dash where it is not defined."""
+    """``32,885``, ``0.09832``, ``1.20e−5``; an en dash where it is not defined."""
     if value is None or math.isnan(value):
         return UNDEFINED
     if math.isinf(value):
@@ -22,9 +22,10 @@ def number(value: float | None) -> str:
     if size >= 10**SIGNIFICANT:
         text = f"{value:,.0f}"
     elif size >= 1e-3:
-        text = f"{value:.{max(0, SIGNIFICANT - 1 - math.floor(math.log10(size)))}f}"
+        text = f"{value:,.{max(0, SIGNIFICANT - 1 - math.floor(math.log10(size)))}f}"
     else:
-        text = f"{value:.{SIGNIFICANT - 2}e}"
+        digits, _, exponent = f"{value:.{SIGNIFICANT - 2}e}".partition("e")
+        text = f"{digits}e{int(exponent)}"
     return text.replace("-", "−")
 
 

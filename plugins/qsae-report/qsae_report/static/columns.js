@@ -7,8 +7,8 @@ class Columns {
     if (latents !== null) {
       const tokens = about.samples.tokens;
       this.add("density", "density", "samples", latents.count.map((n) => n / tokens), percent);
-      this.add("largest", "max activation", "samples", latents.largest);
-      this.add("mean", "mean activation", "samples", latents.mean);
+      this.add("largest", "max", "samples", latents.largest);
+      this.add("mean", "mean", "samples", latents.mean);
     }
     const scores = new Float64Array(about.latents).fill(NaN);
     for (const [latent, , , score] of labels) {
@@ -48,7 +48,7 @@ function summary(values, bins = 32) {
 }
 
 /** A small picture of counts, described in words. */
-function spark(counts, label, width = 160, height = 28) {
+function spark(counts, label, width = 160, height = 20) {
   const most = Math.max(1, ...counts);
   const step = width / Math.max(1, counts.length);
   const bars = counts.map((count, i) => {

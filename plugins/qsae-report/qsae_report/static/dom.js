@@ -40,7 +40,10 @@ function num(value, digits = 4) {
   let text;
   if (Number.isInteger(value) || size >= 10 ** digits) text = whole.format(value);
   else if (size < 1e-3) text = value.toExponential(digits - 2);
-  else text = value.toFixed(Math.max(0, digits - 1 - Math.floor(Math.log10(size))));
+  else {
+    const places = Math.max(0, digits - 1 - Math.floor(Math.log10(size)));
+    text = value.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: places });
+  }
   return text.replace(/-/g, "−");
 }
 

@@ -25,16 +25,19 @@ function whereItStands({ document: number, context, position }) {
   return number < 0 ? parts : [`document ${num(number)}`, ...parts];
 }
 
-function exampleRow(example, largest) {
-  const { texts, activations, peak } = example;
+/** A window in two parts: what is before the token that the example is about, and what begins with it. */
+function windowParts({ texts, activations, peak }, largest) {
   const spans = texts.map((text, i) => tokenSpan(text, activations[i], largest, i === peak));
-  const where = whereItStands(example);
-  const text = el(
-    "span",
-    { class: "window" },
+  return [
     el("span", { class: "before" }, el("span", {}, spans.slice(0, peak).flat())),
     el("span", { class: "after" }, spans.slice(peak).flat()),
-  );
+  ];
+}
+
+function exampleRow(example, largest) {
+  const { activations, peak } = example;
+  const where = whereItStands(example);
+  const text = el("span", { class: "window" }, windowParts(example, largest));
   const value = el("span", { class: "value", title: where.join(", ") }, num(activations[peak], 3));
   const heard = el("span", { class: "heard" }, `; fires at ${inWords(example)}; ${where.join(", ")}`);
   return el("li", {}, value, text, heard);

@@ -16,7 +16,7 @@ function activationHistogram(data, latent) {
   const { edges, counts } = activationBins(data, latent);
   const most = Math.max(...counts);
   if (most === 0) return null;
-  const [width, height, base, left] = [320, 110, 86, 30];
+  const [width, height, base, left] = [304, 128, 96, 32];
   const step = (width - left - 4) / counts.length;
   const bars = counts.map((count, i) => {
     if (count === 0) return null;
@@ -25,7 +25,7 @@ function activationHistogram(data, latent) {
     return svg("rect", { class: "bar", x: left + i * step, y: base - tall, width: Math.max(1, step - 1), height: tall }, said);
   });
   const texts = ticks(edges).map(([at, text, anchor]) => {
-    return svg("text", { x: left + at * step, y: base + 14, "text-anchor": anchor }, text);
+    return svg("text", { x: left + at * step, y: base + 13, "text-anchor": anchor }, text);
   });
   const firings = counts.reduce((sum, count) => sum + count, 0);
   const label = `Histogram of ${num(firings)} activations from ${num(edges[0], 3)} to ${num(edges[edges.length - 1], 3)}, on a logarithmic scale; the fullest bin has ${num(most)}`;
@@ -37,7 +37,7 @@ function activationHistogram(data, latent) {
     svg("text", { x: left - 4, y: 18, "text-anchor": "end" }, num(most)),
     svg("text", { x: left - 4, y: base, "text-anchor": "end" }, "0"),
     texts,
-    svg("text", { x: (width + left) / 2, y: height - 1, "text-anchor": "middle" }, "activation (log scale)"),
+    svg("text", { x: (width + left) / 2, y: height - 3, "text-anchor": "middle" }, "activation (log scale)"),
   );
 }
 

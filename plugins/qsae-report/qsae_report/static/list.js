@@ -12,6 +12,7 @@ class LatentList {
     this.scroller = document.getElementById("list");
     this.rows = document.getElementById("list-rows");
     this.extra = null;
+    this.drawn = new Map(); // row -> its element
     this.names = new Map();
     for (const [latent, text] of about.labels) if (!this.names.has(latent)) this.names.set(latent, text);
     this.choose();
@@ -83,6 +84,8 @@ class LatentList {
     }
     this.current = 0;
     this.scroller.scrollTop = 0;
+    this.drawn.clear();
+    this.rows.replaceChildren();
     this.describe();
     this.draw();
   }
@@ -111,8 +114,18 @@ class LatentList {
       { title: "latent", key: "number", kind: "n id", cell: (latent) => String(latent) },
       this.names.size > 0 && { title: "label", kind: "text", cell: (latent) => this.names.get(latent) || "" },
       examples !== null && { title: "strongest on", kind: "text", cell: tokens },
-      ...numbers.map(({ key, title, values, format }) => ({ title, key, kind: "n", cell: (i) => format(values[i]) })),
+      examples !== null && { title: "strongest example", kind: "text snippet", cell: (latent) => this.snippet(latent) },
+      ...numbers.map(({ key, title, values, format }) => ({ title, key, kind: key === "largest" ? "n largest" : "n", cell: (i) => format(values[i]) })),
     ].filter(Boolean);
+  }
+
+  /** The strongest example, cut around the token that it is about. */
+  snippet(latent) {
+    const { examples, latents } = this.data;
+    const [first] = examples.of(latent);
+    if (first === undefined) return [];
+    const example = examples.example(first, latent);
+    return [...windowParts(example, latents.largest[latent])];
   }
 
   heading({ title, key, kind }) {
@@ -127,19 +140,27 @@ class LatentList {
     return el("span", { role: "columnheader", class: kind, "aria-sort": way }, button);
   }
 
+  /** Rows in sight, some around them, and the one that the keyboard is at. */
   draw() {
     const [top, height] = [this.scroller.scrollTop, this.scroller.clientHeight];
     this.rows.style.height = `${this.order.length * ROW}px`;
     if (height === 0) return;
     const from = Math.max(0, Math.floor(top / ROW) - SPARE);
     const to = Math.min(this.order.length, Math.ceil((top + height) / ROW) + SPARE);
-    const focused = this.rows.contains(document.activeElement);
+    const wanted = new Set([this.current]);
+    for (let row = from; row < to; row++) wanted.add(row);
+    for (const [row, node] of this.drawn) {
+      if (wanted.has(row)) continue;
+      node.remove();
+      this.drawn.delete(row);
+    }
     const columns = this.columns();
-    const drawn = [];
-    for (let row = from; row < to; row++) drawn.push(this.row(row, columns));
-    if (drawn.length > 0 && !drawn.some((node) => node.tabIndex === 0)) drawn[0].tabIndex = 0;
-    clear(this.rows, drawn);
-    if (focused) this.focus(false);
+    for (const row of wanted) {
+      if (this.drawn.has(row) || row >= this.order.length) continue;
+      const node = this.row(row, columns);
+      this.drawn.set(row, node);
+      this.rows.append(node);
+    }
   }
 
   row(row, columns) {
@@ -147,23 +168,32 @@ class LatentList {
     const cells = columns.map(({ kind, cell }) => el("span", { role: "gridcell", class: kind }, cell(latent)));
     const attributes = { role: "row", class: "row", "aria-rowindex": row + 2, "data-row": row };
     const open = () => {
-      this.current = row;
+      this.at(row);
       go(`latent/${latent}`);
     };
     const node = el("div", { ...attributes, tabindex: row === this.current ? "0" : "-1", onclick: open }, cells);
     node.style.top = `${row * ROW}px`;
-    node.addEventListener("focus", () => (this.current = row));
+    node.addEventListener("focus", () => this.at(row));
     return node;
   }
 
-  focus(scroll = true) {
-    if (scroll) this.reveal(this.current);
-    const node = this.rows.querySelector(`[data-row="${this.current}"]`);
-    if (node !== null) node.focus({ preventScroll: true });
+  /** Move the keyboard's row. */
+  at(row) {
+    const before = this.drawn.get(this.current);
+    if (before) before.tabIndex = -1;
+    this.current = row;
+    const after = this.drawn.get(row);
+    if (after) after.tabIndex = 0;
+  }
+
+  focus() {
+    this.reveal(this.current);
+    const node = this.drawn.get(this.current);
+    if (node) node.focus({ preventScroll: true });
   }
 
   reveal(row) {
-    const [top, height] = [this.scroller.scrollTop, this.scroller.clientHeight];
+    const [top, height] = [this.scroller.scrollTop, this.scroller.clientHeight - ROW]; // under the headings
     if (row * ROW < top) this.scroller.scrollTop = row * ROW;
     else if ((row + 1) * ROW > top + height) this.scroller.scrollTop = (row + 1) * ROW - height;
     this.draw();
@@ -173,9 +203,10 @@ class LatentList {
     const last = this.order.length - 1;
     const page = Math.max(1, Math.floor(this.scroller.clientHeight / ROW) - 1);
     const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -last, End: last };
+    if (!event.target.closest("[data-row]")) return; // a heading
     if (event.key === "Enter" && last >= 0) go(`latent/${this.order[this.current]}`);
     else if (event.key in steps && last >= 0) {
-      this.current = Math.min(last, Math.max(0, this.current + steps[event.key]));
+      this.at(Math.min(last, Math.max(0, this.current + steps[event.key])));
       this.focus();
     } else return;
     event.preventDefault();
