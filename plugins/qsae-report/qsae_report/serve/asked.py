@@ -57,7 +57,7 @@ class Asked:
             raise ConfigError(
                 f"there is no coder of layer {self.layer}", where="--layer", allowed=", ".join(opened.places)
             )
-        self._opened, self._measure_tokens = opened, measure_tokens
+        self.opened, self._measure_tokens = opened, measure_tokens
         self._pieces = Pieces(lambda ids: opened.tokens.text(torch.tensor(ids, dtype=torch.int64)))
         self._scales: dict[str, Scales] = {}
         self._lock, self._ended = threading.Lock(), False
@@ -74,10 +74,10 @@ class Asked:
             DataError: if the text has too many tokens, or none.
         """
         with self._alone():
-            batch, place = self._opened.tokens.read(text), self._opened.places[self.layer]
+            batch, place = self.opened.tokens.read(text), self.opened.places[self.layer]
             ids = batch.ids[0].tolist()
             self._check_length(len(ids), "text")
-            x_TD = self._opened.model.read(batch, [place.source])[place.source][0]
+            x_TD = self.opened.model.read(batch, [place.source])[place.source][0]
             codes = place.coder.encode(x_TD[batch.counted[0].to(x_TD.device)].to(place.coder.device))
             strongest, active = iter(_strongest(codes)), iter(codes.l0().tolist())
             tokens = [
@@ -102,11 +102,11 @@ class Asked:
             ConfigError: if there is no such latent or layer, or the scale of a unit is not known.
         """
         with self._alone():
-            length = self._opened.tokens.read(asked.prompt).ids.shape[1]
+            length = self.opened.tokens.read(asked.prompt).ids.shape[1]
             self._check_length(length + asked.max_new_tokens, "prompt", more=asked.max_new_tokens)
             spec = self._scaled([self._of_layer(edit) for edit in asked.edits])
             drawn = {"temperature": asked.temperature, "seed": asked.seed}
-            found = go_on(self._opened, spec, asked.prompt, asked.max_new_tokens, **drawn, compare=True)  # type: ignore[arg-type]
+            found = go_on(self.opened, spec, asked.prompt, asked.max_new_tokens, **drawn, compare=True)  # type: ignore[arg-type]
             return self._shown(found)
 
     def end(self) -> None:
@@ -128,10 +128,10 @@ class Asked:
     def _scaled(self, edits: Sequence[Edit]) -> Spec:
         """The edits, with the scales that their units need."""
         spec, scales = Spec(tuple(edits)), {}
-        for layer, mine in self._opened.edits(spec).items():
+        for layer, mine in self.opened.edits(spec).items():
             if needs_scales(mine):
                 if layer not in self._scales:
-                    self._scales[layer] = self._opened.measured(layer, self._measure_tokens)
+                    self._scales[layer] = self.opened.measured(layer, self._measure_tokens)
                 scales[layer] = self._scales[layer].of(edit.latent for edit in mine).to_json()
         return dataclasses.replace(spec, scales=scales)
 
@@ -170,11 +170,11 @@ class Asked:
 
     def _activations(self, by_site: dict[str, Any]) -> dict[str, Any]:
         """Latent -> before and after, of the layer that is asked about."""
-        return dict(by_site.get(str(self._opened.places[self.layer].target), {}))
+        return dict(by_site.get(str(self.opened.places[self.layer].target), {}))
 
     def _texts(self, ids: Sequence[int]) -> list[str]:
         """A piece for each token: of all but the special ones they join to what these decode to."""
-        special, text_of = self._opened.tokens.special, self._opened.tokens.text_of
+        special, text_of = self.opened.tokens.special, self.opened.tokens.text_of
         pieces = iter(self._pieces.of([token for token in ids if token not in special]))
         return [text_of(token) if token in special else next(pieces) for token in ids]
 
@@ -185,7 +185,15 @@ def open_asked(path: pathlib.Path, layer: str | None, tokenizer: str | None, dev
     Raises:
         QsaeError: if there is no coder of one site, no language model behind it, or no tokenizer.
     """
-    return Asked(open_coder(path, recorded_layers(path), device, tokenizer), layer)
+    try:
+        opened = open_coder(path, recorded_layers(path), device, tokenizer)
+    except DataError as error:
+        if "--model" not in (error.next or ""):
+            raise
+        # a report is of the model that the coder was trained on, and has no such flag
+        following = f"make the report as a file, without --serve; try `qsae splice {path} --help`"
+        raise DataError(error.what, where=error.where, allowed=error.allowed, next=following) from error
+    return Asked(opened, layer)
 
 
 def most_tokens(model: LanguageModel) -> int:
