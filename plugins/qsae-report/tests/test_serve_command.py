@@ -78,10 +78,9 @@ def test_a_port_that_is_none(tmp_path) -> None:
 
 
 def test_what_is_not_installed_is_named(tmp_path, monkeypatch) -> None:
-    find = importlib.util.find_spec("json")
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: find(name) if name != "qsae_splice" else None
-    )
+    there = importlib.util.find_spec("json")
+    found = {"qsae_splice": None, "qsae_data_lm": there}
+    monkeypatch.setattr(importlib.util, "find_spec", found.get)
     with pytest.raises(ConfigError, match="qsae-splice must be installed") as caught:
         serve.run(tmp_path, lambda: "", port=0)
     assert caught.value.next == "pip install 'qsae-report[serve]'"
