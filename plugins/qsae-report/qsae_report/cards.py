@@ -102,7 +102,7 @@ def _sizes(subject: Subject, n_latents: int) -> list[Card]:
         smaller = artifact.get("times_smaller")
         others = [(c.name, words.size(c.artifact["bytes"])) for c in subject.beside if "bytes" in c.artifact]
         if smaller is not None:
-            others.insert(0, ("than float32", f"{smaller:.1f}× smaller"))
+            others.insert(0, ("than float32", f"{smaller:.1f}\N{MULTIPLICATION SIGN} smaller"))
         found.append(Card("Size", "bytes of the stored coder", words.size(artifact["bytes"]), others))
     bits = {name: b for name, b in artifact.get("bits_per_weight", {}).items() if b is not None}
     if bits:

@@ -41,8 +41,8 @@ def report(
 ) -> None:
     """Write the run at PATH as one HTML file: its numbers and charts, and every latent with its text.
 
-    PATH is a run's folder, or one with coder.json, and then --out says where it goes. All that is read is what
-    is stored there; qsae samples and qsae evaluate --eval all make more of it.
+    PATH is a run's folder, or one with coder.json, and then --out says where it goes. All that is read is
+    what is stored there; qsae samples and qsae evaluate --eval all make more of it.
     """
     given = {name: value for name, value in of_server.items() if value is not None}
     if given and not serve:
@@ -58,7 +58,7 @@ def report(
     if place is None:
         from qsae_report.serve import run
 
-        defaults = {"port": 0, "device": "auto"}
+        defaults: dict[str, Any] = {"port": 0, "device": "auto"}
         run(path, lambda: _page(subject, serve=True), layer=subject.layer, **(defaults | given))
         return
     _write(place, _page(subject, serve=False))

@@ -6,6 +6,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from qsae_samples.files import FILE
+from qsae_samples.samples import Samples
+
 from qsae_core import Run
 from qsae_core.errors import ArtifactError, ConfigError, QsaeError
 from qsae_core.runs import (
@@ -22,8 +25,6 @@ from qsae_core.runs import (
 )
 from qsae_report.gather_evaluations import read_evaluations
 from qsae_report.subject import Coder, Subject
-from qsae_samples.files import FILE
-from qsae_samples.samples import Samples
 
 FOLDER = "samples"
 """Of a run, where its samples are."""

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from qsae_samples.files import FULL, unpacked
 
 from qsae_report.labels import labels
 from qsae_report.payload import Block, block, value_block
-from qsae_samples.files import FULL, unpacked
 
 if TYPE_CHECKING:
+    from qsae_samples.samples import Samples
+
     from qsae_report.neighbours import Counterparts, Neighbours
     from qsae_report.subject import Coder, Subject
-    from qsae_samples.samples import Samples
 
 Array = NDArray[Any]
 OF_OTHERS = 5

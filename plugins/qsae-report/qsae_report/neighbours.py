@@ -72,5 +72,9 @@ def counterparts(rows_FD: Tensor, others_GD: Tensor, where: str) -> Counterparts
             allowed="a coder of the same model's vectors",
         )
     of_a, of_b = nearest(rows_FD, others_GD)
-    numbers = (of_a.which.to(torch.int32), of_a.cosines.float(), of_b.which.to(torch.int32))
-    return Counterparts(*(tensor.numpy() for tensor in numbers), of_b.cosines.float().numpy())
+    return Counterparts(
+        of_a.which.to(torch.int32).numpy(),
+        of_a.cosines.float().numpy(),
+        of_b.which.to(torch.int32).numpy(),
+        of_b.cosines.float().numpy(),
+    )

@@ -29,11 +29,11 @@ def drawn(charts: Sequence[Chart], view: str) -> list[Markup]:
     """Charts of one view; their texts are escaped by ``svg``."""
     size = SMALL if view == "overview" else LARGE
     made = [svg(chart, **size, themed=True, prefix=f"{view}-{n}") for n, chart in enumerate(charts)]
-    return [Markup(text) for text in made]  # noqa: S704
+    return [Markup(text) for text in made]
 
 
 def overview(subject: Subject, near: Neighbours | None) -> list[Chart]:
-    """Rate and distortion, densities, activations, and how similar atoms are; those that there are values for."""
+    """Rate and distortion, densities, activations, similarity of atoms: those that there are values for."""
     found: list[Chart] = []
     points = [*_points(subject.coder, "this coder"), *(p for c in subject.beside for p in _points(c, c.name))]
     if len(points) > 1:

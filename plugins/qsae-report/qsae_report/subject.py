@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from qsae_samples.samples import Samples
+
     from qsae_core import Run
     from qsae_core.contracts.evaluation import Result
-    from qsae_samples.samples import Samples
 
 
 @dataclass(frozen=True)

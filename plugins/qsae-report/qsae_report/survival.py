@@ -106,7 +106,7 @@ def _of_quantization(
     facts = []
     if judged is not None:
         facts.append(
-            f"{words.number(judged)} latents are judged: those that fire {least:g} times or more in the float twin."
+            f"{words.number(judged)} latents are judged: those that fire {least:g} times or more in the twin."
         )
     if not {"r", "firings", "firings_quantized"} <= per_latent.keys():
         return facts, none
@@ -141,9 +141,9 @@ def _of_comparison(name: str, found: Counterparts, tables: dict[str, Table]) -> 
     )
     here, there = (len(tables[key]["rows"]) for key in ("only-here", "only-there"))
     return [
-        f"{words.number(here)} of {words.number(len(found.which))} latents have no counterpart in {name}, and "
-        f"{words.number(there)} of its {words.number(len(found.back))} have none here: the most similar atom has a "
-        f"cosine below {ALIKE:g}."
+        f"{words.number(here)} of {words.number(len(found.which))} latents have no counterpart in {name}, "
+        f"and {words.number(there)} of its {words.number(len(found.back))} have none here: the most similar "
+        f"atom has a cosine below {ALIKE:g}."
     ]
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-UNDEFINED = "–"
+UNDEFINED = "\N{EN DASH}"
 """What stands where a value is not defined."""
+MINUS = "\N{MINUS SIGN}"
 SIGNIFICANT = 4
 """Digits of a number that is not whole."""
 
@@ -15,9 +16,9 @@ def number(value: float | None) -> str:
     if value is None or math.isnan(value):
         return UNDEFINED
     if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
+        return "∞" if value > 0 else f"{MINUS}∞"
     if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}".replace("-", "−")
+        return f"{int(value):,}".replace("-", MINUS)
     size = abs(value)
     if size >= 10**SIGNIFICANT:
         text = f"{value:,.0f}"
@@ -26,12 +27,12 @@ def number(value: float | None) -> str:
     else:
         digits, _, exponent = f"{value:.{SIGNIFICANT - 2}e}".partition("e")
         text = f"{digits}e{int(exponent)}"
-    return text.replace("-", "−")
+    return text.replace("-", MINUS)
 
 
 def percent(value: float | None) -> str:
     """``2.4%``."""
-    return UNDEFINED if value is None or math.isnan(value) else f"{value:.1%}".replace("-", "−")
+    return UNDEFINED if value is None or math.isnan(value) else f"{value:.1%}".replace("-", MINUS)
 
 
 def size(n_bytes: float | None) -> str:

@@ -42,10 +42,12 @@ def made_samples(
     per_group: int = 1,
     before: int = 3,
     after: int = 2,
+    active: int = 1,
     seed: int = 0,
 ) -> Samples:
     """Samples of latents of which each has all its examples, of text drawn from a vocabulary. Latent j's
-    strongest example is about a token of the vocabulary's entry ``j % len(vocabulary)``."""
+    strongest example is about a token of the vocabulary's entry ``j % len(vocabulary)``. ``active`` tokens of
+    a window are active: the one that the example is about, and those behind it."""
     drawn = np.random.default_rng(seed)
     length, each = before + 1 + after, top + groups * per_group
     n = n_latents * each
@@ -72,9 +74,9 @@ def made_samples(
         "example_start": (start - before).astype(np.uint32),
         "example_length": np.full(n, length, dtype=np.uint8),
         "example_peak": np.full(n, before, dtype=np.uint8),
-        "example_active": np.ones(n, dtype=np.uint8),
-        "active_at": np.full(n, before, dtype=np.uint8),
-        "active_value": value.reshape(-1),
+        "example_active": np.full(n, active, dtype=np.uint8),
+        "active_at": np.tile(np.arange(before, before + active), n).astype(np.uint8),
+        "active_value": (value.reshape(-1, 1) / np.arange(1, active + 1)).astype(np.int16).reshape(-1),
         "tokens": tokens.astype(np.uint16),
         "vocabulary_ids": np.arange(len(vocabulary), dtype=np.uint32),
         "vocabulary_text": packed(vocabulary),

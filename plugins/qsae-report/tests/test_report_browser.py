@@ -1,5 +1,5 @@
-"""The page in a browser: clicks, keys, search and sorting. Each test ends with a look at what the page said and
-asked for (``open_page``): nothing, and for itself."""
+"""The page in a browser: clicks, keys, search and sorting. Each test ends with a look at what the page said
+and asked for (``open_page``): nothing, and for itself."""
 
 import pathlib
 
@@ -72,7 +72,7 @@ def test_every_view_is_a_click_away(open_page, page_file):
         assert page.locator("section.view:visible").count() == 1
         assert page.locator("#views [aria-current]").text_content() == link.text_content()
         page.wait_for_function("name => document.title.toLowerCase().startsWith(name)", arg=name)
-    assert page.title() == "Latents – topk"
+    assert page.title() == "Latents \u2013 topk"
 
 
 def test_a_view_that_is_not_there_is_the_first_one(open_page, page_file):
@@ -97,7 +97,7 @@ def test_the_latents_by_density_and_by_any_column(open_page, page_file):
     page.click('#list-head [data-key="theirs/zeal"]')
     assert rows(page)[:4] == [0, 10, 1, 11]  # smallest first, and those without a value last, both ways
     page.press("#list-rows [tabindex='0']", "End")
-    assert page.inner_text("#list-rows :focus > span:last-child") == "–"
+    assert page.inner_text("#list-rows :focus > span:last-child") == "\u2013"
 
 
 def test_a_search_finds_numbers_labels_text_and_raised_tokens(open_page, page_file):
@@ -181,7 +181,7 @@ def test_a_latent_that_an_address_names(open_page, page_file):
     groups = page.eval_on_selector_all(
         ".windows > h4", "nodes => nodes.map(node => node.firstChild.textContent)"
     )
-    assert groups == ["Strongest 4", "Rank 0–50% of its firings", "Rank 50–100% of its firings"]
+    assert groups == ["Strongest 4", "Rank 0\u201350% of its firings", "Rank 50\u2013100% of its firings"]
     strongest = page.locator(".windows > .examples li").first
     assert strongest.locator(".peak").text_content() == WORDS[3]
     assert strongest.locator(".peak").evaluate("node => node.style.getPropertyValue('--a')") == "1.000"
@@ -220,7 +220,7 @@ def test_an_evaluation_that_nobody_knows(open_page, page_file):
     assert [line.split("\t")[-4:] for line in cells] == [
         ["value", "by chance", "± std. error", "float twin"],
         ["4.500", "1", "0.1000", "3.500"],
-        ["–", "–", "–", "–"],
+        ["\u2013", "\u2013", "\u2013", "\u2013"],
     ]
     page.wait_for_selector("#evaluations-theirs [data-columns] tbody tr")
     column = section.locator("[data-columns] tbody tr")
@@ -245,7 +245,7 @@ def test_latents_that_died_lead_to_their_pages(open_page, page_file):
     page = open_page(page_file).go("survival")
     page.wait_for_selector("[data-table=died] tbody tr")
     first = page.locator("[data-table=died] tbody tr").first
-    assert first.inner_text().split("\t") == ["0", "never fires", "−0.1000", "30", "0"]
+    assert first.inner_text().split("\t") == ["0", "never fires", "\u22120.1000", "30", "0"]
     first.get_by_role("link").click()
     page.wait_for_selector("#latent-body .examples")
     assert page.text_content("#latent-title") == "Latent 0"

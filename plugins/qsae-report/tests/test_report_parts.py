@@ -14,6 +14,7 @@ from qsae_report.neighbours import Counterparts, counterparts, neighbours
 from qsae_report.sections import sections
 from qsae_report.subject import Coder, Evaluation
 from qsae_report.survival import survival
+from qsae_report.words import UNDEFINED
 
 from qsae_core.contracts import Result, Table
 from qsae_core.errors import ArtifactError
@@ -92,7 +93,7 @@ def test_a_section_shows_an_evaluation_that_nobody_knows(make_subject):
     )
     (section,) = sections(make_subject(HERE, None, {"theirs": result}), 4)
     assert section.headings == ["value", "by chance", "± std. error"]
-    assert section.rows == [("zeal", ["0.5000", "0.2500", "0.01000"]), ("lost", ["–", "–", "–"])]
+    assert section.rows == [("zeal", ["0.5000", "0.2500", "0.01000"]), ("lost", [UNDEFINED] * 3)]
     assert (section.tables, section.n_columns) == ([("rows", 1)], 1)
 
 

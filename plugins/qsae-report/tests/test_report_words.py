@@ -18,14 +18,14 @@ from qsae_report.payload import block, json_text, value_block
         (32885.0, "32,885"),
         (1237.93, "1,238"),
         (1.5, "1.500"),
-        (0.0000123, "1.23e−5"),
-        (-0.5, "−0.5000"),
+        (0.0000123, "1.23e\u22125"),
+        (-0.5, "\u22120.5000"),
         (0.0, "0"),
         (1e20, "100,000,000,000,000,000,000"),
-        (None, "–"),
-        (math.nan, "–"),
+        (None, "\u2013"),
+        (math.nan, "\u2013"),
         (math.inf, "∞"),
-        (-math.inf, "−∞"),
+        (-math.inf, "\u2212∞"),
     ],
 )
 def test_numbers(value, text):
@@ -33,9 +33,14 @@ def test_numbers(value, text):
 
 
 def test_shares_and_sizes():
-    assert [words.percent(share) for share in (0.0237, 1.0, None, math.nan)] == ["2.4%", "100.0%", "–", "–"]
+    assert [words.percent(share) for share in (0.0237, 1.0, None, math.nan)] == [
+        "2.4%",
+        "100.0%",
+        "\u2013",
+        "\u2013",
+    ]
     sizes = [words.size(n) for n in (999, 8_415_883, 1_500_000_000_000, None)]
-    assert sizes == ["999 bytes", "8.42 MB", "1.5e+03 GB", "–"]
+    assert sizes == ["999 bytes", "8.42 MB", "1.5e+03 GB", "\u2013"]
 
 
 def test_half_a_surrogate_pair_becomes_a_replacement_character():
