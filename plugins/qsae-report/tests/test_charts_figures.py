@@ -102,6 +102,7 @@ def test_similarities_end_at_one():
     (bars,) = similarity_histogram({"": [0.5, 0.51, 0.99, 1.0, None]}).groups
     assert (bars.edges[0], bars.edges[-1]) == (0.5, 1.0)
     assert (bars.counts[0], bars.counts[-1], sum(bars.counts)) == (2, 2, 4)
+    assert bars.edges[10] == 0.7  # and not 35 * 0.02, which is 0.7000000000000001
 
 
 def test_survival_has_its_borders_and_says_who_is_not_judged():

@@ -109,7 +109,7 @@ def test_error_bars_reach_from_the_value_up_and_down():
 
 
 def test_an_error_bar_below_zero_ends_at_the_bottom_of_a_logarithmic_axis():
-    series = Series("", [1, 2], [1.0, 100.0], [2.0, None], points=True)
+    series = Series("", [1, 2], [2.0, 100.0], [7.0, None], points=True)
     picture = lay_out(chart(series, y=Axis("y", log=True)), 640, 360)
     (bar,) = [line for line in of(picture, Line, color=0) if line.x1 == line.x2]
     caps = [line for line in of(picture, Line, color=0) if line.y1 == line.y2]
@@ -163,6 +163,35 @@ def test_a_rule_stands_at_its_value_with_its_text_above():
     assert position(picture, "half")[0] == pytest.approx(rule.points[0][0])
     assert not of(picture, Text, text="outside")
     assert "half: at 1." in picture.description
+
+
+def test_a_label_avoids_its_line_and_is_left_out_where_there_is_no_room():
+    up = Series("", [0, 10], [0.0, 10.0], points=True, labels=["", ""])
+    beside = Series("", [5], [5.2], points=True, line=False, labels=["a label"])
+    picture = lay_out(chart(up, beside), 640, 360)
+    (label,) = of(picture, Text, text="a label")
+    (line,) = of(picture, Polyline)
+    (x0, y0), (x1, y1) = line.points
+    right = label.x + width("a label", label.size) if label.anchor == "start" else label.x
+    left = right - width("a label", label.size)
+    for x in (left, right):
+        on_line = y0 + (x - x0) * (y1 - y0) / (x1 - x0)
+        assert label.y < on_line or label.y - label.size > on_line
+    crowd = [5 + n / 100 for n in range(-60, 60)]
+    many = Series("", crowd, [5.2] * 120, points=True, line=False, labels=["a label"] * 120)
+    assert 1 <= len(of(lay_out(chart(up, many), 640, 360), Text, text="a label")) < 20
+
+
+@pytest.mark.parametrize("wide", [200, 300, 640])
+def test_there_are_as_many_marks_as_have_room(wide):
+    steps = [1_000_000.25 + n / 4 for n in range(9)]  # marks of eleven characters
+    picture = lay_out(chart(Series("", steps, [1.0] * 9)), wide, 360)
+    (axis,) = {line.y1 for line in of(picture, Line, color="soft") if line.y1 == line.y2}
+    marks = [box for box in boxes(picture) if axis < box[2] < axis + 20]
+    assert len(marks) == len([line for line in of(picture, Line) if line.x1 == line.x2])
+    assert len(marks) >= wide // 130
+    assert all(one[3] + 9 < other[1] for one, other in itertools.pairwise(marks))
+    assert marks[-1][3] <= wide
 
 
 def boxes(picture):

@@ -17,6 +17,8 @@ UNITS = {
 }
 PLAIN_BELOW = 10_000
 """Numbers below it have no k."""
+MOST_WITH_UNIT = 3
+"""Digits behind the point, above which marks are written without k or M: 1,200,005."""
 SCIENTIFIC_BELOW, SCIENTIFIC_ABOVE = 1e-4, 1e6
 """Of what is written, its unit apart."""
 MOST_DIGITS = 15
@@ -98,6 +100,9 @@ def tick_labels(ticks: Sequence[float], kind: Format, *, log: bool = False) -> l
         return _told_apart(ticks, kind)
     step = min((b - a for a, b in itertools.pairwise(ticks)), default=abs(ticks[0]) or 1.0)
     digits = _digits(step / scale)
+    if unit and kind != "percent" and digits > MOST_WITH_UNIT:
+        scale, unit = 1.0, " B" if kind == "bytes" else ""
+        digits = _digits(step)
     texts = [f"{value / scale:,.{digits}f}" for value in ticks]
     return [_zero(kind) if value == 0 else text + unit for value, text in zip(ticks, texts, strict=True)]
 
