@@ -194,6 +194,15 @@ def test_there_are_as_many_marks_as_have_room(wide):
     assert marks[-1][3] <= wide
 
 
+def test_a_long_text_at_the_last_mark_ends_within_the_picture():
+    picture = lay_out(chart(Series("", [1_000_000, 1_000_010], [1.0, 1.0])), 640, 360)
+    (last,) = of(picture, Text, text="1,000,010")
+    assert (last.anchor, last.x) == ("end", 638)
+    assert width(last.text, last.size) / 2 > 640 - max(
+        x for line in of(picture, Polyline) for x, _ in line.points
+    )
+
+
 def boxes(picture):
     found = []
     for item in of(picture, Text):
