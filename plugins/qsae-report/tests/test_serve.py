@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -237,9 +238,18 @@ def test_pages_of_others_do_not_get_the_report(client) -> None:
     assert client.request("GET", "/api/latents")[0] == 405
 
 
-def test_a_body_that_is_too_long_is_refused_and_the_refusal_arrives(client) -> None:
-    status, error = client.post("/api/latents", {"text": "a" * LARGEST_BODY})
-    assert (status, error["where"]) == (413, "Content-Length")
+def test_a_body_that_is_too_long_is_refused_once_it_is_sent(client) -> None:
+    """Else whoever still sends meets a closed connection, and no answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", client.server.server_port, timeout=60)
+    connection.putrequest("POST", "/api/latents")
+    connection.putheader("Content-Type", "application/json")
+    connection.putheader("Content-Length", str(4 * LARGEST_BODY))
+    connection.endheaders()
+    for _ in range(4):
+        connection.send(b"a" * LARGEST_BODY)
+        time.sleep(0.1)
+    answer = connection.getresponse()
+    assert (answer.status, json.loads(answer.read())["where"]) == (413, "Content-Length")
 
 
 FAULTS = [
