@@ -79,6 +79,8 @@ def gather(
     compared = (
         None if compare is None or other is None else _compared(other, compare, notes, samples=with_samples)
     )
+    if compared is not None and (other_vectors := _other_vectors(description, compared.folder)):
+        notes.append(other_vectors)
     if place.run is not None and not place.run.finished:
         notes.append("The run is not finished: what is here is of its last state.")
     return Subject(
@@ -95,6 +97,19 @@ def gather(
         None if other is None else other.run,
         notes,
     )
+
+
+def _other_vectors(description: Mapping[str, Any], folder: pathlib.Path) -> str | None:
+    """A sentence where a compared coder writes other vectors, whose directions mean something else."""
+    own, theirs = (tree.get("source", {}) for tree in (description, stored_description(folder)))
+    for key, name in (("model", "the model"), ("target_sites", "the sites")):
+        here, there = own.get(key), theirs.get(key)
+        if here != there:
+            return (
+                f"The compared coder is of other vectors ({name}: {here} here, {there} there): "
+                "cosines between its atoms and these say little."
+            )
+    return None
 
 
 def label(description: Mapping[str, Any]) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jinja2
-from markupsafe import Markup
 
 from qsae_core import load
 from qsae_core.errors import ArtifactError
@@ -119,11 +118,11 @@ def render(subject: Subject, measured: Measured, *, serve: bool = False) -> str:
         "survival_charts": pictures.drawn(pictures.surviving(survived), "survival"),
         "survival_tables": [(name, *TITLES[name]) for name in survived.tables],
         "samples": subject.coder.samples is not None,
-        "about": Markup(json_text(latents.about(subject, n_latents, beside))),
+        "about": json_text(latents.about(subject, n_latents, beside)),
         "blocks": _blocks(subject, measured, survived),
-        "script": Markup(script),
+        "script": script,
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "style": Markup(style),
+        "style": style,
         "serve": serve,
     }
     return safe(_templates().get_template("report.html.j2").render(given))

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from markupsafe import Markup
 
 from qsae_core.errors import ArtifactError
 from qsae_report import figures
@@ -25,11 +24,10 @@ SMALL, LARGE = {"width": 340, "height": 250}, {"width": 440, "height": 280}
 LOG10_DENSITY = ("sparsity", "log10_density")
 
 
-def drawn(charts: Sequence[Chart], view: str) -> list[Markup]:
+def drawn(charts: Sequence[Chart], view: str) -> list[str]:
     """Charts of one view; their texts are escaped by ``svg``."""
     size = SMALL if view == "overview" else LARGE
-    made = [svg(chart, **size, themed=True, prefix=f"{view}-{n}") for n, chart in enumerate(charts)]
-    return [Markup(text) for text in made]
+    return [svg(chart, **size, themed=True, prefix=f"{view}-{n}") for n, chart in enumerate(charts)]
 
 
 def overview(subject: Subject, near: Neighbours | None) -> list[Chart]:

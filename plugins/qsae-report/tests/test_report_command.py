@@ -16,7 +16,22 @@ from qsae_samples.samples import Samples
 from qsae_cli.main import cli
 from qsae_core.errors import ArtifactError, ConfigError
 
-TINY = ["--data", "synthetic", "--preset", "tiny", "--n-latents", 64, "--steps", 4, "--batch-size", 256]
+TINY = [
+    "--eval-tokens",
+    512,
+    "--statistics-tokens",
+    512,
+    "--data",
+    "synthetic",
+    "--preset",
+    "tiny",
+    "--n-latents",
+    64,
+    "--steps",
+    4,
+    "--batch-size",
+    256,
+]
 WITHOUT = "--without-samples"
 
 
@@ -253,3 +268,18 @@ def test_the_twin_s_samples_are_read_where_they_are(sampled, make_samples):
         file.parent.rmdir()
     assert twin is not None
     assert isinstance(twin.samples, Samples)
+
+
+def test_a_coder_of_other_vectors_is_compared_with_a_note(run, results):
+    same = gather(run, results / "float/synthetic/4", with_samples=False)
+    assert same.notes == []
+    record = results / "float/synthetic/4/checkpoints/final/coder.json"
+    kept = record.read_text()
+    tree = json.loads(kept)
+    tree["source"]["model"] = "another"
+    record.write_text(json.dumps(tree))
+    try:
+        (note,) = gather(run, results / "float/synthetic/4", with_samples=False).notes
+    finally:
+        record.write_text(kept)
+    assert "the model: synthetic-tiny here, another there" in note
