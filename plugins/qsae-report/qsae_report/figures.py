@@ -43,6 +43,7 @@ def training_curves(runs: Mapping[str, TrainingLog], measures: Iterable[str] = C
     Args:
         runs: name -> log. Of a single coder of a single run the name is all that the legend says.
     """
+    numbers = {name: number for number, name in enumerate(coder_names(runs))}
     found = {}
     for measure in measures:
         lines: list[Series] = []
@@ -50,11 +51,12 @@ def training_curves(runs: Mapping[str, TrainingLog], measures: Iterable[str] = C
         for run, log in runs.items():
             held_out = log.held_out.get(measure, {}) if measure in HELD_OUT else {}
             for member, logged in log.values.get(measure, {}).items():
-                name, color = _joined(run, member), len(lines)
+                name = _joined(run, member)
+                look = numbers[name]
                 if member in held_out:
-                    points.append(_held_out(name, held_out[member], color))
+                    points.append(_held_out(name, held_out[member], look))
                     name = name or "training batches"
-                lines.append(Series(name, list(logged), list(logged.values()), color=color))
+                lines.append(Series(name, list(logged), list(logged.values()), look=look))
         if lines:
             title, axis = CURVES[measure]
             if measure == "loss" and _is_wide(lines):
@@ -63,13 +65,19 @@ def training_curves(runs: Mapping[str, TrainingLog], measures: Iterable[str] = C
     return found
 
 
+def coder_names(runs: Mapping[str, TrainingLog]) -> list[str]:
+    """What legends call each coder that has logged something; its place here is its look in all curves."""
+    logged = [(run, member) for run, log in runs.items() for of in log.values.values() for member in of]
+    return list(dict.fromkeys(_joined(run, member) for run, member in logged))
+
+
 def _joined(run: str, member: Member) -> str:
     return ", ".join(part for part in (run, str(member)) if part)
 
 
-def _held_out(name: str, steps: Mapping[int, float | None], color: int) -> Series:
+def _held_out(name: str, steps: Mapping[int, float | None], look: int) -> Series:
     label = f"{name}, held out" if name else "held out"
-    return Series(label, list(steps), list(steps.values()), points=True, line=False, color=color)
+    return Series(label, list(steps), list(steps.values()), points=True, line=False, look=look)
 
 
 def _is_wide(lines: Sequence[Series]) -> bool:

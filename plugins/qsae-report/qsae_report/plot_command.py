@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import click
 from qsae_samples.samples import Samples
@@ -14,7 +15,7 @@ from qsae_core.errors import ConfigError
 from qsae_core.runs import atomic_file
 from qsae_report.charts import Curves, Histogram, png, svg
 from qsae_report.charts.png import check_png
-from qsae_report.figures import activation_histogram, density_histogram, training_curves
+from qsae_report.figures import activation_histogram, coder_names, density_histogram, training_curves
 from qsae_report.run_names import run_names
 from qsae_report.stored_firings import Density, stored_firings
 from qsae_report.training_log import LOG, TrainingLog, read_training_log
@@ -105,11 +106,19 @@ def _charts(paths: Sequence[pathlib.Path]) -> tuple[Charts, list[str]]:
             said.append(f"no samples, so no histogram of activations: qsae samples {path}")
         notes += [f"{path}: {sentence}" for sentence in said]
     charts: dict[str, Curves | Histogram] = {**training_curves(logs, MEASURES)}
+    looks = {
+        name: look for look, name in enumerate(dict.fromkeys([*coder_names(logs), *densities, *samples]))
+    }
     if densities:
-        charts["density"] = density_histogram(densities)
+        charts["density"] = _like_curves(density_histogram(densities), looks)
     if samples:
-        charts["activations"] = activation_histogram(samples)
+        charts["activations"] = _like_curves(activation_histogram(samples), looks)
     return charts, notes
+
+
+def _like_curves(chart: Histogram, looks: Mapping[str, int]) -> Histogram:
+    """The chart with the colours that coders have in the curves."""
+    return replace(chart, groups=[replace(bars, look=looks[bars.name]) for bars in chart.groups])
 
 
 def _joined(name: str, coder: str) -> str:

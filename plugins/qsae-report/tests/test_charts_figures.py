@@ -12,6 +12,7 @@ from qsae_report.charts import Series, svg
 from qsae_report.figures import (
     RatePoint,
     activation_histogram,
+    coder_names,
     density_histogram,
     rate_distortion,
     similarity_histogram,
@@ -37,9 +38,9 @@ def test_a_line_for_each_coder_and_points_for_what_was_held_out():
     curves = training_curves({"a": log})
     assert list(curves) == ["loss", "fvu"]
     assert curves["fvu"].series == [
-        Series("a", [1, 2], [0.9, 0.5], color=0),
-        Series("a, float twin", [1, 2], [0.8, None], color=1),
-        Series("a, held out", [2], [0.6], points=True, line=False, color=0),
+        Series("a", [1, 2], [0.9, 0.5], look=0),
+        Series("a, float twin", [1, 2], [0.8, None], look=1),
+        Series("a, held out", [2], [0.6], points=True, line=False, look=0),
     ]
     assert not curves["loss"].y.log
 
@@ -49,6 +50,15 @@ def test_runs_lie_over_one_another_and_layers_are_named():
     two = TrainingLog({"l0": {MAIN: {5: 7.0}, Member(True, "3"): {5: 6.0}}})
     names = [series.name for series in training_curves({"one": one, "two": two})["l0"].series]
     assert names == ["one, layer 1", "one, layer 2", "two", "two, float twin, layer 3"]
+
+
+def test_a_coder_looks_alike_in_all_curves_though_another_has_not_logged_all():
+    one = TrainingLog({"loss": {MAIN: {1: 8.0}}})
+    two = TrainingLog({"loss": {MAIN: {1: 7.0}}, "fvu": {MAIN: {1: 0.5}}})
+    curves = training_curves({"one": one, "two": two})
+    assert [(s.name, s.look) for s in curves["loss"].series] == [("one", 0), ("two", 1)]
+    assert [(s.name, s.look) for s in curves["fvu"].series] == [("two", 1)]
+    assert coder_names({"one": one, "two": two}) == ["one", "two"]
 
 
 def test_a_run_without_a_name_needs_none_unless_two_things_are_drawn():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import shutil
 import subprocess
@@ -96,6 +97,16 @@ def test_several_runs_lie_over_one_another(copies, tmp_path, monkeypatch):
     said = words(drawn(tmp_path / "plots", "l0"))
     for name in ("four:", "four, float twin:", "float:", "each, layer 1:", "each, layer 2:"):
         assert f" {name} " in said
+    colors = {}  # of a name in a legend: that of the line or area before it
+    for chart in ("l0", "density"):
+        items = list(drawn(tmp_path / "plots", chart))
+        for key, text in itertools.pairwise(items):
+            if text.tag == f"{SVG}text" and key.get("stroke-width") == "1.75":
+                colors.setdefault(text.text, set()).add(key.get("stroke"))
+    assert {name: len(found) for name, found in colors.items() if "each" in name} == {
+        "each, layer 1": 1, "each, layer 2": 1,
+    }  # fmt: skip
+    assert len({frozenset(found) for found in colors.values()}) == 5
     density = words(drawn(tmp_path / "plots", "density"))
     assert "four: values" in density
     assert "each, layer 1: values" in density

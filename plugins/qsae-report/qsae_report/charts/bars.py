@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from qsae_report.charts.chart import Bars, Histogram
+from qsae_report.charts.chart import Bars, Histogram, looks
 from qsae_report.charts.clip import Box, clipped
 from qsae_report.charts.frame import Content, Frame, frame
 from qsae_report.charts.legend import Entry
@@ -34,7 +34,7 @@ def lay_out_histogram(chart: Histogram, wide: float, high: float) -> tuple[Frame
     """The frame, and what is drawn in it."""
     known = [list(bins(chart, group)) for group in chart.groups]
     counts = [count for own in known for _, _, count in own]
-    single = len(chart.groups) == 1
+    single, numbers = len(chart.groups) == 1, looks(chart.groups)
     base = [min(counts) / BELOW if chart.y.log else 0.0] if counts else []
     content = Content(
         chart.title,
@@ -42,7 +42,7 @@ def lay_out_histogram(chart: Histogram, wide: float, high: float) -> tuple[Frame
         chart.y,
         [end for own in known for low, up, _ in own for end in (low, up)],
         counts + base,
-        [_entry(group, number, single) for number, group in enumerate(chart.groups)],
+        [_entry(group, look, single) for group, look in zip(chart.groups, numbers, strict=True)],
         [*chart.notes, *left_out_bins(chart)],
         margin=False,
         rules=chart.rules,
@@ -51,22 +51,22 @@ def lay_out_histogram(chart: Histogram, wide: float, high: float) -> tuple[Frame
     if around.x is None or around.y is None:
         return around, []
     if single:
-        return around, list(_filled(chart, known[0], around.x, around.y, around.box))
+        return around, list(_filled(chart, known[0], around.x, around.y, around.box, numbers[0]))
     areas: list[Primitive] = []
     outlines: list[Primitive] = []
-    for number, own in enumerate(known):
+    for look, own in zip(numbers, known, strict=True):
         for outline in _outlines(own, around.x, around.y, around.box):
-            areas.append(Area(tuple(outline), number, OPACITY))
-            outlines.append(Polyline(tuple(outline), number, dash=DASHES[number % len(DASHES)]))
+            areas.append(Area(tuple(outline), look, OPACITY))
+            outlines.append(Polyline(tuple(outline), look, dash=DASHES[look % len(DASHES)]))
     return around, areas + outlines
 
 
-def _entry(group: Bars, number: int, single: bool) -> Entry:
-    return Entry(group.name, number, None if single else DASHES[number % len(DASHES)])
+def _entry(group: Bars, look: int, single: bool) -> Entry:
+    return Entry(group.name, look, None if single else DASHES[look % len(DASHES)])
 
 
 def _filled(
-    chart: Histogram, known: list[tuple[float, float, float]], x: Scale, y: Scale, box: Box
+    chart: Histogram, known: list[tuple[float, float, float]], x: Scale, y: Scale, box: Box, look: int
 ) -> Iterator[Rect]:
     for low, high, count in known:
         left, right = max(x.at(low), box.left), min(x.at(high), box.right)
@@ -76,7 +76,7 @@ def _filled(
         slit = SLIT if right - left > 4 * SLIT else 0.0
         ends = (number_text(end, chart.x.format) for end in (low, high))
         hover = f"{' to '.join(ends)}: {number_text(count, chart.y.format, 4)}"
-        yield Rect(left + slit / 2, top, right - left - slit, box.bottom - top, 0, printable(hover))
+        yield Rect(left + slit / 2, top, right - left - slit, box.bottom - top, look, printable(hover))
 
 
 def _outlines(known: list[tuple[float, float, float]], x: Scale, y: Scale, box: Box) -> Iterator[list[Point]]:

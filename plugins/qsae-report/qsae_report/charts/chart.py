@@ -55,7 +55,7 @@ class Series:
         points: whether values have a mark each.
         line: whether they are joined.
         labels: a text beside each value; one without room is shown when it is pointed at.
-        color: which colour of the palette; None for the series' place in the chart.
+        look: number of its colour, dash and mark; None for the series' place in the chart.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Series:
     points: bool = False
     line: bool = True
     labels: Sequence[str] | None = None
-    color: int | None = None
+    look: int | None = None
 
     def __post_init__(self) -> None:
         for what, given in (("y", self.y), ("error", self.error), ("labels", self.labels)):
@@ -108,17 +108,24 @@ class Bars:
         name: what the legend says.
         edges: n + 1 ascending borders of n bins.
         counts: of each bin.
+        look: as that of ``Series``.
     """
 
     name: str
     edges: Sequence[float]
     counts: Sequence[float | None]
+    look: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.edges) != len(self.counts) + 1 and (self.edges or self.counts):
             raise ValueError(f"{len(self.counts)} bins of {self.name!r} have {len(self.edges)} edges")
         if any(not a < b for a, b in itertools.pairwise(self.edges)):
             raise ValueError(f"edges of {self.name!r} do not ascend")
+
+
+def looks(drawn: Sequence[Series | Bars]) -> list[int]:
+    """The number of the look of each."""
+    return [number if one.look is None else one.look for number, one in enumerate(drawn)]
 
 
 @dataclass(frozen=True)

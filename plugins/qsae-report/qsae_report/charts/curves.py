@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator
 
-from qsae_report.charts.chart import Curves, Series
+from qsae_report.charts.chart import Curves, Series, looks
 from qsae_report.charts.clip import clipped, thinned
 from qsae_report.charts.frame import Content, Frame, frame
 from qsae_report.charts.labels import Label, placed
@@ -36,13 +36,14 @@ def values(chart: Curves, series: Series) -> list[tuple[float, float] | None]:
 def lay_out_curves(chart: Curves, wide: float, high: float) -> tuple[Frame, list[Primitive]]:
     """The frame, and what is drawn in it."""
     drawn = [[value for value in values(chart, series) if value is not None] for series in chart.series]
+    numbers = looks(chart.series)
     content = Content(
         chart.title,
         chart.x,
         chart.y,
         [x for own in drawn for x, _ in own],
         [y for own in drawn for _, y in own] + list(_bar_ends(chart)),
-        [_entry(series, number, len(drawn[number])) for number, series in enumerate(chart.series)],
+        [_entry(s, look, len(own)) for s, look, own in zip(chart.series, numbers, drawn, strict=True)],
         [*chart.notes, *left_out(chart), *outside(chart, drawn)],
         margin=any(series.points for series in chart.series),
         rules=chart.rules,
@@ -54,28 +55,24 @@ def lay_out_curves(chart: Curves, wide: float, high: float) -> tuple[Frame, list
     bars: list[Line] = []
     marks: list[Circle] = []
     labels: list[Label] = []
-    for number, series in enumerate(chart.series):
-        lines += _lines(chart, series, number, around)
-        bars += _bars(chart, series, number, around)
-        own = _marks(chart, series, number, around)
+    for series, look in zip(chart.series, numbers, strict=True):
+        lines += _lines(chart, series, look, around)
+        bars += _bars(chart, series, look, around)
+        own = _marks(chart, series, look, around)
         marks += own.values()
         texts = series.labels or ()
         labels += [Label(own[i], printable(text)) for i, text in enumerate(texts) if i in own and text]
     return around, [*lines, *bars, *marks, *placed(labels, marks, lines, around.box)]
 
 
-def _entry(series: Series, number: int, known: int) -> Entry:
+def _entry(series: Series, look: int, known: int) -> Entry:
     """What the legend shows; of a single value no line, which there is none of."""
-    line = DASHES[number % len(DASHES)] if series.line and known != 1 else None
-    mark = MARKS[number % len(MARKS)] if series.points or line is None else None
-    return Entry(series.name, _color(series, number), line, mark)
+    line = DASHES[look % len(DASHES)] if series.line and known != 1 else None
+    mark = MARKS[look % len(MARKS)] if series.points or line is None else None
+    return Entry(series.name, look, line, mark)
 
 
-def _color(series: Series, number: int) -> int:
-    return number if series.color is None else series.color
-
-
-def _lines(chart: Curves, series: Series, number: int, around: Frame) -> Iterator[Polyline]:
+def _lines(chart: Curves, series: Series, look: int, around: Frame) -> Iterator[Polyline]:
     if not series.line or around.x is None or around.y is None:
         return
     for stretch in _stretches(chart, series):
@@ -84,7 +81,7 @@ def _lines(chart: Curves, series: Series, number: int, around: Frame) -> Iterato
             points = thinned(points, int(POINTS_A_PIXEL * (around.box.right - around.box.left)))
         for part in clipped(points, around.box):
             if len(part) > 1:
-                yield Polyline(tuple(part), _color(series, number), dash=DASHES[number % len(DASHES)])
+                yield Polyline(tuple(part), look, dash=DASHES[look % len(DASHES)])
 
 
 def _stretches(chart: Curves, series: Series) -> list[list[Point]]:
@@ -98,7 +95,7 @@ def _stretches(chart: Curves, series: Series) -> list[list[Point]]:
     return [stretch for stretch in found if stretch]
 
 
-def _marks(chart: Curves, series: Series, number: int, around: Frame) -> dict[int, Circle]:
+def _marks(chart: Curves, series: Series, look: int, around: Frame) -> dict[int, Circle]:
     """Which value -> its mark. A value between two undefined ones has one, since no line shows it."""
     if around.x is None or around.y is None:
         return {}
@@ -110,8 +107,8 @@ def _marks(chart: Curves, series: Series, number: int, around: Frame) -> dict[in
         beside = [known[j] for j in (i - 1, i + 1) if 0 <= j < len(known)]
         if series.points or not series.line or not any(beside):
             at = around.x.at(value[0]), around.y.at(value[1])
-            mark = MARKS[number % len(MARKS)]
-            found[i] = Circle(*at, _color(series, number), mark, hover=_hover(chart, series, i))
+            mark = MARKS[look % len(MARKS)]
+            found[i] = Circle(*at, look, mark, hover=_hover(chart, series, i))
     return found
 
 
@@ -145,18 +142,17 @@ def _bar_ends(chart: Curves) -> Iterator[float]:
             yield from (end for end in (low, high) if chart.y.holds(end))
 
 
-def _bars(chart: Curves, series: Series, number: int, around: Frame) -> Iterator[Line]:
+def _bars(chart: Curves, series: Series, look: int, around: Frame) -> Iterator[Line]:
     """Error bars; one that goes beyond the axis has no cap there."""
     if around.x is None or around.y is None:
         return
-    color = _color(series, number)
     for at, low, high in _error_spans(chart, series):
         if not around.x.shows(at) or high < around.y.low or low > around.y.high:
             continue
         x = around.x.at(at)
         bottom = around.y.at(max(low, around.y.low))
         top = around.y.at(min(high, around.y.high))
-        yield Line(x, bottom, x, top, color, 1.25)
+        yield Line(x, bottom, x, top, look, 1.25)
         for end, y in ((low, bottom), (high, top)):
             if around.y.shows(end):
-                yield Line(x - CAP, y, x + CAP, y, color, 1.25)
+                yield Line(x - CAP, y, x + CAP, y, look, 1.25)
