@@ -103,7 +103,7 @@ def test_a_text_is_read_and_steered(page, server) -> None:
     rows.first.get_by_role("link", name=str(latent), exact=True).click()
     page.get_by_role("heading", name=f"Latent {latent}").wait_for()
     page.get_by_role("link", name="Steer with this").click()
-    page.wait_for_function("document.activeElement.dataset.edit === 'value'")
+    page.locator('[data-edit="value"]:focus').wait_for()
     page.keyboard.type("1.5")
     field(page, "Unit").select_option("norm")
     field(page, "New tokens").fill("6")
@@ -146,7 +146,7 @@ def test_what_is_wrong_is_said_and_can_be_mended(page) -> None:
 
 def test_operations_have_their_usual_values(page) -> None:
     page.goto(page.url + "/3")
-    page.wait_for_function("document.activeElement.dataset.edit === 'value'")
+    page.locator('[data-edit="value"]:focus').wait_for()
     found = []
     for op in ("set", "add", "scale", "ablate", "cap", "floor"):
         field(page, "Operation").select_option(op)

@@ -1,7 +1,14 @@
 // The lower half of the view `try`: edits of latents, and the text gone on with, with them and without.
 
 // operation -> the value and the unit that it begins with; null: it takes none
-const USUAL = { set: [2, "max"], add: [0.5, "norm"], scale: [2, null], ablate: [null, null], cap: [0.5, "max"], floor: [0.5, "max"] };
+const USUAL = {
+  set: [2, "max"],
+  add: [0.5, "norm"],
+  scale: [2, null],
+  ablate: [null, null],
+  cap: [0.5, "max"],
+  floor: [0.5, "max"],
+};
 
 /** What two texts begin with alike, and what is behind that in each. */
 function parted(one, other) {
@@ -67,7 +74,8 @@ class Steering {
   }
 
   edit(row) {
-    const [latent, op, value, unit, positions, active] = ["latent", "op", "value", "unit", "positions", "active"].map((name) => this.field(row, name));
+    const names = ["latent", "op", "value", "unit", "positions", "active"];
+    const [latent, op, value, unit, positions, active] = names.map((name) => this.field(row, name));
     return {
       latent: Number(latent.value),
       op: op.value,
@@ -81,12 +89,16 @@ class Steering {
   run(event) {
     event.preventDefault();
     part(this.view, "result").hidden = true;
-    asked(event.target, "Going on with the text, steered and unsteered …", async () => {
-      const body = { prompt: document.getElementById("try-text").value, edits: [...this.edits.children].map((row) => this.edit(row)) };
-      for (const name of ["max_new_tokens", "temperature", "seed"]) body[name] = Number(part(this.view, name).value);
+    const edits = [...this.edits.children].map((row) => this.edit(row));
+    const body = { prompt: document.getElementById("try-text").value, edits };
+    for (const name of ["max_new_tokens", "temperature", "seed"]) body[name] = Number(part(this.view, name).value);
+    const first = !this.measured && edits.some(({ unit }) => unit !== null && unit !== "raw");
+    const doing = "Going on with the text, steered and unsteered …";
+    asked(event.target, first ? `${doing} Units are measured first, once.` : doing, async () => {
       const found = await ask("api/steer", body);
-      this.show(found, body.edits);
-      return found.steered === found.unsteered ? "Both texts are there; they are the same." : "Both texts are there; they differ.";
+      this.measured ||= first;
+      this.show(found, edits);
+      return `Both texts are there; they ${found.steered === found.unsteered ? "are the same" : "differ"}.`;
     });
   }
 
@@ -97,7 +109,8 @@ class Steering {
       clear(part(this.view, name), el("span", { class: "try-prompt" }, visible(found.prompt)), visible(same), rest);
     });
     clear(part(this.view, "facts"), Steering.facts(found).map((line) => el("li", {}, line)));
-    const latents = [...new Set(edits.map(({ latent }) => String(latent)))].filter((latent) => found.steps.some(({ activations }) => latent in activations));
+    const named = [...new Set(edits.map(({ latent }) => String(latent)))];
+    const latents = named.filter((latent) => found.steps.some(({ activations }) => latent in activations));
     const select = part(this.view, "trace-latent");
     const choices = latents.flatMap((latent) => ["after the edit", "before it"].map((when) => el("option", {}, `${latent}, ${when}`)));
     clear(select, choices);
@@ -111,7 +124,8 @@ class Steering {
   static facts({ shift, kl, notes }) {
     const found = [];
     if (shift.mean !== null) {
-      found.push(`Effective shift ‖h′ − h‖ / ‖h‖: ${num(shift.mean, 3)} on average, ${num(shift.largest, 3)} at most; ${num(shift.vectors)} vectors were edited.`);
+      const sizes = `${num(shift.mean, 3)} on average, ${num(shift.largest, 3)} at most`;
+      found.push(`Effective shift ‖h′ − h‖ / ‖h‖: ${sizes}; ${num(shift.vectors)} vectors were edited.`);
     }
     if (kl !== null) found.push(`KL(steered ‖ unsteered) of the predictions: ${num(kl, 3)} nats on average.`);
     return [...found, ...notes.map((note) => `Note: ${note}.`)];

@@ -90,7 +90,7 @@ class Reading {
       this.data = await latentData();
       this.tokens = (await ask("api/latents", { text: this.text.value })).tokens;
       this.options = this.tokens.map(({ text, special }) => {
-        const name = text === "" ? "part of the next character" : text.trim() === "" ? JSON.stringify(text) : text;
+        const name = text === "" ? "part of the next character" : text.trim() || JSON.stringify(text);
         const style = special ? "try-token try-special" : "try-token";
         return el("span", { role: "option", class: style, tabindex: -1, "aria-label": name }, shownPiece(text));
       });
@@ -123,7 +123,8 @@ class Reading {
     const rows = this.strongest();
     const top = Math.max(0, ...this.tokens.flatMap(({ latents }) => latents.map(([, value]) => Math.abs(value))));
     part(this.view, "whole").hidden = token === null;
-    clear(part(this.view, "latents-title"), token ? ["Latents at ", el("code", {}, shownPiece(token.text))] : "Latents of the whole text");
+    const title = token ? ["Latents at ", el("code", {}, shownPiece(token.text))] : ["Latents of the whole text"];
+    clear(part(this.view, "latents-title"), title);
     part(this.view, "latents-hint").textContent = Reading.hint(token, rows.length);
     clear(part(this.view, "latents"), rows.map(([latent, value]) => this.row(latent, value, top)));
     this.mark(null);
@@ -147,7 +148,7 @@ class Reading {
   }
 
   row(latent, value, top) {
-    const marks = { type: "button", "aria-pressed": "false", "data-latent": latent, "aria-label": `Mark where latent ${latent} fires` };
+    const marks = { type: "button", "aria-pressed": "false", "data-latent": latent };
     return el(
       "li",
       {},
@@ -155,7 +156,11 @@ class Reading {
       el("span", { class: "try-label" }, knownBy(this.data, latent)),
       el("span", { class: "try-bar", style: strength(value, top), "aria-hidden": "true" }),
       el("span", { class: "try-value" }, num(value, 3)),
-      el("button", { ...marks, onclick: () => this.mark(this.marked === latent ? null : latent) }, "Mark"),
+      el(
+        "button",
+        { ...marks, "aria-label": `Mark where latent ${latent} fires`, onclick: () => this.mark(this.marked === latent ? null : latent) },
+        "Mark",
+      ),
       el("button", { type: "button", "aria-label": `Steer latent ${latent}`, onclick: () => this.steer(latent) }, "Steer"),
     );
   }
