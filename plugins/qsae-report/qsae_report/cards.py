@@ -61,6 +61,8 @@ MEASURES = (
     ),
 )
 """Cards of values, in the order of the page; those that no evaluation has are left out."""
+NOT_SMALLER = 1.05
+"""How many times smaller than in float32 a coder is at most for that not to be said."""
 
 
 def cards(subject: Subject, n_latents: int) -> list[Card]:
@@ -101,8 +103,8 @@ def _sizes(subject: Subject, n_latents: int) -> list[Card]:
     if "bytes" in artifact:
         smaller = artifact.get("times_smaller")
         others = [(c.name, words.size(c.artifact["bytes"])) for c in subject.beside if "bytes" in c.artifact]
-        if smaller is not None:
-            others.insert(0, ("than float32", f"{smaller:.1f}\N{MULTIPLICATION SIGN} smaller"))
+        if smaller is not None and smaller > NOT_SMALLER:
+            others.insert(0, ("smaller than float32", f"{smaller:.1f}\N{MULTIPLICATION SIGN}"))
         found.append(Card("Size", "bytes of the stored coder", words.size(artifact["bytes"]), others))
     bits = {name: b for name, b in artifact.get("bits_per_weight", {}).items() if b is not None}
     if bits:

@@ -65,7 +65,6 @@ def gather(
     """
     place, notes = find(path, layer), list[str]()
     summary = _summary(place, notes)
-    record = read_json(place.run.config_file) if place.run else {}
     description = stored_description(place.folder)
     coder = Coder(
         label(description),
@@ -76,20 +75,15 @@ def gather(
     )
     twin = _twin(place, summary, notes, samples=with_samples)
     other = None if compare is None else find(compare, layer)
-    compared = (
-        None if compare is None or other is None else _compared(other, compare, notes, samples=with_samples)
-    )
-    if compared is not None and (other_vectors := _other_vectors(description, compared.folder)):
-        notes.append(other_vectors)
-    if place.run is not None and not place.run.finished:
-        notes.append("The run is not finished: what is here is of its last state.")
+    compared = None if other is None else _compared(other, notes, samples=with_samples)
+    notes += _remarks(place, description, compared)
     return Subject(
         path,
         coder,
         twin,
         compared,
         description,
-        record,
+        {} if place.run is None else place.run.record(),
         place.layer,
         place.others,
         {key: summary[key] for key in ("steps", "tokens", "training_seconds") if key in summary},
@@ -97,6 +91,14 @@ def gather(
         None if other is None else other.run,
         notes,
     )
+
+
+def _remarks(place: Place, description: Mapping[str, Any], compared: Coder | None) -> list[str]:
+    """What a reader should know before anything else."""
+    found = [] if compared is None else [_other_vectors(description, compared.folder)]
+    if place.run is not None and not place.run.finished:
+        found.append("The run is not finished: what is here is of its last state.")
+    return [sentence for sentence in found if sentence is not None]
 
 
 def _other_vectors(description: Mapping[str, Any], folder: pathlib.Path) -> str | None:
@@ -183,11 +185,11 @@ def _run_of(folder: pathlib.Path, layer: str | None) -> pathlib.Path:
     return run if Run(run).config_file.is_file() and Run(run).final == coders else coders
 
 
-def _compared(place: Place, path: pathlib.Path, notes: list[str], *, samples: bool) -> Coder:
+def _compared(place: Place, notes: list[str], *, samples: bool) -> Coder:
     stored, file = read_evaluations(place.below("evaluations")), place.below(FOLDER) / FILE
     collected = _optional_samples(file, notes) if samples and file.is_file() else None
     artifact = _artifact(_summary(place, notes), "coder", place.layer)
-    return Coder("/".join(path.resolve().parts[-PARTS:]), place.folder, artifact, stored, collected)
+    return Coder("/".join(place.root.resolve().parts[-PARTS:]), place.folder, artifact, stored, collected)
 
 
 def _optional_samples(file: pathlib.Path, notes: list[str]) -> Samples | None:

@@ -22,7 +22,7 @@ from qsae_report.neighbours import Counterparts, Neighbours, counterparts, neigh
 from qsae_report.payload import Block, json_text, value_block
 from qsae_report.sections import sections
 from qsae_report.subject import Subject
-from qsae_report.survival import Survival, survival
+from qsae_report.survival import ALIKE, Survival, survival
 from qsae_report.words import safe
 
 HERE = pathlib.Path(__file__).parent
@@ -49,7 +49,7 @@ TITLES = {
     ),
     "only-here": (
         "Latents without a counterpart there",
-        "No atom of the compared coder has a cosine of 0.5 with theirs. The least similar first.",
+        f"No atom of the compared coder has a cosine of {ALIKE:g} with theirs. The least similar first.",
     ),
     "only-there": (
         "Latents there without a counterpart here",
@@ -107,7 +107,7 @@ def render(subject: Subject, measured: Measured, *, serve: bool = False) -> str:
         "subtitle": subtitle(subject),
         "path": str(subject.path),
         "views": [{"name": name, "title": title} for name, title in views],
-        "notes": subject.notes,
+        "notes": [*subject.notes, *_damaged(subject)],
         "cards": cards(subject, n_latents),
         "facts": facts(subject, n_latents),
         "overview_charts": pictures.drawn(pictures.overview(subject, near), "overview"),
@@ -126,6 +126,16 @@ def render(subject: Subject, measured: Measured, *, serve: bool = False) -> str:
         "serve": serve,
     }
     return safe(_templates().get_template("report.html.j2").render(given))
+
+
+def _damaged(subject: Subject) -> list[str]:
+    """A sentence for every evaluation that cannot be shown, of whichever coder."""
+    return [
+        f"The evaluation {stored.name} of the {coder.name} is left out: it was damaged."
+        for coder in (subject.coder, *subject.beside)
+        for stored in coder.evaluations.values()
+        if stored.damage is not None
+    ]
 
 
 def _blocks(subject: Subject, measured: Measured, survived: Survival) -> list[Block]:

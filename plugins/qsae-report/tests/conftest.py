@@ -17,9 +17,12 @@ from qsae_report.subject import Coder, Evaluation, Subject
 from qsae_samples.files import packed
 from qsae_samples.samples import Samples
 
-from qsae_core.contracts import Result
+from qsae_core.contracts import Result, Table
 from qsae_core.measuring import unit_rows
 
+N = 60
+WORDS = [" alpha", " beta", "\n", " gamma", "Delta", " ", ".", " epsilon", " zeta", " eta", " theta", " iota"]
+"""Latents of ``page_file``, and the tokens of its text."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--no-sandbox",
@@ -55,20 +58,13 @@ def made_samples(
     places = np.arange(before, n_tokens - after)
     about_token = [places[tokens[places] == entry] for entry in range(len(vocabulary))]
     start = drawn.choice(places, n)
-    first = np.arange(n_latents) * each
-    start[first] = [about_token[j % len(vocabulary)][0] for j in range(n_latents)]
-    value = np.sort(drawn.integers(1, 32000, (n_latents, each)), axis=1)[:, ::-1].astype(np.int16)
+    start[np.arange(n_latents) * each] = [about_token[j % len(vocabulary)][0] for j in range(n_latents)]
+    value = np.sort(drawn.integers(1, 32000, (n_latents, each)), axis=1)[:, ::-1]
     value[:, 0] = 32767
     group = np.concatenate([np.zeros(top), np.repeat(np.arange(1, groups + 1), per_group)])
-    histogram = drawn.integers(0, 50, (n_latents, 48)).astype(np.uint32)
-    largest = drawn.uniform(1, 9, n_latents).astype(np.float32)
     arrays = {
-        "count": histogram.sum(1).astype(np.int64),
-        "mean": largest / 2,
-        "largest": largest,
-        "histogram": histogram,
-        "histogram_top": np.floor((np.log2(largest) + 16) * 8).astype(np.int16),
-        "group_floor": (largest[:, None] * np.linspace(0.8, 0.1, groups)).astype(np.float32),
+        **_of_latents(drawn, n_latents, len(vocabulary), groups),
+        **_of_text(tokens, vocabulary),
         "example_offsets": np.arange(n_latents + 1) * each,
         "example_group": np.tile(group, n_latents).astype(np.uint8),
         "example_start": (start - before).astype(np.uint32),
@@ -77,35 +73,45 @@ def made_samples(
         "example_active": np.full(n, active, dtype=np.uint8),
         "active_at": np.tile(np.arange(before, before + active), n).astype(np.uint8),
         "active_value": (value.reshape(-1, 1) / np.arange(1, active + 1)).astype(np.int16).reshape(-1),
+    }
+    options = {"top": top, "groups": groups, "per_group": per_group, "before": before, "after": after}
+    counts = {"n_tokens": 100_000, "n_special": 5, "n_skipped": 0}
+    bins = {"of_an_octave": 8, "octaves_below_1": 16}
+    return Samples(arrays, {**counts, "bins": bins, "measured": "made-up text", "options": options})
+
+
+def _of_latents(drawn: np.random.Generator, n: int, n_words: int, groups: int) -> dict[str, Any]:
+    histogram = drawn.integers(0, 50, (n, 48)).astype(np.uint32)
+    largest = drawn.uniform(1, 9, n).astype(np.float32)
+    return {
+        "count": histogram.sum(1).astype(np.int64),
+        "mean": largest / 2,
+        "largest": largest,
+        "histogram": histogram,
+        "histogram_top": np.floor((np.log2(largest) + 16) * 8).astype(np.int16),
+        "group_floor": (largest[:, None] * np.linspace(0.8, 0.1, groups)).astype(np.float32),
+        "cofiring_latent": drawn.integers(0, n, (n, 8)).astype(np.int32),
+        "cofiring_share": drawn.uniform(0, 1, (n, 8)).astype(np.float32),
+        "logit_token": drawn.integers(0, n_words, (n, 2, 3)).astype(np.uint32),
+        "logit_value": drawn.normal(size=(n, 2, 3)).astype(np.float32),
+    }
+
+
+def _of_text(tokens: Any, vocabulary: Sequence[str]) -> dict[str, Any]:
+    """One stretch of one document, and no random windows."""
+    none = {"random_start": 4, "random_length": 1, "code_token": 4, "code_latent": 4, "code_value": 2}
+    return {
         "tokens": tokens.astype(np.uint16),
         "vocabulary_ids": np.arange(len(vocabulary), dtype=np.uint32),
         "vocabulary_text": packed(vocabulary),
+        "logit_ids": np.arange(len(vocabulary), dtype=np.uint32),
+        "logit_text": packed(vocabulary),
         "stretch_start": np.zeros(1, dtype=np.uint32),
         "stretch_context": np.zeros(1, dtype=np.uint32),
         "stretch_position": np.ones(1, dtype=np.uint32),
         "stretch_document": np.full(1, 7, dtype=np.int32),
-        "random_start": np.zeros(0, dtype=np.uint32),
-        "random_length": np.zeros(0, dtype=np.uint8),
-        "code_token": np.zeros(0, dtype=np.uint32),
-        "code_latent": np.zeros(0, dtype=np.uint32),
-        "code_value": np.zeros(0, dtype=np.int16),
-        "cofiring_latent": drawn.integers(0, n_latents, (n_latents, 8)).astype(np.int32),
-        "cofiring_share": drawn.uniform(0, 1, (n_latents, 8)).astype(np.float32),
-        "logit_ids": np.arange(len(vocabulary), dtype=np.uint32),
-        "logit_text": packed(vocabulary),
-        "logit_token": drawn.integers(0, len(vocabulary), (n_latents, 2, 3)).astype(np.uint32),
-        "logit_value": drawn.normal(size=(n_latents, 2, 3)).astype(np.float32),
+        **{name: np.zeros(0, dtype=f"u{size}") for name, size in none.items()},
     }
-    options = {"top": top, "groups": groups, "per_group": per_group, "before": before, "after": after}
-    about = {
-        "bins": {"of_an_octave": 8, "octaves_below_1": 16},
-        "n_tokens": 100_000,
-        "n_special": 5,
-        "n_skipped": 0,
-        "measured": "made-up text",
-        "options": options,
-    }
-    return Samples(arrays, about)
 
 
 def made_subject(
@@ -212,3 +218,31 @@ def write_page(tmp_path_factory: pytest.TempPathFactory) -> Any:
         return file
 
     return write
+
+
+@pytest.fixture(scope="session")
+def page_file(write_page: Any) -> pathlib.Path:
+    """A report with everything: labels, an evaluation that nobody knows, survival, a twin with samples."""
+    samples = made_samples(N, WORDS)
+    zeal = torch.arange(N, dtype=torch.float32) % 10
+    zeal[20:] = torch.nan
+    rows = [[i % N, i, f"row {i}"] for i in range(450)]
+    theirs = Result(
+        values={"zeal_mean": 4.5, "lost": None},
+        chance={"zeal_mean": 1.0},
+        uncertainty={"zeal_mean": 0.1},
+        per_latent={"zeal": zeal},
+        tables={"rows": Table(("latent", "number", "words"), rows), "none": Table(("a",), [])},
+    )
+    named = Result(tables={"labels": Table(("latent", "label", "score"), [[3, "names of files", 0.75]])})
+    r = torch.linspace(-0.1, 1, N)
+    lost = Result(
+        values={"survived_share": 0.4, "damaged_share": 0.6, "judged_latents": 60},
+        per_latent={"r": r, "firings": torch.full((N,), 30.0), "firings_quantized": torch.arange(N).float()},
+    )
+    results = {"theirs": theirs, "named": named, "quantization-error": lost}
+    stored = {"theirs": Evaluation("theirs", Result(values={"zeal_mean": 3.5}))}
+    twin = Coder("float twin", pathlib.Path("twin"), {}, stored, made_samples(N, WORDS, seed=1))
+    subject = made_subject(pathlib.Path("run"), samples, results, twin=twin, notes=["Something is left out."])
+    file: pathlib.Path = write_page(subject, N, N)
+    return file

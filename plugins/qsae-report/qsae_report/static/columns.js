@@ -6,9 +6,9 @@ class Columns {
     this.all = [];
     if (latents !== null) {
       const tokens = about.samples.tokens;
-      this.add("density", "density", "samples", latents.count.map((n) => n / tokens), percent);
-      this.add("largest", "max", "samples", latents.largest);
-      this.add("mean", "mean", "samples", latents.mean);
+      this.add("density", "density", "firings", latents.count.map((n) => n / tokens), percent);
+      this.add("largest", "max", "firings", latents.largest);
+      this.add("mean", "mean", "firings", latents.mean);
     }
     const scores = new Float64Array(about.latents).fill(NaN);
     for (const [latent, , , score] of labels) {

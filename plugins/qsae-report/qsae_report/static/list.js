@@ -1,6 +1,7 @@
 // The list of all latents: rows of one height, of which those in sight alone exist.
 
 const ROW = 30; // height of a row in pixels; the style sheet has it too
+const ALWAYS = ["density", "largest"]; // columns that are shown in any case, where there are samples
 const SPARE = 10; // rows that are drawn above and below those in sight
 
 class LatentList {
@@ -19,20 +20,24 @@ class LatentList {
     this.scroller.addEventListener("scroll", () => this.draw(), { passive: true });
     this.scroller.addEventListener("keydown", (event) => this.key(event));
     new ResizeObserver(() => this.draw()).observe(this.scroller);
-    const [first, descending] = data.columns.get("density") ? ["density", true] : ["number", false];
-    this.sort(first, descending);
+    this.begin();
+  }
+
+  /** By density; where there are no samples, by what evaluations say of it, or by whatever they say. */
+  begin() {
+    const { columns } = this.data;
+    const others = ["sparsity/density", ...columns.all.map(({ key }) => key)];
+    if (columns.get("density") !== null) this.sort("density", true);
+    else if (columns.all.length > 0) this.show(others.find((key) => columns.get(key) !== null));
+    else this.sort("number", false);
   }
 
   /** Fill the choice of a further column, and listen to the search. */
   choose() {
     const select = document.getElementById("list-column");
-    const groups = new Map();
-    for (const column of this.data.columns.all) {
-      if (["density", "largest"].includes(column.key)) continue;
-      if (!groups.has(column.group)) groups.set(column.group, el("optgroup", { label: column.group }));
-      groups.get(column.group).append(el("option", { value: column.key }, column.title));
+    for (const { key, group, title } of this.data.columns.all) {
+      if (!ALWAYS.includes(key)) select.append(el("option", { value: key }, `${group}: ${title}`));
     }
-    select.append(...groups.values());
     select.addEventListener("change", () => this.show(select.value));
     const input = document.getElementById("list-search");
     let waiting = 0;
@@ -50,7 +55,9 @@ class LatentList {
   show(key) {
     this.extra = key === "" ? null : this.data.columns.get(key);
     document.getElementById("list-column").value = this.extra === null ? "" : key;
-    this.sort(this.extra === null ? "density" : key, true);
+    if (this.extra !== null) this.sort(key, true);
+    else if (this.data.columns.get("density") !== null) this.sort("density", true);
+    else this.sort("number", false);
   }
 
   filter(query) {
@@ -107,7 +114,7 @@ class LatentList {
   /** Columns in sight: title, class, key to sort by, and what a cell holds. */
   columns() {
     const { columns, examples } = this.data;
-    const numbers = ["density", "largest"].map((key) => columns.get(key)).filter((column) => column !== null);
+    const numbers = ALWAYS.map((key) => columns.get(key)).filter((column) => column !== null);
     if (this.extra !== null) numbers.push(this.extra);
     const tokens = (latent) => examples.topTokens(latent).flatMap((piece) => [token(piece), " "]);
     return [
