@@ -39,10 +39,13 @@ def sparse_probing(found: Found) -> Document:
 
 
 def _tasks(found: Found, ks: list[int]) -> list[dict[str, Any]]:
+    """A row for each task; without those of which the text held too few tokens."""
     table = found.result.tables["tasks"]
     tasks: dict[Any, dict[str, Any]] = {}
     for cells in table.rows:
         row = dict(zip(table.columns, cells, strict=True))
+        if row["dense_accuracy"] is None:
+            continue
         task = tasks.setdefault(
             row["task"],
             {"dataset_name": f"python-source/{row['task']}", "llm_test_accuracy": row["dense_accuracy"]},

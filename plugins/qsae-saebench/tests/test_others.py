@@ -8,6 +8,8 @@ import pathlib
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 spec = importlib.util.spec_from_file_location("layout", pathlib.Path(__file__).with_name("layout.py"))
 layout = importlib.util.module_from_spec(spec)
@@ -35,7 +37,9 @@ keyword,1,0.8,0.95
 keyword,3,0.85,0.95
 string,1,0.6,0.85
 string,3,0.65,0.85
+after-self,,,
 """
+"""Of the last one the text held too few tokens."""
 
 
 @pytest.fixture
@@ -112,11 +116,17 @@ def test_sparse_probing_has_the_numbers_of_latents_that_saebench_knows(copy, qsa
     assert list(layout.faults("sparse_probing", content)) == []
 
 
-def test_nothing_undefined_is_a_number(copy, qsae, stored, tmp_path):
+def test_nothing_undefined_is_a_number(copy, qsae, tmp_path):
     values_file = copy / "evaluations" / "loss-recovered" / "result.json"
     record = json.loads(values_file.read_text())
     record["values"] |= {"ce_recovered": None, "kl_zero": 0.0}
     values_file.write_text(json.dumps(record))
-    metrics = written(qsae, copy, tmp_path / "out")[0]["core"]["eval_result_metrics"]
+    columns_file = copy / "evaluations" / "similarity" / "latents.safetensors"
+    columns = load_file(columns_file)
+    columns["nearest_cosine"][5] = torch.nan  # of an atom of zeros
+    save_file(columns, columns_file)
+    content = written(qsae, copy, tmp_path / "out")[0]["core"]
+    metrics, latents = content["eval_result_metrics"], content["eval_result_details"]
     assert metrics["model_performance_preservation"]["ce_loss_score"] is None
     assert metrics["model_behavior_preservation"]["kl_div_score"] is None  # of no damage there is no share
+    assert [row["index"] for row in latents if row["max_decoder_cosine_sim"] is None] == [5]
