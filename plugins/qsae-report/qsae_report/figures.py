@@ -55,13 +55,13 @@ def training_curves(runs: Mapping[str, TrainingLog], measures: Iterable[str] = C
                 look = numbers[name]
                 if member in held_out:
                     points.append(_held_out(name, held_out[member], look))
-                    name = name or "training batches"
                 lines.append(Series(name, list(logged), list(logged.values()), look=look))
         if lines:
             title, axis = CURVES[measure]
             if measure == "loss" and _is_wide(lines):
                 axis = Axis(axis.label, log=True)
-            found[measure] = Curves(title, Axis("step"), axis, [*lines, *points])
+            notes = ["Points: on held-out vectors. Lines: on batches of training."] if points else []
+            found[measure] = Curves(title, Axis("step"), axis, [*lines, *points], notes)
     return found
 
 
@@ -77,7 +77,7 @@ def _joined(run: str, member: Member) -> str:
 
 def _held_out(name: str, steps: Mapping[int, float | None], look: int) -> Series:
     label = f"{name}, held out" if name else "held out"
-    return Series(label, list(steps), list(steps.values()), points=True, line=False, look=look)
+    return Series(label, list(steps), list(steps.values()), points=True, line=False, look=look, legend=False)
 
 
 def _is_wide(lines: Sequence[Series]) -> bool:
@@ -183,7 +183,7 @@ class RatePoint(NamedTuple):
 
 
 def rate_distortion(points: Sequence[RatePoint], rate: Literal["bytes", "bits"] = "bytes") -> Curves:
-    """What fidelity costs.
+    """What fidelity costs. There is no legend where all points are labelled with their curves' names.
 
     Args:
         points: in the order in which the legend names their curves.
@@ -192,22 +192,24 @@ def rate_distortion(points: Sequence[RatePoint], rate: Literal["bytes", "bits"] 
     curves: dict[str, list[RatePoint]] = {}
     for point in points:
         curves.setdefault(point.curve, []).append(point)
-    series = []
-    for name, own in curves.items():
-        ordered = sorted(own, key=lambda point: point.rate)
-        series.append(
-            Series(
-                name,
-                [point.rate for point in ordered],
-                [point.fvu for point in ordered],
-                [point.error for point in ordered],
-                points=True,
-                labels=[point.label for point in ordered],
-            )
-        )
+    repeated = all(point.label == point.curve for point in points)
+    series = [_rate_curve(name, own, legend=not repeated) for name, own in curves.items()]
     x = Axis("bytes on disk, encoder included", log=True, format="bytes")
     x = x if rate == "bytes" else Axis("bits per weight of the decoder", log=True)
     return Curves("Rate and distortion", x, Axis("FVU"), series)
+
+
+def _rate_curve(name: str, points: Sequence[RatePoint], *, legend: bool) -> Series:
+    ordered = sorted(points, key=lambda point: point.rate)
+    return Series(
+        name,
+        [point.rate for point in ordered],
+        [point.fvu for point in ordered],
+        [point.error for point in ordered],
+        points=True,
+        labels=[point.label for point in ordered],
+        legend=legend,
+    )
 
 
 def _binned(name: str, values: NDArray[np.float64], size: float, several: bool) -> Bars:

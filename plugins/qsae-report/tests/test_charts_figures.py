@@ -40,7 +40,7 @@ def test_a_line_for_each_coder_and_points_for_what_was_held_out():
     assert curves["fvu"].series == [
         Series("a", [1, 2], [0.9, 0.5], look=0),
         Series("a, float twin", [1, 2], [0.8, None], look=1),
-        Series("a, held out", [2], [0.6], points=True, line=False, look=0),
+        Series("a, held out", [2], [0.6], points=True, line=False, look=0, legend=False),
     ]
     assert not curves["loss"].y.log
 
@@ -61,11 +61,15 @@ def test_a_coder_looks_alike_in_all_curves_though_another_has_not_logged_all():
     assert coder_names({"one": one, "two": two}) == ["one", "two"]
 
 
-def test_a_run_without_a_name_needs_none_unless_two_things_are_drawn():
+def test_what_was_held_out_is_told_in_a_note_and_not_in_the_legend():
     log = TrainingLog({"fvu": {MAIN: {1: 0.5}}, "l0": {MAIN: {1: 8.0}}}, {"fvu": {MAIN: {1: 0.6}}})
     curves = training_curves({"": log})
     assert [series.name for series in curves["l0"].series] == [""]
-    assert [series.name for series in curves["fvu"].series] == ["training batches", "held out"]
+    assert [series.name for series in curves["fvu"].series] == ["", "held out"]
+    assert curves["fvu"].notes == ["Points: on held-out vectors. Lines: on batches of training."]
+    assert not curves["l0"].notes
+    assert ">held out<" not in svg(curves["fvu"])
+    assert "held out; step 1" in svg(curves["fvu"])
 
 
 @pytest.mark.parametrize(("values", "log"), [([21.0, 1.0], True), ([19.0, 1.0], False), ([30.0, 0.0], False)])
@@ -143,6 +147,13 @@ def test_rate_and_distortion_joins_the_points_of_a_curve_by_their_rate():
     assert twin.name == "float twin"
     assert (chart.x.format, chart.x.log) == ("bytes", True)
     assert rate_distortion(points, "bits").x.format == "number"
+    assert levels.legend
+
+
+def test_points_that_are_labelled_with_their_curves_names_need_no_legend():
+    chart = rate_distortion([RatePoint("a", "a", 10, 0.5), RatePoint("b", "b", 20, 0.4)])
+    assert [series.legend for series in chart.series] == [False, False]
+    assert svg(chart).count(">a<") == 1  # the label
 
 
 @given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=50))

@@ -49,13 +49,14 @@ class Series:
     """Values along x.
 
     Attributes:
-        name: what the legend says; no series of a chart has a name: no legend.
+        name: what the legend says; without a name it has no place there.
         x, y: of equal length; where either is undefined (None, NaN, infinite) the line is interrupted.
         error: of each y, up and down, or None.
         points: whether values have a mark each.
         line: whether they are joined.
         labels: a text beside each value; one without room is shown when it is pointed at.
         look: number of its colour, dash and mark; None for the series' place in the chart.
+        legend: whether the legend has it; a name that is left out there is in words and hovers.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Series:
     line: bool = True
     labels: Sequence[str] | None = None
     look: int | None = None
+    legend: bool = True
 
     def __post_init__(self) -> None:
         for what, given in (("y", self.y), ("error", self.error), ("labels", self.labels)):

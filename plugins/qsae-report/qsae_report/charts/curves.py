@@ -43,7 +43,11 @@ def lay_out_curves(chart: Curves, wide: float, high: float) -> tuple[Frame, list
         chart.y,
         [x for own in drawn for x, _ in own],
         [y for own in drawn for _, y in own] + list(_bar_ends(chart)),
-        [_entry(s, look, len(own)) for s, look, own in zip(chart.series, numbers, drawn, strict=True)],
+        [
+            _entry(series, look, len(own))
+            for series, look, own in zip(chart.series, numbers, drawn, strict=True)
+            if series.legend
+        ],
         [*chart.notes, *left_out(chart), *outside(chart, drawn)],
         margin=any(series.points for series in chart.series),
         rules=chart.rules,

@@ -26,12 +26,13 @@ class Entry:
 
 
 def legend(entries: Sequence[Entry], left: float, top: float, room: float) -> tuple[list[Primitive], float]:
-    """What is drawn, and how high it is; nothing where no entry has a name."""
-    if not any(entry.name for entry in entries):
+    """What is drawn, and how high it is; entries without a name are left out."""
+    named = [entry for entry in entries if entry.name]
+    if not named:
         return [], 0.0
     items: list[Primitive] = []
     x, row = left, 0
-    for entry in entries:
+    for entry in named:
         whole = printable(entry.name)
         shown = cut(whole, FONT_SIZE, room * LONGEST - KEY - GAP)
         wide = KEY + GAP + width(shown, FONT_SIZE)

@@ -41,8 +41,8 @@ class _Drawing:
         picture, prefix = self.picture, self.prefix
         wide, high = _number(picture.width), _number(picture.height)
         head = (
-            f'<svg xmlns="http://www.w3.org/2000/svg" class="qsae-chart" role="img" viewBox="0 0 {wide} {high}" '
-            f'width="{wide}" height="{high}" font-family="{FONTS}" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="qsae-chart" role="img" '
+            f'viewBox="0 0 {wide} {high}" width="{wide}" height="{high}" font-family="{FONTS}" '
             f'aria-labelledby="{prefix}-title" aria-describedby="{prefix}-desc">'
         )
         said = (
