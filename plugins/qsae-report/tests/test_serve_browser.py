@@ -82,6 +82,7 @@ def violations(page: Any) -> str:
 
 @pytest.mark.parametrize("page", [(1300, "light"), (390, "dark")], ids=str, indirect=True)
 def test_a_text_is_read_and_steered(page, server) -> None:
+    assert not any(part(page, name).is_visible() for name in ("found", "result"))
     read(page, HOSTILE)
     tokens = server.asked.latents(HOSTILE)["tokens"]
     listed = page.get_by_role("listbox", name="Tokens")
