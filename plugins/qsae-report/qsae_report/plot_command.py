@@ -77,7 +77,13 @@ def plot(
             next=f"qsae samples {paths[0]}",
         )
     folder = out or (paths[0] / FOLDER if len(paths) == 1 else pathlib.Path(FOLDER))
-    files = [_write(chart, folder / f"{name}.{form}") for name, chart in charts.items() for form in formats]
+    files = []
+    for file, chart in ((folder / f"{name}.{f}", chart) for name, chart in charts.items() for f in formats):
+        lacking = _write(chart, file)
+        files.append(file)
+        if lacking:
+            notes.append(f"{file}: the font of PNG files lacks {lacking}; SVG files have the whole text")
+            click.echo(f"qsae: note: {notes[-1]}", err=True)
     if as_json:
         print_json({"files": [str(file) for file in files], "notes": notes})
         return
@@ -125,10 +131,10 @@ def _joined(name: str, coder: str) -> str:
     return f"{name}, {coder}" if coder else name
 
 
-def _write(chart: Curves | Histogram, file: pathlib.Path) -> pathlib.Path:
+def _write(chart: Curves | Histogram, file: pathlib.Path) -> str:
+    """Write one picture; gives the characters that are lost in it."""
     if file.suffix == ".png":
-        png(chart, file)
-    else:
-        with atomic_file(file) as temporary:
-            temporary.write_text(svg(chart), encoding="utf-8")
-    return file
+        return png(chart, file)
+    with atomic_file(file) as temporary:
+        temporary.write_text(svg(chart), encoding="utf-8")
+    return ""

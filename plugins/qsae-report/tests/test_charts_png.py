@@ -91,6 +91,14 @@ def test_dollars_are_no_formulas(tmp_path):
 
 
 @needs_matplotlib
+def test_characters_that_the_font_lacks_are_told(tmp_path, recwarn):
+    chart = Curves("Größe", Axis("日本 x"), Axis("y"), [Series("🙂 日", [1], [1])])
+    assert png(chart, tmp_path / "a.png") == "日本🙂"
+    assert png(BARS, tmp_path / "b.png") == ""
+    assert not [w for w in recwarn if "Glyph" in str(w.message)]
+
+
+@needs_matplotlib
 def test_a_place_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UnwritableError):

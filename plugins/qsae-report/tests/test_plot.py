@@ -91,6 +91,17 @@ def test_both_formats_are_written_unless_one_is_asked_for(copies, tmp_path):
     assert "no samples and no evaluation sparsity" in found["notes"][0]
 
 
+@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed")
+def test_a_name_that_a_png_cannot_show_is_said(copies):
+    file = copies["float"] / "config.json"
+    record = json.loads(file.read_text())
+    record["run"]["name"] = "日本"
+    file.write_text(json.dumps(record))
+    result = qsae("plot", copies["float"])
+    assert "loss.png: the font of PNG files lacks 日本; SVG files have the whole text" in result.stderr
+    assert "日本" in (copies["float"] / "plots" / "loss.svg").read_text(encoding="utf-8")
+
+
 def test_several_runs_lie_over_one_another(copies, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     qsae("plot", copies["four"], copies["float"], copies["each"], "--format", "svg")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import pathlib
 from typing import TYPE_CHECKING, Literal
@@ -13,11 +14,14 @@ from qsae_report.charts.layout import lay_out
 from qsae_report.charts.palette import plain
 from qsae_report.charts.primitives import Anchor, Area, Circle, Line, Picture, Polyline, Primitive, Rect, Text
 from qsae_report.charts.svg import mark_corners
+from qsae_report.charts.text import LOST
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
+FONT = "DejaVu Sans"
+"""It comes with matplotlib, so that pictures do not hang on a system's fonts."""
 POINT = 0.72
 """Points of matplotlib in a pixel: a pixel is a hundredth of an inch there."""
 ANCHORS: dict[Anchor, Literal["left", "center", "right"]] = {
@@ -44,8 +48,11 @@ def check_png() -> None:
 
 def png(
     chart: Chart, path: str | pathlib.Path, *, width: float = 640, height: float = 360, scale: float = 2
-) -> None:
+) -> str:
     """Write a chart as a PNG file, on white.
+
+    Returns:
+        Characters that the font of pictures lacks, which U+FFFD stands for.
 
     Args:
         width, height: as ``svg`` takes them.
@@ -56,9 +63,19 @@ def png(
         UnwritableError: for what the disk refuses.
     """
     check_png()
-    figure = drawn(lay_out(chart, width, height))
+    picture = lay_out(chart, width, height)
+    figure = drawn(picture)
     with atomic_file(pathlib.Path(path)) as temporary:
         figure.savefig(temporary, format="png", dpi=100 * scale, metadata={"Software": None})
+    written = {character for item in picture.items if isinstance(item, Text) for character in item.text}
+    return "".join(sorted(character for character in written if not _has(character)))
+
+
+@functools.cache
+def _has(character: str) -> bool:
+    from matplotlib.font_manager import findfont, get_font
+
+    return ord(character) in get_font(findfont(FONT)).get_charmap()
 
 
 def drawn(picture: Picture) -> Figure:
@@ -118,11 +135,11 @@ def _artist(item: Primitive) -> Artist:
     return Written(
         item.x,
         item.y,
-        item.text,
+        "".join(character if _has(character) else LOST for character in item.text),
         color=color,
         fontsize=item.size * POINT,
         fontweight="bold" if item.bold else "normal",
-        fontfamily="DejaVu Sans",
+        fontfamily=FONT,
         horizontalalignment=ANCHORS[item.anchor],
         verticalalignment="baseline",
         parse_math=False,
