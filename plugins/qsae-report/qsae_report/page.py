@@ -33,6 +33,7 @@ SCRIPTS = (
     "columns.js",
     "tables.js",
     "search.js",
+    "rows.js",
     "list.js",
     "examples.js",
     "histogram.js",

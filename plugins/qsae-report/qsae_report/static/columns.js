@@ -6,7 +6,13 @@ class Columns {
     this.all = [];
     if (latents !== null) {
       const tokens = about.samples.tokens;
-      this.add("density", "density", "firings", latents.count.map((n) => n / tokens), percent);
+      this.add(
+        "density",
+        "density",
+        "firings",
+        latents.count.map((n) => n / tokens),
+        percent,
+      );
       this.add("largest", "max", "firings", latents.largest);
       this.add("mean", "mean", "firings", latents.mean);
     }
@@ -14,7 +20,8 @@ class Columns {
     for (const [latent, , , score] of labels) {
       if (score !== null && !(scores[latent] > score)) scores[latent] = score;
     }
-    if (scores.some((score) => !Number.isNaN(score))) this.add("label-score", "score of the label", "labels", scores);
+    if (scores.some((score) => !Number.isNaN(score)))
+      this.add("label-score", "score of the label", "labels", scores);
     about.columns.forEach(([evaluation, name], i) => {
       const values = stored.values.subarray(i * about.latents, (i + 1) * about.latents);
       this.add(`${evaluation}/${name}`, name, evaluation, values);
@@ -33,7 +40,9 @@ class Columns {
 
 /** Of the values that are defined: how many, least, median, mean, largest, and counts in `bins` equal bins. */
 function summary(values, bins = 32) {
-  const defined = Float64Array.from(values).filter((value) => Number.isFinite(value)).sort();
+  const defined = Float64Array.from(values)
+    .filter((value) => Number.isFinite(value))
+    .sort();
   const n = defined.length;
   if (n === 0) return { n, counts: [] };
   const [low, high] = [defined[0], defined[n - 1]];
@@ -67,7 +76,10 @@ function columnTable(columns) {
   const rows = columns.map(({ key, title, values }) => {
     const s = summary(values);
     const words = `${title}: ${s.n} defined, from ${num(s.low)} to ${num(s.high)}, median ${num(s.median)}`;
-    const numbers = s.n === 0 ? ["low", "median", "mean", "high"].map(() => UNDEFINED) : [s.low, s.median, s.mean, s.high].map((v) => num(v));
+    const numbers =
+      s.n === 0
+        ? ["low", "median", "mean", "high"].map(() => UNDEFINED)
+        : [s.low, s.median, s.mean, s.high].map((v) => num(v));
     return el(
       "tr",
       {},
@@ -77,7 +89,17 @@ function columnTable(columns) {
       el("td", {}, s.n === 0 ? UNDEFINED : spark(s.counts, words)),
     );
   });
-  const headings = ["column", "latents", "least", "median", "mean", "largest", "distribution, least to largest"];
-  const head = headings.map((text, i) => el("th", { scope: "col", class: i > 0 && i < 6 ? "n" : null }, text));
+  const headings = [
+    "column",
+    "latents",
+    "least",
+    "median",
+    "mean",
+    "largest",
+    "distribution, least to largest",
+  ];
+  const head = headings.map((text, i) =>
+    el("th", { scope: "col", class: i > 0 && i < 6 ? "n" : null }, text),
+  );
   return el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows));
 }

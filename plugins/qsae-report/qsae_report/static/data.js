@@ -36,7 +36,10 @@ async function read(node) {
 function block(name) {
   if (!unpacked.has(name)) {
     const found = loaded.then(() => document.getElementById(`block-${name}`));
-    unpacked.set(name, found.then((node) => (node === null ? null : read(node))));
+    unpacked.set(
+      name,
+      found.then((node) => (node === null ? null : read(node))),
+    );
   }
   return unpacked.get(name);
 }
@@ -99,14 +102,17 @@ class Examples {
   }
 
   /** The tokens on which a latent's strongest examples peak, the most frequent first. */
-  topTokens(latent, examples = 10, tokens = 3) {
+  topTokens(latent, examples, tokens) {
     const counts = new Map();
     const [from, to] = [this.e.offsets[latent], this.e.offsets[latent + 1]];
     for (let i = from; i < Math.min(to, from + examples) && this.e.group[i] === 0; i++) {
       const piece = this.piece(this.peak(i));
       counts.set(piece, (counts.get(piece) || 0) + 1);
     }
-    return [...counts].sort((a, b) => b[1] - a[1]).slice(0, tokens).map(([piece]) => piece);
+    return [...counts]
+      .sort((a, b) => b[1] - a[1])
+      .slice(0, tokens)
+      .map(([piece]) => piece);
   }
 }
 

@@ -5,7 +5,11 @@ const SHOWN_OF_A_GROUP = 50; // more are not drawn; the file rarely has as many
 /** A token of a window: the stronger the latent there, the more of the colour, and the thicker the line. */
 function tokenSpan(text, activation, largest, isPeak) {
   if (activation === 0 && !isPeak) return pieces(text);
-  const node = el("span", { class: isPeak ? "act peak" : "act", title: num(activation) }, text === "" ? "∅" : pieces(text));
+  const node = el(
+    "span",
+    { class: isPeak ? "act peak" : "act", title: num(activation) },
+    text === "" ? "∅" : pieces(text),
+  );
   node.style.setProperty("--a", Math.min(1, Math.abs(activation) / largest).toFixed(3));
   if (activation < 0) node.classList.add("negative");
   return node;
@@ -44,14 +48,19 @@ function exampleRow(example, largest) {
 }
 
 function exampleList(found, largest) {
-  return el("ol", { class: "examples" }, found.slice(0, SHOWN_OF_A_GROUP).map((one) => exampleRow(one, largest)));
+  return el(
+    "ol",
+    { class: "examples" },
+    found.slice(0, SHOWN_OF_A_GROUP).map((one) => exampleRow(one, largest)),
+  );
 }
 
 /** All examples of a latent: the strongest, then those of each part by rank. */
 function exampleGroups(data, latent) {
   const found = data.examples.of(latent).map((i) => data.examples.example(i, latent));
   const largest = data.latents.largest[latent] || 1;
-  if (found.length === 0) return [el("p", { class: "note" }, "It fired on none of the tokens that were read.")];
+  if (found.length === 0)
+    return [el("p", { class: "note" }, "It fired on none of the tokens that were read.")];
   const groups = about.samples.options.groups;
   const floors = data.latents.group_floor;
   const parts = [];
@@ -59,7 +68,10 @@ function exampleGroups(data, latent) {
     const own = found.filter((example) => example.group === group);
     if (own.length === 0) continue;
     const floor = group === 0 ? NaN : floors[latent * groups + group - 1];
-    parts.push(el("h4", {}, groupTitle(group, groups, own.length), groupNote(floor)), exampleList(own, largest));
+    parts.push(
+      el("h4", {}, groupTitle(group, groups, own.length), groupNote(floor)),
+      exampleList(own, largest),
+    );
   }
   return parts;
 }

@@ -6,7 +6,10 @@ function activationBins(data, latent) {
   const bins = histogram.length / about.latents;
   const { of_an_octave: each, octaves_below_1: below } = about.samples.bins;
   const counts = Array.from(histogram.subarray(latent * bins, (latent + 1) * bins)).reverse();
-  const first = Math.max(0, counts.findIndex((count) => count > 0));
+  const first = Math.max(
+    0,
+    counts.findIndex((count) => count > 0),
+  );
   const edge = (i) => 2 ** ((tops[latent] - bins + 1 + i) / each - below);
   const edges = Array.from({ length: bins - first + 1 }, (_, i) => edge(first + i));
   return { edges, counts: counts.slice(first) };
@@ -22,7 +25,11 @@ function activationHistogram(data, latent) {
     if (count === 0) return null;
     const tall = Math.max(1, (count / most) * (base - 12));
     const said = svg("title", {}, `${num(edges[i], 3)} to ${num(edges[i + 1], 3)}: ${num(count)}`);
-    return svg("rect", { class: "bar", x: left + i * step, y: base - tall, width: Math.max(1, step - 1), height: tall }, said);
+    return svg(
+      "rect",
+      { class: "bar", x: left + i * step, y: base - tall, width: Math.max(1, step - 1), height: tall },
+      said,
+    );
   });
   const texts = ticks(edges).map(([at, text, anchor]) => {
     return svg("text", { x: left + at * step, y: base + 13, "text-anchor": anchor }, text);
@@ -44,7 +51,8 @@ function activationHistogram(data, latent) {
 /** Where the scale is named: at its ends and, where there is room, between. */
 function ticks(edges) {
   const last = edges.length - 1;
-  const places = last >= 16 ? [0, last / 4, last / 2, (3 * last) / 4, last] : last >= 6 ? [0, last / 2, last] : [0, last];
+  const places =
+    last >= 16 ? [0, last / 4, last / 2, (3 * last) / 4, last] : last >= 6 ? [0, last / 2, last] : [0, last];
   return places.map(Math.round).map((at, i, all) => {
     return [at, num(edges[at], 2), i === 0 ? "start" : i === all.length - 1 ? "end" : "middle"];
   });

@@ -1,7 +1,6 @@
 // The list of all latents: rows of one height, of which those in sight alone exist.
 
 const ROW = 30; // height of a row in pixels; the style sheet has it too
-const ALWAYS = ["density", "largest"]; // columns that are shown in any case, where there are samples
 const SPARE = 10; // rows that are drawn above and below those in sight
 
 class LatentList {
@@ -70,7 +69,8 @@ class LatentList {
   sort(key, descending) {
     const column = this.data.columns.get(key);
     this.by = column === null ? { key: "number", title: "number", values: null } : column;
-    if (descending === undefined) descending = this.sorted === this.by.key ? !this.descending : column !== null;
+    if (descending === undefined)
+      descending = this.sorted === this.by.key ? !this.descending : column !== null;
     [this.sorted, this.descending] = [this.by.key, descending];
     this.arrange();
   }
@@ -105,34 +105,13 @@ class LatentList {
     const grid = document.getElementById("list-grid");
     grid.setAttribute("aria-rowcount", n + 1);
     document.getElementById("list-empty").hidden = n > 0;
-    clear(document.getElementById("list-head"), this.columns().map((column) => this.heading(column)));
+    clear(
+      document.getElementById("list-head"),
+      listColumns(this).map((column) => this.heading(column)),
+    );
     grid.classList.toggle("with-labels", this.names.size > 0);
     grid.classList.toggle("with-extra", this.extra !== null);
     grid.classList.toggle("without-examples", this.data.examples === null);
-  }
-
-  /** Columns in sight: title, class, key to sort by, and what a cell holds. */
-  columns() {
-    const { columns, examples } = this.data;
-    const numbers = ALWAYS.map((key) => columns.get(key)).filter((column) => column !== null);
-    if (this.extra !== null) numbers.push(this.extra);
-    const tokens = (latent) => examples.topTokens(latent).flatMap((piece) => [token(piece), " "]);
-    return [
-      { title: "latent", key: "number", kind: "n id", cell: (latent) => String(latent) },
-      this.names.size > 0 && { title: "label", kind: "text", cell: (latent) => this.names.get(latent) || "" },
-      examples !== null && { title: "strongest on", kind: "text", cell: tokens },
-      examples !== null && { title: "strongest example", kind: "text snippet", cell: (latent) => this.snippet(latent) },
-      ...numbers.map(({ key, title, values, format }) => ({ title, key, kind: key === "largest" ? "n largest" : "n", cell: (i) => format(values[i]) })),
-    ].filter(Boolean);
-  }
-
-  /** The strongest example, cut around the token that it is about. */
-  snippet(latent) {
-    const { examples, latents } = this.data;
-    const [first] = examples.of(latent);
-    if (first === undefined) return [];
-    const example = examples.example(first, latent);
-    return [...windowParts(example, latents.largest[latent])];
   }
 
   heading({ title, key, kind }) {
@@ -161,7 +140,7 @@ class LatentList {
       node.remove();
       this.drawn.delete(row);
     }
-    const columns = this.columns();
+    const columns = listColumns(this);
     for (const row of wanted) {
       if (this.drawn.has(row) || row >= this.order.length) continue;
       const node = this.row(row, columns);
@@ -172,13 +151,19 @@ class LatentList {
 
   row(row, columns) {
     const latent = this.order[row];
-    const cells = columns.map(({ kind, cell }) => el("span", { role: "gridcell", class: kind }, cell(latent)));
+    const cells = columns.map(({ kind, cell }) =>
+      el("span", { role: "gridcell", class: kind }, cell(latent)),
+    );
     const attributes = { role: "row", class: "row", "aria-rowindex": row + 2, "data-row": row };
     const open = () => {
       this.at(row);
       go(`latent/${latent}`);
     };
-    const node = el("div", { ...attributes, tabindex: row === this.current ? "0" : "-1", onclick: open }, cells);
+    const node = el(
+      "div",
+      { ...attributes, tabindex: row === this.current ? "0" : "-1", onclick: open },
+      cells,
+    );
     node.style.top = `${row * ROW}px`;
     node.addEventListener("focus", () => this.at(row));
     return node;
@@ -222,7 +207,12 @@ class LatentList {
   /** Where a latent stands in the list as it is now, and those before and after it; by number if it does not. */
   around(latent) {
     const place = this.order.indexOf(latent);
-    if (place < 0) return { place, before: latent > 0 ? latent - 1 : null, after: latent + 1 < about.latents ? latent + 1 : null };
+    if (place < 0)
+      return {
+        place,
+        before: latent > 0 ? latent - 1 : null,
+        after: latent + 1 < about.latents ? latent + 1 : null,
+      };
     const at = (i) => (i >= 0 && i < this.order.length ? this.order[i] : null);
     return { place, before: at(place - 1), after: at(place + 1) };
   }

@@ -38,7 +38,16 @@ function ordered(rows, column, descending) {
 /** A table whose headings sort it; null leaves its order as it is. */
 class SortedTable {
   constructor(name, { columns, rows, total }) {
-    Object.assign(this, { name, columns, rows, total, shown: rows, drawn: DRAWN, by: null, descending: false });
+    Object.assign(this, {
+      name,
+      columns,
+      rows,
+      total,
+      shown: rows,
+      drawn: DRAWN,
+      by: null,
+      descending: false,
+    });
     this.numeric = columns.map((_, i) => rows.every((row) => row[i] === null || typeof row[i] === "number"));
     this.headings = columns.map((column, i) => this.heading(column, i));
     this.body = el("tbody", {});
@@ -69,7 +78,13 @@ class SortedTable {
     const rows = this.shown.slice(0, this.drawn);
     clear(
       this.body,
-      rows.map((row) => el("tr", {}, row.map((cell, i) => cellOf(this.columns[i], cell)))),
+      rows.map((row) =>
+        el(
+          "tr",
+          {},
+          row.map((cell, i) => cellOf(this.columns[i], cell)),
+        ),
+      ),
     );
     const parts = [];
     if (this.rows.length === 0) parts.push("No rows.");
@@ -82,7 +97,9 @@ class SortedTable {
       parts.push(el("button", { type: "button", onclick: more }, `${DRAWN} more`));
     }
     if (this.total > this.rows.length) {
-      parts.push(` The stored table has ${num(this.total)} rows; the page holds the first ${num(this.rows.length)}.`);
+      parts.push(
+        ` The stored table has ${num(this.total)} rows; the page holds the first ${num(this.rows.length)}.`,
+      );
     }
     clear(this.note, parts);
     this.note.hidden = parts.length === 0;
@@ -107,6 +124,12 @@ async function fillColumns(view) {
   for (const place of places) {
     const name = place.dataset.columns;
     const own = columns.all.filter((column) => column.group === name && column.key.startsWith(`${name}/`));
-    place.append(el("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": `columns of ${name}` }, columnTable(own)));
+    place.append(
+      el(
+        "div",
+        { class: "scroll", role: "region", tabindex: "0", "aria-label": `columns of ${name}` },
+        columnTable(own),
+      ),
+    );
   }
 }
