@@ -108,7 +108,7 @@ def _library() -> types.ModuleType:
     except ImportError as error:
         raise PluginError(
             f"tensorboardX cannot be imported: {error}",
-            allowed="tensorboardX 2.6.5 or later",
-            next="pip install 'tensorboardX>=2.6.5'",
+            allowed="tensorboardX 2.6.2.2 or later",
+            next="pip install 'tensorboardX>=2.6.2.2'",
         ) from error
     return tensorboardX

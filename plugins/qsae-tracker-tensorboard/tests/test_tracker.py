@@ -113,7 +113,7 @@ def test_without_the_library_it_says_what_to_install(monkeypatch):
     with pytest.raises(PluginError) as caught:
         TensorboardTracker(TensorboardConfig())
     assert "tensorboardX cannot be imported" in caught.value.what
-    assert caught.value.next == "pip install 'tensorboardX>=2.6.5'"
+    assert caught.value.next == "pip install 'tensorboardX>=2.6.2.2'"
 
 
 def test_a_real_run(tmp_path):
