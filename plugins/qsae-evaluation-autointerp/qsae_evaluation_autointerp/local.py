@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -36,6 +37,11 @@ class LocalJudge(Judge):
     def __init__(self, name: str, device: str) -> None:
         self.name, self.device = name, device
         self.tokenizer, self.model = _loaded(name, device)
+        # logits of all positions are more than the rest of the pass together, where the vocabulary is large
+        self._keeps_some = "logits_to_keep" in signature(self.model.forward).parameters
+        space = "" if self.tokenizer.chat_template else " "
+        labels = (f"{space}{label}" for label in (YES, NO))
+        self.labels = [self.tokenizer(label, add_special_tokens=False)["input_ids"] for label in labels]
 
     @torch.no_grad()
     def explain(self, examples: Sequence[Example]) -> str:
@@ -58,9 +64,16 @@ class LocalJudge(Judge):
     def detect(self, explanation: str, windows: Sequence[Window]) -> list[float | None]:
         """The probability of ``Yes`` against ``No`` for each."""
         asked = [self._ids(prompts.detect_one(explanation, w), "Answer:") for w in windows]
-        labelled = [self._labelled(ids, label) for ids in asked for label in (YES, NO)]
-        log_p = torch.cat([self._log_p(labelled[i : i + AT_ONCE]) for i in range(0, len(labelled), AT_ONCE)])
-        return [float(p) for p in (log_p[0::2] - log_p[1::2]).sigmoid()]
+        rows = [_Row((*ids, *label[:-1]), len(ids)) for ids in asked for label in self.labels]
+        log_p = self._log_p(list(dict.fromkeys(rows)))  # labels of one token have the row in common
+        found: list[float | None] = []
+        for ids in asked:
+            yes, no = (
+                log_p[_Row((*ids, *label[:-1]), len(ids))][range(len(label)), label].sum()
+                for label in self.labels
+            )
+            found.append(float((yes - no).sigmoid()))
+        return found
 
     def _ids(self, prompt: prompts.Prompt, lead: str) -> list[int]:
         """The tokens of a question, up to where the answer begins."""
@@ -70,27 +83,32 @@ class LocalJudge(Judge):
             return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         return list(self.tokenizer(f"{prompt.system}\n\n{prompt.user}\n\n{lead}")["input_ids"])
 
-    def _labelled(self, ids: list[int], label: str) -> _Labelled:
-        space = "" if self.tokenizer.chat_template else " "
-        found = self.tokenizer(f"{space}{label}", add_special_tokens=False)["input_ids"]
-        self._check_length(len(ids) + len(found))
-        return _Labelled(ids + found, len(ids))
+    def _log_p(self, rows: Sequence[_Row]) -> dict[_Row, Tensor]:
+        """float64 ``[T, V]`` of each row: log probabilities of the next token, from the question's last one
+        on."""
+        found = {}
+        for some in (rows[i : i + AT_ONCE] for i in range(0, len(rows), AT_ONCE)):
+            longest = max(len(row.ids) for row in some)
+            self._check_length(longest)
+            ids = torch.zeros(len(some), longest, dtype=torch.int64)
+            real = torch.zeros_like(ids)
+            for b, row in enumerate(some):
+                ids[b, : len(row.ids)], real[b, : len(row.ids)] = torch.tensor(row.ids), 1
+            wanted = torch.tensor(sorted({at for row in some for at in row.behind_question()}))
+            logits_BPV = self._logits(ids, real, wanted)
+            for b, row in enumerate(some):
+                mine = torch.isin(wanted, torch.tensor(row.behind_question()))
+                found[row] = logits_BPV[b, mine].double().log_softmax(1).cpu()
+        return found
 
-    def _log_p(self, rows: Sequence[_Labelled]) -> Tensor:
-        """float64 ``[B]``: log probability of each label behind its question."""
-        longest = max(len(row.ids) for row in rows)
-        ids = torch.zeros(len(rows), longest, dtype=torch.int64)
-        real = torch.zeros_like(ids)
-        for b, row in enumerate(rows):
-            ids[b, : len(row.ids)], real[b, : len(row.ids)] = torch.tensor(row.ids), 1
-        # what stands behind the last real position is seen by none before it
-        logits = self.model(input_ids=ids.to(self.device), attention_mask=real.to(self.device)).logits
-        found = []
-        for b, row in enumerate(rows):
-            at = torch.arange(row.start, len(row.ids))
-            log_p_TV = logits[b, at - 1].double().log_softmax(1).cpu()
-            found.append(log_p_TV[torch.arange(len(at)), ids[b, at]].sum())
-        return torch.stack(found)
+    def _logits(self, ids_BT: Tensor, real_BT: Tensor, wanted_P: Tensor) -> Tensor:
+        """``[B, P, V]`` at the wanted positions. What stands behind the last real one of a row is seen by
+        none before it."""
+        inputs = {"input_ids": ids_BT.to(self.device), "attention_mask": real_BT.to(self.device)}
+        wanted = wanted_P.to(self.device)
+        if self._keeps_some:
+            return self.model(**inputs, logits_to_keep=wanted).logits
+        return self.model(**inputs).logits[:, wanted]
 
     def _check_length(self, n: int) -> None:
         most = getattr(self.model.config, "max_position_embeddings", None)
@@ -103,12 +121,16 @@ class LocalJudge(Judge):
             )
 
 
-class _Labelled(NamedTuple):
-    """A question with an answer behind it."""
+class _Row(NamedTuple):
+    """A question, and of an answer all but its last token."""
 
-    ids: list[int]
+    ids: tuple[int, ...]
     start: int
     """Where the answer begins."""
+
+    def behind_question(self) -> list[int]:
+        """The positions that predict a token of the answer."""
+        return list(range(self.start - 1, len(self.ids)))
 
 
 def _loaded(name: str, device: str) -> tuple[Any, Any]:

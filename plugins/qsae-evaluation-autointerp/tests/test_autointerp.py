@@ -190,6 +190,7 @@ def test_fewer_latents_are_drawn_and_the_others_counted(made: Made, read: Any) -
     assert some.values["n_eligible"] == read.result().values["n_eligible"]
     assert dict(some.tables["left_out"].rows) == {"others were drawn": some.values["n_eligible"] - 7}
     scored = ~some.per_latent["score"].isnan()
+    assert scored.nonzero()[:, 0].tolist() != list(range(7))
     assert some.per_latent["score"][scored].equal(read.result().per_latent["score"][scored])
 
 

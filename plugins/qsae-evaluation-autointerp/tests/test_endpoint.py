@@ -236,8 +236,8 @@ def test_the_key_goes_to_the_url_and_nowhere_else(
     judge(server.url, tmp_path).explain(task(1).examples)
     assert "Authorization" not in server.headers[1]
     # a redirection is not followed: it could lead to another server
-    server.reply = lambda request, number: (307, b"")
-    with pytest.raises(JudgeError, match="HTTP 307"):
+    server.reply = lambda request, number: (302, b"")
+    with pytest.raises(JudgeError, match="HTTP 302"):
         judge(server.url, tmp_path, key_variable="MY_KEY").explain(task(2).examples)
     assert len(server.requests) == 3
     server.reply = lambda request, number: (401, b"wrong key sesame")

@@ -9,7 +9,7 @@ import torch
 from qsae_evaluation_autointerp import prompts
 from qsae_evaluation_autointerp.judge import Example, JudgeError, Window
 from qsae_evaluation_autointerp.local import LINE, LocalJudge
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -21,8 +21,6 @@ def saved(folder: pathlib.Path, positions: int, template: str | None = None) -> 
     vocabulary = {"</s>": 0} | {byte: i for i, byte in enumerate(BYTES, 1)}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    from tokenizers import decoders
-
     tokenizer.decoder = decoders.ByteLevel()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")
     fast.chat_template = template
@@ -73,6 +71,15 @@ def test_the_likelihood_of_yes_beside_no(judge: LocalJudge) -> None:
     assert found[0] == pytest.approx(found[4], rel=1e-4)
     assert len({round(p, 3) for p in found if p is not None}) == 4
     assert judge.graded
+
+
+def test_a_model_that_gives_all_logits_says_the_same(
+    judge: LocalJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = judge.detect("letters", WINDOWS)
+    assert judge._keeps_some
+    monkeypatch.setattr(judge, "_keeps_some", False)
+    assert judge.detect("letters", WINDOWS) == pytest.approx(found, rel=1e-6)
 
 
 def test_an_explanation_is_the_first_line(judge: LocalJudge, monkeypatch: pytest.MonkeyPatch) -> None:
