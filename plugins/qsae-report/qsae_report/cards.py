@@ -116,6 +116,7 @@ def _sizes(subject: Subject, n_latents: int) -> list[Card]:
     found.append(Card("Latents", "size of the dictionary", words.number(n_latents), []))
     if "tokens" in subject.trained:
         steps = subject.trained.get("steps")
-        beside = [] if steps is None else [("steps", words.number(steps))]
-        found.append(Card("Trained on", "tokens", words.number(subject.trained["tokens"]), beside))
+        beside = [] if not steps else [("steps", words.number(steps))]
+        what = "Trained on" if steps else "Calibrated on"
+        found.append(Card(what, "tokens", words.number(subject.trained["tokens"]), beside))
     return found

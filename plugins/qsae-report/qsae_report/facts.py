@@ -15,7 +15,7 @@ def subtitle(subject: Subject) -> str:
     source = subject.description.get("source", {})
     steps = subject.trained.get("steps")
     when = _day(subject.record.get("completed_at") or subject.record.get("started_at"))
-    parts = [source.get("model"), _sites(source), None if steps is None else f"{steps:,} steps", when]
+    parts = [source.get("model"), _sites(source), f"{steps:,} steps" if steps else None, when]
     return " · ".join(str(part) for part in parts if part)
 
 

@@ -107,8 +107,9 @@ def _other_vectors(description: Mapping[str, Any], folder: pathlib.Path) -> str 
     for key, name in (("model", "the model"), ("target_sites", "the sites")):
         here, there = own.get(key), theirs.get(key)
         if here != there:
+            said = [", ".join(one) if isinstance(one, list) else one for one in (here, there)]
             return (
-                f"The compared coder is of other vectors ({name}: {here} here, {there} there): "
+                f"The compared coder is of other vectors ({name}: {said[0]} here, {said[1]} there): "
                 "cosines between its atoms and these say little."
             )
     return None

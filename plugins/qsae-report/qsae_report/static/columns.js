@@ -2,31 +2,36 @@
 
 /** Every column: `key`, `title`, `group`, and `values` (NaN where not defined). */
 class Columns {
-  constructor(latents, stored, labels) {
+  constructor({ latents, columns, nearest }, others) {
     this.all = [];
-    if (latents !== null) {
-      const tokens = about.samples.tokens;
-      this.add(
-        "density",
-        "density",
-        "firings",
-        latents.count.map((n) => n / tokens),
-        percent,
-      );
-      this.add("largest", "max", "firings", latents.largest);
-      this.add("mean", "mean", "firings", latents.mean);
-    }
-    const scores = new Float64Array(about.latents).fill(NaN);
-    for (const [latent, , , score] of labels) {
-      if (score !== null && !(scores[latent] > score)) scores[latent] = score;
-    }
-    if (scores.some((score) => !Number.isNaN(score)))
-      this.add("label-score", "score of the label", "labels", scores);
+    if (latents !== null) this.addFirings(latents);
+    if (nearest !== null) this.addCosines(nearest, others);
+    const scores = labelScores();
+    if (scores.some((score) => !Number.isNaN(score))) this.add("label-score", "score", "labels", scores);
     about.columns.forEach(([evaluation, name], i) => {
-      const values = stored.values.subarray(i * about.latents, (i + 1) * about.latents);
+      const values = columns.values.subarray(i * about.latents, (i + 1) * about.latents);
       this.add(`${evaluation}/${name}`, name, evaluation, values);
     });
     this.byKey = new Map(this.all.map((column) => [column.key, column]));
+  }
+
+  addFirings({ count, largest, mean }) {
+    const { tokens } = about.samples;
+    const density = count.map((n) => n / tokens);
+    this.add("density", "density", "firings", density, percent);
+    this.add("largest", "max", "firings", largest);
+    this.add("mean", "mean", "firings", mean);
+  }
+
+  addCosines({ nearest, nearest_cosine: cosines }, others) {
+    const each = nearest.length / about.latents;
+    const first = Float32Array.from({ length: about.latents }, (_, latent) => {
+      return nearest[latent * each] < 0 ? NaN : cosines[latent * each];
+    });
+    this.add("nearest-cosine", "nearest cosine", "atoms", first);
+    others.forEach(({ name, match }, i) => {
+      this.add(`other-${i}-cosine`, `cosine in ${name}`, "atoms", match.cosine);
+    });
   }
 
   add(key, title, group, values, format = num) {
@@ -36,6 +41,15 @@ class Columns {
   get(key) {
     return this.byKey.get(key) || null;
   }
+}
+
+/** The best score of each latent's labels. */
+function labelScores() {
+  const scores = new Float64Array(about.latents).fill(NaN);
+  for (const [latent, , , score] of about.labels) {
+    if (score !== null && !(scores[latent] > score)) scores[latent] = score;
+  }
+  return scores;
 }
 
 /** Of the values that are defined: how many, least, median, mean, largest, and counts in `bins` equal bins. */

@@ -1,6 +1,9 @@
 // The histogram of one latent's activations.
 
-/** Bins of one latent, weakest first: edges and counts; those without firings at either end are left out. */
+/**
+ * Bins of one latent, weakest first: edges and counts, without empty ones at the weak end. `weaker`: the first
+ * one holds all that is weaker, too.
+ */
 function activationBins(data, latent) {
   const { histogram, histogram_top: tops } = data.latents;
   const bins = histogram.length / about.latents;
@@ -12,19 +15,23 @@ function activationBins(data, latent) {
   );
   const edge = (i) => 2 ** ((tops[latent] - bins + 1 + i) / each - below);
   const edges = Array.from({ length: bins - first + 1 }, (_, i) => edge(first + i));
-  return { edges, counts: counts.slice(first) };
+  return { edges, counts: counts.slice(first), weaker: first === 0 };
 }
 
 function activationHistogram(data, latent) {
-  const { edges, counts } = activationBins(data, latent);
+  const { edges, counts, weaker } = activationBins(data, latent);
   const most = Math.max(...counts);
   if (most === 0) return null;
-  const [width, height, base, left] = [304, 128, 96, 32];
+  const [width, height, base, left] = [304, 128, 96, 42];
   const step = (width - left - 4) / counts.length;
   const bars = counts.map((count, i) => {
     if (count === 0) return null;
     const tall = Math.max(1, (count / most) * (base - 12));
-    const said = svg("title", {}, `${num(edges[i], 3)} to ${num(edges[i + 1], 3)}: ${num(count)}`);
+    const said = svg(
+      "title",
+      {},
+      `${weaker && i === 0 ? "up" : num(edges[i], 3)} to ${num(edges[i + 1], 3)}: ${num(count)}`,
+    );
     return svg(
       "rect",
       { class: "bar", x: left + i * step, y: base - tall, width: Math.max(1, step - 1), height: tall },
@@ -44,7 +51,11 @@ function activationHistogram(data, latent) {
     svg("text", { x: left - 4, y: 18, "text-anchor": "end" }, num(most)),
     svg("text", { x: left - 4, y: base, "text-anchor": "end" }, "0"),
     texts,
-    svg("text", { x: (width + left) / 2, y: height - 3, "text-anchor": "middle" }, "activation (log scale)"),
+    svg(
+      "text",
+      { x: (width + left) / 2, y: height - 3, "text-anchor": "middle" },
+      weaker ? "activation (log scale; the first bar: all below)" : "activation (log scale)",
+    ),
   );
 }
 

@@ -25,7 +25,8 @@ class LatentList {
   /** By density; where there are no samples, by what evaluations say of it, or by whatever they say. */
   begin() {
     const { columns } = this.data;
-    const others = ["sparsity/density", ...columns.all.map(({ key }) => key)];
+    const keys = columns.all.map(({ key }) => key);
+    const others = ["sparsity/density", ...keys.filter((key) => key.includes("/")), ...keys];
     if (columns.get("density") !== null) this.sort("density", true);
     else if (columns.all.length > 0) this.show(others.find((key) => columns.get(key) !== null));
     else this.sort("number", false);

@@ -25,7 +25,8 @@ function numberColumn({ key, title, values, format }) {
 /** Columns in sight: title, class, key to sort by where they can, and what a cell holds. */
 function listColumns({ data, names, extra }) {
   const found = [{ title: "latent", key: "number", kind: "n id", cell: String }];
-  if (names.size > 0) found.push({ title: "label", kind: "text", cell: (latent) => names.get(latent) || "" });
+  if (names.size > 0)
+    found.push({ title: "label", kind: "text label", cell: (latent) => names.get(latent) || "" });
   if (data.examples !== null) {
     found.push({ title: "strongest on", kind: "text", cell: (latent) => topTokens(data, latent, 3) });
     found.push({ title: "strongest example", kind: "text snippet", cell: (latent) => snippet(data, latent) });

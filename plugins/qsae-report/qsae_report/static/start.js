@@ -10,9 +10,11 @@ function latentData() {
 
 async function readAll() {
   const found = await blocks("latents", "columns", "nearest", "logits", "logit-texts", "tables");
-  const others = about.others.map(async ({ name }, i) => {
-    return { name, match: await block(`other-${i}`), examples: await examplesOf(`other-${i}-`) };
-  });
+  const others = await Promise.all(
+    about.others.map(async ({ name }, i) => {
+      return { name, match: await block(`other-${i}`), examples: await examplesOf(`other-${i}-`) };
+    }),
+  );
   const data = {
     latents: found.latents,
     nearest: found.nearest,
@@ -20,8 +22,8 @@ async function readAll() {
     texts: found["logit-texts"],
     tables: found.tables,
     examples: await examplesOf(""),
-    others: await Promise.all(others),
-    columns: new Columns(found.latents, found.columns, about.labels),
+    others,
+    columns: new Columns(found, others),
   };
   data.list = new LatentList(data);
   return data;
