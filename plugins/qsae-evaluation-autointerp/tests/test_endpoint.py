@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import re
@@ -49,8 +50,9 @@ class Handler(BaseHTTPRequestHandler):
         if status in (301, 302, 307):
             self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/elsewhere")
         self.send_header("Content-Length", str(len(sent)))
-        self.end_headers()
-        self.wfile.write(sent)
+        with contextlib.suppress(ConnectionError):  # who asked may have gone after a timeout
+            self.end_headers()
+            self.wfile.write(sent)
 
     def log_message(self, *args: Any) -> None:
         """Nothing is printed."""
