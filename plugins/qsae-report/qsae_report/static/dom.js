@@ -32,16 +32,19 @@ function clear(node, ...children) {
 
 const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 
-/** `32,885`, `0.09832`, `1.20e-5`; an en dash where it is not defined. */
-function num(value, digits = 4) {
+/**
+ * `32,885`, `0.09832`, `1.20e-5`; an en dash where it is not defined. With a number of digits, whole numbers have
+ * them too: `5.00` among `4.97` and `5.02`.
+ */
+function num(value, significant) {
   if (value === null || value === undefined || Number.isNaN(value)) return UNDEFINED;
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
-  const size = Math.abs(value);
+  const [size, digits] = [Math.abs(value), significant || 4];
   let text;
-  if (Number.isInteger(value) || size >= 10 ** digits) text = whole.format(value);
-  else if (size < 1e-3) text = value.toExponential(digits - 2);
+  if ((Number.isInteger(value) && !significant) || size >= 10 ** digits) text = whole.format(value);
+  else if (size !== 0 && size < 1e-3) text = value.toExponential(digits - 2);
   else {
-    const places = Math.max(0, digits - 1 - Math.floor(Math.log10(size)));
+    const places = Math.max(0, digits - 1 - Math.floor(Math.log10(size || 1)));
     text = value.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: places });
   }
   return text.replace(/-/g, "−");

@@ -79,7 +79,8 @@ function exampleGroups(data, latent) {
 function groupTitle(group, groups, n) {
   if (group === 0) return `Strongest ${n === 1 ? "example" : n}`;
   const share = 100 / groups;
-  return `Rank ${num((group - 1) * share, 3)}–${num(group * share, 3)}% of its firings`;
+  const rounded = (value) => Math.round(10 * value) / 10;
+  return `Rank ${rounded((group - 1) * share)}–${rounded(group * share)}% of its firings`;
 }
 
 function groupNote(floor) {
