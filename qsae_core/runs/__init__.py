@@ -13,7 +13,7 @@ from qsae_core.lazy import lazily
 if TYPE_CHECKING:
     from qsae_core.artifact.artifact import measurements, save, serve_with
     from qsae_core.artifact.coder_sets import set_measurements
-    from qsae_core.artifact.places import artifact_folder, set_folder, stored_description
+    from qsae_core.artifact.places import artifact_folder, member_folders, set_folder, stored_description
     from qsae_core.compose.compose import compose_coder, compose_data, open_data
     from qsae_core.compose.kernels import activate_kernels
     from qsae_core.compose.setup import resolve_device
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from qsae_core.config.layers import Layer, check_section, checked_layer, parse_yaml, read_layer
     from qsae_core.config.run import Block, read_block, resolve, resolve_data
     from qsae_core.config.settings import QuantizeConfig
+    from qsae_core.evaluation.beside import twin_folder
     from qsae_core.evaluation.other_coder import load_other
     from qsae_core.evaluation.run import evaluate_artifact, recorded_config
+    from qsae_core.evaluation.stored import load_result
     from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, QUANTIZER_SLOTS, SLOTS
     from qsae_core.launched import launched, machines
     from qsae_core.plugins.records import Plugins, load_plugins
@@ -61,9 +63,11 @@ __all__ = [
     "launched",
     "load_other",
     "load_plugins",
+    "load_result",
     "machines",
     "measured_on",
     "measurements",
+    "member_folders",
     "open_data",
     "own_device",
     "parse_yaml",
@@ -86,13 +90,14 @@ __all__ = [
     "stored_description",
     "temporary_beside",
     "train",
+    "twin_folder",
     "values_of",
 ]
 
 _FROM = {
     "artifact.artifact": ("measurements", "save", "serve_with"),
     "artifact.coder_sets": ("set_measurements",),
-    "artifact.places": ("artifact_folder", "set_folder", "stored_description"),
+    "artifact.places": ("artifact_folder", "member_folders", "set_folder", "stored_description"),
     "compose.compose": ("compose_coder", "compose_data", "open_data"),
     "compose.kernels": ("activate_kernels",),
     "compose.setup": ("resolve_device",),
@@ -100,8 +105,10 @@ _FROM = {
     "config.layers": ("Layer", "check_section", "checked_layer", "parse_yaml", "read_layer"),
     "config.run": ("Block", "read_block", "resolve", "resolve_data"),
     "config.settings": ("QuantizeConfig",),
+    "evaluation.beside": ("twin_folder",),
     "evaluation.other_coder": ("load_other",),
     "evaluation.run": ("evaluate_artifact", "recorded_config"),
+    "evaluation.stored": ("load_result",),
     "kinds": ("CODER_SLOTS", "PART_SLOTS", "QUANTIZER_SLOTS", "SLOTS"),
     "launched": ("launched", "machines"),
     "plugins.records": ("Plugins", "load_plugins"),

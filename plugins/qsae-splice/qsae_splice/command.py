@@ -25,17 +25,22 @@ SHOWN_KL = 3
 """Steps with the largest KL that are shown."""
 
 
-def _recorded(values: Mapping[str, Any]) -> list[Layer]:
-    """The configuration that the coder was trained with, as the lowest layer."""
-    path = values.get("path")
-    if path is None or str(path).startswith("-"):
-        return []
-    place = pathlib.Path(path)
-    folder = set_folder(place) or artifact_folder(place)
+def recorded_layers(path: pathlib.Path) -> list[Layer]:
+    """The configuration that the coder at a path was trained with, as the lowest layer of one.
+
+    Raises:
+        ArtifactError: if there is no coder.
+    """
+    folder = set_folder(path) or artifact_folder(path)
     config = stored_description(folder)["config"]
     kept = {slot: config[slot] for slot in (*CODER_SLOTS, *PART_SLOTS, "data") if slot in config}
     kept["run"] = {"seed": config["run"]["seed"]}
     return [Layer(kept, str(folder), fallback=True)]
+
+
+def _recorded(values: Mapping[str, Any]) -> list[Layer]:
+    path = values.get("path")
+    return [] if path is None or str(path).startswith("-") else recorded_layers(pathlib.Path(path))
 
 
 @click.command("splice", cls=ConfiguredCommand, scope=SCOPE, base=_recorded)

@@ -61,10 +61,15 @@ def read_spec(path: pathlib.Path) -> Spec:
             where=where,
             allowed=f"mode ({', '.join(MODES)}), edits, scales",
         )
-    return Spec(_edits(found["edits"], where), found["mode"], dict(found.get("scales", {})))
+    return Spec(read_edits(found["edits"], where), found["mode"], dict(found.get("scales", {})))
 
 
-def _edits(entries: Sequence[Any], where: str) -> tuple[Edit, ...]:
+def read_edits(entries: Sequence[Any], where: str) -> tuple[Edit, ...]:
+    """Edits as JSON values, in order.
+
+    Raises:
+        ConfigError: if one is none; it says which.
+    """
     edits = []
     for number, entry in enumerate(entries):
         place = f"{where}: edits[{number}]"

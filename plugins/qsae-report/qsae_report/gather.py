@@ -1,0 +1,223 @@
+"""From a path to the subject of a report: everything that is stored there, and nothing computed."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from qsae_samples.files import FILE
+from qsae_samples.samples import Samples
+
+from qsae_core import Run
+from qsae_core.errors import ArtifactError, ConfigError, QsaeError
+from qsae_core.runs import (
+    FLOAT_TWIN,
+    artifact_folder,
+    coder_label,
+    member_folders,
+    quantizers_of,
+    read_json,
+    set_folder,
+    slug,
+    stored_description,
+    twin_folder,
+)
+from qsae_report.gather_evaluations import read_evaluations
+from qsae_report.subject import Coder, Subject
+
+FOLDER = "samples"
+"""Of a run, where its samples are."""
+PARTS = 3
+"""Of the path of a compared run, how many of the last parts name it: ``topk/2/300``."""
+
+
+class Place(NamedTuple):
+    """Where a coder is, and what is stored about it."""
+
+    root: pathlib.Path
+    """Below which evaluations and samples are: the run's folder, or the coder's."""
+    folder: pathlib.Path
+    """Of ``coder.json``."""
+    layer: str | None
+    others: list[str]
+    """Layers that have coders of their own."""
+    run: Run | None
+
+    def below(self, kind: str, *, twin: bool = False) -> pathlib.Path:
+        """Where what is stored of this coder is, or of its float twin."""
+        place = self.root / kind / FLOAT_TWIN if twin else self.root / kind
+        return place if self.layer is None else place / "layers" / slug(self.layer)
+
+
+def gather(
+    path: pathlib.Path,
+    compare: pathlib.Path | None = None,
+    *,
+    layer: str | None = None,
+    with_samples: bool = True,
+) -> Subject:
+    """All that is stored about the coder at ``path``, its float twin, and a coder to compare with.
+
+    Raises:
+        ArtifactError: if there is no sound coder, or no samples though they are asked for.
+        ConfigError: if there is no such layer.
+    """
+    place, notes = find(path, layer), list[str]()
+    summary = _summary(place, notes)
+    description = stored_description(place.folder)
+    coder = Coder(
+        label(description),
+        place.folder,
+        _artifact(summary, "coder", place.layer),
+        read_evaluations(place.below("evaluations")),
+        _samples(place) if with_samples else None,
+    )
+    twin = _twin(place, summary, notes, samples=with_samples)
+    other = None if compare is None else find(compare, layer)
+    compared = None if other is None else _compared(other, notes, samples=with_samples)
+    notes += _remarks(place, description, compared)
+    return Subject(
+        path,
+        coder,
+        twin,
+        compared,
+        description,
+        {} if place.run is None else place.run.record(),
+        place.layer,
+        place.others,
+        {key: summary[key] for key in ("steps", "tokens", "training_seconds") if key in summary},
+        place.run,
+        None if other is None else other.run,
+        notes,
+    )
+
+
+def _remarks(place: Place, description: Mapping[str, Any], compared: Coder | None) -> list[str]:
+    """What a reader should know before anything else."""
+    found = [] if compared is None else [_other_vectors(description, compared.folder)]
+    if place.run is not None and not place.run.finished:
+        found.append("The run is not finished: what is here is of its last state.")
+    return [sentence for sentence in found if sentence is not None]
+
+
+def _other_vectors(description: Mapping[str, Any], folder: pathlib.Path) -> str | None:
+    """A sentence where a compared coder writes other vectors, whose directions mean something else."""
+    own, theirs = (tree.get("source", {}) for tree in (description, stored_description(folder)))
+    for key, name in (("model", "the model"), ("target_sites", "the sites")):
+        here, there = own.get(key), theirs.get(key)
+        if here != there:
+            said = [", ".join(one) if isinstance(one, list) else one for one in (here, there)]
+            return (
+                f"The compared coder is of other vectors ({name}: {said[0]} here, {said[1]} there): "
+                "cosines between its atoms and these say little."
+            )
+    return None
+
+
+def label(description: Mapping[str, Any]) -> str:
+    """``ternary (ste)``, ``topk``: what a coder is, from its ``coder.json``."""
+    config = description["config"]
+    name = config["sae" if "sae" in config else "transcoder"]["use"]
+    quantizers = quantizers_of(config)
+    return coder_label(name, quantizers) if set(quantizers.values()) - {"none"} else str(name)
+
+
+def find(path: pathlib.Path, layer: str | None = None) -> Place:
+    """The place of the coder that a user means.
+
+    Args:
+        layer: None: of several, the first with samples, or the first.
+    """
+    several = set_folder(path)
+    run = Run(path) if Run(path).config_file.is_file() else None
+    if several is None:
+        if layer is not None:
+            raise ConfigError(
+                f"there is one coder, and none of a layer {layer!r}",
+                where=str(path),
+                next="leave --layer out",
+            )
+        folder = artifact_folder(path)
+        return Place(path if run else folder, folder, None, [], run)
+    members = member_folders(several)
+    if layer is not None and layer not in members:
+        raise ConfigError(f"there is no layer {layer!r}", where="--layer", allowed=", ".join(members))
+    root = path if run else several
+    sampled = [name for name in members if (root / FOLDER / "layers" / slug(name) / FILE).is_file()]
+    chosen = layer or (sampled or list(members))[0]
+    return Place(root, members[chosen], chosen, [name for name in members if name != chosen], run)
+
+
+def _samples(place: Place) -> Samples:
+    try:
+        return Samples.load(place.below(FOLDER) / FILE)
+    except ArtifactError as error:
+        if (place.below(FOLDER) / FILE).is_file():
+            raise
+        raise ArtifactError(
+            "there are no samples of where its latents fire",
+            where=str(place.root),
+            allowed=f"{FOLDER}/{FILE}, or a report without examples: --without-samples",
+            next=f"qsae samples {place.root}",
+        ) from error
+
+
+def _twin(place: Place, summary: Mapping[str, Any], notes: list[str], *, samples: bool) -> Coder | None:
+    """The float twin; of a coder that was quantized after training, the float coder that it was made from,
+    whose own run has what is stored about it."""
+    folder = twin_folder(place.folder)
+    if folder is None:
+        return None
+    stored = read_evaluations(place.below("evaluations", twin=True))
+    file, artifact = place.below(FOLDER, twin=True) / FILE, _artifact(summary, FLOAT_TWIN, place.layer)
+    if folder.parent.name != FLOAT_TWIN and folder.name != FLOAT_TWIN:
+        own = find(_run_of(folder, place.layer), place.layer)
+        stored, file = read_evaluations(own.below("evaluations")), own.below(FOLDER) / FILE
+        artifact = _artifact(_summary(own, notes), "coder", place.layer)
+    collected = _optional_samples(file, notes) if samples and file.is_file() else None
+    return Coder("float twin", folder, artifact, stored, collected)
+
+
+def _run_of(folder: pathlib.Path, layer: str | None) -> pathlib.Path:
+    """The run whose ``checkpoints/final``, or a layer of that, a folder is; else the folder of the coders."""
+    coders = folder if layer is None else folder.parent
+    run = coders.parent.parent
+    return run if Run(run).config_file.is_file() and Run(run).final == coders else coders
+
+
+def _compared(place: Place, notes: list[str], *, samples: bool) -> Coder:
+    stored, file = read_evaluations(place.below("evaluations")), place.below(FOLDER) / FILE
+    collected = _optional_samples(file, notes) if samples and file.is_file() else None
+    artifact = _artifact(_summary(place, notes), "coder", place.layer)
+    return Coder("/".join(place.root.resolve().parts[-PARTS:]), place.folder, artifact, stored, collected)
+
+
+def _optional_samples(file: pathlib.Path, notes: list[str]) -> Samples | None:
+    try:
+        return Samples.load(file)
+    except ArtifactError as error:
+        notes.append(f"Samples are left out: {error.where}: {error.what}.")
+        return None
+
+
+def _summary(place: Place, notes: list[str]) -> Mapping[str, Any]:
+    """``metrics.json`` of the run; empty where there is none, or it was damaged."""
+    if place.run is None or not place.run.metrics_file.is_file():
+        return {}
+    try:
+        found = read_json(place.run.metrics_file)
+        if not isinstance(found, dict):
+            raise TypeError("it is no mapping")
+        return found
+    except (QsaeError, TypeError) as error:
+        notes.append(f"Sizes and times are left out: {place.run.metrics_file} was damaged ({error}).")
+        return {}
+
+
+def _artifact(summary: Mapping[str, Any], name: str, layer: str | None) -> Mapping[str, Any]:
+    """What an artifact costs, as the run's summary says; empty where it does not."""
+    entry = summary.get("coders", {}).get(name, {})
+    entry = entry if layer is None else entry.get("layers", {}).get(layer, {})
+    found: Mapping[str, Any] = entry.get("artifact", {})
+    return found

@@ -1,0 +1,123 @@
+"""The charts of each view, as SVG in the page's colours. Shapes: F latents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qsae_core.errors import ArtifactError
+from qsae_report import figures
+from qsae_report.charts import Chart, svg
+from qsae_report.training_log import TrainingLog, read_training_log
+
+if TYPE_CHECKING:
+    from qsae_core import Run
+    from qsae_report.neighbours import Neighbours
+    from qsae_report.subject import Coder, Subject
+    from qsae_report.survival import Survival
+
+SMALL, LARGE = {"width": 340, "height": 250}, {"width": 440, "height": 280}
+"""Sizes in pixels, as many as the style sheet gives them: four of the small ones go side by side."""
+LOG10_DENSITY = ("sparsity", "log10_density")
+
+
+def drawn(charts: Sequence[Chart], view: str) -> list[str]:
+    """Charts of one view; their texts are escaped by ``svg``."""
+    size = SMALL if view == "overview" else LARGE
+    return [svg(chart, **size, themed=True, prefix=f"{view}-{n}") for n, chart in enumerate(charts)]
+
+
+def overview(subject: Subject, near: Neighbours | None) -> list[Chart]:
+    """Rate and distortion, densities, activations, similarity of atoms: those that there are values for."""
+    found: list[Chart] = []
+    points = [*_points(subject.coder, "this coder"), *(p for c in subject.beside for p in _points(c, c.name))]
+    if len(points) > 1:
+        found.append(figures.rate_distortion(points))
+    densities = _densities(subject)
+    if densities:
+        found.append(figures.density_histogram(densities))
+    sampled = {name: c.samples for name, c in _coders(subject).items() if c.samples is not None}
+    if sampled:
+        found.append(figures.activation_histogram(sampled))
+    if near is not None and len(near.which) > 1:
+        found.append(figures.similarity_histogram({"": near.cosines[:, 0]}))
+    return found
+
+
+def _coders(subject: Subject) -> dict[str, Coder]:
+    return {"this coder": subject.coder, **{coder.name: coder for coder in subject.beside}}
+
+
+def _points(coder: Coder, name: str) -> list[figures.RatePoint]:
+    fvu, size = coder.value("fvu", "reconstruction"), coder.artifact.get("bytes")
+    return [] if fvu is None or size is None else [figures.RatePoint(name, name, size, fvu)]
+
+
+def _densities(subject: Subject) -> Mapping[str, tuple[Any, int | None]]:
+    """Of coders with samples; where the report's own has none, what the evaluation ``sparsity`` found."""
+    found = {
+        name: (coder.samples.densities, coder.samples.n_tokens)
+        for name, coder in _coders(subject).items()
+        if coder.samples is not None
+    }
+    stored = subject.coder.evaluations.get(LOG10_DENSITY[0])
+    if not found and stored is not None and stored.result is not None:
+        column = stored.result.per_latent.get(LOG10_DENSITY[1])
+        if column is not None:
+            densities = 10.0 ** column.double().numpy()
+            return {"": (np.where(np.isfinite(densities), densities, 0.0), None)}
+    return {name if len(found) > 1 else "": own for name, own in found.items()}
+
+
+def training(subject: Subject) -> tuple[list[Chart], list[str]]:
+    """Curves of the run and of a compared one, and what is left out of them."""
+    notes: list[str] = []
+    logs = {}
+    runs = {"": subject.run, subject.compared.name if subject.compared else "compared": subject.compared_run}
+    for name, run in runs.items():
+        log = None if run is None else _log(run, subject.layer, notes)
+        if log is not None and log.values:
+            logs[name] = log
+    if subject.run is None:
+        notes.append("It is a coder without its run, so there is no log of its training.")
+    if len(logs) > 1:
+        logs = {name or "this run": log for name, log in logs.items()}
+    return list(figures.training_curves(logs).values()), notes
+
+
+def _log(run: Run, layer: str | None, notes: list[str]) -> TrainingLog | None:
+    """What a run logged, of one layer's coders alone."""
+    try:
+        log = read_training_log(run.path, tuple(figures.CURVES))
+    except ArtifactError as error:
+        notes.append(f"{error.where}: {error.what}.")
+        return None
+    notes += [f"{run.path}: {note}." for note in log.notes]
+    if layer is None:
+        return log
+
+    def own(tree: Mapping[str, Mapping[Any, Any]]) -> dict[str, dict[Any, Any]]:
+        kept = {
+            measure: {m: points for m, points in of.items() if m.layer in (None, layer)}
+            for measure, of in tree.items()
+        }
+        return {measure: of for measure, of in kept.items() if of}
+
+    return replace(log, values=own(log.values), held_out=own(log.held_out))
+
+
+def surviving(found: Survival) -> list[Chart]:
+    """How latents fare against the twin, and how similar their counterparts are in a compared coder."""
+    charts: list[Chart] = []
+    if len(found.r):
+        charts.append(
+            figures.survival_histogram({"": found.r}, survived=found.survived, damaged=found.damaged)
+        )
+    for name, cosines in found.cosines.items():
+        chart = figures.similarity_histogram({"": cosines})
+        axis = replace(chart.x, label="cosine to the most similar atom there")
+        charts.append(replace(chart, title=f"Counterparts in {name}", x=axis))
+    return charts

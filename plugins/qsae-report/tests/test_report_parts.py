@@ -1,0 +1,179 @@
+"""What the page says of latents and evaluations, from small numbers by hand."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import torch
+from qsae_report import latents
+from qsae_report.cards import cards
+from qsae_report.facts import facts, subtitle
+from qsae_report.labels import labels
+from qsae_report.neighbours import Counterparts, counterparts, neighbours
+from qsae_report.sections import sections
+from qsae_report.subject import Coder, Evaluation
+from qsae_report.survival import survival
+from qsae_report.words import UNDEFINED
+
+from qsae_core.contracts import Result, Table
+from qsae_core.errors import ArtifactError
+
+HERE = pathlib.Path("run")
+
+
+def twin(**evaluations):
+    stored = {name: Evaluation(name, result) for name, result in evaluations.items()}
+    return Coder("float twin", HERE, {"bytes": 2_000_000}, stored)
+
+
+def test_nearest_atoms_without_the_atom_itself():
+    rows = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+    found = neighbours(rows)
+    assert found.which[:, :2].tolist() == [[1, 2], [2, 0], [1, 0]]
+    assert found.cosines[:, 0] == pytest.approx([0.6, 0.8, 0.8])
+    assert found.which[0].tolist() == [1, 2, -1, -1, -1, -1, -1, -1]
+
+
+def test_one_atom_has_no_neighbours():
+    assert (neighbours(torch.ones(1, 2)).which == -1).all()
+
+
+def test_neighbours_across_blocks_are_those_of_the_whole_product():
+    rows = torch.nn.functional.normalize(torch.randn(2100, 8, generator=torch.Generator().manual_seed(0)))
+    cosines = rows @ rows.T
+    cosines.fill_diagonal_(-2)
+    found = neighbours(rows)
+    assert found.cosines == pytest.approx(cosines.topk(8).values.numpy(), abs=1e-6)
+    assert (found.which == np.arange(2100)[:, None]).sum() == 0
+
+
+def test_counterparts_each_way():
+    found = counterparts(torch.eye(2), torch.tensor([[0.0, 1.0], [0.6, 0.8], [1.0, 0.0]]), "there")
+    assert found.which.tolist() == [2, 0]
+    assert found.back.tolist() == [1, 1, 0]
+    assert found.back_cosines == pytest.approx([1, 0.8, 1])
+
+
+def test_atoms_of_other_widths_are_refused():
+    with pytest.raises(ArtifactError, match="3 entries, and those of the report's coder 2"):
+        counterparts(torch.eye(2), torch.eye(3), "there")
+
+
+def test_labels_come_from_any_table_that_gives_them():
+    table = Table(("latent", "label", "score"), [[2, "verbs", 0.9], [0, "</b>", None], [9, "no such", 1.0]])
+    stored = {
+        "named": Evaluation("named", Result(tables={"found": table})),
+        "other": Evaluation("other", Result(tables={"rows": Table(("latent", "text"), [[1, "x"]])})),
+        "damaged": Evaluation("damaged", None, damage="gone"),
+    }
+    assert labels(stored, 3) == [(0, "</b>", "named", None), (2, "verbs", "named", 0.9)]
+
+
+def test_cards_have_the_twin_and_baselines_beside_them(make_subject):
+    own = Result(values={"fvu": 0.25, "l0": 8.0}, baseline={"fvu": 0.1})
+    subject = make_subject(
+        HERE, None, {"reconstruction": own}, twin=twin(reconstruction=Result(values={"fvu": 0.2}))
+    )
+    found = {card.title: card for card in cards(subject, 512)}
+    assert found["FVU"].value == "0.2500"
+    assert found["FVU"].beside == [("float twin", "0.2000"), ("baseline", "0.1000")]
+    assert found["L0"].beside == []
+    assert found["Latents"].value == "512"
+    assert "CE recovered" not in found
+
+
+def test_a_section_shows_an_evaluation_that_nobody_knows(make_subject):
+    result = Result(
+        values={"zeal": 0.5, "lost": None},
+        chance={"zeal": 0.25},
+        uncertainty={"zeal": 0.01},
+        per_latent={"zest": torch.zeros(4), "of others": torch.zeros(3)},
+        tables={"rows": Table(("a",), [[1]])},
+    )
+    (section,) = sections(make_subject(HERE, None, {"theirs": result}), 4)
+    assert section.headings == ["value", "by chance", "± std. error"]
+    assert section.rows == [("zeal", ["0.5000", "0.2500", "0.01000"]), ("lost", [UNDEFINED] * 3)]
+    assert (section.tables, section.n_columns) == ([("rows", 1)], 1)
+
+
+def test_columns_of_other_sizes_are_left_out(make_subject):
+    result = Result(per_latent={"b": torch.ones(2), "a": torch.zeros(2), "c": torch.zeros(5)})
+    names, values = latents.columns(make_subject(HERE, None, {"theirs": result}).coder, 2)
+    assert names == [("theirs", "a"), ("theirs", "b")]
+    assert values.tolist() == [[0, 0], [1, 1]]
+
+
+def test_a_long_table_says_how_many_rows_it_has(make_subject, monkeypatch):
+    monkeypatch.setattr(latents, "ROWS", 2)
+    result = Result(tables={"long": Table(("a",), [[1], [2], [3]])})
+    found = latents.tables(make_subject(HERE, None, {"theirs": result}).coder)
+    assert found["theirs"]["long"] == {"columns": ("a",), "rows": [[1], [2]], "total": 3}
+
+
+def of_quantization():
+    return Result(
+        values={"survived_share": 0.5, "damaged_share": 0.25, "lost_share": 0.25, "judged_latents": 4},
+        per_latent={
+            "r": torch.tensor([0.95, 0.3, torch.nan, 0.2, torch.nan]),
+            "firings": torch.tensor([30.0, 40.0, 50.0, 3.0, 0.0]),
+            "firings_quantized": torch.tensor([30.0, 10.0, 0.0, 4.0, 0.0]),
+        },
+    )
+
+
+def test_latents_that_died(make_subject):
+    subject = make_subject(HERE, None)
+    options = {"least_firings": 20, "damaged": 0.5, "survived": 0.9}
+    stored = Evaluation("quantization-error", of_quantization(), {"options": options})
+    subject.coder.evaluations["quantization-error"] = stored
+    found = survival(subject, {})
+    # latent 3 fires too seldom to be judged, and latent 4 never did
+    assert found.tables["died"]["rows"] == [
+        [2, "never fires", None, 50, 0],
+        [1, "fires elsewhere", pytest.approx(0.3), 40, 10],
+    ]
+    assert [(c.name, c.words, c.meaning) for c in found.classes] == [
+        ("survived", "50.0%", "r from 0.9"),
+        ("damaged", "25.0%", "r below 0.5"),
+        ("lost", "25.0%", "never fires, or always alike"),
+    ]
+
+
+def test_latents_without_a_counterpart(make_subject):
+    compared = Coder("theirs", HERE, {}, {})
+    near = Counterparts(
+        np.array([1, 0], dtype=np.int32),
+        np.array([0.9, 0.3], dtype=np.float32),
+        np.array([1, 0, 0], dtype=np.int32),
+        np.array([0.3, 0.9, 0.49], dtype=np.float32),
+    )
+    found = survival(make_subject(HERE, None, compared=compared), {"theirs": near})
+    assert found.tables["only-here"]["rows"] == [[1, pytest.approx(0.3), 0]]
+    assert [row[0] for row in found.tables["only-there"]["rows"]] == [0, 2]
+    assert "1 of 2 latents have no counterpart in theirs, and 2 of its 3" in found.facts[0]
+
+
+def test_nothing_to_compare_is_no_view(make_subject):
+    assert not survival(make_subject(HERE, None), {})
+
+
+def test_examples_of_another_coder_are_its_strongest(make_samples, make_subject):
+    samples = make_samples(3, ["a", "b"], top=7)
+    subject = make_subject(HERE, None, twin=Coder("float twin", HERE, {}, {}, samples))
+    partners = Counterparts(*(np.zeros(3, dtype=kind) for kind in (np.int32, np.float32) * 2))
+    found = {b.name: b for b in latents.blocks(subject, 3, None, {"float twin": partners})}
+    sizes = {name: entries for name, _, _, entries in json.loads(found["other-0-examples"].about)}
+    assert (sizes["offsets"], sizes["start"], sizes["at"]) == (
+        4,
+        3 * latents.OF_OTHERS,
+        3 * latents.OF_OTHERS,
+    )
+
+
+def test_what_it_is_of_in_words(make_samples, make_subject):
+    subject = make_subject(HERE, make_samples(2, ["a"]), trained={"steps": 1200})
+    subject.description["source"] |= {"source_sites": ["2.mlp_in"], "target_sites": ["2.mlp_out"]}
+    assert subtitle(subject) == "made-up · 2.mlp_in → 2.mlp_out · 1,200 steps"
+    said = dict(facts(subject, 2))
+    assert said["samples"] == "100,000 tokens of made-up text; left out: 5 special tokens"
