@@ -26,6 +26,7 @@ def short_run() -> Iterator[Run]:
         run = Run(pathlib.Path(folder) / "ternary-toy" / "0" / "10")
         run.path.mkdir(parents=True)
         record = {"sae": {"use": "ternary", "n_latents": 64}, "train": {"tokens": 1000}, "completed_at": None}
+        record |= {"status": "finished"}
         run.config_file.write_text(json.dumps(record), encoding="utf-8")
         yield run
 
@@ -35,7 +36,7 @@ def _constructs(subject: Subject) -> None:
     check_constructs(subject, subject.construct)
 
 
-@RULES.each_case("run", "start, log (values may be None) and finish work, for a resumed run too.")
+@RULES.each_case("run", "start, log, measured (values may be None) and finish work, for a resumed run too.")
 def _run(subject: Subject, case: Case) -> None:
     with short_run() as run:
         for first in (1, 6):
@@ -43,6 +44,7 @@ def _run(subject: Subject, case: Case) -> None:
             tracker.start(run)
             for step in range(first, first + 5):
                 tracker.log(step, {"loss": 1.0 / step, "fvu": 0.5, "dead": None})
+            tracker.measured(first + 4, {"coder": {"fvu": 0.5, "l0": None}, "float_twin": {"fvu": 0.4}})
             tracker.finish()
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from qsae_core.registry import Registry
     from qsae_core.results.files import atomic_file, is_full, read_json, remove_leftovers, temporary_beside
     from qsae_core.results.quantized import check_trained
-    from qsae_core.results.run import FLOAT_TWIN, slug, values_of
+    from qsae_core.results.run import FLOAT_TWIN, MAIN, slug, values_of
     from qsae_core.results.words import coder_label, measured_on, quantizers_of, rounds_atoms
     from qsae_core.training.run import train
     from qsae_core.training.start import own_device
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CODER_SLOTS",
     "FLOAT_TWIN",
+    "MAIN",
     "PART_SLOTS",
     "QUANTIZER_SLOTS",
     "SLOTS",
@@ -116,7 +117,7 @@ _FROM = {
     "registry": ("Registry",),
     "results.files": ("atomic_file", "is_full", "read_json", "remove_leftovers", "temporary_beside"),
     "results.quantized": ("check_trained",),
-    "results.run": ("FLOAT_TWIN", "slug", "values_of"),
+    "results.run": ("FLOAT_TWIN", "MAIN", "slug", "values_of"),
     "results.words": ("coder_label", "measured_on", "quantizers_of", "rounds_atoms"),
     "training.run": ("train",),
     "training.start": ("own_device",),

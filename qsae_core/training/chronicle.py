@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from qsae_core.compose.compose import compose_trackers
 from qsae_core.config.run import RunConfig
+from qsae_core.contracts.tracker import Tracker
 from qsae_core.results.run import Run
 from qsae_core.training.trainer import Trainer
 from qsae_core.training.watcher import Watcher
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 class Chronicle:
     """Log lines, measurements and decisions about screens, to files, trackers, hooks and whoever watches.
 
+    As a context it ends with the run, however that ends: trackers that were begun are finished.
+
     Args:
         writes: whether this process does so; in another nothing happens.
     """
@@ -25,6 +30,18 @@ class Chronicle:
     def __init__(self, config: RunConfig, plugins: Plugins, watcher: Watcher, *, writes: bool) -> None:
         self.plugins, self.watcher, self.writes = plugins, watcher, writes
         self.trackers = list(compose_trackers(config, plugins.registry).values()) if writes else []
+        self._begun: list[Tracker] = []
+
+    def __enter__(self) -> Chronicle:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Finish what ``end`` did not come to."""
+        while self._begun:
+            with contextlib.suppress(Exception):  # what ended the run is what is shown
+                self._begun.pop(0).finish()
 
     def begin(self, run: Run) -> None:
         """Training begins, or goes on."""
@@ -32,6 +49,7 @@ class Chronicle:
             self.plugins.hook.qsae_train_start(run=run)
             for tracker in self.trackers:
                 tracker.start(run)
+                self._begun.append(tracker)
 
     def log(self, run: Run, step: int, values: Mapping[str, float | None]) -> None:
         """Numbers of a logged step."""
@@ -47,6 +65,8 @@ class Chronicle:
         if self.writes:
             run.write_step_metrics(step, values)
             self.watcher.measured(step, values)
+            for tracker in self.trackers:
+                tracker.measured(step, values)
 
     def screens(self, run: Run, trainers: Mapping[str, Trainer]) -> None:
         """Say what was decided about screens, and put it on record."""
@@ -61,6 +81,6 @@ class Chronicle:
     def end(self, run: Run) -> None:
         """The run is finished."""
         if self.writes:
-            for tracker in self.trackers:
-                tracker.finish()
+            while self._begun:
+                self._begun.pop(0).finish()
             self.plugins.hook.qsae_train_end(run=run)

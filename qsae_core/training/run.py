@@ -108,7 +108,7 @@ class _TrainingRun:
         with self.team.all_or_none():
             self._compose_members()
             self.run = self._open(path) if writes else Run(path)
-        with early_end.noted(self.run) if writes else contextlib.nullcontext():
+        with self.chronicle, early_end.noted(self.run) if writes else contextlib.nullcontext():
             with early_end.removed(self.run, if_fresh=writes and not resumes):
                 first = self._restore() if resumes else self._initialize()
                 self._begin_alike()

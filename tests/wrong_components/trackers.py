@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 from qsae_core import ComponentSpec
 from qsae_core.conformance.reference_parts import PlainConfig
@@ -32,6 +33,14 @@ class NeedsNumbers(RightTracker):
         super().log(step, {name: round(value, 3) for name, value in metrics.items()})  # type: ignore[arg-type]
 
 
+class NeedsMeasurements(RightTracker):
+    """Cannot take a held-out metric that is not defined."""
+
+    def measured(self, step: int, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+        for coder, values in metrics.items():
+            self.log(step, {f"{coder}/{name}": round(value, 3) for name, value in values.items()})
+
+
 class ChangesRecord(RightTracker):
     """Writes into the run's own record."""
 
@@ -54,6 +63,7 @@ def tracker(cls: type[Tracker]) -> ComponentSpec:
 RIGHT = [tracker(RightTracker)]
 WRONG = [
     (tracker(NeedsNumbers), "run"),
+    (tracker(NeedsMeasurements), "run"),
     (tracker(ChangesRecord), "keeps-record"),
     (tracker(FailsToConstruct), "constructs"),
 ]

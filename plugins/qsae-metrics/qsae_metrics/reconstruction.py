@@ -21,6 +21,7 @@ class Reconstruction(Metric):
     ``fve_variance`` = 1 - sum_d Var(r) / sum_d Var(x), blind to a constant error;
     ``mse`` = mean ||r||^2; ``mse_per_dim`` = mse / D;
     ``norm_mse`` = mean ||r||^2 / ||x||^2; ``l2_ratio`` = mean ||x_hat|| / ||x||;
+    ``l2_norm_in`` = mean ||x||; ``l2_norm_out`` = mean ||x_hat||;
     ``cosine`` = mean cos(x, x_hat);
     ``relative_reconstruction_bias`` = sum ||x_hat||^2 / sum <x, x_hat>;
     with ``legacy``, ``explained_variance_legacy`` = mean 1 - ||r||^2 / ||x - mean of the batch||^2.
@@ -111,7 +112,7 @@ class _Layer:
     def __init__(self) -> None:
         self.target, self.error = Spread(), Spread()
         self.width = 0
-        self.squared_norm_hat = self.inner_product = 0.0
+        self.norm = self.norm_hat = self.squared_norm_hat = self.inner_product = 0.0
         self.norm_mse, self.l2_ratio, self.cosine = MeanOfRatios(), MeanOfRatios(), MeanOfRatios()
         self.unexplained_legacy = MeanOfRatios()
 
@@ -123,6 +124,8 @@ class _Layer:
         self.error.add(r_BD)
         inner_product = (x_BD * x_hat_BD).sum(1)
         norm, norm_hat, squared_error = x_BD.norm(dim=1), x_hat_BD.norm(dim=1), r_BD.square().sum(1)
+        self.norm += float(norm.sum())
+        self.norm_hat += float(norm_hat.sum())
         self.squared_norm_hat += float(norm_hat.square().sum())
         self.inner_product += float(inner_product.sum())
         self.norm_mse.add(squared_error, norm.square())
@@ -133,6 +136,8 @@ class _Layer:
 
     def merge(self, other: _Layer) -> None:
         self.width = self.width or other.width
+        self.norm += other.norm
+        self.norm_hat += other.norm_hat
         self.squared_norm_hat += other.squared_norm_hat
         self.inner_product += other.inner_product
         self.target.merge(other.target)
@@ -154,6 +159,8 @@ class _Layer:
             "norm_mse": self.norm_mse.value,
             "cosine": self.cosine.value,
             "l2_ratio": self.l2_ratio.value,
+            "l2_norm_in": ratio(self.norm, self.target.count),
+            "l2_norm_out": ratio(self.norm_hat, self.target.count),
             "relative_reconstruction_bias": ratio(self.squared_norm_hat, self.inner_product),
         }
         if legacy:

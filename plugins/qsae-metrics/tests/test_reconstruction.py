@@ -49,6 +49,8 @@ def test_the_worked_example() -> None:
     assert values["cosine"] == pytest.approx((2 / math.sqrt(5) + 1) / 2)
     # ||x_hat|| / ||x|| = sqrt(5) / 2 and 3 / 4
     assert values["l2_ratio"] == pytest.approx((math.sqrt(5) / 2 + 3 / 4) / 2)
+    assert values["l2_norm_in"] == pytest.approx((2 + 4) / 2)
+    assert values["l2_norm_out"] == pytest.approx((math.sqrt(5) + 3) / 2)
     # sum ||x_hat||^2 = 5 + 9, sum <x, x_hat> = 4 + 12
     assert values["relative_reconstruction_bias"] == pytest.approx(14 / 16)
 

@@ -23,14 +23,14 @@ CATEGORIES: dict[str, dict[str, tuple[str, str]]] = {
         "cossim": ("reconstruction", "cosine"),
     },
     "shrinkage": {
+        "l2_norm_in": ("reconstruction", "l2_norm_in"),
+        "l2_norm_out": ("reconstruction", "l2_norm_out"),
         "l2_ratio": ("reconstruction", "l2_ratio"),
         "relative_reconstruction_bias": ("reconstruction", "relative_reconstruction_bias"),
     },
     "sparsity": {"l0": ("sparsity", "l0"), "l1": ("sparsity", "l1")},
 }
 """Category -> metric -> the evaluation, and its value, that it is."""
-NOT_MEASURED = ("l2_norm_in", "l2_norm_out")
-"""Of shrinkage."""
 COMPUTED = ("kl", "ce_loss", "l2_norms", "sparsity_metrics", "variance_metrics")
 PER_LATENT = ("featurewise_density_statistics", "featurewise_weight_based_metrics")
 CONFIG = {
@@ -45,7 +45,6 @@ DEVIATION = {
     "reconstruction",
     "mse": "E||r||^2; SAEBench divides once more by the number of vectors in a batch",
     "relative_reconstruction_bias": "a ratio of sums over all vectors; SAEBench averages those of batches",
-    "l2_norm_in, l2_norm_out": "not measured",
     "l1": "mean of sum_j |f_j| ||w_j||; SAEBench's is the signed sum of f_j",
     "feature_density, freq_over_*, normalized_freq_over_*, frac_alive": "a latent fires where f != 0; in "
     "SAEBench where f > 0, though its l0 counts f != 0",
@@ -73,7 +72,6 @@ def core(stored: Stored) -> Document:
             name: number(found[evaluation].result.values.get(value))
             for name, (evaluation, value) in names.items()
         }
-    metrics["shrinkage"] |= dict.fromkeys(NOT_MEASURED)
     details = _latents(stored, found)
     metrics["token_stats"] = {
         "total_tokens_eval_reconstruction": _count(found["loss-recovered"]),

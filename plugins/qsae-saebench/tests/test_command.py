@@ -19,8 +19,6 @@ spec.loader.exec_module(layout)
 
 NOT_MEASURED = {
     "reconstruction_quality.explained_variance_legacy",
-    "shrinkage.l2_norm_in",
-    "shrinkage.l2_norm_out",
     "details.consistent_activation_heuristic",
 }
 

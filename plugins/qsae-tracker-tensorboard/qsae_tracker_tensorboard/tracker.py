@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qsae_core import Run
 from qsae_core.contracts import Tracker
 from qsae_core.errors import PluginError
-from qsae_core.runs import FLOAT_TWIN, SLOTS, read_json
+from qsae_core.runs import FLOAT_TWIN, MAIN, SLOTS, read_json
 from qsae_tracker_tensorboard import TensorboardConfig
 
 if TYPE_CHECKING:
@@ -58,6 +58,12 @@ class TensorboardTracker(Tracker):
         for name, value in metrics.items():
             if value is not None:
                 self._writer.add_scalar(name, value, step)
+
+    def measured(self, step: int, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+        """Held-out metrics as ``held_out/NAME``, of any but the run's own coder ``held_out/CODER/NAME``."""
+        for coder, values in metrics.items():
+            before = "held_out" if coder == MAIN else f"held_out/{coder}"
+            self.log(step, {f"{before}/{name}": value for name, value in values.items()})
 
     def finish(self) -> None:
         """What the run came to, at its last step; then all is written."""

@@ -19,7 +19,7 @@ from qsae_core.errors import PluginError
 
 TRAIN = """
 train --sae ternary --data synthetic --preset tiny --n-latents 64 --steps 4 --batch-size 16 --log-every 2
---statistics-tokens 64 --eval-tokens 64 --eval-every 0 --threads 1 --name mine --tracker tensorboard
+--statistics-tokens 64 --eval-tokens 64 --eval-every 3 --threads 1 --name mine --tracker tensorboard
 """
 
 
@@ -60,6 +60,16 @@ def curves(run: Run) -> dict[str, dict[int, float]]:
 def test_curves_have_the_steps_of_the_run_and_no_value_that_is_not_defined(run):
     track(run, {10: {"loss": 2.0, "dead": None}, 20: {"loss": 1.5, "loss/mse": 1.0, "dead": 0.5}})
     assert curves(run) == {"loss": {10: 2.0, 20: 1.5}, "loss/mse": {20: 1.0}, "dead": {20: 0.5}}
+
+
+def test_held_out_metrics_are_curves_of_their_own(run):
+    tracker = TensorboardTracker(TensorboardConfig())
+    tracker.start(run)
+    tracker.log(10, {"fvu": 0.5})
+    tracker.measured(10, {"coder": {"fvu": 0.25, "l0": None}, "float_twin": {"fvu": 0.125}})
+    tracker.finish()
+    expected = {"fvu": {10: 0.5}, "held_out/fvu": {10: 0.25}, "held_out/float_twin/fvu": {10: 0.125}}
+    assert curves(run) == expected
 
 
 def test_what_the_run_came_to_is_at_its_last_step(run):
@@ -133,6 +143,8 @@ def test_a_real_run(tmp_path):
     log = [json.loads(line) for line in (run.path / "metrics" / "log.jsonl").read_text().splitlines()]
     for name in ("loss", "fvu", "float_twin/loss"):
         assert found[name] == pytest.approx({line["step"]: line[name] for line in log}, rel=1e-6), name
+    held_out = json.loads((run.path / "metrics" / "step_00000003.json").read_text())
+    assert found["held_out/fvu"] == pytest.approx({3: held_out["coder"]["fvu"]}, rel=1e-6)
     entries = json.loads(run.metrics_file.read_text())["coders"]
     fvu = entries["float_twin"]["evaluations"]["reconstruction"]["fvu"]
     assert found["final/float_twin/reconstruction/fvu"] == pytest.approx({4: fvu}, rel=1e-6)

@@ -12,7 +12,7 @@ from qsae_core import Run
 from qsae_core.conformance import Case
 from qsae_core.contracts import Tracker
 from qsae_core.errors import ConfigError, PluginError
-from qsae_core.runs import FLOAT_TWIN, atomic_file, read_json
+from qsae_core.runs import FLOAT_TWIN, MAIN, atomic_file, read_json
 from qsae_tracker_wandb import WandbConfig
 
 if TYPE_CHECKING:
@@ -83,13 +83,20 @@ class WandbTracker(Tracker):
         """Numbers of a step; what is not defined is left out, since wandb has no word for it."""
         self._theirs.log({name: value for name, value in metrics.items() if value is not None}, step=step)
 
+    def measured(self, step: int, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+        """Held-out metrics as ``held_out/NAME``, of any but the run's own coder ``held_out/CODER/NAME``."""
+        for coder, values in metrics.items():
+            before = "held_out" if coder == MAIN else f"held_out/{coder}"
+            self.log(step, {f"{before}/{name}": value for name, value in values.items()})
+
     def finish(self) -> None:
-        """What the run came to, as its summary; then the last of it is written, or sent."""
+        """What the run came to, as its summary; then the last of it is written, or sent. A run that broke off
+        is shown as failed."""
         if self._run.metrics_file.exists():
             for coder, entry in read_json(self._run.metrics_file)["coders"].items():
                 before = f"final/{FLOAT_TWIN}" if coder == FLOAT_TWIN else "final"
                 self._theirs.summary.update(dict(final_values(entry, before)))
-        self._theirs.finish()
+        self._theirs.finish(exit_code=0 if self._run.record()["status"] == "finished" else 1)
 
 
 def final_values(entry: Mapping[str, Any], before: str) -> Iterator[tuple[str, float]]:

@@ -75,5 +75,6 @@ def run(tmp_path: pathlib.Path) -> Run:
     found = Run(tmp_path / "results" / "mine" / "2" / "500")
     found.path.mkdir(parents=True)
     record = {"sae": {"use": "topk", "k": 8}, "trackers": [{"use": "wandb"}], "started_at": "now"}
+    record |= {"status": "finished"}
     found.config_file.write_text(json.dumps(record))
     return found

@@ -41,6 +41,30 @@ def test_steps_configuration_and_what_the_run_came_to(run, written):
     assert theirs.exit_code == 0
 
 
+def test_held_out_metrics_stand_beside_the_steps_numbers(run, written):
+    tracker = WandbTracker(WandbConfig())
+    tracker.start(run)
+    tracker.log(10, {"fvu": 0.5})
+    tracker.measured(10, {"coder": {"fvu": 0.4, "l0": None}, "float_twin": {"fvu": 0.3}})
+    tracker.measured(15, {"coder": {"fvu": 0.2}})
+    tracker.log(20, {"fvu": 0.1})
+    tracker.finish()
+    (theirs,) = written(run)
+    assert theirs.steps == {
+        10: {"fvu": 0.5, "held_out/fvu": 0.4, "held_out/float_twin/fvu": 0.3},
+        15: {"held_out/fvu": 0.2},
+        20: {"fvu": 0.1},
+    }
+
+
+def test_a_run_that_broke_off_is_shown_as_failed(run, written):
+    tracker = WandbTracker(WandbConfig())
+    tracker.start(run)
+    run.update_record(status="interrupted")
+    tracker.finish()
+    assert written(run)[0].exit_code == 1
+
+
 def test_its_options(run, written):
     track(run, {}, project="p", entity="e", name="n", group="g", tags=["a", "b"])
     about = written(run)[0].about
