@@ -65,7 +65,7 @@ def evaluate_one(
     Raises:
         EvaluationError: if one of the coder's own evaluations failed; all else is kept and shown by then.
     """
-    from qsae_cli.summary import warn
+    from qsae_cli.summary import check_failures, warn
     from qsae_core.evaluation.kept import own_folder
 
     of_run = None if level is not None else own_folder(asked.path, asked.config, asked.sizes["n_tokens"])
@@ -83,7 +83,7 @@ def evaluate_one(
         _print_found(found, folder, beside)
         if out is not None:
             click.echo(f"kept in {out}")
-    _check_failures(found)
+    check_failures({"coder": found.entry})
 
 
 def _baselines(asked: Asked, out: pathlib.Path | None, names: Sequence[str]) -> dict[str, pathlib.Path]:
@@ -122,26 +122,6 @@ def _store(asked: Asked, found: Evaluated, folder: pathlib.Path | None) -> None:
     n_tokens = asked.sizes["n_tokens"] or asked.config.train.eval_tokens
     about |= {"n_tokens": n_tokens, "measured": found.entry["measured"]}
     store_all({WHOLE: found.outcomes, **found.layers}, folder, asked.registry, about)
-
-
-def _check_failures(found: Evaluated) -> None:
-    """End with an error where an evaluation should have come to its end and did not.
-
-    Raises:
-        EvaluationError: which says of each what happened.
-    """
-    from qsae_core.errors import EvaluationError
-
-    named = [(name, outcome) for name, outcome in found.outcomes.items()]
-    for layer, outcomes in found.layers.items():
-        named += [(f"{name}, layer {layer}", outcome) for name, outcome in outcomes.items()]
-    failed = [f"{name}: {outcome.unavailable}" for name, outcome in named if outcome.failed]
-    if failed:
-        raise EvaluationError(
-            "; ".join(failed),
-            where="--eval",
-            next="what else was found is kept; mend this, and ask for it again",
-        )
 
 
 def _print_found(found: Evaluated, folder: pathlib.Path | None, baselines: Mapping[str, Evaluated]) -> None:

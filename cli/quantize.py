@@ -88,6 +88,10 @@ def quantize(layers: list[Layer], **values: Any) -> None:
     config = replace(config, run=config.run.model_copy(update=update))
     run = quantize_artifact(values["path"], config, registry, method, lambda text: click.echo(text, err=True))
     _show(run, as_json=values["as_json"])
+    from qsae_cli.summary import check_failures
+    from qsae_core.results.files import read_json
+
+    check_failures(read_json(run.metrics_file)["coders"])
 
 
 def _method(values: Mapping[str, Any]) -> QuantizeConfig:

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from qsae_cli.output import print_table
-from qsae_core.results.run import values_of
+from qsae_core.errors import EvaluationError
+from qsae_core.results.run import NO_VALUES, values_of
 from qsae_core.results.words import coder_label, measured_on, quantizers_of
 
 HEADINGS = (
@@ -97,9 +98,29 @@ def _reasons(entry: Mapping[str, Any]) -> dict[str, str]:
     found = {}
     for name, values in entry["evaluations"].items():
         if "unavailable" in values:
-            nothing = all(value is None for key, value in values.items() if key != "unavailable")
+            nothing = all(value is None for key, value in values.items() if key not in NO_VALUES)
             found[name] = f"not evaluated, {values['unavailable']}" if nothing else values["unavailable"]
     return found
+
+
+def check_failures(coders: Mapping[str, Mapping[str, Any]]) -> None:
+    """End with an error where an evaluation should have come to its end and did not.
+
+    Args:
+        coders: name -> its entry of ``metrics.json``.
+
+    Raises:
+        EvaluationError: which says of each what happened.
+    """
+    found: dict[str, None] = {}
+    for entry in coders.values():
+        for of_layer in (entry, *entry.get("layers", {}).values()):
+            for name, values in of_layer["evaluations"].items():
+                if values.get("failed"):
+                    found[f"{name}: {values['unavailable']}"] = None
+    if found:
+        hint = "what else was found is kept: mend this, and evaluate again"
+        raise EvaluationError("; ".join(found), where="--eval", next=hint)
 
 
 def labels(config: Mapping[str, Any]) -> dict[str, str]:

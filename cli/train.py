@@ -11,7 +11,7 @@ import yaml
 from qsae_cli.options.component_options import ConfiguredCommand
 from qsae_cli.output import json_option, print_json
 from qsae_cli.progress import make_watcher
-from qsae_cli.summary import labels, print_coders, rows_of, unavailable
+from qsae_cli.summary import check_failures, labels, print_coders, rows_of, unavailable
 from qsae_cli.waiting import describe_waiting
 from qsae_core.config.layers import Layer
 from qsae_core.config.run import resolve
@@ -60,6 +60,7 @@ def train(layers: list[Layer], dry_run: bool, as_json: bool) -> None:
     run = train_run(config, plugins, make_watcher())
     if first:
         _show(run, as_json)
+        check_failures(read_json(run.metrics_file)["coders"])
 
 
 def _show(run: Run, as_json: bool) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from qsae_cli.summary import unavailable
+from qsae_cli.summary import check_failures, unavailable
 from qsae_core.coder_options import CoderConfig
 from qsae_core.coders.linear import LinearCoder
 from qsae_core.component import ComponentConfig
@@ -26,10 +26,11 @@ from qsae_core.contracts import (
     Result,
     Table,
 )
-from qsae_core.errors import DataError
+from qsae_core.errors import DataError, EvaluationError
 from qsae_core.evaluation.evaluate import evaluate
 from qsae_core.evaluation.of_layers import WHOLE
 from qsae_core.evaluation.passes import observations, run_passes
+from qsae_core.results.run import values_of
 
 SHAPE = CoderShape(8, 8)
 
@@ -252,11 +253,18 @@ def test_why_values_are_missing_is_said_and_what_was_found_is_kept() -> None:
         "broken": True,
         "gated": False,
     }
-    assert found["unanswered"].entry() == {"unavailable": "http://localhost:1: nobody answers next: start it"}
-    assert found["broken"].entry() == {"first": 1.0, "second": None, "unavailable": "two of four answered"}
+    said = "http://localhost:1: nobody answers next: start it"
+    assert found["unanswered"].entry() == {"unavailable": said, "failed": True}
+    partly = {"first": 1.0, "second": None, "unavailable": "two of four answered", "failed": True}
+    assert found["broken"].entry() == partly
     assert found["gated"].result is not None
     assert found["gated"].result.tables["letters"].rows == [["a", 0.2]]
     entry = {"evaluations": {name: outcome.entry() for name, outcome in found.items()}}
+    assert values_of(entry) == {"first": 1.0, "second": None, "score": None}
+    with pytest.raises(
+        EvaluationError, match=r"unanswered: .* nobody answers .*; broken: two of four answered"
+    ):
+        check_failures({"coder": entry})
     assert unavailable(entry) == [
         "unanswered: not evaluated, http://localhost:1: nobody answers next: start it",
         "broken: two of four answered",

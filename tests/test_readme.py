@@ -241,7 +241,9 @@ def test_the_table_of_plugins_lists_what_is_here():
 
 def test_the_kinds_that_nothing_fills_are_named():
     text = " ".join(README.read_text(encoding="utf-8").split())
-    sentence = re.search(r"The kinds ([^.]*) are there for plugins, and nothing in this repository", text)
+    sentence = re.search(
+        r"The kinds? ([^.]*) (?:is|are) there for plugins, and nothing in this repository", text
+    )
     named = re.findall(r"`(\w+)`", sentence[1]) if sentence else []
     here = {
         kind for r in load_plugins().records for kind in r.components if (ROOT / "plugins" / r.name).is_dir()

@@ -30,9 +30,12 @@ class Outcome(NamedTuple):
     """Whether it should have come to its end, and did not."""
 
     def entry(self) -> dict[str, Any]:
-        """Its scalars by name, and ``unavailable``, where something is: what ``metrics.json`` holds."""
-        values = {} if self.result is None else dict(self.result.values)
-        return values if self.unavailable is None else {**values, "unavailable": self.unavailable}
+        """Its scalars by name; where values are missing ``unavailable``, and ``failed`` where that is a
+        failure: what ``metrics.json`` holds."""
+        entry: dict[str, Any] = {} if self.result is None else dict(self.result.values)
+        if self.unavailable is not None:
+            entry["unavailable"] = self.unavailable
+        return {**entry, "failed": True} if self.failed else entry
 
 
 def entries(outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, Any]]:

@@ -149,11 +149,15 @@ def find_runs(out: pathlib.Path) -> Iterator[Run]:
         yield Run(config_file.parent)
 
 
+NO_VALUES = ("unavailable", "failed")
+"""Keys of an evaluation's entry that say why values are missing, and that this is a failure."""
+
+
 def values_of(entry: Mapping[str, Any]) -> dict[str, Any]:
     """All evaluations' values of a coder's entry of ``metrics.json`` in one mapping."""
     merged: dict[str, Any] = {}
     for values in entry["evaluations"].values():
-        merged |= {name: value for name, value in values.items() if name != "unavailable"}
+        merged |= {name: value for name, value in values.items() if name not in NO_VALUES}
     return merged
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,21 +25,8 @@ CHANCE = 0.5
 """Balanced accuracy of whoever does not look at the window."""
 
 
-@dataclass(frozen=True)
-class JudgedResult(Result):
-    """What was found.
-
-    Attributes:
-        fault: what kept the judge from going on; what it said before is in the result.
-    """
-
-    fault: QsaeError | None = None
-
-
-def found(
-    firings: Firings, choice: Choice, verdicts: Sequence[Verdict], fault: QsaeError | None
-) -> JudgedResult:
-    """The result: values, columns per latent, tables ``labels``, ``left_out`` and ``judge``."""
+def found(firings: Firings, choice: Choice, verdicts: Sequence[Verdict], fault: QsaeError | None) -> Result:
+    """The result: values, columns per latent, tables ``labels`` and ``left_out``."""
     scores = _Scores(verdicts, firings.judge)
     spread = interval(scores.gap, firings.config.seed)
     tells = spread is not None and spread.low > 0
@@ -48,7 +34,7 @@ def found(
     failed = [answers.count(None) for v in verdicts for answers in (v.own, v.control or [])]
     values |= {"n_scored": float(len(verdicts)), "n_eligible": float(choice.n_eligible)}
     values |= {"n_failed": float(sum(failed))}
-    return JudgedResult(
+    return Result(
         values,
         chance=chance,
         baseline=_baseline(verdicts, firings.judge) if verdicts else {},
@@ -62,9 +48,9 @@ def found(
             "left_out": Table(
                 ("reason", "latents"), [(why, n) for why, n in sorted(choice.left_out.items()) if n]
             ),
-            "judge": _sentences(firings.judge, len(verdicts), spread, tells, fault),
         },
-        fault=fault,
+        reason=_said(len(verdicts), spread) if fault is None else " ".join(str(fault).split()),
+        failed=fault is not None,
     )
 
 
@@ -151,13 +137,11 @@ def _labels(verdicts: Sequence[Verdict], scores: _Scores) -> Table:
     return Table(columns, rows)
 
 
-def _sentences(judge: Judge, n: int, spread: Interval | None, tells: bool, fault: QsaeError | None) -> Table:
+def _said(n: int, spread: Interval | None) -> str | None:
+    """Why there is no headline number; None where the judge tells latents."""
     if spread is None:
-        verdict = f"{n} latents are too few to say whether the judge tells them"
-    else:
-        between = f"{spread.low:.3f} to {spread.high:.3f} (95% of resamples of {n} latents)"
-        verdict = f"the judge {'tells' if tells else 'cannot tell'} latents: score - control is {between}"
-    rows = [("judge", judge.name), ("verdict", verdict)]
-    if fault is not None:
-        rows.append(("fault", " ".join(str(fault).split())))
-    return Table(("what", "sentence"), rows)
+        return f"{n} latents are too few to say whether the judge tells them"
+    if spread.low > 0:
+        return None
+    between = f"{spread.low:.3f} to {spread.high:.3f} (95% of resamples of {n} latents)"
+    return f"the judge cannot tell latents: score - control is {between}"

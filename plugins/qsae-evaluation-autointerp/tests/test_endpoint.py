@@ -6,6 +6,7 @@ import contextlib
 import json
 import pathlib
 import re
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +14,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from qsae_evaluation_autointerp import AutointerpConfig, prompts
 from qsae_evaluation_autointerp.detection import Task, judged_tasks
 from qsae_evaluation_autointerp.endpoint import EndpointJudge
 from qsae_evaluation_autointerp.judge import Example, JudgeError, Window
+
+from qsae_cli.main import cli
+from qsae_core.evaluation.stored import load_result
 
 Reply = Callable[[dict[str, Any], int], tuple[int, Any]]
 """(request, number of the request) -> HTTP status, and what is answered: text or a whole body."""
@@ -279,3 +284,43 @@ def test_down_at_the_fifth_of_ten_latents(server: Server, tmp_path: pathlib.Path
 def test_no_server(tmp_path: pathlib.Path) -> None:
     with pytest.raises(JudgeError, match="Connection refused"):
         judge("http://127.0.0.1:9/v1", tmp_path, retries=1).explain(task(0).examples)
+
+
+def test_the_command_keeps_four_of_ten_and_fails(server: Server, tmp_path: pathlib.Path) -> None:
+    """The columns and labels of four latents are stored; the error names the URL, and the exit status is 2.
+
+    Repeated once the judge is up, the command asks for the others alone.
+    """
+    train = shlex.split(
+        "train --steps 20 --batch-size 256 --eval-tokens 8192 --eval-every 0 --sae topk --n-latents 256 "
+        "--k 8 --buffer-tokens 4096 --threads 1 --eval reconstruction --name it"
+    )
+    result = CliRunner().invoke(cli, [*train, "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    (run,) = tmp_path.glob("it/*/*")
+    options = (
+        f"judge: endpoint, url: '{server.url}', model: m, latents: 10, retries: 0, cache: '{tmp_path / 'c'}'"
+    )
+    command = ["evaluate", str(run), "--set", f"evaluate=[reconstruction, {{use: autointerp, {options}}}]"]
+    explained = []
+
+    def down_at_the_fifth(request: dict[str, Any], number: int) -> tuple[int, Any]:
+        if request["messages"][0]["content"] == prompts.EXPLAIN:
+            explained.append(number)
+        return (503, b"gone") if len(explained) > 4 else (200, right(request))
+
+    server.reply = down_at_the_fifth
+    result = CliRunner().invoke(cli, command)
+    assert result.exit_code == 2
+    assert f"{server.url}/chat/completions: the judge m does not answer" in " ".join(result.stderr.split())
+    assert "repeat the command" in result.stderr
+    stored, _ = load_result(run / "evaluations" / "autointerp")
+    assert int((~stored.per_latent["score"].isnan()).sum()) == len(stored.tables["labels"].rows) == 4
+    assert load_result(run / "evaluations" / "reconstruction")[0].values["fvu"] is not None
+    before = len(server.requests)
+    server.reply = lambda request, number: (200, right(request))
+    result = CliRunner().invoke(cli, command)
+    assert result.exit_code == 0, result.output
+    stored, _ = load_result(run / "evaluations" / "autointerp")
+    assert len(stored.tables["labels"].rows) == 10
+    assert len(server.requests) - before == 6 * 9 + 4
