@@ -85,6 +85,8 @@ def test_latents_that_died_lead_to_their_pages(open_page, page_file):
     page.wait_for_selector("[data-table=died] tbody tr")
     first = page.locator("[data-table=died] tbody tr").first
     assert first.inner_text().split("\t") == ["0", "never fires", "\u22120.1000", "30", "0"]
+    first.get_by_role("link").hover()
+    page.wait_for_selector("[data-table=died] a[title^='strongest on “']")
     first.get_by_role("link").click()
     page.wait_for_selector("#latent-body .examples")
     assert page.text_content("#latent-title") == "Latent 0"
