@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from qsae_samples.samples import Samples
 
     from qsae_core import Run
-    from qsae_core.contracts.evaluation import Result
+    from qsae_core.contracts import Result
 
 
 @dataclass(frozen=True)

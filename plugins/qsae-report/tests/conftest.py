@@ -224,8 +224,9 @@ def write_page(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def page_file(write_page: Any) -> pathlib.Path:
     """A report with everything: labels, an evaluation that nobody knows, survival, a twin with samples."""
     samples = made_samples(N, WORDS)
+    samples.arrays["logit_text"] = packed([f"up{word}" for word in WORDS])  # what is in no window
     zeal = torch.arange(N, dtype=torch.float32) % 10
-    zeal[20:] = torch.nan
+    zeal[torch.arange(N) % 3 > 0] = torch.nan
     rows = [[i % N, i, f"row {i}"] for i in range(450)]
     theirs = Result(
         values={"zeal_mean": 4.5, "lost": None},

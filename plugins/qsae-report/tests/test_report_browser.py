@@ -11,6 +11,12 @@ from qsae_core.contracts import Result
 pytest.importorskip("playwright")
 TALL = {"width": 1400, "height": 2600}
 """A window in which every row is in sight."""
+IN_SIGHT = """() => {
+    const [row, list] = [document.activeElement, document.getElementById("list")];
+    const [inner, outer] = [row, list].map((node) => node.getBoundingClientRect());
+    return inner.top >= outer.top + inner.height && inner.bottom <= outer.bottom + 1;
+}"""
+"""Whether the row with the keyboard is within the list, and below its headings."""
 VIEWS = ("overview", "training", "evaluations", "survival", "latents", "latent/7")
 
 
@@ -45,8 +51,9 @@ def test_every_view_is_a_click_away(open_page, page_file):
     assert page.title() == "Latents \u2013 topk"
 
 
-def test_a_view_that_is_not_there_is_the_first_one(open_page, page_file):
-    page = open_page(page_file.as_uri() + "#nowhere").page
+@pytest.mark.parametrize("place", ["nowhere", "%", "?", "/", "__proto__"])
+def test_a_view_that_is_not_there_is_the_first_one(open_page, page_file, place):
+    page = open_page(f"{page_file.as_uri()}#{place}").page
     assert page.locator("section.view:visible").get_attribute("data-view") == "overview"
 
 
@@ -63,9 +70,9 @@ def test_the_latents_by_density_and_by_any_column(open_page, page_file):
     page.click("#list-head [data-key=density]")
     assert rows(page) == by_density
     page.select_option("#list-column", "theirs/zeal")
-    assert rows(page)[:3] == [9, 19, 8]
+    assert rows(page)[:3] == [9, 39, 18]
     page.click('#list-head [data-key="theirs/zeal"]')
-    assert rows(page)[:4] == [0, 10, 1, 11]  # smallest first, and those without a value last, both ways
+    assert rows(page)[:4] == [0, 30, 21, 51]  # smallest first, and those without a value last, both ways
     page.press("#list-rows [tabindex='0']", "End")
     assert page.inner_text("#list-rows :focus > span:last-child") == "\u2013"
 
@@ -87,7 +94,8 @@ def test_the_list_by_keys(open_page, page_file):
     page = open_page(page_file).go("latents")
     page.click("#list-head [data-key=number]")
     assert page.locator("#list-rows [tabindex='0']").count() == 1
-    page.focus("#list-rows [tabindex='0']")
+    page.press("#list-search", "ArrowDown")
+    assert focused(page) == "0"
     for key, latent in [
         ("ArrowDown", "1"),
         ("ArrowDown", "2"),
@@ -98,6 +106,7 @@ def test_the_list_by_keys(open_page, page_file):
     ]:
         page.keyboard.press(key)
         assert focused(page) == latent
+        assert page.evaluate(IN_SIGHT)
         assert page.locator("#list-rows [tabindex='0']").count() == 1
     page.keyboard.press("PageDown")
     assert int(focused(page)) > 10
@@ -135,7 +144,7 @@ def test_an_evaluation_that_nobody_knows(open_page, page_file):
     page.go_back()
     column.get_by_role("link", name="zeal").click()
     page.wait_for_selector("#list-rows [role=row]")
-    assert rows(page)[:2] == [9, 19]
+    assert rows(page)[:2] == [9, 39]
 
 
 def test_the_theme_stays(open_page, page_file):

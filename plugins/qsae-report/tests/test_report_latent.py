@@ -5,27 +5,27 @@ import pytest
 pytest.importorskip("playwright")
 
 
+def texts(page, selector):
+    found: list[str] = page.eval_on_selector_all(selector, "nodes => nodes.map(node => node.textContent)")
+    return found
+
+
 def test_what_a_search_finds_is_in_the_page_of_the_latent(open_page, page_file):
     opened = open_page(page_file, viewport={"width": 1400, "height": 2600})
     page = opened.go("latents")
-    text = "zeta gamma"
-    page.fill("#list-search", text)
-    page.press("#list-search", "Enter")
-    found = {int(row) for row in page.locator("#list-rows .id").all_text_contents()}
-    assert 0 < len(found) < 60
+    found = {}
+    for text in ("zeta gamma", "up beta"):  # two tokens of a window, and one that is raised
+        page.fill("#list-search", text)
+        page.press("#list-search", "Enter")
+        found[text] = {int(row) for row in page.locator("#list-rows .id").all_text_contents()}
+        assert 0 < len(found[text]) < 60
     for latent in range(60):
-        shown = opened.go(f"latent/{latent}")
-        shown.wait_for_function(
-            "text => document.getElementById('latent-title').textContent === text", arg=f"Latent {latent}"
-        )
-        windows = page.eval_on_selector_all(
-            "#latent-body .windows > .examples .window", "nodes => nodes.map(n => n.textContent)"
-        )
-        raised = page.eval_on_selector_all(
-            "aside section:has(h4) tr code", "nodes => nodes.map(n => n.textContent)"
-        )
-        has = any(text in one for one in [*windows, *raised[:3]])
-        assert has == (latent in found), (latent, text)
+        opened.go(f"latent/{latent}")
+        page.wait_for_function(f"document.getElementById('latent-title').textContent === 'Latent {latent}'")
+        windows = texts(page, ".windows > .examples .window")
+        raised = texts(page, "aside section:has(h4) tr code")[:3]
+        for text, latents in found.items():
+            assert any(text in one for one in [*windows, *raised]) == (latent in latents), (latent, text)
 
 
 def test_from_latent_to_latent_in_the_order_of_the_list(open_page, page_file):
@@ -85,6 +85,8 @@ def test_latents_that_died_lead_to_their_pages(open_page, page_file):
     page.wait_for_selector("[data-table=died] tbody tr")
     first = page.locator("[data-table=died] tbody tr").first
     assert first.inner_text().split("\t") == ["0", "never fires", "\u22120.1000", "30", "0"]
+    first.get_by_role("link").hover()
+    page.wait_for_selector("[data-table=died] a[title^='strongest on “']")
     first.get_by_role("link").click()
     page.wait_for_selector("#latent-body .examples")
     assert page.text_content("#latent-title") == "Latent 0"

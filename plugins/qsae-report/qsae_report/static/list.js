@@ -7,7 +7,6 @@ class LatentList {
   constructor(data) {
     this.data = data;
     this.search = new Search(data);
-    this.order = Uint32Array.from({ length: about.latents }, (_, i) => i);
     this.current = 0; // row that the keyboard is at
     this.scroller = document.getElementById("list");
     this.rows = document.getElementById("list-rows");
@@ -45,8 +44,14 @@ class LatentList {
       clearTimeout(waiting);
       waiting = setTimeout(() => this.filter(input.value), 120);
     });
+    input.addEventListener("keydown", (event) => {
+      if (event.key !== "ArrowDown") return;
+      event.preventDefault();
+      this.focus();
+    });
     document.getElementById("list-filter").addEventListener("submit", (event) => {
       event.preventDefault();
+      clearTimeout(waiting);
       this.filter(input.value);
     });
   }
@@ -61,7 +66,6 @@ class LatentList {
   }
 
   filter(query) {
-    this.query = query;
     this.kept = this.search.find(query);
     this.arrange();
   }

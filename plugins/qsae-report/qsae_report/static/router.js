@@ -11,9 +11,17 @@ function views() {
   return [...document.querySelectorAll("section[data-view]")];
 }
 
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return ""; // a % that says nothing
+  }
+}
+
 /** The view and the rest of the address. A view of that name that the page does not have is the first one. */
 function place() {
-  const [name, ...rest] = decodeURIComponent(location.hash.slice(1)).split("?")[0].split("/");
+  const [name, ...rest] = decoded(location.hash.slice(1)).split("?")[0].split("/");
   const known = views().some((view) => view.dataset.view === name);
   return known ? [name, rest.join("/")] : [FIRST, ""];
 }

@@ -56,6 +56,18 @@ function arrows(event) {
   if (link !== null) link.click();
 }
 
+/** What a latent is, in a few words, when a link to it is pointed at. */
+async function introduce(event) {
+  const link = event.target.closest('a[href^="#latent/"]');
+  const latent = link === null ? NaN : Number(link.getAttribute("href").slice("#latent/".length));
+  if (!isLatent(latent) || link.title !== "") return;
+  const { list, examples } = await latentData();
+  const tokens = examples === null ? [] : examples.topTokens(latent, OF_STRONGEST, 3);
+  const quoted = tokens.map((piece) => `“${visible(piece).replaceAll("\n", "↵")}”`).join(", ");
+  const parts = [list.names.get(latent), quoted && `strongest on ${quoted}`];
+  link.title = parts.filter(Boolean).join("; ") || `latent ${latent}`;
+}
+
 shown.set("latents", async (rest, moved) => {
   const { list } = await latentData();
   if (rest !== "" && list.data.columns.get(rest) !== null) list.show(rest);
@@ -82,6 +94,7 @@ document.getElementById("aligned").addEventListener("change", (event) => {
 });
 theme();
 document.addEventListener("keydown", arrows);
+document.addEventListener("mouseover", introduce);
 window.addEventListener("hashchange", route);
 document.documentElement.classList.add("scripted");
 route().then(() => requestAnimationFrame(() => setTimeout(latentData)));
