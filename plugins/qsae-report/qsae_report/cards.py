@@ -83,7 +83,8 @@ def _of(measure: Measure, subject: Subject) -> Card | None:
     ]
     for kind in ("baseline", "chance"):
         against = _against(subject.coder, measure, kind)
-        others += [(kind, measure.form(against))] if against is not None else []
+        if against is not None and measure.form(against) != measure.form(0.0):
+            others.append((kind, measure.form(against)))
     return Card(measure.title, measure.meaning, measure.form(own), others)
 
 
@@ -111,6 +112,8 @@ def _sizes(subject: Subject, n_latents: int) -> list[Card]:
         names = {"W_dec": "decoder", "W_enc": "encoder"}
         first = "W_dec" if "W_dec" in bits else next(iter(bits))
         rest = [(names.get(name, name), f"{b:.3g}") for name, b in bits.items() if name != first]
+        its = [(c.name, c.artifact.get("bits_per_weight", {}).get(first)) for c in subject.beside]
+        rest += [(name, f"{b:.3g}") for name, b in its if b is not None]
         title = f"Bits per weight, {names.get(first, first)}"
         found.append(Card(title, "stored bits, scales included", f"{bits[first]:.3g}", rest))
     found.append(Card("Latents", "size of the dictionary", words.number(n_latents), []))

@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 import pathlib
+import re
+from typing import TYPE_CHECKING
 
 from qsae_core.errors import QsaeError
 from qsae_core.runs import load_result
 from qsae_report.subject import Evaluation
 
+if TYPE_CHECKING:
+    from qsae_core.contracts import Result
+
 RESULT = "result.json"
 """By which an evaluation's folder is known."""
-OF_OTHERS = ("float_twin", "layers")
-"""Folders beside those of evaluations, with evaluations of other coders in them."""
+BASELINES = "baselines"
+OF_OTHERS = re.compile(rf"float_twin|layers|{BASELINES}|step_\d+")
+"""Folders beside those of evaluations, with evaluations in them of other coders, and of this one while it was
+trained."""
 
 
 def read_evaluations(folder: pathlib.Path) -> dict[str, Evaluation]:
     """Name -> what is stored, for every evaluation in a folder, in the order of names; empty where there is
     none. A folder without ``result.json`` is damaged: an evaluation is written whole or not at all."""
     found = sorted(place for place in folder.glob("*") if place.is_dir() and not place.name.startswith("."))
-    return {place.name: _read(place) for place in found if place.name not in OF_OTHERS}
+    return {place.name: _read(place) for place in found if not OF_OTHERS.fullmatch(place.name)}
 
 
 def _read(place: pathlib.Path) -> Evaluation:
     try:
         result, about = load_result(place)
         _check(place.name, result.values)
-        return Evaluation(place.name, result, about)
+        return Evaluation(place.name, result, about, baselines=_baselines(place))
     except QsaeError as error:
         return Evaluation(place.name, None, damage=f"{error.where}: {error.what}")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         return Evaluation(place.name, None, damage=f"{place / RESULT}: {type(error).__name__}: {error}")
+
+
+def _baselines(place: pathlib.Path) -> dict[str, Result]:
+    """Name of a baseline -> the same evaluation of it, where it was measured beside the coder."""
+    found = {}
+    for folder in sorted(place.parent.glob(f"{BASELINES}/*/{place.name}")):
+        found[folder.parent.name], _ = load_result(folder)
+        _check(folder.parent.name, found[folder.parent.name].values)
+    return found
 
 
 def _check(name: str, values: object) -> None:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 SMALL, LARGE = {"width": 340, "height": 250}, {"width": 440, "height": 280}
 """Sizes in pixels, as many as the style sheet gives them: four of the small ones go side by side."""
-LOG10_DENSITY = ("sparsity", "log10_density")
+SPARSITY, DENSITY = "sparsity", "density"
+"""The evaluation, and its column, that densities are taken from where there are no samples."""
 
 
 def drawn(charts: Sequence[Chart], view: str) -> list[str]:
@@ -41,6 +42,8 @@ def overview(subject: Subject, near: Neighbours | None) -> list[Chart]:
         found.append(figures.density_histogram(densities))
     sampled = {name: c.samples for name, c in _coders(subject).items() if c.samples is not None}
     if sampled:
+        alone = len(sampled) == 1
+        sampled = {"" if alone else name: samples for name, samples in sampled.items()}
         found.append(figures.activation_histogram(sampled))
     if near is not None and len(near.which) > 1:
         found.append(figures.similarity_histogram({"": near.cosines[:, 0]}))
@@ -58,18 +61,26 @@ def _points(coder: Coder, name: str) -> list[figures.RatePoint]:
 
 def _densities(subject: Subject) -> Mapping[str, tuple[Any, int | None]]:
     """Of coders with samples; where the report's own has none, what the evaluation ``sparsity`` found."""
-    found = {
+    found: dict[str, tuple[Any, int | None]] = {
         name: (coder.samples.densities, coder.samples.n_tokens)
         for name, coder in _coders(subject).items()
         if coder.samples is not None
     }
-    stored = subject.coder.evaluations.get(LOG10_DENSITY[0])
-    if not found and stored is not None and stored.result is not None:
-        column = stored.result.per_latent.get(LOG10_DENSITY[1])
-        if column is not None:
-            densities = 10.0 ** column.double().numpy()
-            return {"": (np.where(np.isfinite(densities), densities, 0.0), None)}
+    if "this coder" not in found:
+        found = {name: own for name, coder in _coders(subject).items() if (own := _evaluated(coder))}
     return {name if len(found) > 1 else "": own for name, own in found.items()}
+
+
+def _evaluated(coder: Coder) -> tuple[Any, int | None] | None:
+    """Densities by the evaluation ``sparsity``, and of how many tokens."""
+    stored = coder.evaluations.get(SPARSITY)
+    if stored is None or stored.result is None or DENSITY not in stored.result.per_latent:
+        return None
+    densities, n_tokens = (
+        stored.result.per_latent[DENSITY].double().numpy(),
+        coder.value("n_tokens", SPARSITY),
+    )
+    return np.nan_to_num(densities), None if n_tokens is None else int(n_tokens)
 
 
 def training(subject: Subject) -> tuple[list[Chart], list[str]]:

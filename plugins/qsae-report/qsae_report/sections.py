@@ -32,6 +32,8 @@ class Section(NamedTuple):
     """Name, and how many rows it has."""
     n_columns: int
     warning: str | None
+    reason: str | None
+    """Why values are missing."""
 
 
 def sections(subject: Subject, n_latents: int) -> list[Section]:
@@ -41,7 +43,7 @@ def sections(subject: Subject, n_latents: int) -> list[Section]:
 
 def _section(stored: Evaluation, subject: Subject, n_latents: int) -> Section:
     if stored.result is None:
-        return Section(stored.name, stored.damage, (), (), (), (), 0, None)
+        return Section(stored.name, stored.damage, (), (), (), (), 0, None, None)
     result = stored.result
     kinds = [(key, heading) for key, heading in KINDS if getattr(result, key)]
     beside = [coder for coder in subject.beside if _values(coder, stored.name)]
@@ -51,6 +53,7 @@ def _section(stored: Evaluation, subject: Subject, n_latents: int) -> Section:
             [
                 words.number(value),
                 *(words.number(getattr(result, key).get(name)) for key, _ in kinds),
+                *(words.number(other.values.get(name)) for other in stored.baselines.values()),
                 *(words.number(_values(coder, stored.name).get(name)) for coder in beside),
             ],
         )
@@ -60,12 +63,13 @@ def _section(stored: Evaluation, subject: Subject, n_latents: int) -> Section:
     return Section(
         stored.name,
         None,
-        ["value", *(heading for _, heading in kinds), *(coder.name for coder in beside)],
+        ["value", *(heading for _, heading in kinds), *stored.baselines, *(coder.name for coder in beside)],
         rows,
         _facts(stored),
         [(name, len(table.rows)) for name, table in result.tables.items()],
         n_columns,
         (stored.about.get("measured") or {}).get("warning"),
+        result.reason,
     )
 
 

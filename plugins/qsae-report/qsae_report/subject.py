@@ -23,12 +23,14 @@ class Evaluation:
         result: None where it cannot be read.
         about: its version, options, plugin, and what was measured on what.
         damage: why it cannot be read.
+        baselines: name of a coder that has learned less -> what was found of it.
     """
 
     name: str
     result: Result | None
     about: Mapping[str, Any] = field(default_factory=dict)
     damage: str | None = None
+    baselines: Mapping[str, Result] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ CLASSES = (
     ("survived", "survived_share", "r from {survived:g}"),
     ("blurred", "blurred_share", "r from {damaged:g} to {survived:g}"),
     ("damaged", "damaged_share", "r below {damaged:g}"),
-    ("lost", "lost_share", "never fires, or always alike"),
+    ("lost", "lost_share", "never fires, or always with one value"),
 )
 """What becomes of a latent, the evaluation's share of them, and what that means."""
 Table = dict[str, Any]

@@ -6,9 +6,10 @@ import pathlib
 import numpy as np
 import pytest
 import torch
-from qsae_report import latents
+from qsae_report import latents, pictures
 from qsae_report.cards import cards
 from qsae_report.facts import facts, subtitle
+from qsae_report.gather_evaluations import read_evaluations
 from qsae_report.labels import labels
 from qsae_report.neighbours import Counterparts, counterparts, neighbours
 from qsae_report.sections import sections
@@ -18,6 +19,7 @@ from qsae_report.words import UNDEFINED
 
 from qsae_core.contracts import Result, Table
 from qsae_core.errors import ArtifactError
+from qsae_core.evaluation.stored import save_result
 
 HERE = pathlib.Path("run")
 
@@ -97,6 +99,32 @@ def test_a_section_shows_an_evaluation_that_nobody_knows(make_subject):
     assert (section.tables, section.n_columns) == ([("rows", 1)], 1)
 
 
+def test_what_baselines_reach_stands_beside_it_and_why_values_are_missing(tmp_path, make_subject):
+    """As stored: baselines of a run, and what was found of it on the way, are no evaluations of it."""
+    save_result(tmp_path / "zeal", Result(values={"zeal": None}, reason="no judge"), {})
+    save_result(tmp_path / "baselines" / "random" / "zeal", Result(values={"zeal": 0.125}), {})
+    save_result(tmp_path / "step_00000500" / "zeal", Result(values={"zeal": 9.0}), {})
+    (tmp_path / "halfway").mkdir()
+    found = read_evaluations(tmp_path)
+    assert sorted(found) == ["halfway", "zeal"]
+    assert found["halfway"].damage is not None
+    subject = make_subject(HERE, None)
+    subject.coder.evaluations["zeal"] = found["zeal"]
+    (section,) = sections(subject, 4)
+    assert (section.headings, section.rows) == (["value", "random"], [("zeal", [UNDEFINED, "0.1250"])])
+    assert section.reason == "no judge"
+
+
+def test_densities_come_from_samples_or_else_from_an_evaluation(make_samples, make_subject):
+    stored = Result(values={"n_tokens": 50.0}, per_latent={"density": torch.tensor([0.5, 0.0, torch.nan])})
+    subject = make_subject(HERE, None, {"sparsity": stored})
+    densities, n_tokens = pictures._densities(subject)[""]
+    assert (densities.tolist(), n_tokens) == ([0.5, 0.0, 0.0], 50)
+    samples = make_samples(12, [" a", " b"])
+    densities, n_tokens = pictures._densities(make_subject(HERE, samples, {"sparsity": stored}))[""]
+    assert (len(densities), n_tokens) == (12, samples.n_tokens)
+
+
 def test_columns_of_other_sizes_are_left_out(make_subject):
     result = Result(per_latent={"b": torch.ones(2), "a": torch.zeros(2), "c": torch.zeros(5)})
     names, values = latents.columns(make_subject(HERE, None, {"theirs": result}).coder, 2)
@@ -136,7 +164,7 @@ def test_latents_that_died(make_subject):
     assert [(c.name, c.words, c.meaning) for c in found.classes] == [
         ("survived", "50.0%", "r from 0.9"),
         ("damaged", "25.0%", "r below 0.5"),
-        ("lost", "25.0%", "never fires, or always alike"),
+        ("lost", "25.0%", "never fires, or always with one value"),
     ]
 
 

@@ -165,10 +165,12 @@ async function showLatent(rest, moved) {
   const body = document.getElementById("latent-body");
   if (!/^\d+$/.test(rest) || !isLatent(latent)) {
     heading.textContent = "No such latent";
+    document.getElementById("aligned").parentElement.hidden = true;
     for (const id of ["latent-steps", "latent-labels", "latent-actions"]) clear(document.getElementById(id));
     clear(body, el("p", {}, `Latents are 0 to ${num(about.latents - 1)}.`));
   } else {
     heading.textContent = `Latent ${latent}`;
+    document.getElementById("aligned").parentElement.hidden = false;
     clear(document.getElementById("latent-steps"), steps(data, latent));
     clear(document.getElementById("latent-labels"), labelsOf(latent));
     const actions = clear(document.getElementById("latent-actions"));
