@@ -10,21 +10,35 @@ from qsae_core import hookimpl
 if TYPE_CHECKING:
     import click
 
-    from qsae_splice.edits import Edit
+    from qsae_splice.directions import read_direction
+    from qsae_splice.edits import DirectionEdit, Edit
     from qsae_splice.modules import ModuleSite
     from qsae_splice.scales import Scales, measure
     from qsae_splice.steering import Splicing, splice, steer
     from qsae_splice.tokens import Tokens
 
-__all__ = ["Edit", "ModuleSite", "Scales", "Splicing", "Tokens", "measure", "splice", "steer"]
+__all__ = [
+    "DirectionEdit",
+    "Edit",
+    "ModuleSite",
+    "Scales",
+    "Splicing",
+    "Tokens",
+    "measure",
+    "read_direction",
+    "splice",
+    "steer",
+]
 
 _FROM = {
+    "DirectionEdit": "edits",
     "Edit": "edits",
     "ModuleSite": "modules",
     "Scales": "scales",
     "Splicing": "steering",
     "Tokens": "tokens",
     "measure": "scales",
+    "read_direction": "directions",
     "splice": "steering",
     "steer": "steering",
 }

@@ -12,7 +12,7 @@ import click
 from qsae_cli.commands import ConfiguredCommand, Count, Scope, json_option, print_json
 from qsae_core.errors import ConfigError
 from qsae_core.runs import CODER_SLOTS, PART_SLOTS, Layer, artifact_folder, set_folder, stored_description
-from qsae_splice.edits import GRAMMAR, read_ablated, read_edit
+from qsae_splice.grammar import DIRECTION_GRAMMAR, GRAMMAR, read_ablated, read_edit
 from qsae_splice.positions import ALLOWED, read_positions
 from qsae_splice.spec import MODES, Spec, read_spec
 
@@ -48,6 +48,16 @@ def _recorded(values: Mapping[str, Any]) -> list[Layer]:
 @click.option("--prompt", "prompts", multiple=True, help="What the model goes on with; repeatable.")
 @click.option("--steer", "steered", multiple=True, metavar="EDIT", help=f"{GRAMMAR}; repeatable.")
 @click.option("--ablate", "ablated", multiple=True, metavar="[LAYER/]ID[@POSITIONS]", help="Set to 0.")
+@click.option(
+    "--direction", "directions", multiple=True, metavar="NAME=PLACE", help=f"{DIRECTION_GRAMMAR}; repeatable."
+)
+@click.option(
+    "--also",
+    multiple=True,
+    type=click.Path(path_type=pathlib.Path),
+    metavar="PATH",
+    help="Another coder of the same language model, at its own site; repeatable.",
+)
 @click.option("--positions", default="all", show_default=True, help=f"Of edits that do not say: {ALLOWED}.")
 @click.option(
     "--mode", type=click.Choice(MODES), help="Keep the coder's error, or drop it.  [default: delta]"
@@ -69,7 +79,8 @@ def _recorded(values: Mapping[str, Any]) -> list[Layer]:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @json_option
 def splice(path: pathlib.Path, layers: list[Layer], as_json: bool, **options: Any) -> None:
-    """Run the language model of the trained coder at PATH with latents steered, clamped or ablated.
+    """Run the language model of the trained coder at PATH with latents steered, clamped or ablated, or its
+    vectors moved along directions.
 
     The coder's error is kept, so that an edit changes what it says and nothing else. Special tokens are
     never edited.
@@ -83,9 +94,10 @@ def splice(path: pathlib.Path, layers: list[Layer], as_json: bool, **options: An
         )
     if not (options["prompts"] or options["dump_spec"]):
         raise ConfigError("there is no text to go on with", next='--prompt "Once upon a time"')
-    from qsae_splice.opened import open_coder
+    from qsae_splice.opened import open_coder, read_directions
 
-    opened = open_coder(path, layers, options["device"], options["tokenizer"])
+    spec = replace(spec, directions=read_directions(options["directions"], spec.directions))
+    opened = open_coder(path, layers, options["device"], options["tokenizer"], options["also"])
     if ranks:
         _rank(opened, as_json, **options)
         return
@@ -121,6 +133,8 @@ def _go_on(opened: Opened, spec: Spec, as_json: bool, **options: Any) -> None:
         print_json({**opened.about, "spec": spec.to_json(), "texts": [asdict(text) for text in found]})
     else:
         click.echo(f"{opened.about['model']}, {', '.join(map(str, spec.edits)) or 'spliced'}")
+        for sentence in opened.measured_by(spec):
+            click.echo(sentence)
         for text in found:
             _print_text(text)
     for text in found:

@@ -27,8 +27,8 @@ class Continued:
         unsteered: what the model goes on with, under the same seed; None where it was not asked for.
         steps: for each token of the steered text: ``token``, its ``text``, whether it is of the prompt,
             ``kl`` (nats, KL(steered || unsteered) of the prediction that it was drawn from, both behind the
-            steered text before it; None of the prompt's), ``shift`` by site, and ``activations``: latent ->
-            (before, after) by site.
+            steered text before it; None of the prompt's), ``shift`` by site, and ``activations`` by site:
+            latent, or direction (of which it is ``h . d / ||d||``) -> (before, after).
         shift: mean and largest effective shift of vectors that were edited, and how many there were.
         notes: sentences for whoever reads the texts.
     """
@@ -86,8 +86,12 @@ def notes(runs: Sequence[Splicing]) -> list[str]:
 
 
 def _made_negative(run: Splicing) -> bool:
-    before = any(bool((applied.before < 0).any()) for applied in run.log)
-    return not before and any(bool((applied.after < 0).any()) for applied in run.log)
+    before, after = False, False
+    for applied in run.log:
+        latents = [n for n, column in enumerate(applied.columns) if isinstance(column, int)]
+        before |= bool((applied.before[:, latents] < 0).any())
+        after |= bool((applied.after[:, latents] < 0).any())
+    return after and not before
 
 
 def _steps(opened: Opened, spec: Spec, ids_1T: Tensor, length: int) -> list[dict[str, Any]]:
@@ -111,7 +115,7 @@ def _steps(opened: Opened, spec: Spec, ids_1T: Tensor, length: int) -> list[dict
         for applied in run.log:
             rows = zip(applied.places.tolist(), applied.before, applied.after, applied.shift, strict=True)
             for place, before, after, shift in rows:
-                pairs = zip(run.latents, before.tolist(), after.tolist(), strict=True)
+                pairs = zip(applied.columns, before.tolist(), after.tolist(), strict=True)
                 steps[place]["shift"][applied.site] = float(shift)
                 steps[place]["activations"][applied.site] = {str(j): (b, a) for j, b, a in pairs}
     return steps

@@ -6,7 +6,7 @@ Shapes: B sequences, T positions, D width.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from qsae_core.contracts import Edits, LanguageModel, Site, TokenBatch
 from qsae_core.errors import ConfigError
 from qsae_splice.intervention import Intervention
 from qsae_splice.passes import Known, Pass, next_pass, prompt_lengths, whole_pass
+from qsae_splice.running import Running, looking
 
 _SITE = re.compile(r"(\d+)\.(\w+)")
 
@@ -31,6 +32,8 @@ class _Behind(NamedTuple):
     """Positions in it."""
     prompt: Tensor
     """int64 ``[B, 1]``."""
+    untouched: Any = None
+    """Of a coder whose codes are those of a pass before: the cache of these."""
 
 
 def read_site(place: object) -> Site:
@@ -54,22 +57,41 @@ def read_site(place: object) -> Site:
 
 @contextmanager
 def steered_language_model(
-    model: LanguageModel, intervention: Intervention, site: Site, source: Site, known: Known
+    model: LanguageModel,
+    intervention: Intervention,
+    targets: Sequence[Site],
+    sources: Sequence[Site],
+    known: Known,
 ) -> Iterator[None]:
     """While this is open, ``logits``, ``extend`` and ``generate`` of this very object compute with the
-    intervention, before any edits that they are given."""
+    intervention, before any edits that they are given.
+
+    Where its codes are those of a pass before (``Intervention.untouched``), that pass is made without the
+    intervention and without the edits that are given; in generation it has a cache of its own, so that it is
+    one over the whole text.
+    """
     logits, extend = model.logits, model.extend
+    places = (tuple(targets), tuple(sources))
 
     def steered_logits(batch: TokenBatch, edits: Edits | None = None) -> Tensor:
-        now = whole_pass(batch, known.prompt_tokens)
-        return logits(batch, _joined(edits or {}, site, _edit(intervention, site, source, now)))
+        seen: dict[Site, Tensor] = {}
+        if intervention.untouched:
+            with looking():
+                logits(batch, _looks(sources, seen))
+        running = _running(intervention, whole_pass(batch, known.prompt_tokens), sources, seen)
+        return logits(batch, _joined(edits or {}, _edits(intervention, places, running)))
 
     def steered_extend(ids: Tensor, cache: Any, edits: Edits) -> tuple[Tensor, Any]:
         behind = _behind(cache, ids, known)
+        seen: dict[Site, Tensor] = {}
+        untouched = None
+        if intervention.untouched:
+            with looking():
+                _, untouched = extend(ids, behind.untouched, _looks(sources, seen))
         now = next_pass(ids, behind.seen, behind.prompt, known.special())
-        joined = _joined(edits, site, _edit(intervention, site, source, now))
-        found, new = extend(ids, behind.cache, joined)
-        return found, _Behind(new, behind.seen + ids.shape[1], behind.prompt)
+        running = _running(intervention, now, sources, seen)
+        found, new = extend(ids, behind.cache, _joined(edits, _edits(intervention, places, running)))
+        return found, _Behind(new, behind.seen + ids.shape[1], behind.prompt, untouched)
 
     if intervention.idle:  # not even a hook
         yield
@@ -78,23 +100,62 @@ def steered_language_model(
         yield
 
 
-def _edit(intervention: Intervention, site: Site, source: Site, now: Pass) -> SiteEdit:
-    if source == site:
-        return SiteEdit(lambda h_BTD, _: intervention(h_BTD, h_BTD, now))
-    return SiteEdit(lambda h_BTD, read: intervention(h_BTD, read[source], now), (source,))
+def _looks(sources: Sequence[Site], seen: dict[Site, Tensor]) -> Edits:
+    """Edits that change nothing and keep the vectors."""
+
+    def keeps(site: Site) -> Callable[[Tensor, Mapping[Site, Tensor]], Tensor]:
+        def keep(h_BTD: Tensor, _: Mapping[Site, Tensor]) -> Tensor:
+            seen[site] = h_BTD
+            return h_BTD
+
+        return keep
+
+    return {site: SiteEdit(keeps(site)) for site in sources}
 
 
-def _joined(edits: Edits, site: Site, mine: SiteEdit) -> Edits:
-    """The edits with one more, which comes first where there is another at its site."""
-    if site not in edits:
-        return {**edits, site: mine}
-    other = edits[site]
+def _running(
+    intervention: Intervention, now: Pass, sources: Sequence[Site], seen: Mapping[Site, Tensor]
+) -> Running:
+    untouched = {n: seen[site] for n, site in enumerate(sources)} if seen else None
+    return Running(intervention, now, untouched)
+
+
+def _edits(
+    intervention: Intervention, places: tuple[tuple[Site, ...], tuple[Site, ...]], running: Running
+) -> dict[Site, SiteEdit]:
+    """What is done at each target of a pass."""
+    targets, sources = places
+    found = {}
+    for n in intervention.acts_at():
+        read = {j: sources[j] for j in intervention.reads(n)}
+        others = tuple(site for site in read.values() if site != targets[n])
+        found[targets[n]] = SiteEdit(_replacing(running, n, targets[n], read), others)
+    return found
+
+
+def _replacing(
+    running: Running, number: int, target: Site, read: Mapping[int, Site]
+) -> Callable[[Tensor, Mapping[Site, Tensor]], Tensor]:
+    def replace(h_BTD: Tensor, seen: Mapping[Site, Tensor]) -> Tensor:
+        x = {j: h_BTD if site == target else seen[site] for j, site in read.items()}
+        return running(number, h_BTD, x)
+
+    return replace
+
+
+def _joined(edits: Edits, mine: Mapping[Site, SiteEdit]) -> Edits:
+    """The edits with some more, which come first where there is another at their site."""
+    return {**edits, **{site: _both(edit, edits.get(site)) for site, edit in mine.items()}}
+
+
+def _both(first: SiteEdit, second: SiteEdit | None) -> SiteEdit:
+    if second is None:
+        return first
 
     def both(h_BTD: Tensor, read: Mapping[Site, Tensor]) -> Tensor:
-        return other.replace(mine.replace(h_BTD, read), read)
+        return second.replace(first.replace(h_BTD, read), read)
 
-    reads = tuple(dict.fromkeys((*mine.reads, *other.reads)))
-    return {**edits, site: SiteEdit(both, reads)}
+    return SiteEdit(both, tuple(dict.fromkeys((*first.reads, *second.reads))))
 
 
 def _behind(cache: Any, ids: Tensor, known: Known) -> _Behind:

@@ -1,11 +1,11 @@
-"""The mathematics of an edit: h' = h + sum_j (f'_j - f_j) w_j.
+"""What edits of one coder's latents, and along directions, come to: h' = h + sum_j (f'_j - f_j) w_j.
 
-Shapes: B sequences, T positions, N of them that are edited, D width, F latents, U latents that are edited.
+Shapes: L sites that are written to, U latents that are edited, N vectors, D width, F latents.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,101 +13,114 @@ from torch import Tensor
 
 from qsae_core.contracts import SparseCoder, SparseCodes
 from qsae_core.errors import ConfigError
-from qsae_splice.edits import Edit
-from qsae_splice.passes import Pass
-from qsae_splice.positions import read_positions
+from qsae_splice.directions import check_direction
+from qsae_splice.edits import DirectionEdit, Edit
+from qsae_splice.positions import Positions, read_positions
 from qsae_splice.scales import Scales
 from qsae_splice.spec import MODES
 
 
-class Applied(NamedTuple):
-    """What one pass did at one site; all on the CPU. Positions that no edit holds at are left out."""
+class Along(NamedTuple):
+    """A direction's edit at one site."""
 
-    site: str
-    sequences: Tensor
-    """int64 ``[N]``: row of the batch."""
-    places: Tensor
-    """int64 ``[N]``: absolute positions."""
-    before: Tensor
-    """float32 ``[N, U]``: activations of ``latents`` as the pass had them."""
-    after: Tensor
-    """float32 ``[N, U]``: what they were set to."""
-    shift: Tensor
-    """float32 ``[N]``: effective shift ``||h' - h|| / ||h||``; in mode ``replace`` the error counts too."""
+    name: str
+    op: str
+    unit: Tensor
+    """float32 ``[D]``: the direction, of norm 1."""
+    amount: float
+    """How far ``add`` moves a vector along it."""
+    number: int
+    """Among all edits: of its positions."""
 
 
 class Intervention:
-    """Edits of one coder's latents at one site.
+    """Edits of one coder's latents, and along directions, at the sites that the coder writes to.
 
     The change of each vector is made of the coder's decoder rows in the data's own space (``atoms``: scales,
     norms and rotations undone, quantized as decoding uses them), times what the activations change by. So
     the coder's error stays, no edit leaves every bit as it is, and setting a latent to what it is changes
-    nothing. Mode ``replace`` puts the edited reconstruction there instead: the error is dropped.
+    nothing. Mode ``replace`` puts the edited reconstruction there instead: the error is dropped. Edits along
+    directions come behind those of latents, in their order.
+
+    A latent of a coder that reads and writes several layers is known from the first layer on that it writes
+    to: what it is there hangs on the layers alone that this one's reconstruction hangs on. It changes by the
+    same at every later one.
 
     Args:
-        coder: of one layer; an SAE, or a transcoder, which reads other vectors than it changes.
+        coder: an SAE, or a transcoder, which reads other vectors than it changes; of one layer or of several.
         edits: applied in this order, those of one latent after each other.
         scales: by which their units are known.
         text_of: the text of a token, for positions that are named by it.
-        site: for the log.
+        sites: what the sites are called that it writes to, for the log.
+        directions: name -> ``[D]``.
+        untouched: whether codes are those of a pass before, which this intervention left as it was.
 
     Raises:
-        ConfigError: if there is no such latent or mode, a unit is not known, or the coder is of several
-            layers.
+        ConfigError: if there is no such latent, direction, site or mode, or a unit is not known.
+        DataError: if a direction is of another width, not finite, or zero.
     """
 
     def __init__(
         self,
         coder: SparseCoder,
-        edits: Sequence[Edit],
+        edits: Sequence[Edit | DirectionEdit],
         mode: str,
         scales: Scales,
         text_of: Callable[[int], str],
-        site: str,
+        sites: Sequence[str],
+        *,
+        directions: Mapping[str, Tensor] | None = None,
+        untouched: bool = False,
     ) -> None:
-        _check(coder, edits, mode)
-        self.coder, self.edits, self.mode, self.site = coder, tuple(edits), mode, site
-        self._text_of, self.log = text_of, list[Applied]()
-        self.latents = tuple(dict.fromkeys(edit.latent for edit in edits))
+        self.coder, self.mode, self.sites, self.untouched = coder, mode, tuple(sites), untouched
+        self.text_of, self.log = text_of, list[Applied]()
+        self.positions: list[Positions] = [read_positions(edit.positions) for edit in edits]
+        of_latents = [(n, edit) for n, edit in enumerate(edits) if isinstance(edit, Edit)]
+        _check(coder, [edit for _, edit in of_latents], mode)
+        self.latents = tuple(dict.fromkeys(edit.latent for _, edit in of_latents))
         index_U = torch.tensor(self.latents, dtype=torch.int64, device=coder.device)
         with torch.no_grad():
-            self.atoms_UD = coder.atoms()[index_U].clone()
+            atoms = coder.atoms()[index_U].clone()
+        self.atoms_ULD = atoms if atoms.dim() == 3 else atoms[:, None]
         self._column_F = torch.full((coder.n_latents,), -1, device=coder.device)
         self._column_F[index_U] = torch.arange(len(index_U), device=coder.device)
-        norms = dict(zip(self.latents, self.atoms_UD.norm(dim=1).tolist(), strict=True))
-        self.values = [self._value(edit, scales, norms[edit.latent]) for edit in edits]
-        self._positions = [read_positions(edit.positions) for edit in edits]
+        norms_UL = self.atoms_ULD.norm(dim=2)
+        self._begins = [_first_written(norms_L, len(self.sites)) for norms_L in norms_UL]
+        norms = dict(zip(self.latents, norms_UL.tolist(), strict=True))
+        self.steps = [
+            (n, self.latents.index(edit.latent), edit, scales.activation(edit, norms[edit.latent]))
+            for n, edit in of_latents
+        ]
+        self.along: list[list[Along]] = [[] for _ in self.sites]
+        for n, edit in enumerate(edits):
+            if isinstance(edit, DirectionEdit):
+                layer = self._site_of(edit)
+                self.along[layer].append(self._along(n, edit, layer, directions or {}, scales))
 
     @property
     def idle(self) -> bool:
         """Whether it changes nothing, whatever it is shown."""
-        return self.mode == "delta" and not self.edits
+        return self.mode == "delta" and not self.positions
 
-    def __call__(self, h_BTD: Tensor, x_BTD: Tensor, now: Pass) -> Tensor:
-        """The vectors h', float32 ``[B, T, D]``; ``h_BTD`` itself where no edit holds.
+    def acts_at(self) -> list[int]:
+        """Numbers of the sites that it may change."""
+        written = self.atoms_ULD.any(dim=2).any(dim=0).tolist() if self.latents else [False] * len(self.sites)
+        single = len(self.sites) == 1 and not self.idle
+        return [
+            n
+            for n in range(len(self.sites))
+            if single or self.mode == "replace" or written[n] or self.along[n]
+        ]
 
-        Args:
-            h_BTD: at the coder's target.
-            x_BTD: at its source; the same tensor for an SAE.
-        """
-        now = now.to(h_BTD.device)
-        holds = [now.at(positions, self._text_of) for positions in self._positions]
-        rows_BT = now.open if self.mode == "replace" else torch.zeros_like(now.open)
-        for where_BT in holds:
-            rows_BT = rows_BT | where_BT
-        if not bool(rows_BT.any()):
-            return h_BTD
-        codes = self.coder.encode(x_BTD[rows_BT].to(self.coder.device))
-        before_NU = self.activations(codes)
-        after_NU = self._edited(before_NU, [where_BT[rows_BT] for where_BT in holds])
-        change_ND = (after_NU - before_NU) @ self.atoms_UD
-        h_ND = h_BTD[rows_BT]
-        base_ND = self.coder.decode(codes).to(h_ND) if self.mode == "replace" else h_ND
-        new_ND = base_ND + change_ND.to(h_ND)
-        self._note(rows_BT, now, (before_NU, after_NU), h_ND, new_ND)
-        out_BTD = h_BTD.clone()
-        out_BTD[rows_BT] = new_ND
-        return out_BTD
+    def known_at(self, site: int) -> list[int]:
+        """Columns of the latents whose activations are computed at a site."""
+        return [u for u, begin in enumerate(self._begins) if begin == site]
+
+    def reads(self, site: int) -> tuple[int, ...]:
+        """Numbers of the sources that have to be seen there, in the same pass."""
+        if self.untouched or not (self.mode == "replace" or self.known_at(site)):
+            return ()
+        return self.coder.layers_read(site)
 
     def activations(self, codes: SparseCodes) -> Tensor:
         """float32 ``[N, U]``: of the edited latents, 0 where they have no entry."""
@@ -116,26 +129,66 @@ class Intervention:
         found_NU = codes.values.new_zeros(codes.batch_size, len(self.latents))
         return found_NU.index_put((codes.rows[mine_E], column_E[mine_E]), codes.values[mine_E])
 
-    def _edited(self, before_NU: Tensor, holds: Sequence[Tensor]) -> Tensor:
+    def edited(self, before_NU: Tensor, holds: Sequence[Tensor]) -> Tensor:
+        """float32 ``[N, U]``: what the activations become.
+
+        Args:
+            holds: bool ``[N]`` of each edit: where it holds.
+        """
         columns = list(before_NU.unbind(1))
-        for edit, value, where_N in zip(self.edits, self.values, holds, strict=True):
-            u = self.latents.index(edit.latent)
-            f_N, where_N = columns[u], where_N.to(before_NU.device)
+        for number, u, edit, value in self.steps:
+            f_N, where_N = columns[u], holds[number].to(before_NU.device)
             if edit.active:
                 where_N = where_N & (f_N != 0)
             columns[u] = torch.where(where_N, operate(edit.op, f_N, value), f_N)
         return torch.stack(columns, dim=1) if columns else before_NU
 
-    def _note(
-        self, rows_BT: Tensor, now: Pass, f_NU: tuple[Tensor, Tensor], h_ND: Tensor, new_ND: Tensor
-    ) -> None:
-        with torch.no_grad():
-            shift_N = (new_ND - h_ND).norm(dim=1) / h_ND.norm(dim=1)
-            found = (rows_BT.nonzero()[:, 0], now.places[rows_BT], *f_NU, shift_N)
-            self.log.append(Applied(self.site, *(tensor.detach().cpu() for tensor in found)))
+    def _site_of(self, edit: DirectionEdit) -> int:
+        names = [{site, site.partition(".")[0]} for site in self.sites]
+        found = [n for n, of_site in enumerate(names) if edit.layer is None or edit.layer in of_site]
+        if len(self.sites) == 1:
+            return 0
+        if len(found) != 1:
+            raise ConfigError(
+                "the coder writes at several sites, and at which one is not said",
+                where=str(edit),
+                allowed=f"LAYER/{edit.direction} or SITE/{edit.direction}, of {', '.join(self.sites)}",
+            )
+        return found[0]
 
-    def _value(self, edit: Edit, scales: Scales, atom_norm: float) -> float:
-        return 0.0 if edit.value is None else scales.activation(edit, atom_norm)
+    def _along(
+        self, n: int, edit: DirectionEdit, site: int, directions: Mapping[str, Tensor], scales: Scales
+    ) -> Along:
+        if edit.direction not in directions:
+            raise ConfigError(
+                f"there is no direction {edit.direction}",
+                where=str(edit),
+                allowed=", ".join(directions) or "one that --direction (in Python directions=) names",
+            )
+        vector = directions[edit.direction].detach()
+        check_direction(vector, edit.direction, self.coder.shape.d_out)
+        vector = vector.to(self.coder.device, torch.float32)
+        norm = float(vector.norm())
+        return Along(edit.direction, edit.op, vector / norm, scales.distance(edit, norm, site), n)
+
+
+class Applied(NamedTuple):
+    """What one pass did at one site; all on the CPU. Positions that no edit holds at are left out."""
+
+    site: str
+    columns: tuple[int | str, ...]
+    """Latents whose activations were computed there, then directions, of which an entry is
+    ``h . d / ||d||``."""
+    sequences: Tensor
+    """int64 ``[N]``: row of the batch."""
+    places: Tensor
+    """int64 ``[N]``: absolute positions."""
+    before: Tensor
+    """float32 ``[N, columns]``: as the pass had them."""
+    after: Tensor
+    """float32 ``[N, columns]``: what they became."""
+    shift: Tensor
+    """float32 ``[N]``: effective shift ``||h' - h|| / ||h||``; in mode ``replace`` the error counts too."""
 
 
 def operate(op: str, f: Tensor, value: float) -> Tensor:
@@ -151,14 +204,15 @@ def operate(op: str, f: Tensor, value: float) -> Tensor:
     return torch.full_like(f, value)  # set, and ablate
 
 
+def _first_written(norms_L: Tensor, n_sites: int) -> int:
+    """The first site that a latent writes to; the last one of a latent that writes to none of several."""
+    written = norms_L.nonzero()[:, 0]
+    return 0 if n_sites == 1 else int(written[0]) if len(written) else n_sites - 1
+
+
 def _check(coder: SparseCoder, edits: Sequence[Edit], mode: str) -> None:
     if mode not in MODES:
         raise ConfigError(f"unknown mode {mode!r}", where="mode", allowed=", ".join(MODES))
-    if coder.reads_layers or coder.shape.layers_in > 1 or coder.shape.layers_out > 1:
-        raise ConfigError(
-            f"{type(coder).__name__} reads or writes several layers at once, and an edit is of one site",
-            allowed="a coder of one layer; of a set of coders each one alone (coders.by_layer())",
-        )
     for edit in edits:
         if edit.latent >= coder.n_latents:
             raise ConfigError(

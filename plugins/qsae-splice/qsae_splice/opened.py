@@ -1,47 +1,38 @@
-"""What a command works with: a stored coder (or one for each layer), its language model, sites and tokens."""
+"""What a command works with: stored coders, their language model, sites and tokens."""
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
-from qsae_core import load, load_set
-from qsae_core.contracts import DataSource, LanguageModel, Site, SparseCoder
+from qsae_core.contracts import DataSource
 from qsae_core.errors import ConfigError, DataError, QsaeError
-from qsae_core.runs import Layer, compose_data, load_plugins, resolve, resolve_device, set_folder
-from qsae_splice.edits import Edit
-from qsae_splice.scales import Scales, measure, needs_scales
+from qsae_core.runs import Layer, compose_data, load_plugins, resolve, resolve_device
+from qsae_splice.directions import read_direction
+from qsae_splice.edits import AnyEdit, Edit
+from qsae_splice.grammar import read_named
+from qsae_splice.places import Place, main_places, other_places, together, trained_on
+from qsae_splice.scales import Scales
 from qsae_splice.spec import Spec
 from qsae_splice.steering import Splicing, steer
+from qsae_splice.stored_scales import known_largest, measured_scales
 from qsae_splice.tokens import Tokens, tokens_of
-
-SINGLE = ""
-"""What the layer of a single coder is called in a spec."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """A coder, and where it is in the model."""
-
-    coder: SparseCoder
-    source: Site
-    target: Site
-    number: int | None = None
-    """Of its layer among those that the data gives at once; None: it gives one."""
 
 
 class Opened:
-    """A coder and its language model.
+    """Coders and their language model.
 
     Args:
-        path: of the coder.
+        path: of the first coder.
         data: that it was trained on, or that is chosen now.
-        places: layer -> coder; ``SINGLE`` of one coder.
+        places: name -> coder; ``SINGLE`` of one coder, the layer of each of a set, its sites where there
+            are more.
         tokens: of the language model.
     """
 
@@ -52,100 +43,127 @@ class Opened:
         assert model is not None
         self.path, self.data, self.places, self.tokens, self.model = path, data, places, tokens, model
 
-    def edits(self, spec: Spec) -> dict[str, list[Edit]]:
-        """Layer -> its edits, in order.
+    def edits(self, spec: Spec) -> dict[str, list[AnyEdit]]:
+        """Coder -> its edits, in order.
 
         Raises:
-            ConfigError: if an edit names a layer that there is not, or none where there are several.
+            ConfigError: if an edit names a coder that there is not, or none where there are several.
         """
-        found: dict[str, list[Edit]] = {name: [] for name in self.places}
+        found: dict[str, list[AnyEdit]] = {name: [] for name in self.places}
         for edit in spec.edits:
-            layer = SINGLE if edit.layer is None else edit.layer
-            if layer not in found:
-                several = SINGLE not in found
-                raise ConfigError(
-                    f"there is no coder of layer {layer}" if layer else "of which layer is not said",
-                    where=str(edit),
-                    allowed=f"LAYER/{edit.latent} with {', '.join(found)}" if several else f"{edit.latent}",
-                )
-            found[layer].append(edit)
+            found[self._place_of(edit)].append(edit)
         return found
 
     def scaled(self, spec: Spec, n_tokens: int) -> Spec:
-        """The spec with the scales that its units need, measured where it does not have them.
+        """The spec with the scales that its units need: of ``max`` those of the run's samples, where it has
+        some; else they are measured.
 
         Args:
             n_tokens: held-out tokens to measure on.
         """
         scales = dict(spec.scales)
-        for layer, edits in self.edits(spec).items():
-            if needs_scales(edits) and not self._known(scales.get(layer), edits):
-                found = self.measured(layer, n_tokens).of(edit.latent for edit in edits)
-                scales[layer] = found.to_json()
+        for name, edits in self.edits(spec).items():
+            known = Scales.from_json(scales[name], "spec") if name in scales else Scales()
+            if all(known.know(edit) for edit in edits):
+                continue
+            latents = [edit.latent for edit in edits if isinstance(edit, Edit)]
+            scales[name] = self._found(name, edits, n_tokens).of(latents).to_json()
         return dataclasses.replace(spec, scales=scales)
 
-    def measured(self, layer: str, n_tokens: int) -> Scales:
+    def measured(self, name: str, n_tokens: int) -> Scales:
         """The scales of a coder's latents, on the data's held-out part."""
-        place = self.places[layer]
-        batches = self.data.held_out(n_tokens, min(n_tokens, self.model.forward_positions))
-        number = place.number
-        return measure(place.coder, (b if number is None else b.layer(number) for b in batches))
+        return measured_scales(self.places[name], self.data, n_tokens)
+
+    def measured_by(self, spec: Spec) -> list[str]:
+        """Of each coder of which an edit asks for the unit ``max``, what that is the largest of."""
+        found = []
+        for name, edits in self.edits(spec).items():
+            if any(isinstance(edit, Edit) and edit.unit == "max" for edit in edits):
+                scales = Scales.from_json(spec.scales[name], "spec")
+                what = scales.largest_from or f"{scales.n_tokens:,} held-out tokens"
+                found.append(f"unit max{f' of {name}' if name else ''}: the largest activation in {what}")
+        return found
 
     @contextmanager
     def steered(self, spec: Spec, prompt_tokens: int | Tensor | None = None) -> Iterator[list[Splicing]]:
-        """While this is open, the language model is steered; each coder's edits at its own site."""
+        """While this is open, the language model is steered; each coder's edits at its own sites."""
+        directions = {name: torch.tensor(vector) for name, vector in spec.directions.items()}
         with ExitStack() as opened:
             yield [
                 opened.enter_context(
                     steer(
                         self.model,
                         place.coder,
-                        place.target,
+                        place.targets,
                         edits,
-                        source=place.source,
+                        source=place.sources,
                         mode=spec.mode,
-                        scales=Scales.from_json(spec.scales[layer], "spec") if layer in spec.scales else None,
+                        scales=Scales.from_json(spec.scales[name], "spec") if name in spec.scales else None,
+                        directions=directions,
                         prompt_tokens=prompt_tokens,
                         special=self.tokens.special,
                     )
                 )
-                for (layer, place), edits in zip(self.places.items(), self.edits(spec).values(), strict=True)
+                for (name, place), edits in zip(self.places.items(), self.edits(spec).values(), strict=True)
             ]
 
     @cached_property
     def about(self) -> dict[str, object]:
         """JSON values: what is steered."""
+        more = [str(place.folder) for place in self.places.values() if not place.own_data]
         return {
             "path": str(self.path),
+            **({"also": more} if more else {}),
             "model": self.model.name,
-            "sites": [str(place.target) for place in self.places.values()],
+            "sites": [str(target) for place in self.places.values() for target in place.targets],
         }
 
-    def _known(self, found: object, edits: Sequence[Edit]) -> bool:
-        if found is None:
-            return False
-        scales = Scales.from_json(found, "spec")
-        return all(scales.know(edit) for edit in edits)
+    def _place_of(self, edit: AnyEdit) -> str:
+        if edit.layer is None and len(self.places) == 1:
+            return next(iter(self.places))
+        found = [n for n, place in self.places.items() if edit.layer in {n, *place.names}]
+        if edit.layer in self.places:
+            return edit.layer
+        if len(found) == 1:
+            return found[0]
+        name = edit.latent if isinstance(edit, Edit) else edit.direction
+        several = len(self.places) > 1
+        raise ConfigError(
+            "of which layer is not said"
+            if edit.layer is None
+            else f"there {'are several coders' if found else 'is no coder'} of layer {edit.layer}",
+            where=str(edit),
+            allowed=f"LAYER/{name} or SITE/{name}, of {', '.join(self.places)}" if several else f"{name}",
+        )
+
+    def _found(self, name: str, edits: Sequence[AnyEdit], n_tokens: int) -> Scales:
+        """What is known of a coder's scales, as far as the edits ask for it."""
+        units = {edit.unit for edit in edits if isinstance(edit, Edit)}
+        stored = known_largest(self.places[name]) if "max" in units else None
+        if stored is None:
+            return self.measured(name, n_tokens)
+        others = any(edit.unit not in (None, "raw", "max") for edit in edits)
+        return (self.measured(name, n_tokens) if others else Scales()).with_largest(*stored)
 
 
 def open_coder(
-    path: pathlib.Path, layers: Sequence[Layer], device: str, tokenizer: str | None = None
+    path: pathlib.Path,
+    layers: Sequence[Layer],
+    device: str,
+    tokenizer: str | None = None,
+    also: Sequence[pathlib.Path] = (),
 ) -> Opened:
     """A stored coder with the language model that it was trained on, or that the layers choose.
+
+    Args:
+        also: more coders of that model, at their own sites.
 
     Raises:
         ArtifactError: if there is no coder.
         DataError: if there is no language model, it is an encoder, or its tokenizer is not known.
-        ConfigError: if the coder is of other widths than the model, or of several layers at once.
+        ConfigError: if the coder is of other widths than the model; if two coders write to one site.
     """
     registry, device = load_plugins().registry, resolve_device(device)
-    folder = set_folder(path)
-    members: dict[str, SparseCoder] = {}
-    if folder is None:
-        members[SINGLE] = load(path, device=device, registry=registry)
-    else:
-        coders = load_set(path, device=device, registry=registry)
-        members.update(zip(coders.names, coders.by_layer(), strict=True))
     config = resolve(layers, registry)
     try:
         data = compose_data(config, registry, device=device)
@@ -161,34 +179,27 @@ def open_coder(
         )
     if not model.predicts_next:
         raise DataError(f"{model.name} is an encoder: it does not go on with a text", where=str(path))
-    return Opened(path, data, _places(members, data, path), _tokens(model, tokenizer))
+    first = main_places(path, data, registry, device)
+    name = trained_on(path) if also else ""
+    more = [place for other in also for place in other_places(other, name, registry, device)]
+    return Opened(path, data, together(first, more), tokens_of(model, tokenizer))
 
 
-def _places(members: dict[str, SparseCoder], data: DataSource, path: pathlib.Path) -> dict[str, Place]:
-    sources, targets = data.source_sites, data.target_sites
-    several = SINGLE not in members
-    coder = next(iter(members.values()))
-    if not several and (coder.reads_layers or coder.shape[2:] != (1, 1)):
-        raise ConfigError(
-            f"{type(coder).__name__} reads or writes several layers at once, and an edit is of one site",
-            where=str(path),
-            allowed="a coder of one layer, or one for each of several layers (--per-layer)",
-        )
-    if len(sources) != len(members) or (coder.shape.d_in, coder.shape.d_out) != (data.d_in, data.d_out):
-        raise ConfigError(
-            f"the coder is of {len(members)} layer(s) of width {coder.shape.d_in} -> {coder.shape.d_out}, "
-            f"and the vectors are of {len(sources)} of width {data.d_in} -> {data.d_out}",
-            where=str(path),
-            allowed="the model and the sites that it was trained on",
-        )
-    return {
-        name: Place(member, sources[i], targets[i], i if several else None)
-        for i, (name, member) in enumerate(members.items())
-    }
+def read_directions(texts: Sequence[str], known: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Directions that the command line names, beside those that are known.
 
-
-def _tokens(model: LanguageModel, tokenizer: str | None) -> Tokens:
-    return tokens_of(model, tokenizer)
+    Raises:
+        ConfigError: if one is named twice, or cannot be read.
+    """
+    found = {name: list(vector) for name, vector in known.items()}
+    for text in texts:
+        name, place = read_named(text)
+        if name in found:
+            raise ConfigError(
+                f"there are two directions {name}", where="--direction", allowed="one of a name"
+            )
+        found[name] = read_direction(place).tolist()
+    return found
 
 
 def _moved(error: QsaeError, path: pathlib.Path) -> DataError:

@@ -24,13 +24,17 @@ def ranked(
         n_tokens: held-out tokens that the mean norm is measured on.
 
     Raises:
-        ConfigError: for several coders or prompts, or where no latent is active.
+        ConfigError: for several coders, sites or prompts, or where no latent is active.
     """
-    if len(opened.places) > 1 or len(prompts) != 1:
+    (layer, place), *others = opened.places.items()
+    if others or len(place.targets) > 1 or len(prompts) != 1:
+        sites = sum(len(each.targets) for each in opened.places.values())
         raise ConfigError(
-            f"{len(opened.places)} coders and {len(prompts)} prompts", where="--rank", allowed="one of each"
+            f"{len(opened.places)} coders, {sites} sites that they write to, and {len(prompts)} prompts",
+            where="--rank",
+            allowed="one of each",
         )
-    (layer, place), batch = next(iter(opened.places.items())), opened.tokens.read(prompts[0])
+    batch = opened.tokens.read(prompts[0])
     if every:
         latents = list(range(place.coder.n_latents))
     else:
@@ -38,15 +42,15 @@ def ranked(
         latents = active_latents(place.coder, x_BTD, batch.counted)
     if not latents:
         raise ConfigError("no latent is active in the prompt", where="--rank", next="--rank-all")
-    norm = opened.measured(layer, n_tokens).norm
-    assert norm is not None
+    norms = opened.measured(layer, n_tokens).norms
+    assert norms is not None
     return rank_by_output(
         opened.model,
         place.coder,
         place.target,
         batch,
         latents,
-        norm=norm,
+        norm=norms[0],
         strength=strength,
         positions=read_positions(positions),
         text_of=opened.tokens.text_of,

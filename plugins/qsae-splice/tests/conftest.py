@@ -98,3 +98,63 @@ def builtin() -> LanguageModel:
     block = read_block("data", {"use": "lm", "model": "builtin", "dtype": "fp32"}, registry, "test")
     model = registry.load_target(registry.get("data", "lm")).language_model_of(block.options)
     return cast(LanguageModel, model)
+
+
+class HandLayers(SparseCoder):
+    """Of L layers. ``f_l = relu(x_l W_enc_l - t)`` of F latents each, which write to their layer and all
+    later ones; or, where ``joint``, ``f = relu(sum_l x_l W_enc_l - t)`` of F latents, which write to all.
+
+    Args:
+        W_enc: ``[L, D, F]``.
+        W_dec: ``[L F, L, D]``, or ``[F, L, D]``.
+    """
+
+    reads_layers = True
+
+    def __init__(self, W_enc: Tensor, W_dec: Tensor, t: float, *, joint: bool) -> None:
+        shape = CoderShape(W_enc.shape[1], W_dec.shape[2], W_enc.shape[0], W_dec.shape[1])
+        super().__init__(CoderConfig(n_latents=len(W_dec)), shape, cast(Parts, None))
+        self.register_buffer("W_enc", W_enc)
+        self.register_buffer("W_dec", W_dec)
+        self.t, self.joint, self.is_autoencoder = t, joint, joint
+
+    def encode(self, x: Tensor) -> SparseCodes:
+        pre = torch.einsum("bld,ldf->blf", x, self.get_buffer("W_enc"))
+        return SparseCodes.from_dense(((pre.sum(1) if self.joint else pre.flatten(1)) - self.t).relu())
+
+    def decode(self, codes: SparseCodes) -> Tensor:
+        return torch.einsum("bf,fld->bld", codes.to_dense(), self.get_buffer("W_dec")) + 0.125
+
+    def layers_read(self, layer: int) -> tuple[int, ...]:
+        return super().layers_read(layer) if self.joint else tuple(range(layer + 1))
+
+    def reconstruct_layer(self, x: Tensor, layer: int) -> Tensor:
+        later = torch.zeros(len(x), self.shape.layers_in - x.shape[1], x.shape[2])
+        return self.decode(self.encode(torch.cat([x, later], dim=1)))[:, layer]
+
+    def atoms(self) -> Tensor:
+        return self.get_buffer("W_dec")
+
+    def atom_norms(self) -> Tensor:
+        return self.get_buffer("W_dec").norm(dim=2)
+
+    def loss(self, batch: Batch) -> LossOutput:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def of_layers() -> Callable[..., HandLayers]:
+    """A coder of several layers with random matrices: width, latents (of a layer), layers, and what else a
+    ``HandLayers`` takes."""
+
+    def make(width: int, n_latents: int, n_layers: int, t: float, *, joint: bool) -> HandLayers:
+        generator = torch.Generator().manual_seed(11)
+        W_enc = torch.randn(n_layers, width, n_latents, generator=generator)
+        n = n_latents if joint else n_latents * n_layers
+        W_dec = torch.randn(n, n_layers, width, generator=generator)
+        if not joint:
+            for layer in range(n_layers):
+                W_dec[layer * n_latents : (layer + 1) * n_latents, :layer] = 0
+        return HandLayers(W_enc, W_dec, t, joint=joint)
+
+    return make

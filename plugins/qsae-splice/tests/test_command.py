@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
+from qsae_samples.samples import Samples
 from qsae_splice import Edit, steer
 
 from qsae_cli.main import cli
@@ -26,9 +29,9 @@ def qsae(*arguments: object, fails: bool = False) -> str:
     return result.stdout if "--json" in arguments else result.output
 
 
-def train(folder: Path, *arguments: str) -> Path:
+def train(folder: Path, *arguments: str, coder: Sequence[str] = ("--sae", "topk")) -> Path:
     evaluated = ["--eval", "reconstruction", "--name", "x", "--out", str(folder)]
-    qsae("train", "--sae", "topk", *SMALL, *arguments, *evaluated)
+    qsae("train", *coder, *SMALL, *arguments, *evaluated)
     (artifact,) = folder.glob("x/*/*/checkpoints/final")
     return artifact
 
@@ -87,12 +90,12 @@ def test_a_dumped_spec_does_the_same(packed, tmp_path) -> None:
     file = tmp_path / "spec.json"
     file.write_text(qsae("splice", packed, *edits, "--measure-tokens", 512, "--dump-spec"))
     spec = json.loads(file.read_text())
-    assert spec["scales"][""]["norm"] > 0
+    assert spec["scales"][""]["norm"][0] > 0
     assert spec["scales"][""]["n_tokens"] == 512
     given = run(packed, *edits)
     again = run(packed, "--spec", file, "--measure-tokens", 64)  # the scales are those of the file
     assert again == given
-    spec["scales"][""]["norm"] *= 5
+    spec["scales"][""]["norm"][0] *= 5
     file.write_text(json.dumps(spec))
     assert run(packed, "--spec", file)["texts"][0]["shift"] != given["texts"][0]["shift"]
 
@@ -177,3 +180,168 @@ def test_a_coder_for_each_of_several_layers(tmp_path) -> None:
     )
     only = run(folder, "--ablate", "2/5", "--compare")["texts"][0]["steps"][2]["activations"]
     assert list(only) == ["2.resid_post"]
+
+
+def test_an_atom_of_the_float_coder_beside_the_quantized_one(packed, tmp_path) -> None:
+    twin = packed.parents[1] / "checkpoints" / "float_twin"
+    assert twin.is_dir()
+    found = run(packed, "--direction", f"a={twin}:3", "--steer", "a:add=0.5norm@2:", "--compare")
+    (text,) = found["texts"]
+    # the mean norm is that of held-out vectors
+    assert 0.2 < text["shift"]["mean"] < 1
+    assert list(text["steps"][3]["activations"]["1.resid_post"]) == ["a"]
+    atom = load(twin).atoms()[3]
+    assert found["spec"]["directions"]["a"] == pytest.approx(atom.tolist())
+    out = run(packed, "--direction", f"a={twin}:3", "--steer", "a:project-out", "--compare")["texts"][0]
+    before, after = out["steps"][3]["activations"]["1.resid_post"]["a"]
+    assert abs(after) < 1e-4 < abs(before)
+    file = tmp_path / "spec.json"
+    file.write_text(json.dumps(found["spec"]))
+    assert run(packed, "--spec", file, "--compare") == found
+    both = ["--spec", file, "--direction", f"a={twin}:4"]
+    assert "two directions a" in qsae("splice", packed, "--prompt", PROMPT, *both, fails=True)
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("a={twin}:64", "there is no latent 64"),
+        ("a={twin}", "of which latent is not said"),
+        ("a={twin}:1/3", "none of layer 1"),
+        ("a=gone.npy", "there is nothing at gone.npy"),
+        ("3={twin}:3", "names no direction"),
+        ("b={twin}:3", "there is no direction a"),
+    ],
+)
+def test_directions_that_there_are_not(packed, named, message) -> None:
+    twin = packed.parents[1] / "checkpoints" / "float_twin"
+    arguments = ["--direction", named.format(twin=twin), "--steer", "a:project-out"]
+    assert message in qsae("splice", packed, "--prompt", PROMPT, *arguments, fails=True)
+
+
+@pytest.fixture(scope="module")
+def transcoder(tmp_path_factory) -> Path:
+    places = [
+        "--source-layer",
+        "2",
+        "--source-site",
+        "mlp_in",
+        "--target-layer",
+        "2",
+        "--target-site",
+        "mlp_out",
+    ]
+    folder = tmp_path_factory.mktemp("transcoder")
+    return train(folder, *TEXT, *places, "--skip", coder=["--transcoder", "transcoder"])
+
+
+def test_two_coders_at_two_sites(packed, transcoder) -> None:
+    edits = ["--steer", "1.resid_post/3:add=1norm", "--steer", "2/7:add=1norm@2:"]
+    found = run(packed, "--also", transcoder, *edits, "--compare")
+    assert found["sites"] == ["1.resid_post", "2.mlp_out"]
+    assert found["also"] == [str(transcoder)]
+    f = found["texts"][0]["steps"][3]["activations"]
+    assert (list(f["1.resid_post"]), list(f["2.mlp_out"])) == (["3"], ["7"])
+    alone = run(transcoder, "--steer", "7:add=1norm@2:", "--compare")
+    scales = found["spec"]["scales"]
+    # the same vectors of the same text, whichever coder the data was chosen for
+    assert scales["2.mlp_out"]["norm"] == pytest.approx(alone["spec"]["scales"][""]["norm"], rel=1e-5)
+    assert scales["2.mlp_out"]["n_tokens"] == 512
+    for arguments, message in [
+        (["--also", transcoder, "--ablate", "3"], "of which layer is not said"),
+        (["--also", transcoder, "--ablate", "0/3"], "is no coder of layer 0"),
+        (["--also", packed, "--ablate", "1/3"], "both write to 1.resid_post"),
+        (["--also", "/gone", "--ablate", "1/3"], "there is no such file or folder"),
+        (["--also", transcoder, "--rank", "output"], "2 coders, 2 sites"),
+    ]:
+        assert message in qsae("splice", packed, "--prompt", PROMPT, *arguments, fails=True)
+
+
+def test_a_coder_of_another_model(packed, tmp_path) -> None:
+    artifact = train(tmp_path, "--data", "synthetic", "--preset", "tiny")
+    out = qsae("splice", packed, "--also", artifact, "--prompt", PROMPT, "--ablate", "1/3", fails=True)
+    assert "it was trained on vectors of" in out
+
+
+def test_a_transcoder_with_a_skip_connection(transcoder, builtin) -> None:
+    coder, source, target = load(transcoder), Site(2, "mlp_in"), Site(2, "mlp_out")
+    assert coder.has_skip
+    ids = torch.tensor([[0, 317, 1151, 8]])
+    batch = TokenBatch(ids, ids != 0, torch.ones_like(ids, dtype=torch.bool))
+    seen = builtin.read(batch, [source, target])
+    x, y = seen[source][0, 1:], seen[target][0, 1:]
+    codes = coder.encode(x)
+    j = int(codes.indices[codes.active][0])
+    f_T = codes.to_dense()[:, j]
+    for mode, base in [("delta", y), ("replace", coder(x))]:
+        kept = []
+        with steer(builtin, coder, target, [Edit(j, "ablate")], source=source, mode=mode):
+            builtin.logits(batch, {target: SiteEdit(lambda h, _, kept=kept: kept.append(h) or h)})
+        torch.testing.assert_close(
+            kept[0][0, 1:], base - f_T[:, None] * coder.atoms()[j], rtol=1e-4, atol=1e-4
+        )
+
+
+def test_what_max_is_measured_on(packed, tmp_path) -> None:
+    folder = packed.parents[1]
+    measured = qsae("splice", folder, "--prompt", PROMPT, "--steer", "3=1max", "--max-new-tokens", 1)
+    assert "unit max: the largest activation in 16,384 held-out tokens" in measured
+    qsae("samples", folder, "--tokens", 2000)
+    try:
+        shown = qsae("splice", folder, "--prompt", PROMPT, "--steer", "3=1max", "--max-new-tokens", 1)
+        file = folder / "samples" / "samples.safetensors"
+        n = Samples.load(file).n_tokens
+        assert f"unit max: the largest activation in {n:,} tokens of {file}" in shown
+        # the path of the artifact itself means the same coder
+        found = run(packed, "--steer", "3=2max@2:", "--steer", "4:add=1norm", "--compare")
+        largest = float(Samples.load(file).arrays["largest"][3])
+        after = found["texts"][0]["steps"][3]["activations"]["1.resid_post"]["3"][1]
+        assert after == pytest.approx(2 * largest, rel=1e-6)
+        scales = found["spec"]["scales"][""]
+        assert (scales["n_tokens"], str(file) in scales["largest_from"]) == (512, True)
+        twin = folder / "checkpoints" / "float_twin"  # samples are of the coder, not of its twin
+        assert str(file) not in json.dumps(run(twin, "--steer", "3=1max"))
+        other = Samples.load(file)
+        Samples(
+            {**other.arrays, "largest": other.arrays["largest"][:5], "count": other.arrays["count"][:5]},
+            other.about,
+        ).save(file)
+        assert "samples of 5 latents" in qsae(
+            "splice", folder, "--prompt", PROMPT, "--steer", "3=1max", fails=True
+        )
+    finally:
+        shutil.rmtree(folder / "samples")
+
+
+@pytest.mark.parametrize(
+    ("coder", "places", "sites"),
+    [
+        (
+            ["--transcoder", "cross-layer-transcoder"],
+            ["--layers", "1-2", "--source-site", "mlp_in", "--target-site", "mlp_out"],
+            ["1.mlp_out", "2.mlp_out"],
+        ),
+        (["--sae", "crosscoder"], ["--layers", "1,3"], ["1.resid_post", "3.resid_post"]),
+    ],
+)
+def test_coders_that_write_at_several_layers(tmp_path, coder, places, sites) -> None:
+    artifact = train(tmp_path, *TEXT, *places, coder=coder)
+    found = run(artifact, "--steer", "3:add=1norm@2:", "--compare")
+    assert found["sites"] == sites
+    assert len(found["spec"]["scales"][""]["norm"]) == 2
+    step = found["texts"][0]["steps"][3]
+    assert list(step["activations"][sites[0]]) == ["3"]
+    # 1 norm moves the vectors by about their norm at one of the sites, and by less at the other
+    moved = step["shift"]
+    assert set(moved) == set(sites)
+    assert 0.2 < max(moved.values()) < 5
+    nothing = run(artifact, "--steer", "3:scale=1")["texts"][0]
+    assert nothing["shift"]["largest"] == 0
+    refused = qsae("splice", artifact, "--prompt", PROMPT, "--rank", "output", fails=True)
+    assert "1 coders, 2 sites that they write to" in refused
+
+
+def test_a_coder_that_chooses_its_layer(tmp_path) -> None:
+    artifact = train(tmp_path, *TEXT, "--layers", "1,2", coder=["--sae", "route"])
+    out = qsae("splice", artifact, "--prompt", PROMPT, "--ablate", 3, fails=True)
+    assert "another one for each token" in out

@@ -7,6 +7,7 @@ import torch
 from qsae_splice.edits import Edit
 from qsae_splice.intervention import Intervention
 from qsae_splice.passes import Pass
+from qsae_splice.running import Running
 from qsae_splice.scales import Scales
 
 from qsae_core.errors import ConfigError
@@ -21,8 +22,8 @@ def now() -> Pass:
 
 
 def changed(coder, *edits, mode="delta", x=None):
-    intervention = Intervention(coder, edits, mode, Scales(), lambda token: f"w{token}", "site")
-    return intervention(H, H if x is None else x, now()), intervention
+    intervention = Intervention(coder, edits, mode, Scales(), lambda token: f"w{token}", ["site"])
+    return Running(intervention, now())(0, H, {0: H if x is None else x}), intervention
 
 
 @pytest.mark.parametrize(
@@ -48,9 +49,8 @@ def test_edits_of_one_latent_come_after_each_other(hand) -> None:
     found, intervention = changed(hand, Edit(0, "add", 2, "raw"), Edit(1, "ablate"), Edit(0, "scale", 2))
     # position 1: 5 -> 7 -> 14 is +9; 1 -> 0 is -2 in the second dimension
     assert found.tolist() == [[[5, 1], [14, -1], [2, -1.5]]]
-    assert intervention.latents == (0, 1)
     (applied,) = intervention.log
-    assert (applied.site, applied.places.tolist()) == ("site", [1, 2])
+    assert (applied.site, applied.columns, applied.places.tolist()) == ("site", (0, 1), [1, 2])
     assert (applied.before.tolist(), applied.after.tolist()) == ([[5, 1], [0, 1.5]], [[14, 0], [4, 0]])
     # ||(9, -2)|| / ||(5, 1)||, ||(4, -3)|| / ||(-2, 1.5)||
     assert applied.shift.tolist() == pytest.approx([(85 / 26) ** 0.5, 5 / 2.5])
@@ -84,8 +84,8 @@ def test_what_changes_nothing_changes_no_bit(hand) -> None:
         Edit(1, "cap", 1e9, "raw"),
         Edit(1, "floor", 0, "raw"),
     ]:
-        intervention = Intervention(hand, [edit], "delta", Scales(), str, "site")
-        assert torch.equal(intervention(h, h, now()), h), edit
+        intervention = Intervention(hand, [edit], "delta", Scales(), str, ["site"])
+        assert torch.equal(Running(intervention, now())(0, h, {0: h}), h), edit
         assert len(intervention.log) == 1
 
 
@@ -97,6 +97,3 @@ def test_what_there_is_not(hand) -> None:
         changed(hand, mode="half")
     with pytest.raises(ConfigError, match="unit max is not known"):
         changed(hand, Edit(0, "set", 1))
-    hand.shape = hand.shape._replace(layers_in=2)
-    with pytest.raises(ConfigError, match="several layers at once"):
-        changed(hand, Edit(0, "ablate"))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pathlib
 import re
 
+import numpy as np
 import torch
 from qsae_splice.command import splice as command
-from qsae_splice.edits import OPERATIONS, UNITS
+from qsae_splice.edits import DIRECTION_OPERATIONS, OPERATIONS, UNITS
 from qsae_splice.positions import WORDS
 
 from qsae_core.contracts import Batch, TokenBatch
@@ -24,7 +25,7 @@ class Data:
         return [Batch(self.x, self.x)]
 
 
-def test_its_code_runs(builtin, random_coder) -> None:
+def test_its_code_runs(builtin, random_coder, tmp_path, monkeypatch) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     prompt = torch.tensor([[0, 317, 1151, 8]])
     ones = torch.ones_like(prompt, dtype=torch.bool)
@@ -38,6 +39,8 @@ def test_its_code_runs(builtin, random_coder) -> None:
         "prompt": prompt,
         "batch": batch,
     }
+    monkeypatch.chdir(tmp_path)
+    np.save("difference_of_means.npy", np.ones(256, dtype=np.float32))
     exec(code, found)
     assert found["steered"].shape == (1, 24)
     assert not torch.equal(found["logits"], clean)
@@ -45,7 +48,7 @@ def test_its_code_runs(builtin, random_coder) -> None:
 
 
 def test_its_tables_name_every_word() -> None:
-    for word in (*OPERATIONS, *UNITS, *WORDS):
+    for word in (*OPERATIONS, *DIRECTION_OPERATIONS, *UNITS, *WORDS):
         assert f"`{word}`" in TABLES
     for option in command.params:
         name = option.opts[0]
