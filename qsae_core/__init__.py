@@ -17,7 +17,7 @@ from qsae_core.coder_options import (
     RoutedConfig,
     TranscoderConfig,
 )
-from qsae_core.component import ComponentConfig, ComponentSpec, hookimpl, name_of, option
+from qsae_core.component import ComponentConfig, ComponentSpec, EvaluationConfig, hookimpl, name_of, option
 from qsae_core.errors import QsaeError
 from qsae_core.lazy import lazily
 from qsae_core.places import SITE_NAMES, PlacesConfig
@@ -36,6 +36,7 @@ __all__ = [
     "CoderConfig",
     "ComponentConfig",
     "ComponentSpec",
+    "EvaluationConfig",
     "GroupSizes",
     "NestedConfig",
     "PlacesConfig",

@@ -82,6 +82,18 @@ def option(
     return Field(default, description=description, json_schema_extra=extra or None, **constraints)
 
 
+class EvaluationConfig(ComponentConfig):
+    """Options of an evaluation that may also run while a coder is trained.
+
+    ``qsae train --eval NAME --NAME-every 500``, or ``evaluate: [{use: NAME, every: 500}]``: on at most a
+    fortieth as many held-out vectors as were trained on since the last time, ``train.eval_tokens`` at most.
+    """
+
+    every: int = option(
+        0, "steps of training between runs of it on the coder as it is then; 0: only at the end", ge=0
+    )
+
+
 @functools.cache
 def alternatives(config: type[ComponentConfig]) -> tuple[tuple[str, str], ...]:
     """Pairs of options of which one alone may be given: the usual one, and the one ``instead_of`` it."""

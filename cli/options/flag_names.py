@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qsae_cli.options.field_options import NO_VALUE, FieldOption
-from qsae_core.component import ComponentConfig, ComponentSpec
+from qsae_core.component import ComponentConfig, ComponentSpec, EvaluationConfig
 from qsae_core.config.draft import Draft
 from qsae_core.config.errors import flag_aliases
 from qsae_core.config.layers import LIST_FLAGS, flag
@@ -68,7 +68,8 @@ def field_flags(drafts: Iterable[Draft], reserved: Collection[str]) -> FieldFlag
     """Name the fields of drafts.
 
     ``train`` and ``run`` always keep their short spellings, so that ``--seed`` means one thing in every run;
-    fields of list entries (metrics, evaluations) have long ones alone, so that adding one takes none away.
+    fields of list entries (metrics, evaluations) have long ones alone, so that adding one takes none away;
+    but ``--NAME-every`` is how often an evaluation runs in training.
 
     Args:
         drafts: chosen components and sections.
@@ -105,8 +106,16 @@ def field_flags(drafts: Iterable[Draft], reserved: Collection[str]) -> FieldFlag
 
 
 def short_spellings(draft: Draft, field: str) -> list[str]:
-    """``["k", "top-k"]``; none for a list entry's field."""
-    return _short(draft.schema, field) if len(draft.path) == 1 else []
+    """``["k", "top-k"]``; for a list entry's field none, but ``["samples-every"]`` of how often an evaluation
+    runs in training."""
+    if len(draft.path) == 1:
+        return _short(draft.schema, field)
+    return [f"{draft.path[1]}-{field}".replace("_", "-")] if field in _of_training(draft.schema) else []
+
+
+def _of_training(schema: type[ComponentConfig]) -> Collection[str]:
+    """Fields about when an evaluation runs in training, none of what it is."""
+    return EvaluationConfig.model_fields if issubclass(schema, EvaluationConfig) else ()
 
 
 def _short(schema: type[ComponentConfig], field: str) -> list[str]:
@@ -129,6 +138,9 @@ def owners(spelling: str, registry: Registry) -> list[Owner]:
     for place, kind in [*((slot.name, slot.kind) for slot in SLOTS.values()), *LIST_SLOTS.items()]:
         for spec in registry.specs(kind):
             prefix = flag(place).removeprefix("--") if place in SLOTS else f"{LIST_FLAGS[place]}.{spec.name}"
+            if not head and place not in SLOTS:
+                fields = [f for f in _of_training(spec.config) if rest == f"{spec.name}-{f}"]
+                found += [Owner(spec, field, (place,)) for field in fields]
             if head not in (("", prefix) if place in SLOTS else (prefix,)):
                 continue
             fields = [f for f in spec.config.model_fields if names & set(_short(spec.config, f))]

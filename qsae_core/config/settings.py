@@ -83,7 +83,12 @@ class TrainConfig(ComponentConfig):
         "steps between measurements on held-out vectors; 0: only at the end; auto: 10 a run, each on a "
         "fiftieth as many vectors as the run has, at most",
     )
-    eval_tokens: Count = option(32768, "held-out vectors (tokens) that each measurement uses", allowed=FORM)
+    eval_tokens: Count = option(
+        32768,
+        "held-out vectors (tokens) that each measurement uses; an evaluation while the coder is trained uses "
+        "at most a fortieth of those trained on since the last one",
+        allowed=FORM,
+    )
     checkpoint_every: int = option(
         0, "steps between checkpoints to resume from; 0: only at the end or when interrupted", ge=0
     )
@@ -129,6 +134,14 @@ class TrainConfig(ComponentConfig):
             return self.eval_every, self.eval_tokens
         each = max(self.batch_size, self.n_tokens // 50)
         return max(1, self.n_steps // 10), min(self.eval_tokens, each)
+
+    def tokens_after(self, every: int) -> int:
+        """Held-out vectors that an evaluation is shown each ``every`` steps of training.
+
+        A fortieth of those trained on meanwhile, a batch at least: one that goes over them twice then reads a
+        language model for a twentieth of what training reads.
+        """
+        return min(self.eval_tokens, max(self.batch_size, every * self.batch_size // 40))
 
 
 class RunSettings(ComponentConfig):

@@ -43,6 +43,10 @@ class Run:
         single layers below ``layers/LAYER``."""
         return self.path / "evaluations"
 
+    def evaluations_at(self, step: int) -> pathlib.Path:
+        """What evaluations found while the coder was trained, after a step; in itself as ``evaluations``."""
+        return self.evaluations / f"step_{step:08d}"
+
     @property
     def metrics_file(self) -> pathlib.Path:
         """The final summary."""

@@ -68,6 +68,12 @@ class Chronicle:
             for tracker in self.trackers:
                 tracker.measured(step, values)
 
+    def evaluated(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Scalars that evaluations found after a step: ``NAME/VALUE``."""
+        if self.writes and values:
+            for tracker in self.trackers:
+                tracker.log(step, values)
+
     def screens(self, run: Run, trainers: Mapping[str, Trainer]) -> None:
         """Say what was decided about screens, and put it on record."""
         for name, trainer in trainers.items():

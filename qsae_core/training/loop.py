@@ -21,6 +21,7 @@ from qsae_core.results.run import Run
 from qsae_core.training import checkpoints, early_end
 from qsae_core.training.chronicle import Chronicle
 from qsae_core.training.memory import memory_kept
+from qsae_core.training.on_the_way import OnTheWay
 from qsae_core.training.prefetch import BatchReader, batches_ahead
 from qsae_core.training.setup import Member
 from qsae_core.training.team import Team, share_of
@@ -56,6 +57,7 @@ class TrainingLoop:
         self.members, self.trainers = members, trainers
         self.steps = config.train.n_steps
         self.held_out: list[Batch] = []
+        self.on_the_way = OnTheWay(config, plugins, chronicle, data, members, run)
 
     def carry_out(self, first: int) -> float:
         """All steps from one on, counted from 0; gives the seconds that they took.
@@ -88,6 +90,9 @@ class TrainingLoop:
                     spent, since_log = 0.0, 0
                 if eval_every and done % eval_every == 0 and done < self.steps:
                     self._measure(done)
+                if self.on_the_way.due(done) and self.team.is_first:
+                    with alone(), self.batches.paused():
+                        self.on_the_way.carry_out(done)
                 periodic = settings.checkpoint_every and done % settings.checkpoint_every == 0
                 stops = self.team.any(interrupt.requested)
                 if stops or periodic or done == self.steps:

@@ -12,6 +12,7 @@ from qsae_core.config.run import RunConfig
 from qsae_core.errors import ConfigError
 from qsae_core.kinds import SLOTS
 from qsae_core.launched import command
+from qsae_core.training.on_the_way import cadences
 from qsae_core.training.setup import Member
 from qsae_core.training.team import Team
 
@@ -42,6 +43,22 @@ def check_parts(config: RunConfig, team: Team, registry: Registry) -> None:
         kind = SLOTS[config.coder_slot].kind
         raise _refused(
             f"{config.coder_slot} '{config.coder.use}'", reason, ", ".join(that_split(kind, registry))
+        )
+
+
+def check_cadences(config: RunConfig) -> None:
+    """Refuse evaluations while a dictionary is divided: they ask whole coders.
+
+    Raises:
+        ConfigError: which names one.
+    """
+    named = next(iter(cadences(config)), None)
+    if named is not None and config.train.latent_parallel > 1:
+        raise ConfigError(
+            f"'{named}' cannot run while each process has a part of the latents",
+            where=f"evaluate.{named}.every",
+            allowed="0 (only at the end, when the coder is whole again), or --latent-parallel 1",
+            next=f"leave --{named}-every out",
         )
 
 

@@ -39,8 +39,9 @@ class BatchReader:
 
     The batches and their order are those of the source, and so is an exception: it is raised, with its own
     traceback, in place of the batch that it stands for. From the first batch until ``close`` the source
-    belongs to the reader, and nobody else may use it. Then it stands right behind the last batch that was
-    handed out, as if nothing had been read ahead. The thread computes with as many cores as the caller's.
+    belongs to the reader, and nobody else may use it outside of ``paused``. Then it stands right behind the
+    last batch that was handed out, as if nothing had been read ahead. The thread computes with as many cores
+    as the caller's.
 
     Args:
         source: where batches come from.
@@ -59,6 +60,7 @@ class BatchReader:
         self._state = source.state_dict()
         self._waiting: collections.deque[Future[tuple[Batch, dict[str, Any]]]] = collections.deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="qsae-prefetch") if ahead else None
+        self._turn = threading.Lock()  # whoever has it may use the source
         self._lock = threading.Lock()  # guards the two below
         self._closed = False
         self._reading: int | None = None
@@ -89,6 +91,13 @@ class BatchReader:
         """The source's state right behind the last batch that was handed out."""
         return self._state
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """A block in which the source is the caller's, who leaves its training stream where it is; the batch
+        that is read now is waited for."""
+        with self._turn:
+            yield
+
     def close(self) -> None:
         """End the thread, in the middle of a batch if need be, and put the source back to ``state_dict``."""
         with self._lock:
@@ -102,8 +111,9 @@ class BatchReader:
             self._source.load_state_dict(self._state)
 
     def _take(self) -> tuple[Batch, dict[str, Any]]:
-        batch = self._source.next_batch(self._size).to(self._device)
-        return batch, self._source.state_dict()
+        with self._turn:
+            batch = self._source.next_batch(self._size).to(self._device)
+            return batch, self._source.state_dict()
 
     # --- in the thread
 

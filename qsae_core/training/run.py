@@ -25,7 +25,7 @@ from qsae_core.training import checkpoints, early_end
 from qsae_core.training.chronicle import Chronicle
 from qsae_core.training.finish import finish_coders
 from qsae_core.training.loop import TrainingLoop
-from qsae_core.training.parts import check_latents, check_members, check_parts
+from qsae_core.training.parts import check_cadences, check_latents, check_members, check_parts
 from qsae_core.training.sample import statistics_sample
 from qsae_core.training.setup import (
     Member,
@@ -63,6 +63,7 @@ def train(config: RunConfig, plugins: Plugins, watcher: Watcher) -> Run:
         with team.all_or_none():
             check_same(config, team)
             check_parts(config, team, plugins.registry)
+            check_cadences(config)
         opened.enter_context(team.split(config.train.latent_parallel))
         with team.all_or_none():
             share_of(config.train.batch_size, team, "batch_size")

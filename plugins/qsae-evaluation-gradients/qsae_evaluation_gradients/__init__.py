@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from qsae_core import ComponentConfig, ComponentSpec, hookimpl, option
+from qsae_core import ComponentSpec, EvaluationConfig, hookimpl, option
 
 
-class GradientsConfig(ComponentConfig):
+class GradientsConfig(EvaluationConfig):
     """Gradients of the training loss on held-out batches: their norms, how far straight-through gradients are
     from what the quantized loss does, and how many weights are at the grid's ends or near a boundary.
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qsae_core import ComponentConfig, ComponentSpec, hookimpl, option
+from qsae_core import ComponentSpec, EvaluationConfig, hookimpl, option
 
 if TYPE_CHECKING:
     import click
 
 
-class SamplesConfig(ComponentConfig):
+class SamplesConfig(EvaluationConfig):
     """Examples of each latent over held-out text: where it fires most, and at every rank of its activation,
     with the tokens around; beside them how often it fires, how strongly, and with which others.
 
@@ -23,6 +23,12 @@ class SamplesConfig(ComponentConfig):
     before: int = option(20, "tokens that are kept before an example, of the same document", ge=0, le=120)
     after: int = option(11, "tokens that are kept behind it", ge=0, le=120)
     skip_first: int = option(1, "first positions of each context whose vectors are left out", ge=0)
+    threshold: float = option(
+        0.0,
+        "magnitude of an activation, in the coder's own units, up to which a latent counts as silent; 0: it "
+        "fires wherever its activation is not zero",
+        ge=0,
+    )
     random: int = option(
         256, "windows around positions drawn at random, kept with the code of every token in them", ge=0
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qsae_cli.commands import ConfiguredCommand, Count, Scope, json_option, print_json
-from qsae_core import Run
+from qsae_core import EvaluationConfig, Run
 from qsae_core.errors import ConfigError, DataError
 from qsae_core.runs import (
     CODER_SLOTS,
@@ -65,11 +65,15 @@ def _recorded(values: Mapping[str, Any]) -> list[Layer]:
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
     """The evaluation's options."""
+    of_training = set(EvaluationConfig.model_fields)
     for name, field in reversed(SamplesConfig.model_fields.items()):
+        if name in of_training:
+            continue
         text = f"{str(field.description).capitalize()}.  [default: {field.default}]"
         flag = f"--{name.replace('_', '-')}"
         bounds = {key: getattr(m, key) for m in field.metadata for key in ("ge", "le") if hasattr(m, key)}
-        kind = click.IntRange(bounds["ge"], bounds.get("le")) if "ge" in bounds else Count()
+        ranges = click.FloatRange if field.annotation is float else click.IntRange
+        kind = ranges(bounds["ge"], bounds.get("le")) if "ge" in bounds else Count()
         command = click.option(flag, f"of_{name}", type=kind, help=text)(command)
     return command
 

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 class SamplesEvaluation(Evaluation):
     """Examples of each latent, and what is known of how it fires: ``SamplesResult``.
 
-    A latent fires where its activation is not zero; the stronger, the larger its magnitude. Special tokens
-    are not among the vectors that a coder is shown, and the first ``skip_first`` positions of a context are
-    left out; both are counted. No choice hangs on the order or size of batches: it is the strongest, or those
-    whose place in the data has the least hash.
+    A latent fires where the magnitude of its activation is above ``threshold``; the stronger, the larger it
+    is. Special tokens are not among the vectors that a coder is shown, and the first ``skip_first`` positions
+    of a context are left out; both are counted. No choice hangs on the order or size of batches: it is the
+    strongest, or those whose place in the data has the least hash.
     """
 
     observes = frozenset({"tokens"})
@@ -100,7 +100,7 @@ def _about(found: Surroundings) -> dict[str, Any]:
         "layer": data.layer,
         "source_sites": [str(site) for site in data.source_sites],
         "target_sites": [str(site) for site in data.target_sites],
-        "options": found.config.model_dump(mode="json"),
+        "options": found.config.model_dump(mode="json", exclude={"every"}),
         "bins": {"of_an_octave": STEPS, "octaves_below_1": BELOW},
         "cofiring_tokens_share": min(1.0, found.config.cofiring_pairs / max(1, firings.n_pairs)),
     }

@@ -56,7 +56,7 @@ def seen(observation: Observation, config: SamplesConfig) -> Seen:
     place = (context << POSITION_BITS) | position
     codes = observation.codes.detach().to("cpu")
     rows = codes.rows
-    fires = codes.active & ~skipped[rows]
+    fires = codes.active & (codes.values.abs() > config.threshold) & ~skipped[rows]
     return Seen(
         place.where(~skipped, place.new_tensor(-1)),
         document,

@@ -38,13 +38,14 @@ class Samples:
         """Read samples.
 
         Args:
-            path: the file, the folder that it is in, or a run with samples.
+            path: the file, the folder that it is in, or a run with samples: those that ``qsae samples``
+                collected, else those of its own evaluation.
 
         Raises:
             ArtifactError: if there are none, or the file is not as it was written.
         """
         place = pathlib.Path(path)
-        tried = [place / FILE, place / "samples" / FILE]
+        tried = [place / FILE, place / "samples" / FILE, place / "evaluations" / "samples" / FILE]
         found = place if place.is_file() else next((file for file in tried if file.is_file()), None)
         if found is None:
             raise ArtifactError(
