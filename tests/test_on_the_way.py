@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import sys
 
 import pytest
 import torch
@@ -11,6 +12,9 @@ from click.testing import CliRunner
 from qsae_samples.firings import Firings
 from qsae_samples.samples import Samples
 from safetensors.torch import load_file
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))  # pytest's importlib mode leaves it out
+from together import alone, assert_alike, carry_out, tree
 
 from qsae_cli.main import cli
 from qsae_core.config.layers import checked_layer
@@ -163,3 +167,16 @@ def test_an_evaluation_of_trained_coders_alone_has_no_such_flag(tmp_path):
     assert "unknown flag --reconstruction-every" in out
     out = qsae("train", *SMALL, "--sae", "topk", *DATA, "--samples-every", 4, code=2)
     assert "--samples-every belongs to evaluation 'samples'; add --eval samples" in out
+
+
+@pytest.mark.slow
+def test_of_several_processes_the_first_one_evaluates(tmp_path):
+    few = {"sae": {"use": "topk", "n_latents": 64}, "sparsity": {"use": "topk", "k": 6}}
+    few |= {"quantizer": {"use": "ste"}}
+    often = [{"use": "gradients", "every": 6, "directions": 1, "batch": 48}]
+    single = alone(tree(tmp_path / "one", "it", **few))
+    for outcomes in carry_out(2, tmp_path, [{"tree": tree(tmp_path / "two", "it", **few, evaluate=often)}]):
+        assert [outcome["error"] for outcome in outcomes] == [None]
+    run = Run(tmp_path / "two" / single.path.relative_to(tmp_path / "one"))
+    assert_alike(run, single)
+    assert steps_of(run) == ["step_00000006", "step_00000012"]

@@ -113,6 +113,21 @@ def test_the_next_batch_is_read_while_the_caller_computes() -> None:
     assert {thread.name for thread in threads} == {"qsae-prefetch_0"}
 
 
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_nothing_is_read_while_it_is_paused(ahead: int) -> None:
+    """Nor is a batch cut off: the one that is read is waited for."""
+    begun = threading.Event()
+    source = Counting(lambda number: (begun.set(), time.sleep(0.05)))  # type: ignore[arg-type, return-value]
+    with BatchReader(source, size=1, count=6, ahead=ahead) as reader:
+        assert first(reader) == 0
+        begun.wait(10)
+        with reader.paused():
+            n = len(source.read)
+            time.sleep(0.2)
+            assert len(source.read) == n
+        assert [first(reader) for _ in range(5)] == [1, 2, 3, 4, 5]
+
+
 def test_without_reading_ahead_there_is_no_thread() -> None:
     threads = []
     source = Counting(lambda number: threads.append(threading.current_thread()))

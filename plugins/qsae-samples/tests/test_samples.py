@@ -49,6 +49,21 @@ def test_one_latent_by_hand(make_text):
     assert np.isnan(silent.group_floors).all()
 
 
+def test_what_is_below_the_threshold_is_silent(make_text):
+    latents = torch.zeros(1, 8, 2)
+    latents[0, [2, 3, 4], 0] = torch.tensor([1.0, -2.0, 4.0])
+    latents[0, [3, 4], 1] = torch.tensor([1.0, 1.5])
+    samples = samples_of(make_text(latents), threshold=1, skip_first=0, groups=1, per_group=3, random=9)
+    first = samples.latent(0)
+    assert (first.firings, first.mean, first.largest) == (2, 3.0, 4.0)  # |-2| and 4; 1 is not above 1
+    assert [e.activations.tolist().count(0) for e in first.top] == [len(first.top[0].pieces) - 2]
+    assert samples.latent(1).firings == 1
+    assert first.cofiring == []  # they fire together once
+    fired = [window.activations(1).tolist() for window in samples.random_windows()]
+    assert {f for window in fired for f in window} <= {0, 1.5}
+    assert samples.about["options"]["threshold"] == 1
+
+
 def test_examples_against_all_firings(make_text, drawn):
     made = make_text(drawn(60, 12, 5, 0.3))
     samples = samples_of(made, top=4, per_group=2, before=3, after=2)

@@ -42,6 +42,7 @@ class Opened:
         model = data.language_model()
         assert model is not None
         self.path, self.data, self.places, self.tokens, self.model = path, data, places, tokens, model
+        self._measured: dict[tuple[str, int], Scales] = {}
 
     def edits(self, spec: Spec) -> dict[str, list[AnyEdit]]:
         """Coder -> its edits, in order.
@@ -71,8 +72,10 @@ class Opened:
         return dataclasses.replace(spec, scales=scales)
 
     def measured(self, name: str, n_tokens: int) -> Scales:
-        """The scales of a coder's latents, on the data's held-out part."""
-        return measured_scales(self.places[name], self.data, n_tokens)
+        """The scales of a coder's latents, on the data's held-out part; measured once."""
+        if (name, n_tokens) not in self._measured:
+            self._measured[name, n_tokens] = measured_scales(self.places[name], self.data, n_tokens)
+        return self._measured[name, n_tokens]
 
     def measured_by(self, spec: Spec) -> list[str]:
         """Of each coder of which an edit asks for the unit ``max``, what that is the largest of."""
