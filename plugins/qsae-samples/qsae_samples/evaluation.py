@@ -108,9 +108,9 @@ def _about(found: Surroundings) -> dict[str, Any]:
 
 def _strongest(samples: Samples) -> Table:
     """A row for each latent that fires: how often, how strongly, on which token, in which text."""
-    rows = []
+    rows, densities = [], samples.densities
     for number in (samples.arrays["count"] > 0).nonzero()[0].tolist():
         example = samples.example(int(samples.arrays["example_offsets"][number]))
-        density = float(samples.densities[number])
+        density = float(densities[number])
         rows.append((number, density, example.value, example.pieces[example.peak], example.text))
     return Table(("latent", "density", "activation", "token", "text"), rows)

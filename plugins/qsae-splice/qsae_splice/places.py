@@ -37,15 +37,21 @@ class Place:
 
     @property
     def source(self) -> Site:
-        """What a coder of one layer reads."""
-        (source,) = self.sources
-        return source
+        """What a coder of one site reads.
+
+        Raises:
+            ConfigError: if it reads several.
+        """
+        return _only(self.sources, self)
 
     @property
     def target(self) -> Site:
-        """What a coder of one layer writes to."""
-        (target,) = self.targets
-        return target
+        """What a coder of one site writes to.
+
+        Raises:
+            ConfigError: if it writes to several.
+        """
+        return _only(self.targets, self)
 
     @property
     def names(self) -> set[str]:
@@ -139,6 +145,16 @@ def _loaded(
     coders = load_set(path, device=device, registry=registry)
     pairs = zip(coders.names, coders.by_layer(), strict=True)
     return {name: (coder, folder / slug(name)) for name, coder in pairs}
+
+
+def _only(sites: tuple[Site, ...], place: Place) -> Site:
+    if len(sites) > 1:
+        raise ConfigError(
+            f"{type(place.coder).__name__} is of several sites at once: {', '.join(map(str, sites))}",
+            where=str(place.folder),
+            allowed="a coder of one",
+        )
+    return sites[0]
 
 
 def _sites(source: Mapping[str, Any], side: str) -> tuple[Site, ...]:
