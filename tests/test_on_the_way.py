@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
+import signal
 import sys
 
 import pytest
@@ -24,6 +26,7 @@ from qsae_core.errors import ConfigError, DataError
 from qsae_core.evaluation.stored import load_results
 from qsae_core.plugins.records import load_plugins
 from qsae_core.results.run import Run
+from qsae_core.training.loop import TrainingLoop
 from qsae_core.training.parts import check_cadences
 
 FEW = "--n-latents 64 --k 4 --steps 8 --batch-size 128 --eval-tokens 256 --eval-every 0 --threads 1"
@@ -83,6 +86,31 @@ def test_what_is_stored(tmp_path):
     assert qsae("runs", "--out", tmp_path).count("it/1/8") == 1
     qsae("evaluate", run.path, "--eval", "reconstruction", "--tokens", 128)
     assert Samples.load(run.path).n_latents == 64
+
+
+def test_a_run_that_was_interrupted_goes_on_and_is_compared(tmp_path, monkeypatch):
+    few = ["--sae", "topk", *DATA, "--eval", "samples", "--eval", "reconstruction", "--samples-every", 3]
+    whole, _ = train(tmp_path / "whole", *few)
+    log = TrainingLoop._log
+
+    def interrupted(self: TrainingLoop, step: int, speed: float) -> None:
+        log(self, step, speed)
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingLoop, "_log", interrupted)
+        qsae("train", *SMALL, *few, "--out", tmp_path / "part", "--name", "it", code=2)
+    part = Run(tmp_path / "part" / whole.path.relative_to(tmp_path / "whole"))
+    assert steps_of(part) == ["step_00000003"]
+    before = Samples.load(part.evaluations_at(3)).arrays["count"]
+    qsae("train", "--config", part.config_file, "--resume")
+    assert steps_of(part) == ["step_00000003", "step_00000006"]
+    assert (Samples.load(part.evaluations_at(3)).arrays["count"] == before).all()
+    for step in (3, 6):
+        counts = [Samples.load(run.evaluations_at(step)).arrays["count"] for run in (whole, part)]
+        assert (counts[0] == counts[1]).all()
+    assert "is left out" in qsae("compare", whole.path, part.path)  # it came to the same coder
 
 
 def test_tokens_of_each():
