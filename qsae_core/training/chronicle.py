@@ -68,11 +68,11 @@ class Chronicle:
             for tracker in self.trackers:
                 tracker.measured(step, values)
 
-    def evaluated(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Scalars that evaluations found after a step: ``NAME/VALUE``."""
+    def evaluated(self, step: int, values: Mapping[str, Mapping[str, float | None]]) -> None:
+        """Scalars that evaluations found after a step: coder -> ``NAME/VALUE`` -> number."""
         if self.writes and values:
             for tracker in self.trackers:
-                tracker.log(step, values)
+                tracker.measured(step, values)
 
     def screens(self, run: Run, trainers: Mapping[str, Trainer]) -> None:
         """Say what was decided about screens, and put it on record."""

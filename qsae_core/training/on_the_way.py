@@ -86,13 +86,14 @@ class OnTheWay:
         by_tokens: dict[int, list[str]] = {}
         for name in names:
             by_tokens.setdefault(self.config.train.tokens_after(self.every[name]), []).append(name)
-        written, values = [], dict[str, float | None]()
+        written, values = [], dict[str, dict[str, float | None]]()
         for n_tokens, some in by_tokens.items():
             found = self._asked(some, n_tokens, step)
             store_all(found, self._folder(step), self.plugins.registry, self._about(step, n_tokens))
             self._say(found, step)
             written += [name for name in some if any(of[name].result is not None for of in found.values())]
-            values |= _values(found)
+            for coder, of_coder in _values(found).items():
+                values.setdefault(coder, {}).update(of_coder)
         self._spent, self._times = self._spent + time.perf_counter() - started, self._times + 1
         if written:
             seconds = f"{time.perf_counter() - started:.1f} s"
@@ -167,12 +168,15 @@ class OnTheWay:
             )
 
 
-def _values(found: Mapping[str, Mapping[str, Outcome]]) -> dict[str, float | None]:
-    """``NAME/VALUE``, of a layer ``LAYER/NAME/VALUE``."""
-    return {
-        f"{f'{layer}/' if layer != WHOLE else ''}{name}/{key}": value
+def _values(found: Mapping[str, Mapping[str, Outcome]]) -> dict[str, dict[str, float | None]]:
+    """``coder``, or ``coder/LAYER`` -> ``NAME/VALUE`` -> number."""
+    values = {
+        MAIN if layer == WHOLE else f"{MAIN}/{layer}": {
+            f"{name}/{key}": value
+            for name, outcome in outcomes.items()
+            if outcome.result is not None
+            for key, value in outcome.result.values.items()
+        }
         for layer, outcomes in found.items()
-        for name, outcome in outcomes.items()
-        if outcome.result is not None
-        for key, value in outcome.result.values.items()
     }
+    return {coder: of_coder for coder, of_coder in values.items() if of_coder}

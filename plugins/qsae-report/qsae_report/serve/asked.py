@@ -19,9 +19,9 @@ from qsae_data_lm.tokens import max_positions
 from qsae_samples.text import Pieces
 from qsae_splice.command import recorded_layers
 from qsae_splice.compare import Continued, go_on
-from qsae_splice.edits import Edit
-from qsae_splice.opened import SINGLE, Opened, open_coder
-from qsae_splice.scales import Scales, needs_scales
+from qsae_splice.edits import AnyEdit
+from qsae_splice.opened import Opened, open_coder
+from qsae_splice.places import SINGLE
 from qsae_splice.spec import Spec
 from torch import Tensor
 
@@ -46,7 +46,7 @@ class Asked:
         measure_tokens: held-out tokens that units of edits are measured on, once they are asked for.
 
     Raises:
-        ConfigError: if there is no such layer.
+        ConfigError: if there is no such layer, or its coder reads several sites at once.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class Asked:
                 f"there is no coder of layer {self.layer}", where="--layer", allowed=", ".join(opened.places)
             )
         self.opened, self._measure_tokens = opened, measure_tokens
+        self._source = opened.places[self.layer].source
         self._pieces = Pieces(lambda ids: opened.tokens.text(torch.tensor(ids, dtype=torch.int64)))
-        self._scales: dict[str, Scales] = {}
         self._lock, self._ended = threading.Lock(), False
         self.most_tokens = most_tokens(opened.model)
 
@@ -77,7 +77,7 @@ class Asked:
             batch, place = self.opened.tokens.read(text), self.opened.places[self.layer]
             ids = batch.ids[0].tolist()
             self._check_length(len(ids), "text")
-            x_TD = self.opened.model.read(batch, [place.source])[place.source][0]
+            x_TD = self.opened.model.read(batch, [self._source])[self._source][0]
             codes = place.coder.encode(x_TD[batch.counted[0].to(x_TD.device)].to(place.coder.device))
             strongest, active = iter(_strongest(codes)), iter(codes.l0().tolist())
             tokens = [
@@ -104,7 +104,8 @@ class Asked:
         with self._alone():
             length = self.opened.tokens.read(asked.prompt).ids.shape[1]
             self._check_length(length + asked.max_new_tokens, "prompt", more=asked.max_new_tokens)
-            spec = self._scaled([self._of_layer(edit) for edit in asked.edits])
+            edits = Spec(tuple(self._of_layer(edit) for edit in asked.edits))
+            spec = self.opened.scaled(edits, self._measure_tokens)
             drawn = {"temperature": asked.temperature, "seed": asked.seed}
             found = go_on(self.opened, spec, asked.prompt, asked.max_new_tokens, **drawn, compare=True)  # type: ignore[arg-type]
             return self._shown(found)
@@ -121,19 +122,9 @@ class Asked:
                 raise DataError("the server has ended", next="start it again")
             yield
 
-    def _of_layer(self, edit: Edit) -> Edit:
+    def _of_layer(self, edit: AnyEdit) -> AnyEdit:
         named = None if self.layer == SINGLE else self.layer
         return edit if edit.layer is not None else dataclasses.replace(edit, layer=named)
-
-    def _scaled(self, edits: Sequence[Edit]) -> Spec:
-        """The edits, with the scales that their units need."""
-        spec, scales = Spec(tuple(edits)), {}
-        for layer, mine in self.opened.edits(spec).items():
-            if needs_scales(mine):
-                if layer not in self._scales:
-                    self._scales[layer] = self.opened.measured(layer, self._measure_tokens)
-                scales[layer] = self._scales[layer].of(edit.latent for edit in mine).to_json()
-        return dataclasses.replace(spec, scales=scales)
 
     def _check_length(self, n_tokens: int, where: str, more: int = 0) -> None:
         if n_tokens > self.most_tokens:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from qsae_splice.edits import Edit
+from qsae_splice.edits import AnyEdit
 from qsae_splice.spec import read_edits
 
 from qsae_core.errors import ConfigError, did_you_mean
@@ -33,7 +33,7 @@ class Continuation:
     """
 
     prompt: str
-    edits: tuple[Edit, ...] = ()
+    edits: tuple[AnyEdit, ...] = ()
     max_new_tokens: int = 40
     temperature: float = 0.0
     seed: int = 0
