@@ -22,6 +22,7 @@ from qsae_cli.main import cli
 from qsae_core.config.layers import checked_layer
 from qsae_core.config.run import resolve
 from qsae_core.config.settings import TrainConfig
+from qsae_core.contracts import Observation
 from qsae_core.errors import ConfigError, DataError
 from qsae_core.evaluation.stored import load_results
 from qsae_core.plugins.records import load_plugins
@@ -147,14 +148,19 @@ def test_what_cannot_be_measured_is_said_once(tmp_path):
 
 
 def test_a_failure_does_not_end_the_run(tmp_path, monkeypatch):
-    def fails(self: Firings, observation: object) -> None:
-        raise DataError("the disk is gone")
+    update = Firings.update
+
+    def fails(self: Firings, observation: Observation) -> None:
+        if self.context.n_tokens < 256:  # as many are read at the end
+            raise DataError("the disk is gone")
+        update(self, observation)
 
     monkeypatch.setattr(Firings, "update", fails)
     run, out = train(tmp_path, "--sae", "topk", *DATA, "--eval", "samples", "--samples-every", 3)
     for step in (3, 6):
         assert f"warning: step {step}: samples is not measured: the disk is gone" in out
     assert run.finished
+    assert list(load_results(run.evaluations)) == ["samples"]
 
 
 def test_options_that_make_no_sense_do_not_end_the_run(tmp_path, monkeypatch):
