@@ -62,7 +62,8 @@ def main() -> None:
     arrays = np.load(spec["arrays"])
     ids = torch.from_numpy(arrays["ids"])
     sae = sae_of(arrays, spec["layer"])
-    model = load_model("AutoModelForCausalLM", spec["model"], device="cpu")
+    exact = {"dtype": torch.float32}  # as the other side computes; else it is what the weights are stored in
+    model = load_model("AutoModelForCausalLM", spec["model"], "cpu", model_from_pretrained_kwargs=exact)
     config = CoreEvalConfig(
         model_name="given",
         batch_size_prompts=PROMPTS,
