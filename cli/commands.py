@@ -15,20 +15,23 @@ if TYPE_CHECKING:
     from qsae_cli.options.choice_options import Scope, set_layer
     from qsae_cli.options.component_options import ConfiguredCommand
     from qsae_cli.options.count import Count
+    from qsae_cli.options.recorded import check_data, recorded_data
+    from qsae_cli.options.with_commands import WithCommands
     from qsae_cli.output import json_option, print_json, print_table
     from qsae_cli.progress import make_watcher
-    from qsae_cli.several import refuse_several
 
 __all__ = [
     "ConfiguredCommand",
     "Count",
     "LazyCommand",
     "Scope",
+    "WithCommands",
+    "check_data",
     "json_option",
     "make_watcher",
     "print_json",
     "print_table",
-    "refuse_several",
+    "recorded_data",
     "set_layer",
 ]
 
@@ -37,9 +40,10 @@ _FROM = {
     "options.choice_options": ("Scope", "set_layer"),
     "options.component_options": ("ConfiguredCommand",),
     "options.count": ("Count",),
+    "options.recorded": ("check_data", "recorded_data"),
+    "options.with_commands": ("WithCommands",),
     "output": ("json_option", "print_json", "print_table"),
     "progress": ("make_watcher",),
-    "several": ("refuse_several",),
 }
 LATER = {name: f"qsae_cli.{module}" for module, names in _FROM.items() for name in names}
 """Every name -> the module that defines it."""

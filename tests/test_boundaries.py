@@ -324,6 +324,18 @@ def test_a_plugin_imports_public_core_itself_and_what_it_declares(plugin):
 
 
 @pytest.mark.parametrize("plugin", PLUGINS, ids=lambda path: path.name)
+def test_of_another_plugin_it_imports_what_that_promises(plugin):
+    own, others = plugin.name.replace("-", "_"), {path.name.replace("-", "_") for path in PLUGINS}
+    for file in sorted((plugin / own).rglob("*.py")):
+        for name in imports(file, types=True):
+            package, _, attribute = name.partition(".")
+            if package in others - {own}:
+                assert attribute in importlib.import_module(package).__all__, (
+                    f"{file.relative_to(ROOT)} imports {name}, which {package} does not promise"
+                )
+
+
+@pytest.mark.parametrize("plugin", PLUGINS, ids=lambda path: path.name)
 def test_a_plugin_declares_only_what_it_or_its_tests_import(plugin):
     files = [f for f in plugin.rglob("*.py") if "build" not in f.relative_to(plugin).parts]
     declared = {re.match(r"[\w.-]+", line)[0].lower() for line in project(plugin)["project"]["dependencies"]}

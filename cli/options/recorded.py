@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qsae_core.config.layers import Layer
+from qsae_core.kinds import CODER_SLOTS, PART_SLOTS
 
 
 def recorded(values: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
@@ -25,6 +26,22 @@ def recorded(values: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
     folder = first_folder(stored_folder(pathlib.Path(path)))
     config: dict[str, Any] = usable_description(folder, load_plugins().registry)["config"]
     return config, str(folder / DESCRIPTION)
+
+
+def recorded_data(values: Mapping[str, Any]) -> list[Layer]:
+    """The lowest layer of a command on the data of the coder at PATH: ``base`` of its ``ConfiguredCommand``.
+
+    The coder, its parts, the data and the seed are those that are recorded.
+
+    Args:
+        values: as ``recorded`` takes them.
+    """
+    found = recorded(values)
+    if found is None:
+        return []
+    config, file = found
+    kept = {slot: config[slot] for slot in (*CODER_SLOTS, *PART_SLOTS, "data") if slot in config}
+    return [Layer({**kept, "run": {"seed": config["run"]["seed"]}}, file, fallback=True)]
 
 
 def check_data(path: pathlib.Path, layers: Sequence[Layer]) -> None:

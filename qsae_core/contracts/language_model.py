@@ -124,6 +124,11 @@ class LanguageModel(abc.ABC):
         """Whether ``logits`` can be had; False for a model that was saved without its head."""
         return True
 
+    @property
+    def max_positions(self) -> int | None:
+        """Positions that a context has at most; None where no limit is known."""
+        return None
+
     def fingerprint(self) -> str | None:
         """By which these very weights are known again; None where they are not."""
         return None

@@ -57,6 +57,11 @@ class HfLanguageModel(LanguageModel):
         return self.layout.family.causal
 
     @property
+    def max_positions(self) -> int | None:
+        """As its configuration says."""
+        return max_positions(self.model.config, self.layout)
+
+    @property
     def has_logits(self) -> bool:
         """Whether the weights of its head were saved with it."""
         return self._has_head
@@ -106,7 +111,7 @@ class HfLanguageModel(LanguageModel):
         """
         self._check_head()
         check_edits(self.layout, edits)
-        limit = max_positions(self.model.config, self.layout)
+        limit = self.max_positions
         behind = ids.shape[1] + (0 if cache is None else cache.get_seq_length())
         if limit is not None and behind > limit:
             raise DataError(

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from qsae_samples.kept import Entries, best_of_each, hashed
+from qsae_samples import Entries, best_of_each, hashed
 from torch import Tensor
 
 from qsae_evaluation_autointerp.firings import SCORES, own_hash

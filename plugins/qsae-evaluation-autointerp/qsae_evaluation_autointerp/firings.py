@@ -8,10 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from qsae_samples import SamplesConfig
-from qsae_samples.firings import Seen, seen
-from qsae_samples.kept import POSITION_BITS, Entries, Kept, hashed
-from qsae_samples.magnitudes import strength_key
+from qsae_samples import POSITION_BITS, Entries, Kept, SamplesConfig, Seen, hashed, seen, strength_key
 from torch import Tensor
 
 from qsae_core.contracts import Accumulator, EvaluationContext, Observation, Result

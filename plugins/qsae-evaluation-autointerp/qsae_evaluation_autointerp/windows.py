@@ -9,10 +9,8 @@ from collections import Counter
 from typing import NamedTuple, cast
 
 import torch
-from qsae_samples.firings import Seen, seen
-from qsae_samples.kept import POSITION_BITS
-from qsae_samples.text import Pieces
-from qsae_samples.windows import Text as Contexts
+from qsae_samples import POSITION_BITS, Pieces, Seen, seen
+from qsae_samples import Text as Contexts
 from torch import Tensor
 
 from qsae_core.contracts import Accumulator, LanguageModel, Observation, Result, TokenBatch

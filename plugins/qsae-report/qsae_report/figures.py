@@ -12,7 +12,7 @@ from qsae_report.charts import Axis, Bars, Curves, Histogram, Rule, Series
 from qsae_report.training_log import Member, TrainingLog
 
 if TYPE_CHECKING:
-    from qsae_samples.samples import Samples
+    from qsae_samples import Samples
 
 CURVES = {
     "loss": ("Training loss", Axis("loss")),

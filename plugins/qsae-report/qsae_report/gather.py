@@ -6,8 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from qsae_samples.files import FILE
-from qsae_samples.samples import Samples
+from qsae_samples import FILE, Samples
 
 from qsae_core import Run
 from qsae_core.errors import ArtifactError, ConfigError, QsaeError

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qsae_samples.files import FULL, unpacked
+from qsae_samples import FULL, unpacked
 
 from qsae_report.labels import labels
 from qsae_report.payload import Block, block, value_block
 
 if TYPE_CHECKING:
-    from qsae_samples.samples import Samples
+    from qsae_samples import Samples
 
     from qsae_report.neighbours import Counterparts, Neighbours
     from qsae_report.subject import Coder, Subject

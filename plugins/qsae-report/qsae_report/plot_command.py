@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import click
-from qsae_samples.samples import Samples
+from qsae_samples import Samples
 
 from qsae_cli.commands import json_option, print_json
 from qsae_core import Run

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
-from qsae_samples.files import FILE
-from qsae_samples.samples import Samples
+from qsae_samples import FILE, Samples
 
 from qsae_core.errors import ArtifactError
 from qsae_core.runs import read_json

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qsae_samples.samples import Samples
+    from qsae_samples import Samples
 
     from qsae_core import Run
     from qsae_core.contracts import Result

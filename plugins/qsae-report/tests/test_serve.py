@@ -16,9 +16,9 @@ import torch
 from click.testing import CliRunner
 from qsae_report.serve.asked import STRONGEST, Asked
 from qsae_report.serve.serving import LARGEST_BODY, Server
-from qsae_splice.command import recorded_layers
 from qsae_splice.opened import open_coder
 
+from qsae_cli.commands import recorded_data
 from qsae_cli.main import cli
 from qsae_core import load
 from qsae_core.contracts import Site, TokenBatch
@@ -91,7 +91,7 @@ def serving(asked: Asked) -> Iterator[Client]:
 
 
 def opened(run: Path, layer: str | None = None) -> Asked:
-    return Asked(open_coder(run, recorded_layers(run), "cpu"), layer, MEASURED)
+    return Asked(open_coder(run, recorded_data({"path": run}), "cpu"), layer, MEASURED)
 
 
 @pytest.fixture(scope="module")

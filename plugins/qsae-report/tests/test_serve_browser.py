@@ -14,9 +14,9 @@ from qsae_report.page import measure, render
 from qsae_report.serve.asked import Asked
 from qsae_report.serve.bodies import read_continuation
 from qsae_report.serve.serving import Server
-from qsae_splice.command import recorded_layers
 from qsae_splice.opened import open_coder
 
+from qsae_cli.commands import recorded_data
 from qsae_cli.main import cli
 
 TRAINED = """train --sae topk --n-latents 64 --k 8 --steps 20 --batch-size 256 --eval-tokens 256 --threads 1
@@ -34,7 +34,7 @@ def server(tmp_path_factory) -> Iterator[Server]:
     subject = gather(Path(run), with_samples=False)
     with Server(0) as server:
         server.page = render(subject, measure(subject), serve=True).encode()
-        server.asked = Asked(open_coder(run, recorded_layers(run), "cpu"), measure_tokens=512)
+        server.asked = Asked(open_coder(run, recorded_data({"path": run}), "cpu"), measure_tokens=512)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server

@@ -2,12 +2,63 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from qsae_core import ComponentSpec, EvaluationConfig, hookimpl, option
 
 if TYPE_CHECKING:
     import click
+
+    from qsae_samples.files import FILE, FULL, unpacked
+    from qsae_samples.firings import Seen, seen
+    from qsae_samples.kept import POSITION_BITS, Entries, Kept, best_of_each, hashed
+    from qsae_samples.magnitudes import strength_key
+    from qsae_samples.samples import Samples
+    from qsae_samples.text import Pieces
+    from qsae_samples.windows import Text
+
+__all__ = [
+    "FILE",
+    "FULL",
+    "POSITION_BITS",
+    "Entries",
+    "Kept",
+    "Pieces",
+    "Samples",
+    "SamplesConfig",
+    "Seen",
+    "Text",
+    "best_of_each",
+    "hashed",
+    "seen",
+    "strength_key",
+    "unpacked",
+]
+
+_FROM = {
+    "FILE": "files",
+    "FULL": "files",
+    "POSITION_BITS": "kept",
+    "Entries": "kept",
+    "Kept": "kept",
+    "Pieces": "text",
+    "Samples": "samples",
+    "Seen": "firings",
+    "Text": "windows",
+    "best_of_each": "kept",
+    "hashed": "kept",
+    "seen": "firings",
+    "strength_key": "magnitudes",
+    "unpacked": "files",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, whose modules are imported when they are asked for: most need torch."""
+    if name not in _FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_FROM[name]}"), name)
 
 
 class SamplesConfig(EvaluationConfig):

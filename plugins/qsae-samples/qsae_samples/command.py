@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qsae_cli.commands import ConfiguredCommand, Count, Scope, json_option, print_json
+from qsae_cli.commands import (
+    Count,
+    Scope,
+    WithCommands,
+    check_data,
+    json_option,
+    print_json,
+    recorded_data,
+)
 from qsae_core import EvaluationConfig, Run
 from qsae_core.errors import ConfigError, DataError
 from qsae_core.runs import (
-    CODER_SLOTS,
-    PART_SLOTS,
     Layer,
-    artifact_folder,
     load_plugins,
     resolve,
-    set_folder,
     slug,
-    stored_description,
 )
 from qsae_samples import SamplesConfig
 from qsae_samples.files import FILE
@@ -34,33 +37,6 @@ SCOPE = Scope(slots=("data",), lists=(), sections=(), needs_coder=False, config_
 PATH = click.Path(path_type=pathlib.Path)
 FOLDER = "samples"
 """Of a run, where its samples are."""
-
-
-class SamplesCommand(ConfiguredCommand):
-    """Collects, or, where its first argument is ``show``, prints what was collected."""
-
-    commands: dict[str, click.Command] = {}  # noqa: RUF012 (filled in below)
-
-    def make_context(
-        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
-    ) -> click.Context:
-        """The context of the command that runs."""
-        command = self.commands.get(args[0]) if args else None
-        if command is None:
-            return super().make_context(info_name, args, parent, **extra)
-        return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
-
-
-def _recorded(values: Mapping[str, Any]) -> list[Layer]:
-    """The configuration that the coder was trained with, as the lowest layer."""
-    path = values.get("path")
-    if path is None or str(path).startswith("-"):
-        return []
-    folder = set_folder(pathlib.Path(path)) or artifact_folder(pathlib.Path(path))
-    config = stored_description(folder)["config"]
-    kept = {slot: config[slot] for slot in (*CODER_SLOTS, *PART_SLOTS, "data") if slot in config}
-    kept["run"] = {"seed": config["run"]["seed"]}
-    return [Layer(kept, str(folder / "coder.json"), fallback=True)]
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -78,7 +54,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command("samples", cls=SamplesCommand, scope=SCOPE, base=_recorded)
+@click.command("samples", cls=WithCommands, scope=SCOPE, base=recorded_data)
 @click.argument("path", type=PATH)
 @click.option("--tokens", type=Count(), default=1_000_000, show_default=True, help="Tokens to read, at most.")
 @click.option(
@@ -159,7 +135,7 @@ def _usual(collected: Samples, n: int = 5) -> list[int]:
     return firing[start : start + n]
 
 
-SamplesCommand.commands = {"show": show}
+samples.add_command(show)
 
 
 def _folder(path: pathlib.Path, out: pathlib.Path | None) -> pathlib.Path:
@@ -172,13 +148,9 @@ def _folder(path: pathlib.Path, out: pathlib.Path | None) -> pathlib.Path:
 
 def _config(path: pathlib.Path, layers: list[Layer], options: Mapping[str, Any]) -> RunConfig:
     """The run's, with this evaluation alone."""
-    from qsae_core.runs import recorded_config
-
-    registry = load_plugins().registry
-    if not any("data" in layer.tree for layer in layers[1:]):  # refuses where data is not known
-        recorded_config(set_folder(path) or artifact_folder(path), registry)
+    check_data(path, layers)
     asked = Layer({"evaluate": [{"use": "samples", **options}]}, style="flags")
-    return resolve([*layers, asked], registry)
+    return resolve([*layers, asked], load_plugins().registry)
 
 
 def _collected(outcome: Any, about: Mapping[str, Any]) -> Samples:

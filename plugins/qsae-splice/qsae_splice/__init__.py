@@ -10,35 +10,55 @@ from qsae_core import hookimpl
 if TYPE_CHECKING:
     import click
 
+    from qsae_splice.compare import Continued, go_on
     from qsae_splice.directions import read_direction
-    from qsae_splice.edits import DirectionEdit, Edit
+    from qsae_splice.edits import AnyEdit, DirectionEdit, Edit
     from qsae_splice.modules import ModuleSite
+    from qsae_splice.opened import Opened, open_coder
+    from qsae_splice.places import SINGLE
     from qsae_splice.scales import Scales, measure
+    from qsae_splice.spec import Spec, read_edits
     from qsae_splice.steering import Splicing, splice, steer
     from qsae_splice.tokens import Tokens
 
 __all__ = [
+    "SINGLE",
+    "AnyEdit",
+    "Continued",
     "DirectionEdit",
     "Edit",
     "ModuleSite",
+    "Opened",
     "Scales",
+    "Spec",
     "Splicing",
     "Tokens",
+    "go_on",
     "measure",
+    "open_coder",
     "read_direction",
+    "read_edits",
     "splice",
     "steer",
 ]
 
 _FROM = {
+    "SINGLE": "places",
+    "AnyEdit": "edits",
+    "Continued": "compare",
     "DirectionEdit": "edits",
     "Edit": "edits",
     "ModuleSite": "modules",
+    "Opened": "opened",
     "Scales": "scales",
+    "Spec": "spec",
     "Splicing": "steering",
     "Tokens": "tokens",
+    "go_on": "compare",
     "measure": "scales",
+    "open_coder": "opened",
     "read_direction": "directions",
+    "read_edits": "spec",
     "splice": "steering",
     "steer": "steering",
 }

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from qsae_cli.commands import ConfiguredCommand, Count, Scope, json_option, print_json
+from qsae_cli.commands import (
+    ConfiguredCommand,
+    Count,
+    Scope,
+    check_data,
+    json_option,
+    print_json,
+    recorded_data,
+)
 from qsae_core.errors import ConfigError
-from qsae_core.runs import CODER_SLOTS, PART_SLOTS, Layer, artifact_folder, set_folder, stored_description
+from qsae_core.runs import Layer
 from qsae_splice.grammar import DIRECTION_GRAMMAR, GRAMMAR, read_ablated, read_edit
 from qsae_splice.positions import ALLOWED, read_positions
 from qsae_splice.spec import MODES, Spec, read_spec
@@ -25,25 +33,7 @@ SHOWN_KL = 3
 """Steps with the largest KL that are shown."""
 
 
-def recorded_layers(path: pathlib.Path) -> list[Layer]:
-    """The configuration that the coder at a path was trained with, as the lowest layer of one.
-
-    Raises:
-        ArtifactError: if there is no coder.
-    """
-    folder = set_folder(path) or artifact_folder(path)
-    config = stored_description(folder)["config"]
-    kept = {slot: config[slot] for slot in (*CODER_SLOTS, *PART_SLOTS, "data") if slot in config}
-    kept["run"] = {"seed": config["run"]["seed"]}
-    return [Layer(kept, str(folder), fallback=True)]
-
-
-def _recorded(values: Mapping[str, Any]) -> list[Layer]:
-    path = values.get("path")
-    return [] if path is None or str(path).startswith("-") else recorded_layers(pathlib.Path(path))
-
-
-@click.command("splice", cls=ConfiguredCommand, scope=SCOPE, base=_recorded)
+@click.command("splice", cls=ConfiguredCommand, scope=SCOPE, base=recorded_data)
 @click.argument("path", type=click.Path(path_type=pathlib.Path))
 @click.option("--prompt", "prompts", multiple=True, help="What the model goes on with; repeatable.")
 @click.option("--steer", "steered", multiple=True, metavar="EDIT", help=f"{GRAMMAR}; repeatable.")
@@ -96,6 +86,7 @@ def splice(path: pathlib.Path, layers: list[Layer], as_json: bool, **options: An
         raise ConfigError("there is no text to go on with", next='--prompt "Once upon a time"')
     from qsae_splice.opened import open_coder, read_directions
 
+    check_data(path, layers)
     spec = replace(spec, directions=read_directions(options["directions"], spec.directions))
     opened = open_coder(path, layers, options["device"], options["tokenizer"], options["also"])
     if ranks:

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 import torch
-from qsae_samples.samples import Samples
+from qsae_samples import Samples
 from torch import Tensor
 
 from qsae_core import Run

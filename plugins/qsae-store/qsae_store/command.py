@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qsae_cli.commands import ConfiguredCommand, Count, Scope, json_option, print_json, refuse_several
+from qsae_cli.commands import ConfiguredCommand, Count, Scope, WithCommands, json_option, print_json
 from qsae_core.errors import DataError
 from qsae_core.runs import Layer, launched, load_plugins, resolve_data
 from qsae_store.plan import STORAGES
@@ -20,22 +20,6 @@ if TYPE_CHECKING:
     from qsae_store.manifest import Manifest
 
 SCOPE = Scope(slots=("data",), lists=(), sections=(), needs_coder=False, config_file=False)
-
-
-class CacheCommand(ConfiguredCommand):
-    """Harvests, or, where its first argument is the name of one, runs another command."""
-
-    commands: dict[str, click.Command] = {}  # noqa: RUF012 (filled in below)
-
-    def make_context(
-        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
-    ) -> click.Context:
-        """The context of the command that runs."""
-        command = self.commands.get(args[0]) if args else None
-        if command is None:
-            return super().make_context(info_name, args, parent, **extra)
-        refuse_several(f"cache {args[0]}", ("cache",))  # whose own work is shared
-        return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -84,7 +68,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command("cache", cls=CacheCommand, scope=SCOPE)
+@click.command("cache", cls=WithCommands, scope=SCOPE)
 @click.option(
     "--out", required=True, metavar="DIR", help="Folder of the store, or its URL (s3://, gs://, file://)."
 )
@@ -187,7 +171,8 @@ def verify(store: str, drop: bool, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-CacheCommand.commands = {"estimate": estimate, "info": info, "verify": verify}
+for command in (estimate, info, verify):
+    cache.add_command(command)
 
 
 def _manifest(layers: list[Layer], options: dict[str, Any]) -> tuple[DataSource, Manifest]:

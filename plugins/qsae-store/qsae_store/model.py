@@ -72,6 +72,11 @@ class StoredModel(LanguageModel):
         return self._model.begin_id
 
     @property
+    def max_positions(self) -> int | None:
+        """As the model."""
+        return self._model.max_positions
+
+    @property
     def special_ids(self) -> frozenset[int]:
         """As the model."""
         return self._model.special_ids

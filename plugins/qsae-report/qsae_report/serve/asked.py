@@ -14,17 +14,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from qsae_data_lm.language_model import HfLanguageModel
-from qsae_data_lm.tokens import max_positions
-from qsae_samples.text import Pieces
-from qsae_splice.command import recorded_layers
-from qsae_splice.compare import Continued, go_on
-from qsae_splice.edits import AnyEdit
-from qsae_splice.opened import Opened, open_coder
-from qsae_splice.places import SINGLE
-from qsae_splice.spec import Spec
+from qsae_samples import Pieces
+from qsae_splice import SINGLE, AnyEdit, Continued, Opened, Spec, go_on, open_coder
 from torch import Tensor
 
+from qsae_cli.commands import recorded_data
 from qsae_core.contracts import LanguageModel, SparseCodes
 from qsae_core.errors import ConfigError, DataError
 from qsae_report.serve.bodies import Continuation
@@ -177,7 +171,7 @@ def open_asked(path: pathlib.Path, layer: str | None, tokenizer: str | None, dev
         QsaeError: if there is no coder of one site, no language model behind it, or no tokenizer.
     """
     try:
-        opened = open_coder(path, recorded_layers(path), device, tokenizer)
+        opened = open_coder(path, recorded_data({"path": path}), device, tokenizer)
     except DataError as error:
         if "--model" not in (error.next or ""):
             raise
@@ -189,9 +183,7 @@ def open_asked(path: pathlib.Path, layer: str | None, tokenizer: str | None, dev
 
 def most_tokens(model: LanguageModel) -> int:
     """How many tokens a text may have."""
-    if not isinstance(model, HfLanguageModel):
-        return MOST_TOKENS
-    return min(MOST_TOKENS, max_positions(model.model.config, model.layout) or MOST_TOKENS)
+    return min(MOST_TOKENS, model.max_positions or MOST_TOKENS)
 
 
 def _strongest(codes: SparseCodes) -> list[list[tuple[int, float]]]:

@@ -8,8 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from qsae_splice.edits import AnyEdit
-from qsae_splice.spec import read_edits
+from qsae_splice import AnyEdit, read_edits
 
 from qsae_core.errors import ConfigError, did_you_mean
 
