@@ -56,7 +56,8 @@ def _all_pairs(unit_AD: Tensor, threshold: float) -> tuple[Tensor, float, int]:
         block = unit_AD[rows] @ unit_AD[start:].T  # of each pair, and of this block's rows with each other
         own = block[:, : len(block)]
         seen = torch.ones_like(own, dtype=torch.bool).tril_()  # the diagonal, and each pair's second time
-        total += float(block.abs().sum(dtype=torch.float64) - own[seen].abs().sum(dtype=torch.float64))
+        twice = own.masked_fill(~seen, 0)
+        total += _sum_of_sizes(block) - _sum_of_sizes(twice)
         own.masked_fill_(seen, -torch.inf)
         close += _above(block, threshold, unit_AD, start)
         for value, place, later in ((*block.max(0), True), (*block.max(1), False)):
@@ -67,9 +68,15 @@ def _all_pairs(unit_AD: Tensor, threshold: float) -> tuple[Tensor, float, int]:
     return index_A, total, close
 
 
+def _sum_of_sizes(block: Tensor) -> float:
+    """Sum of |entries|: of each row in float32, of rows in float64."""
+    return float(torch.linalg.vector_norm(block, 1, dim=1).sum(dtype=torch.float64))
+
+
 def _above(block: Tensor, threshold: float, unit_AD: Tensor, start: int) -> int:
     """How many of a block's entries are above the threshold; those next to it are computed in float64."""
-    near = (block - threshold).abs_() <= MARGIN
-    sure = int(((block > threshold) & ~near).sum())
-    row, column = near.nonzero(as_tuple=True)
-    return sure + int((cosines(unit_AD, unit_AD, row + start, column + start) > threshold).sum())
+    row, column = (block > threshold - MARGIN).nonzero(as_tuple=True)
+    sure = block[row, column] > threshold + MARGIN
+    row, column = row[~sure], column[~sure]
+    near = cosines(unit_AD, unit_AD, row + start, column + start) > threshold
+    return int(sure.sum()) + int(near.sum())
