@@ -13,7 +13,13 @@ from qsae_core.lazy import lazily
 if TYPE_CHECKING:
     from qsae_core.artifact.artifact import measurements, save, serve_with
     from qsae_core.artifact.coder_sets import set_measurements
-    from qsae_core.artifact.places import artifact_folder, member_folders, set_folder, stored_description
+    from qsae_core.artifact.places import (
+        artifact_folder,
+        identity,
+        member_folders,
+        set_folder,
+        stored_description,
+    )
     from qsae_core.compose.compose import compose_coder, compose_data, open_data
     from qsae_core.compose.kernels import activate_kernels
     from qsae_core.compose.setup import resolve_device
@@ -60,6 +66,7 @@ __all__ = [
     "compose_coder",
     "compose_data",
     "evaluate_artifact",
+    "identity",
     "is_full",
     "launched",
     "load_other",
@@ -98,7 +105,7 @@ __all__ = [
 _FROM = {
     "artifact.artifact": ("measurements", "save", "serve_with"),
     "artifact.coder_sets": ("set_measurements",),
-    "artifact.places": ("artifact_folder", "member_folders", "set_folder", "stored_description"),
+    "artifact.places": ("artifact_folder", "identity", "member_folders", "set_folder", "stored_description"),
     "compose.compose": ("compose_coder", "compose_data", "open_data"),
     "compose.kernels": ("activate_kernels",),
     "compose.setup": ("resolve_device",),

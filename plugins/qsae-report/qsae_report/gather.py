@@ -14,6 +14,7 @@ from qsae_core.runs import (
     FLOAT_TWIN,
     artifact_folder,
     coder_label,
+    identity,
     member_folders,
     quantizers_of,
     read_json,
@@ -47,6 +48,12 @@ class Place(NamedTuple):
         """Where what is stored of this coder is, or of its float twin."""
         place = self.root / kind / FLOAT_TWIN if twin else self.root / kind
         return place if self.layer is None else place / "layers" / slug(self.layer)
+
+    def samples(self, *, twin: bool = False) -> pathlib.Path:
+        """The file of ``qsae samples``; where that is not there, what an evaluation of that name has left."""
+        file = self.below(FOLDER, twin=twin) / FILE
+        evaluated = self.below("evaluations", twin=twin) / FOLDER / FILE
+        return evaluated if evaluated.is_file() and not file.is_file() else file
 
 
 def gather(
@@ -143,23 +150,35 @@ def find(path: pathlib.Path, layer: str | None = None) -> Place:
     if layer is not None and layer not in members:
         raise ConfigError(f"there is no layer {layer!r}", where="--layer", allowed=", ".join(members))
     root = path if run else several
-    sampled = [name for name in members if (root / FOLDER / "layers" / slug(name) / FILE).is_file()]
+    sampled = [name for name in members if Place(root, root, name, [], run).samples().is_file()]
     chosen = layer or (sampled or list(members))[0]
     return Place(root, members[chosen], chosen, [name for name in members if name != chosen], run)
 
 
 def _samples(place: Place) -> Samples:
-    try:
-        return Samples.load(place.below(FOLDER) / FILE)
-    except ArtifactError as error:
-        if (place.below(FOLDER) / FILE).is_file():
-            raise
+    file = place.samples()
+    if not file.is_file():
         raise ArtifactError(
             "there are no samples of where its latents fire",
             where=str(place.root),
             allowed=f"{FOLDER}/{FILE}, or a report without examples: --without-samples",
             next=f"qsae samples {place.root}",
-        ) from error
+        )
+    found = Samples.load(file)
+    if _is_of_another(found, place.folder):
+        raise ArtifactError(
+            "the samples are of the coder that was here before",
+            where=str(file),
+            allowed="samples of this one, or a report without examples: --without-samples",
+            next=f"qsae samples {place.root}",
+        )
+    return found
+
+
+def _is_of_another(samples: Samples, folder: pathlib.Path) -> bool:
+    """Whether samples say of which coder they are, and that is not the one that is stored there."""
+    of = samples.about.get("coder_sha256")
+    return of is not None and of != identity(folder)
 
 
 def _twin(place: Place, summary: Mapping[str, Any], notes: list[str], *, samples: bool) -> Coder | None:
@@ -169,12 +188,12 @@ def _twin(place: Place, summary: Mapping[str, Any], notes: list[str], *, samples
     if folder is None:
         return None
     stored = read_evaluations(place.below("evaluations", twin=True))
-    file, artifact = place.below(FOLDER, twin=True) / FILE, _artifact(summary, FLOAT_TWIN, place.layer)
+    file, artifact = place.samples(twin=True), _artifact(summary, FLOAT_TWIN, place.layer)
     if folder.parent.name != FLOAT_TWIN and folder.name != FLOAT_TWIN:
         own = find(_run_of(folder, place.layer), place.layer)
-        stored, file = read_evaluations(own.below("evaluations")), own.below(FOLDER) / FILE
+        stored, file = read_evaluations(own.below("evaluations")), own.samples()
         artifact = _artifact(_summary(own, notes), "coder", place.layer)
-    collected = _optional_samples(file, notes) if samples and file.is_file() else None
+    collected = _optional_samples(file, folder, notes) if samples and file.is_file() else None
     return Coder("float twin", folder, artifact, stored, collected)
 
 
@@ -186,18 +205,22 @@ def _run_of(folder: pathlib.Path, layer: str | None) -> pathlib.Path:
 
 
 def _compared(place: Place, notes: list[str], *, samples: bool) -> Coder:
-    stored, file = read_evaluations(place.below("evaluations")), place.below(FOLDER) / FILE
-    collected = _optional_samples(file, notes) if samples and file.is_file() else None
+    stored, file = read_evaluations(place.below("evaluations")), place.samples()
+    collected = _optional_samples(file, place.folder, notes) if samples and file.is_file() else None
     artifact = _artifact(_summary(place, notes), "coder", place.layer)
     return Coder("/".join(place.root.resolve().parts[-PARTS:]), place.folder, artifact, stored, collected)
 
 
-def _optional_samples(file: pathlib.Path, notes: list[str]) -> Samples | None:
+def _optional_samples(file: pathlib.Path, folder: pathlib.Path, notes: list[str]) -> Samples | None:
     try:
-        return Samples.load(file)
+        found = Samples.load(file)
     except ArtifactError as error:
         notes.append(f"Samples are left out: {error.where}: {error.what}.")
         return None
+    if _is_of_another(found, folder):
+        notes.append(f"Samples are left out: {file} are of the coder that was there before.")
+        return None
+    return found
 
 
 def _summary(place: Place, notes: list[str]) -> Mapping[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pathlib
 import re
+import shutil
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -213,6 +215,26 @@ def test_altered_samples_are_refused(sampled):
     file.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     with pytest.raises(ArtifactError, match="was altered"):
         gather(sampled)
+
+
+def test_samples_of_the_coder_that_was_there_before_are_refused(run, make_samples):
+    file = run / "samples/samples.safetensors"
+    of_another = make_samples(64, ["a"])
+    replace(of_another, about={**of_another.about, "coder_sha256": "another"}).save(file)
+    try:
+        with pytest.raises(ArtifactError, match="of the coder that was here before"):
+            gather(run)
+    finally:
+        file.unlink()
+
+
+def test_samples_that_an_evaluation_has_left_will_do(run, make_samples):
+    file = run / "evaluations/samples/samples.safetensors"
+    make_samples(64, ["a"]).save(file)
+    try:
+        assert gather(run).coder.samples is not None
+    finally:
+        shutil.rmtree(file.parent)
 
 
 def test_the_twin_s_samples_are_read_where_they_are(sampled, make_samples):

@@ -19,12 +19,7 @@ from qsae_cli.commands import (
 )
 from qsae_core import EvaluationConfig, Run
 from qsae_core.errors import ConfigError, DataError
-from qsae_core.runs import (
-    Layer,
-    load_plugins,
-    resolve,
-    slug,
-)
+from qsae_core.runs import Layer, identity, load_plugins, resolve, slug
 from qsae_samples import SamplesConfig
 from qsae_samples.files import FILE
 from qsae_samples.samples import Samples
@@ -95,11 +90,10 @@ def samples(
     )
     if found.entry["measured"]["warning"]:
         click.echo(f"qsae: warning: {found.entry['measured']['warning']}", err=True)
-    about = {"coder": found.entry["path"], "measured": found.entry["measured"]["what"]}
-    places = {folder / "layers" / slug(layer): outcomes for layer, outcomes in found.layers.items()}
     written = []
-    for place, outcomes in (places or {folder: found.outcomes}).items():
-        collected = _collected(outcomes["samples"], about)
+    for place, coder, outcomes in _coders(found, folder):
+        about = {"coder": coder, "coder_sha256": identity(pathlib.Path(coder))}
+        collected = _collected(outcomes["samples"], {**about, "measured": found.entry["measured"]["what"]})
         collected.save(place / FILE)
         written.append((place / FILE, collected))
     if as_json:
@@ -144,6 +138,17 @@ def _folder(path: pathlib.Path, out: pathlib.Path | None) -> pathlib.Path:
             "it is no run's folder, so where the samples go has to be said", where=str(path), next="--out DIR"
         )
     return out or path / FOLDER
+
+
+def _coders(found: Any, folder: pathlib.Path) -> list[tuple[pathlib.Path, str, Mapping[str, Any]]]:
+    """Where the samples of each coder go, where the coder is, and its outcomes."""
+    if not found.layers:
+        return [(folder, found.entry["path"], found.outcomes)]
+    of_layers = found.entry["layers"]
+    return [
+        (folder / "layers" / slug(layer), of_layers[layer]["path"], outcomes)
+        for layer, outcomes in found.layers.items()
+    ]
 
 
 def _config(path: pathlib.Path, layers: list[Layer], options: Mapping[str, Any]) -> RunConfig:

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from qsae_samples.samples import Samples
 
 from qsae_cli.main import cli
+from qsae_core.runs import identity
 
 FEW = "--steps 8 --batch-size 128 --eval-tokens 256 --eval-every 0 --statistics-tokens 256 --threads 1"
 TINY = ["--n-latents", "64", "--k", "4", *FEW.split(), "--eval", "reconstruction"]
@@ -70,6 +71,10 @@ def test_one_file_in_the_run_with_text_as_it_was_written(run, collected, texts):
     assert any("日本語 🙂" in example.text for example in most.examples)
     assert len(most.raises) == len(most.lowers) == 10
     assert most.raises[0].value > 0 > most.lowers[0].value
+
+
+def test_it_is_known_of_which_coder_they_are(run, collected):
+    assert Samples.load(run).about["coder_sha256"] == identity(run / "checkpoints" / "final")
 
 
 def test_shown_as_a_person_reads_it(run, collected):
