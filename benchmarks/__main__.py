@@ -70,7 +70,7 @@ BENCHMARKS: dict[str, Callable[[Settings], dict[str, Any]]] = {
         for kind, name in quality_transcoders.NAMES.items()
     },
 }
-WITH_MODEL = (end_to_end.NAME, evaluation.NAME, *quality.NAMES.values(), *quality_transcoders.NAMES.values())
+WITH_MODEL = (end_to_end.NAME, *quality.NAMES.values(), *quality_transcoders.NAMES.values())
 """Benchmarks on a model that has to be given."""
 ENVIRONMENTS = "QSAE_BENCH_PEERS"
 

@@ -12,12 +12,15 @@ import pathlib
 import shutil
 from typing import Any
 
+import qsae_data_lm
+
 from benchmarks import processes, texts
 from benchmarks.end_to_end import KIND, middle
 from benchmarks.results import progress
 from benchmarks.settings import Settings
 
 NAME = "evaluation"
+BUILTIN = pathlib.Path(qsae_data_lm.__file__).parent / "builtin"
 PEER = "sae-bench"
 TOKENS, SPLICED = 65_536, 16_384
 """Tokens that are encoded; tokens of predictions with the SAE in place. SAEBench reads whole batches of 16
@@ -25,49 +28,48 @@ contexts of at most that."""
 QUICK_TOKENS, QUICK_SPLICED = 8_192, 4_096
 LATENTS, K, STEPS, BATCH = 16_384, 32, 16, 4096
 HELD_OUT_SHARE = 0.2
-ROUNDS = 3
+ROUNDS = 2
 BATCH_CONTEXTS = 16
 
 
 def run(settings: Settings) -> dict[str, Any]:
-    """``{sizes, "rounds": [{"qsae": {...}, "SAEBench": {...}}]}``."""
-    if settings.model is None:
-        raise SystemExit(f"{NAME} needs --model DIR")
-    layer = middle(settings.model) if settings.layer is None else settings.layer
+    """``{sizes, "models": [{"model", "layer", "contexts", "rounds"}]}``: of the built-in model, and of one
+    that is given; of each round, side -> ``seconds``, ``values``, ``peak_bytes``, or ``error``."""
     tokens, spliced = (QUICK_TOKENS, QUICK_SPLICED) if settings.quick else (TOKENS, SPLICED)
+    sizes = {"tokens": tokens, "spliced_tokens": spliced, "threads": settings.threads}
+    models = [str(BUILTIN), *([settings.model] if settings.model else [])]
+    layers = [None, *([settings.layer] if settings.model else [])]
+    found = [_of_model(model, layer, sizes, settings) for model, layer in zip(models, layers, strict=True)]
+    return {**sizes, "n_latents": settings.n_latents or LATENTS, "k": K, "models": found}
+
+
+def _of_model(model: str, layer: int | None, sizes: dict[str, int], settings: Settings) -> dict[str, Any]:
+    layer = middle(model) if layer is None else layer
     folder = settings.folder / NAME
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    sizes = {"tokens": tokens, "spliced_tokens": spliced, "threads": settings.threads}
-    spec = {**sizes, "run": str(_trained(layer, folder, settings)), "arrays": str(folder / "given.npz")}
-    spec["out"] = str(folder / "result.json")
+    run = _trained(model, layer, folder, settings)
+    spec = {**sizes, "run": str(run), "arrays": str(folder / "given.npz"), "out": str(folder / "result.json")}
     given = _ours({**spec, "timed": False}, settings)
     if "error" in given:
         raise SystemExit(f"{NAME}: {given['error']}")
     names = ("contexts", "spliced_contexts")
     whole = {name: given[name] // BATCH_CONTEXTS * BATCH_CONTEXTS for name in names}
-    theirs = {**spec, **whole, "special": given["special"], "layer": layer, "model": settings.model}
-    rounds = []
+    theirs = {**spec, **whole, "special": given["special"], "layer": layer, "model": model}
+    rounds, name = [], pathlib.Path(model).name
     for number in range(1 if settings.quick else ROUNDS):
         rounds.append({"qsae": _ours({**spec, "timed": True}, settings), "SAEBench": _peer(theirs, settings)})
-        progress(f"{NAME}: round {number + 1}: {', '.join(_short(s, r) for s, r in rounds[-1].items())}")
+        said = ", ".join(_short(side, record) for side, record in rounds[-1].items())
+        progress(f"{NAME}: {name}, round {number + 1}: {said}")
     shutil.rmtree(folder, ignore_errors=True)
-    return {
-        **sizes,
-        "contexts": whole["contexts"],
-        "n_latents": settings.n_latents or LATENTS,
-        "k": K,
-        "model": pathlib.Path(settings.model).name,
-        "layer": layer,
-        "rounds": rounds,
-    }
+    return {"model": name, "layer": layer, "contexts": whole["contexts"], "rounds": rounds}
 
 
-def _trained(layer: int, folder: pathlib.Path, settings: Settings) -> pathlib.Path:
+def _trained(model: str, layer: int, folder: pathlib.Path, settings: Settings) -> pathlib.Path:
     """The run of a TopK SAE."""
     text, _ = texts.files(settings.data / "texts", KIND)
-    given = ["--model", settings.model, "--layer", layer, "--dataset", text]
-    given += ["--held-out-share", HELD_OUT_SHARE]
+    given = ["--model", model, "--layer", layer, "--dataset", text]
+    given += ["--held-out-share", HELD_OUT_SHARE, "--dtype", "fp32"]
     sizes = ["--n-latents", settings.n_latents or LATENTS, "--k", K, "--batch-size", BATCH, "--steps", STEPS]
     more = ["--statistics-tokens", BATCH, "--eval", "reconstruction", "--eval-tokens", BATCH]
     more += ["--eval-every", 0]

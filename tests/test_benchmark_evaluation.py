@@ -35,8 +35,8 @@ def result(theirs: dict[str, Any]) -> dict[str, Any]:
     rounds = [{"qsae": own, "SAEBench": theirs | {"seconds": 4 * own["seconds"]}} for own in ours]
     if "error" in theirs:
         rounds = [{"qsae": own, "SAEBench": theirs} for own in ours]
-    sizes = {"n_latents": 16384, "k": 32, "model": "small", "layer": 9}
-    return {**sizes, "tokens": 65536, "spliced_tokens": 16384, "contexts": 256, "rounds": rounds}
+    sizes = {"n_latents": 16384, "k": 32, "tokens": 65536, "spliced_tokens": 16384}
+    return {**sizes, "models": [{"model": "small", "layer": 9, "contexts": 256, "rounds": rounds}]}
 
 
 def test_medians_and_both_numbers_are_shown() -> None:

@@ -37,18 +37,28 @@ def render(settings: Settings, page: pathlib.Path) -> pathlib.Path | None:
 
 
 def _text(result: Result) -> str:
-    rounds = result["rounds"]
-    ours, theirs = ([r[side] for r in rounds] for side in ("qsae", "SAEBench"))
+    models = "\n".join(_of_model(found) for found in result["models"])
     return f"""\
 # How long an evaluation takes
 
     qsae evaluate RUN --eval reconstruction --eval loss-recovered --eval sparsity --eval similarity
 
 and SAEBench's `core` with everything that it computes, of one TopK SAE (F={count(result["n_latents"])},
-k={result["k"]}) of {result["model"]}, layer {result["layer"]}: reconstruction, sparsity and cosines over
-{count(result["tokens"])} tokens in {count(result["contexts"])} contexts, losses with the SAE in place over
-{count(result["spliced_tokens"])} of them. Same model, matrices, contexts and threads, timed from when all of
-it is loaded, in {len(rounds)} round(s) that take turns.
+k={result["k"]}): reconstruction, sparsity and cosines over {count(result["tokens"])} tokens, losses with the
+SAE in place over {count(result["spliced_tokens"])} of them. Same model in float32, matrices, contexts and
+threads, timed from when all of it is loaded; the sides take turns. Where the language model is large beside
+the SAE, both wait for its passes most of the time: three over the spliced tokens there, four here, one of
+them for the loss with means in place.
+{models}"""
+
+
+def _of_model(found: Result) -> str:
+    rounds = found["rounds"]
+    ours, theirs = ([r[side] for r in rounds] for side in ("qsae", "SAEBench"))
+    return f"""
+## {found["model"]}, layer {found["layer"]}
+
+{count(found["contexts"])} contexts, {len(rounds)} round(s).
 
 {_times(ours, theirs)}
 
