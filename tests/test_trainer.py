@@ -26,7 +26,8 @@ from qsae_core.contracts.data import Batch
 from qsae_core.errors import ConfigError
 from qsae_core.training.optimizer import Adam
 from qsae_core.training.screening import screen_recall
-from qsae_core.training.trainer import StepSums, Trainer, auto_learning_rate, schedule
+from qsae_core.training.step_sums import StepSums
+from qsae_core.training.trainer import Trainer, auto_learning_rate, schedule
 
 PLAIN = PlainConfig()
 
@@ -210,7 +211,7 @@ def test_a_screened_run_ends_where_the_exact_one_does(screen):
             trainer.step(Batch(x, x), step)
         assert all(p.dtype == torch.float32 for p in coder.parameters())
         assert all(m.dtype == torch.float32 for n, m in trainer.optimizer.state().items() if "exp" in n)
-        ends[kind] = trainer.sums[-1].terms["mse"]
+        ends[kind] = trainer.means.sums[-1].terms["mse"]
         report = trainer.report()
         assert ("screen_recall" in report) == (kind != "none")
     assert ends[screen] == pytest.approx(ends["none"], rel=0.02)
@@ -254,6 +255,32 @@ def test_state_goes_around_through_tensors():
         assert torch.equal(ours, theirs)
 
 
+def test_a_term_of_every_eighth_step_is_shown_with_its_average_weight():
+    """AuxK of eight steps is there at the eighth, eight times as heavy; logs neither leap then nor fall
+    behind it, a resumed run's no more than others."""
+    coder = make_coder(auxk_coefficient=0.5, dead_after_tokens=16, restart=False)
+    with torch.no_grad():
+        coder.b_enc[:3] = -100.0  # three latents that no token reaches
+    trainer, config = Trainer(coder, TrainConfig(steps=32), "coder"), TrainConfig(steps=32)
+    reports, optimised = [], {}
+    for step in range(10):
+        x = torch.randn(16, 8)
+        trainer.step(Batch(x, x), step)
+        optimised[step + 1] = trainer.means.sums[-1].terms
+        reports.append(trainer.report())
+    assert [step for step, terms in optimised.items() if "auxk" in terms] == [8]
+    assert all("loss/auxk" not in report for report in reports[:7])
+    term = optimised[8]["auxk"]
+    assert term > 0
+    for report in reports[7:]:
+        assert report["loss/auxk"] == pytest.approx(term / 8)
+        assert report["loss"] == pytest.approx(report["loss/mse"] + term / 8)
+    resumed = Trainer(make_coder(auxk_coefficient=0.5, dead_after_tokens=16, restart=False), config, "coder")
+    resumed.load_state(trainer.state())
+    resumed.step(Batch(x, x), 10)
+    assert resumed.report()["loss/auxk"] == pytest.approx(term / 8)
+
+
 class Restarts(TopKSAE):
     """Says that the first row of its decoder was set anew at step 2, and reports a value."""
 
@@ -275,7 +302,7 @@ def test_what_is_not_defined_at_a_step_is_reported_as_none():
     """Shares of the variance of a batch of one, as nested coders log them, are 0 / 0."""
     trainer = Trainer(make_coder(), TrainConfig(steps=4), "coder")
     values = {"fvu_1": float("nan"), "twice": 2.0}
-    trainer.sums = [StepSums(1, 1, {"mse": 1.0}, values, 1.0, 0.0, 1.0, 1.0)]
+    trainer.means.sums = [StepSums(1, {"mse": 1.0}, values, 1.0, 0.0, 1.0, 1.0)]
     report = trainer.report()
     assert (report["fvu_1"], report["fvu"], report["twice"]) == (None, None, 2.0)
 

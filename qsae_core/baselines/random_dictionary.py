@@ -14,18 +14,15 @@ from qsae_core.contracts.dense import DenseForm
 from qsae_core.errors import ConfigError
 from qsae_core.measuring.directions import random_directions
 
-MOST_PRODUCTS = 2**26
-"""Pre-activations that are looked at together, to find the threshold."""
-LEAST_VECTORS = 256
 ROWS_AT_ONCE = 512
 
 
 @torch.no_grad()
 def random_dictionary(coder: MatrixCoder, sample: Batch, seed: int) -> DenseForm:
-    """Random atoms, and an encoder that only thresholds projections on them: nothing of it was trained.
+    """Random atoms, and an encoder that only compares projections on them: nothing of it was trained.
 
         z = W_enc (x - mean x)           rows of unit norm, drawn from ``seed``; an SAE's are its atoms
-        f = z 1[z > threshold]           one threshold, with which as many fire as of the coder, on average
+        f = the k largest z, if above 0  k as many as fire of the coder on average, rounded; at least 1
         y_hat = mean y + a W_dec^T f     rows of unit norm times a, by least squares
 
     Args:
@@ -41,29 +38,21 @@ def random_dictionary(coder: MatrixCoder, sample: Batch, seed: int) -> DenseForm
             where="--baseline random",
             next="--baseline frozen-decoder",
         )
-    n = min(len(sample), max(LEAST_VECTORS, MOST_PRODUCTS // coder.n_latents))
-    part = sample.rows(slice(0, n)).to(coder.device)
+    part = sample.to(coder.device)
     x, y = part.x.float(), coder.target(part).float()
     W_enc = random_directions(x.new_empty(coder.n_latents, x.shape[1]), seed)
     W_dec = W_enc
     if not coder.is_autoencoder:
         W_dec = random_directions(y.new_empty(coder.n_latents, y.shape[1]), seed + 1)
     b_enc = -(W_enc.double() @ x.double().mean(0)).float()
-    threshold = _threshold(x @ W_enc.T + b_enc, _l0(coder, x))
-    gain = _gain(x, y - y.mean(0), (W_enc, b_enc, W_dec), threshold)
-    return DenseForm(
-        W_enc.cpu(),
-        b_enc.cpu(),
-        (gain * W_dec).cpu(),
-        y.mean(0).cpu(),
-        "jumprelu",
-        torch.full((coder.n_latents,), threshold),
-    )
+    dense = DenseForm(W_enc, b_enc, W_dec, y.new_zeros(y.shape[1]), k=max(1, round(_l0(coder, x))))
+    gain = _gain(dense, x, y - y.mean(0))
+    return DenseForm(W_enc.cpu(), b_enc.cpu(), (gain * W_dec).cpu(), y.mean(0).cpu(), k=dense.k)
 
 
 def _l0(coder: MatrixCoder, x_BD: Tensor) -> float:
     """Latents that fire on a vector, on average."""
-    firing = sum(int((coder.encode(x).values != 0).sum()) for x in x_BD.split(ROWS_AT_ONCE))
+    firing = sum(int(coder.encode(x).active.sum()) for x in x_BD.split(ROWS_AT_ONCE))
     if firing == 0:
         raise ConfigError(
             "no latent of this coder fires on its training data, so none has to fire by chance either",
@@ -73,19 +62,11 @@ def _l0(coder: MatrixCoder, x_BD: Tensor) -> float:
     return firing / len(x_BD)
 
 
-def _threshold(pre_BF: Tensor, l0: float) -> float:
-    """The value above which ``l0`` of a token's pre-activations are, on average."""
-    above = min(round(l0 * len(pre_BF)), pre_BF.numel() - 1)
-    return float(pre_BF.flatten().kthvalue(pre_BF.numel() - above).values.clamp_min(0))
-
-
-def _gain(x_BD: Tensor, y_BE: Tensor, matrices: tuple[Tensor, Tensor, Tensor], threshold: float) -> float:
+def _gain(dense: DenseForm, x_BD: Tensor, y_BE: Tensor) -> float:
     """``argmin_a ||y - a f W_dec||^2``."""
-    W_enc, b_enc, W_dec = matrices
     along = size = 0.0
     for x, y in zip(x_BD.split(ROWS_AT_ONCE), y_BE.split(ROWS_AT_ONCE), strict=True):
-        pre = x @ W_enc.T + b_enc
-        made = (pre * (pre > threshold)) @ W_dec
+        made = dense.reconstruct(x)
         along += float((made.double() * y.double()).sum())
         size += float(made.double().square().sum())
     return along / size if size else 0.0

@@ -52,6 +52,9 @@ class CoderSet(SparseCoder):
         """Number of the latent behind the last one of each layer."""
         self.n_latents = self.ends[-1]
         self.is_autoencoder = coders[0].is_autoencoder
+        self.term_periods = {
+            f"{name}/{term}": n for name, coder in members.items() for term, n in coder.term_periods.items()
+        }
 
     def by_layer(self) -> Sequence[MatrixCoder]:
         """The coders, in the order of layers."""

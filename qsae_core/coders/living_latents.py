@@ -6,6 +6,7 @@ Shapes: B tokens, D width of the input, E width of the output, F latents.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import cast
 
 from torch import Tensor, nn
@@ -36,6 +37,7 @@ class LivingLatents(MatrixCoder):
     activation: Activation
     dead: DeadLatents
     units: LossUnits
+    term_periods = MappingProxyType({"auxk": EVERY_STEPS})
     error_weight: float | None = 1.0
     """What the squared error is multiplied by in the loss; None: the error is relative to begin with."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -105,6 +106,9 @@ class SparseCoder(nn.Module, abc.ABC):
     """Whether it reconstructs one of the layers that it reads, which it chooses for each token."""
     without_gradient: ClassVar[frozenset[str]] = frozenset()
     """Parameters that the loss does not reach; checked by the conformance suite."""
+    term_periods: Mapping[str, int] = MappingProxyType({})
+    """Loss terms that training batches have only now and then, name -> n: at every n-th batch, n times as
+    heavy. Logs show them, and the loss, with the weight that they have on average."""
 
     def __init__(self, config: CoderConfig, shape: CoderShape, parts: Parts) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,9 +13,10 @@ from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.contracts.coder import Budget, LossOutput
 from qsae_core.contracts.data import Batch
 from qsae_core.errors import TrainingError
-from qsae_core.kernels import partners, processes
+from qsae_core.kernels import partners
 from qsae_core.training.optimizer import Adam
 from qsae_core.training.screening import Screening, screen_recall
+from qsae_core.training.step_sums import StepMeans, sums_of
 from qsae_core.training.team import ALONE, Team
 
 if TYPE_CHECKING:
@@ -44,19 +45,6 @@ def schedule(step: int, steps: int, warmup: float, decay: float) -> float:
 
 RECALL_TOKENS = 64
 """Tokens of a batch on which a screen's recall is measured, at every logged step."""
-
-
-class StepSums(NamedTuple):
-    """Sums over steps, from which the mean of any number of steps is made."""
-
-    steps: int
-    tokens: int
-    terms: dict[str, float]
-    values: dict[str, float]
-    squared_error: float
-    spread: float
-    active: float
-    grad_norm: float
 
 
 class Trainer:
@@ -97,7 +85,7 @@ class Trainer:
             divided=self.divided,
         )
         self.rate = 0.0
-        self.sums: list[StepSums] = []
+        self.means = StepMeans(coder.term_periods)
         self.screening = Screening(coder, config.screen, self.steps, name)
         coder.begin_training(Budget(self.steps, config.n_tokens, config.batch_size))
 
@@ -137,42 +125,21 @@ class Trainer:
         norm = self.optimizer.step(self.rate)
         coder.after_step(step + 1)
         self.optimizer.forget(coder.restarted())
-        self.sums.append(_sums(output, norm))
+        self.means.sums.append(sums_of(output, norm))
         self.last_inputs = batch.x[:RECALL_TOKENS]
 
     def report(self) -> dict[str, float | None]:
         """Means over the steps since the last report, and over the processes; shares and rates as they stand
         now. What a coder adds to its loss in ``values`` is of each process's part of a batch."""
-        if not self.sums:
+        values = self.means.report(self.team)
+        if not values:
             return {}
-        sums, team = self.sums, self.team
-        terms = list(dict.fromkeys(term for s in sums for term in s.terms))  # some are not of every step
-        squared_error, spread, active, loss, *others = team.totals(
-            [
-                sum(s.squared_error for s in sums),
-                sum(s.spread for s in sums),
-                sum(s.active for s in sums),
-                sum(sum(s.terms.values()) for s in sums),
-                *(sum(s.terms.get(term, 0.0) for s in sums) for term in terms),
-                *(sum(s.values.get(name, 0.0) for s in sums) for name in sums[-1].values),
-            ]
-        )
-        parts = len(sums) * team.processes.world
-        values: dict[str, float | None] = {"loss": loss / parts}
-        names = [*(f"loss/{term}" for term in terms), *sums[-1].values]
-        for name, total in zip(names, others, strict=True):
-            finite = math.isfinite(total)  # values may be shares of the variance of a single vector
-            values[name] = total / parts if finite else None
-        values["fvu"] = squared_error / spread if spread > 0 else None
-        values["l0"] = active / (sum(s.tokens for s in sums) * team.processes.world)
         values["dead"] = self.coder.dead_share()
-        values["grad_norm"] = sum(s.grad_norm for s in sums) / len(sums)
         values["lr"] = self.rate
         if self.config.screen == "auto" and self.coder.screen != "none":
             values["screen_recall"] = self.screening.recall
         elif self.coder.screen != "none":
             values["screen_recall"] = screen_recall(self.coder, self.last_inputs)
-        self.sums = []
         return values
 
     # --- state, as tensors, for checkpoints
@@ -182,6 +149,7 @@ class Trainer:
         tensors = {f"coder.{n}": t for n, t in self.coder.state_dict().items()}
         tensors |= {f"adam.{n}": t for n, t in self.optimizer.state().items()}
         tensors |= {f"screen.{n}": t for n, t in self.screening.state().items()}
+        tensors |= {f"shown.{n}": t for n, t in self.means.state().items()}
         return {name: tensor.detach() for name, tensor in tensors.items()}
 
     def divided_state(self, names: Iterable[str]) -> set[str]:
@@ -196,35 +164,14 @@ class Trainer:
         Raises:
             RuntimeError: if the tensors are not those of this coder.
         """
-        coder, adam, screen = (
+        coder, adam, screen, shown = (
             {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
-            for prefix in ("coder.", "adam.", "screen.")
+            for prefix in ("coder.", "adam.", "screen.", "shown.")
         )
         self.coder.load_state_dict(coder)
         self.optimizer.load_state(adam)
         self.screening.load_state(screen)
-
-
-@torch.no_grad()
-def _sums(output: LossOutput, grad_norm: float) -> StepSums:
-    target = output.target.detach().flatten(1)
-    error = _sum_of_squares(target - output.reconstruction.detach().flatten(1))
-    spread = _sum_of_squares(target - processes().mean_row(target))
-    return StepSums(
-        steps=1,
-        tokens=target.shape[0],
-        terms={name: term.item() for name, term in output.terms.items()},
-        values={name: value.item() for name, value in output.values.items()},
-        squared_error=error,
-        spread=spread,
-        active=float(partners().sum(output.codes.active.sum())),
-        grad_norm=grad_norm,
-    )
-
-
-def _sum_of_squares(difference: Tensor) -> float:
-    """Row by row in float32, over the rows in float64."""
-    return torch.linalg.vecdot(difference, difference).sum(dtype=torch.float64).item()
+        self.means.load_state(shown)
 
 
 def _non_finite(name: str, step: int, output: LossOutput, batch: Batch) -> str:

@@ -6,6 +6,7 @@ Shapes: B tokens, L layers, D width in, E width of a row of the layer's decoder,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import cast
 
 import torch
@@ -53,6 +54,8 @@ class LivingLayers(LayerMatrices):
     Of each layer: silent latents begin anew at the errors of tokens in what they write into, dead ones get
     AuxK for that error. ``units`` says what a coefficient is beside it.
     """
+
+    term_periods = MappingProxyType({"auxk": AUXK_EVERY_STEPS})
 
     def __init__(self, config: CrossLayerConfig, shape: CoderShape, parts: Parts) -> None:
         super().__init__(config, shape, parts)
