@@ -7,6 +7,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from qsae_core.artifact.tensor_files import load_part, load_tensors, save_tensors
+from qsae_core.results.files import atomic_file, atomic_folder
 
 TENSORS = {
     "W": torch.arange(12.0).view(4, 3),
@@ -35,12 +36,17 @@ def test_the_same_content_is_the_same_file(tmp_path):
     assert torch.equal(part["W"], TENSORS["W"][:2])
 
 
-def test_a_file_has_the_permissions_of_any_new_file(tmp_path):
+def test_files_have_the_permissions_of_any_new_file(tmp_path):
+    """safetensors makes files that nobody else may read; a file by itself and one in a folder are mended."""
     before = os.umask(0o027)
     try:
-        save_tensors(tmp_path / "a.safetensors", TENSORS)
+        with atomic_file(tmp_path / "a.safetensors") as path:
+            save_tensors(path, TENSORS)
+        with atomic_folder(tmp_path / "folder") as folder:
+            (folder / "below").mkdir()
+            save_tensors(folder / "below" / "a.safetensors", TENSORS)
         (tmp_path / "b.txt").write_text("")
     finally:
         os.umask(before)
-    modes = {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    modes = {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()}
     assert modes == {0o640}

@@ -39,16 +39,13 @@ def save_tensors(
 ) -> None:
     """Write a safetensors file whose header holds the digest of its tensors and of an accompanying text.
 
-    The same tensors and text give the same bytes, and the file has the permissions of any new file.
+    The same tensors and text give the same bytes.
 
     Args:
         parts: name -> what may be read alone (``load_part``); the header holds a digest of each.
     """
     digests = {f"sha256 {name}": tensors_digest(part, text) for name, part in (parts or {}).items()}
-    path.touch()
-    mode = path.stat().st_mode
     save_file(dict(tensors), path, metadata={"sha256": tensors_digest(tensors, text), **digests})
-    path.chmod(mode)  # save_file lets nobody else read it
     _sort_metadata(path)
 
 

@@ -36,7 +36,9 @@ def atomic_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            mode = _mode_of_new_files(temporary)
             yield temporary
+            temporary.chmod(mode)
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
             temporary.replace(path)
@@ -69,6 +71,9 @@ def swapped_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
         new.mkdir()
         yield new
         with disk_errors(path):
+            mode = _mode_of_new_files(holder / "any")
+            for written in (file for file in new.rglob("*") if file.is_file() and not file.is_symlink()):
+                written.chmod(mode)
             if path.exists():
                 path.rename(old)
             new.rename(path)
@@ -79,6 +84,13 @@ def swapped_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
         with contextlib.suppress(OSError):  # a folder that is not empty stays
             for parent in missing:
                 parent.rmdir()
+
+
+def _mode_of_new_files(path: pathlib.Path) -> int:
+    """Permissions of any new file; ``path`` is made for that. Some libraries (safetensors' save_file) make
+    files that nobody else may read."""
+    path.touch()
+    return path.stat().st_mode
 
 
 def temporary_beside(path: pathlib.Path) -> pathlib.Path:

@@ -69,10 +69,7 @@ def write(path: pathlib.Path, arrays: Arrays, about: Mapping[str, Any]) -> None:
     text = json.dumps(about, sort_keys=True, allow_nan=False)
     header = {"format": FORMAT, "version": VERSION, "about": text, "sha256": digest(arrays, text)}
     with atomic_file(path) as temporary:
-        temporary.touch()
-        mode = temporary.stat().st_mode
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary, header)
-        temporary.chmod(mode)  # save_file lets nobody else read it
 
 
 def read(path: pathlib.Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

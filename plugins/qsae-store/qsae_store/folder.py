@@ -160,8 +160,6 @@ class LocalFolder:
     def write(self, name: str, fill: Fill) -> None:
         """In a temporary folder first, for some libraries make files of their own beside it; then renamed."""
         with atomic_file(self.path / name) as temporary:
-            temporary.touch()
-            mode = temporary.stat().st_mode
             folder = temporary.with_name(f".folder{temporary.name}")
             try:
                 folder.mkdir(exist_ok=True)
@@ -169,7 +167,6 @@ class LocalFolder:
                 (folder / name).replace(temporary)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
-            temporary.chmod(mode)  # some libraries write files that nobody else may read
 
     def create(self, name: str, fill: Fill) -> bool:
         """By a second name for a complete file; where a file system has none, by looking first."""
