@@ -88,7 +88,8 @@ def splice(path: pathlib.Path, layers: list[Layer], as_json: bool, **options: An
 
     check_data(path, layers)
     spec = replace(spec, directions=read_directions(options["directions"], spec.directions))
-    opened = open_coder(path, layers, options["device"], options["tokenizer"], options["also"])
+    click.echo("loading the coder and its language model", err=True)
+    opened = open_coder(path, layers, options["device"], options["tokenizer"], options["also"], spec)
     if ranks:
         _rank(opened, as_json, **options)
         return

@@ -214,9 +214,18 @@ def _check(coder: SparseCoder, edits: Sequence[Edit], mode: str) -> None:
     if mode not in MODES:
         raise ConfigError(f"unknown mode {mode!r}", where="mode", allowed=", ".join(MODES))
     for edit in edits:
-        if edit.latent >= coder.n_latents:
-            raise ConfigError(
-                f"there is no latent {edit.latent}: the coder has {coder.n_latents:,}",
-                where=str(edit),
-                allowed=f"0 to {coder.n_latents - 1}",
-            )
+        check_latent(coder, edit)
+
+
+def check_latent(coder: SparseCoder, edit: Edit) -> None:
+    """That the coder has the latent.
+
+    Raises:
+        ConfigError: if it does not.
+    """
+    if edit.latent >= coder.n_latents:
+        raise ConfigError(
+            f"there is no latent {edit.latent}: the coder has {coder.n_latents:,}",
+            where=str(edit),
+            allowed=f"0 to {coder.n_latents - 1}",
+        )

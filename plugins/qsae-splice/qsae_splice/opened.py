@@ -17,7 +17,8 @@ from qsae_core.runs import Layer, compose_data, load_plugins, resolve, resolve_d
 from qsae_splice.directions import read_direction
 from qsae_splice.edits import AnyEdit, Edit
 from qsae_splice.grammar import read_named
-from qsae_splice.places import Place, main_places, other_places, together, trained_on
+from qsae_splice.intervention import check_latent
+from qsae_splice.places import Members, Place, loaded, main_places, other_places, together, trained_on
 from qsae_splice.scales import Scales
 from qsae_splice.spec import Spec
 from qsae_splice.steering import Splicing, steer
@@ -155,11 +156,13 @@ def open_coder(
     device: str,
     tokenizer: str | None = None,
     also: Sequence[pathlib.Path] = (),
+    spec: Spec | None = None,
 ) -> Opened:
     """A stored coder with the language model that it was trained on, or that the layers choose.
 
     Args:
         also: more coders of that model, at their own sites.
+        spec: what is going to be edited: a latent that there is not is refused before the model is loaded.
 
     Raises:
         ArtifactError: if there is no coder.
@@ -168,6 +171,9 @@ def open_coder(
     """
     registry, device = load_plugins().registry, resolve_device(device)
     config = resolve(layers, registry)
+    members = loaded(path, registry, device)
+    if spec is not None:
+        _check_latents(spec, members, bool(also))
     try:
         data = compose_data(config, registry, device=device)
     except DataError as error:
@@ -182,7 +188,7 @@ def open_coder(
         )
     if not model.predicts_next:
         raise DataError(f"{model.name} is an encoder: it does not go on with a text", where=str(path))
-    first = main_places(path, data, registry, device)
+    first = main_places(path, members, data)
     name = trained_on(path) if also else ""
     more = [place for other in also for place in other_places(other, name, registry, device)]
     return Opened(path, data, together(first, more), tokens_of(model, tokenizer))
@@ -203,6 +209,15 @@ def read_directions(texts: Sequence[str], known: Mapping[str, Sequence[float]]) 
             )
         found[name] = read_direction(place).tolist()
     return found
+
+
+def _check_latents(spec: Spec, members: Members, more: bool) -> None:
+    """Of edits of coders that are known already; ``steer`` checks those of the others."""
+    single = len(members) == 1 and not more
+    for edit in spec.edits:
+        name = next(iter(members)) if single and edit.layer is None else edit.layer
+        if isinstance(edit, Edit) and name is not None and name in members:
+            check_latent(members[name][0], edit)
 
 
 def _moved(error: QsaeError, path: pathlib.Path) -> DataError:

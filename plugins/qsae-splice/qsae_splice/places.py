@@ -59,13 +59,19 @@ class Place:
         return {name for site in self.targets for name in (str(site), str(site.layer))}
 
 
-def main_places(path: pathlib.Path, data: DataSource, registry: Registry, device: str) -> dict[str, Place]:
+Members = Mapping[str, tuple[SparseCoder, pathlib.Path]]
+"""Layer (``SINGLE``) -> a coder and where it is stored."""
+
+
+def main_places(path: pathlib.Path, members: Members, data: DataSource) -> dict[str, Place]:
     """The coder at a path, or one for each layer, at the sites of the data: layer (``SINGLE``) -> place.
+
+    Args:
+        members: ``loaded(path)``.
 
     Raises:
         ConfigError: if the data is of other widths or sites than the coder.
     """
-    members = _loaded(path, registry, device)
     sources, targets, several = data.source_sites, data.target_sites, SINGLE not in members
     shape = next(iter(members.values()))[0].shape
     wanted = (len(members), len(members)) if several else (shape.layers_in, shape.layers_out)
@@ -96,7 +102,7 @@ def other_places(path: pathlib.Path, model_name: str, registry: Registry, device
         ConfigError: if one was trained on another model, or its sites are not recorded.
     """
     found = []
-    for coder, folder in _loaded(path, registry, device).values():
+    for coder, folder in loaded(path, registry, device).values():
         source = stored_description(folder)["source"]
         sources, targets = (_sites(source, side) for side in ("source_sites", "target_sites"))
         fault = None if sources and targets else "at which sites it was trained is not recorded"
@@ -136,9 +142,8 @@ def together(first: dict[str, Place], more: Sequence[Place]) -> dict[str, Place]
     return found
 
 
-def _loaded(
-    path: pathlib.Path, registry: Registry, device: str
-) -> dict[str, tuple[SparseCoder, pathlib.Path]]:
+def loaded(path: pathlib.Path, registry: Registry, device: str) -> Members:
+    """The coder at a path, or those of a set."""
     folder = set_folder(path)
     if folder is None:
         return {SINGLE: (load(path, device=device, registry=registry), artifact_folder(path))}

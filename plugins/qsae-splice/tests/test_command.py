@@ -26,7 +26,7 @@ TEXT = ["--data", "lm", "--model", "builtin", "--context", "64", "--buffer-token
 def qsae(*arguments: object, fails: bool = False) -> str:
     result = CliRunner().invoke(cli, [str(a) for a in arguments])
     assert (result.exit_code != 0) == fails, result.output
-    return result.stdout if "--json" in arguments else result.output
+    return result.stdout if {"--json", "--dump-spec"} & set(arguments) else result.output
 
 
 def train(folder: Path, *arguments: str, coder: Sequence[str] = ("--sae", "topk")) -> Path:
@@ -108,7 +108,7 @@ def test_latents_by_their_output_score(packed) -> None:
     everyone = json.loads(qsae("splice", packed, "--prompt", PROMPT, *arguments, "--rank-all", "--json"))
     assert len(everyone["latents"]) == 64
     table = qsae("splice", packed, "--prompt", PROMPT, *arguments, "--rank-show", 2)
-    assert len(table.splitlines()) == 4  # title, headings, two latents
+    assert len(table.splitlines()) == 5  # that it is loading, title, headings, two latents
 
 
 def test_packed_atoms_move_by_their_quantization_error(packed, builtin) -> None:
@@ -155,6 +155,12 @@ def test_bad_input(packed, arguments, message) -> None:
     out = qsae("splice", packed, "--prompt", PROMPT, *arguments, fails=True)
     assert message in out
     assert "Traceback" not in out
+
+
+def test_a_latent_that_there_is_not_is_refused_before_the_model_is_loaded(packed) -> None:
+    gone = ["--model", "/gone", "--prompt", PROMPT]
+    assert "there is no latent 64" in qsae("splice", packed, "--ablate", "64", *gone, fails=True)
+    assert "there is no directory /gone" in qsae("splice", packed, "--ablate", "63", *gone, fails=True)
 
 
 def test_no_prompt_and_an_empty_one(packed) -> None:
