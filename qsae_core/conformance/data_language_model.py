@@ -202,6 +202,36 @@ def _edits(subject: Subject, case: Case) -> None:
             expect(changed, f"logits do not change when the vectors at {site} become zero.")
 
 
+@RULES.each_case(
+    "logits-each", "logits_each gives the logits under each set of edits, computed when they are asked for."
+)
+def _logits_each(subject: Subject, case: Case) -> None:
+    with opened(subject, case) as source:
+        model, sites = _model(source), _sites(source)
+        batch, _ = next(iter(source.held_out_contexts(FEW, 64)))
+        asked: list[Site] = []
+
+        def halved(site: Site) -> Edit:
+            def replace(vectors: Tensor, _: Mapping[Site, Tensor]) -> Tensor:
+                asked.append(site)
+                return vectors / 2
+
+            return Edit(replace)
+
+        several: list[Edits | None] = [None, *({site: halved(site)} for site in reversed(sites))]
+        several += [{site: halved(site) for site in sites}, {}, several[1]]
+        expected = [model.logits(batch, edits) for edits in several]
+        asked.clear()
+        given = model.logits_each(batch, several)
+        for n, (logits, alone) in enumerate(itertools.zip_longest(given, expected), start=1):
+            if logits is None or alone is None:
+                expect(False, f"for {len(several)} sets of edits there are {n - 1} logits, or more.")
+                return
+            expect_close(logits, alone, f"the logits of pass {n} of several against those of it alone")
+            due = sum(len(edits or {}) for edits in several[:n])
+            expect(len(asked) <= due, f"edits of later passes were asked before the logits of pass {n}.")
+
+
 @RULES.each_case("edits-read", "an edit gets the same pass's vectors of an earlier site; a later is refused.")
 def _edits_read(subject: Subject, case: Case) -> None:
     with opened(subject, case) as source:

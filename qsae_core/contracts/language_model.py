@@ -6,7 +6,7 @@ Shapes: B contexts, T positions, D width, V tokens.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -113,6 +113,17 @@ class LanguageModel(abc.ABC):
             QsaeError: if there is no such layer or site, an edit reads a site that is not computed before the
                 one that it edits (``not_before``), or the model cannot keep the batch's segments apart.
         """
+
+    def logits_each(self, batch: TokenBatch, several: Sequence[Edits | None]) -> Iterator[Tensor]:
+        """``logits`` under each of several sets of edits in their order, each computed when it is asked for.
+
+        A model may compute what lies before the edits of several passes once.
+
+        Raises:
+            QsaeError: as ``logits``.
+        """
+        for edits in several:
+            yield self.logits(batch, edits)
 
     @property
     @abc.abstractmethod

@@ -114,6 +114,22 @@ class IgnoresEdits(RightTexts):
             return super().logits(batch)
 
 
+class EditsNone(RightTexts):
+    """Of several passes each is as if no edit were there."""
+
+    class model_class(ToyLanguageModel):  # noqa: N801
+        def logits_each(self, batch: TokenBatch, several: Sequence[Edits | None]) -> Iterator[Tensor]:
+            return (self.logits(batch) for _ in several)
+
+
+class PassesAtOnce(RightTexts):
+    """Holds the logits of all passes before it gives the first."""
+
+    class model_class(ToyLanguageModel):  # noqa: N801
+        def logits_each(self, batch: TokenBatch, several: Sequence[Edits | None]) -> Iterator[Tensor]:
+            return iter([self.logits(batch, edits) for edits in several])
+
+
 class TwoSites(RightTexts):
     """From the embedding to the vector behind it."""
 
@@ -218,6 +234,8 @@ WRONG = [
     (source(NumbersFromPlace), "contexts"),
     (source(IgnoresSegments), "segments"),
     (source(IgnoresEdits), "edits"),
+    (source(EditsNone), "logits-each"),
+    (source(PassesAtOnce), "logits-each"),
     (source(ReadsAlways), "edits-read"),
     (source(ForgetsCache), "generates"),
     (source(ComputesAgain), "generates"),

@@ -5,8 +5,8 @@ B contexts, T positions, D width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
 from typing import Any
 
@@ -18,6 +18,7 @@ from qsae_core.errors import DataError
 from qsae_data_lm.families import Layout
 from qsae_data_lm.fingerprints import of_model
 from qsae_data_lm.hooks import check_edits, find_layers, read_sites, spliced
+from qsae_data_lm.kept_layers import KeptLayers
 from qsae_data_lm.segments import check_segments, not_apart, positions_in_segments
 from qsae_data_lm.tokens import max_positions
 
@@ -96,10 +97,23 @@ class HfLanguageModel(LanguageModel):
             ConfigError: if an edit reads a site that is not computed before its own.
         """
         self._check_head()
-        edits = edits or {}
-        check_edits(self.layout, edits)
-        with self._spliced(edits, len(batch.ids)):
-            return self.model(**self._inputs(batch)).logits.float()
+        check_edits(self.layout, edits or {})
+        return self._logits(batch, edits or {}, nullcontext())
+
+    def logits_each(self, batch: TokenBatch, several: Sequence[Edits | None]) -> Iterator[Tensor]:
+        """`logits` under each of several sets of edits, bit for bit; layers before the first site that is
+        edited or read in a pass are computed once.
+
+        Raises:
+            DataError, ConfigError: as `logits`, before the first pass.
+        """
+        self._check_head()
+        each = [edits or {} for edits in several]
+        for edits in each:
+            check_edits(self.layout, edits)
+        kept = KeptLayers(self._layers, self.layout.family, each)
+        for number, edits in enumerate(each):
+            yield self._logits(batch, edits, kept.in_pass(number))
 
     @torch.no_grad()
     def extend(self, ids: Tensor, cache: Any, edits: Edits) -> tuple[Tensor, Any]:
@@ -173,6 +187,10 @@ class HfLanguageModel(LanguageModel):
                 allowed="reading its sites, which need no head",
                 next="save it with its head, from AutoModelForCausalLM",
             )
+
+    def _logits(self, batch: TokenBatch, edits: Edits, kept: AbstractContextManager[None]) -> Tensor:
+        with kept, self._spliced(edits, len(batch.ids)):
+            return self.model(**self._inputs(batch)).logits.float()
 
     def _spliced(self, edits: Edits, n_contexts: int) -> AbstractContextManager[None]:
         return spliced(self._layers, self.layout.family, edits, self.model.device, n_contexts=n_contexts)

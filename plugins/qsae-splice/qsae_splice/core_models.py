@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -63,8 +64,8 @@ def steered_language_model(
     sources: Sequence[Site],
     known: Known,
 ) -> Iterator[None]:
-    """While this is open, ``logits``, ``extend`` and ``generate`` of this very object compute with the
-    intervention, before any edits that they are given.
+    """While this is open, ``logits``, ``logits_each``, ``extend`` and ``generate`` of this very object
+    compute with the intervention, before any edits that they are given.
 
     Where its codes are those of a pass before (``Intervention.untouched``), that pass is made without the
     intervention and without the edits that are given; in generation it has a cache of its own, so that it is
@@ -96,7 +97,8 @@ def steered_language_model(
     if intervention.idle:  # not even a hook
         yield
         return
-    with _methods(model, {"logits": steered_logits, "extend": steered_extend}):
+    each = partial(LanguageModel.logits_each, model)  # one steered pass after the other
+    with _methods(model, {"logits": steered_logits, "logits_each": each, "extend": steered_extend}):
         yield
 
 

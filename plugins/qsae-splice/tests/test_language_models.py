@@ -42,6 +42,24 @@ def test_no_edit_changes_no_bit(builtin, coder) -> None:
             assert torch.equal(builtin.generate(IDS, 8), text)
 
 
+def test_each_of_several_passes_is_steered(builtin, coder) -> None:
+    """Behind the steered layer, before it, and at it."""
+    double = SiteEdit(lambda h, _: 2 * h)
+    several = [
+        None,
+        {Site(2, "mlp_out"): double},
+        {Site(0, "mlp_in"): double},
+        {Site(1, "resid_post"): double},
+    ]
+    clean = builtin.logits(batch_of(IDS))
+    with steer(builtin, coder, SITE, [Edit(3, "add", 40, "raw")]):
+        alone = [builtin.logits(batch_of(IDS), edits) for edits in several]
+        for found, expected in zip(builtin.logits_each(batch_of(IDS), several), alone, strict=True):
+            assert torch.equal(found, expected)
+    assert not torch.equal(alone[0], clean)
+    assert torch.equal(next(builtin.logits_each(batch_of(IDS), [None])), clean)
+
+
 def test_what_is_added_is_the_atom(builtin, coder) -> None:
     clean = at_site(builtin, batch_of(IDS), SITE)
     with steer(builtin, coder, "1.resid_post", [Edit(3, "add", 0.5, "norm", "2:")], scales=SCALES) as run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -53,6 +53,10 @@ class StoredModel(LanguageModel):
     def logits(self, batch: TokenBatch, edits: Edits | None = None) -> Tensor:
         """As the model."""
         return self._model.logits(batch, edits)
+
+    def logits_each(self, batch: TokenBatch, several: Sequence[Edits | None]) -> Iterator[Tensor]:
+        """As the model."""
+        return self._model.logits_each(batch, several)
 
     def extend(self, ids: Tensor, cache: Any, edits: Edits) -> tuple[Tensor, Any]:
         """As the model."""

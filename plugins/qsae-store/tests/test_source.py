@@ -13,7 +13,7 @@ from qsae_store import reader as reader_module
 from qsae_store.folder import open_folder
 from qsae_store.records import read_sums
 
-from qsae_core.contracts import Site, shard
+from qsae_core.contracts import LanguageModel, Site, shard
 from qsae_core.errors import DataError
 
 
@@ -107,6 +107,9 @@ def test_the_model_is_opened_where_it_is_now(harvest, whole, tmp_path):
     found = model.read(tokens, [Site(1, "resid_post")])[1, "resid_post"][tokens.counted]
     assert torch.equal(found, batch.x)
     assert "Line" in model.decode(tokens.ids[0])
+    assert type(model).logits_each is not LanguageModel.logits_each  # as the model's own, which keeps layers
+    for logits in model.logits_each(tokens, [None, {}]):
+        assert torch.equal(logits, model.logits(tokens))
     with pytest.raises(DataError, match="nowhere"):
         harvest.store(whole, layer=1, model_path=str(tmp_path / "nowhere")).language_model().logits(tokens)
 
