@@ -16,7 +16,8 @@ class LossRecoveredConfig(ComponentConfig):
 
     tokens: int = option(
         8192,
-        "held-out tokens to use, if the evaluation is given so many; each takes 4 forward passes",
+        "held-out tokens to use, if the evaluation is given so many; each takes 4 forward passes, 3 of "
+        "them from the target's layer on",
         gt=0,
     )
     positions_per_pass: int = option(

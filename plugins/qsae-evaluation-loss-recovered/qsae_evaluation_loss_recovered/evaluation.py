@@ -120,11 +120,6 @@ class Spliced(Accumulator):
         self.n_predictions += len(index)
         model = cast(LanguageModel, self.context.data.language_model())
         sources, targets = self.context.data.source_sites, self.context.data.target_sites
-        clean = model.logits(batch)
-        index, next_tokens = index.to(clean.device), next_tokens.to(clean.device)
-        log_p = list(log_probabilities(clean, index))
-        del clean  # memory for the logits of the next pass
-        of_each = {"clean": self.totals["clean"].add(log_p, next_tokens)[0]}
         means_LD = self.mean.reshape(len(targets), -1)
         constants = {"zero": torch.zeros_like(means_LD), "mean": means_LD}
         replaced = {
@@ -132,8 +127,14 @@ class Spliced(Accumulator):
             for name, values in constants.items()
         }
         replaced["sae"] = coder_edits(self.context.coder, reconstruction, batch.counted, sources, targets)
-        for name, edits in replaced.items():
-            log_q = log_probabilities(model.logits(batch, edits), index)
+        passes = model.logits_each(batch, [None, *replaced.values()])
+        clean = next(passes)
+        index, next_tokens = index.to(clean.device), next_tokens.to(clean.device)
+        log_p = list(log_probabilities(clean, index))
+        del clean  # memory for the logits of the next pass
+        of_each = {"clean": self.totals["clean"].add(log_p, next_tokens)[0]}
+        for name in replaced:  # no name for the logits of a pass, so that they are gone before the next one
+            log_q = log_probabilities(next(passes), index)
             of_each[name], of_each[f"kl_{name}"] = self.totals[name].add(log_q, next_tokens, log_p)
         vector = (
             batch.counted.flatten().cumsum(0)[index.cpu()] - 1

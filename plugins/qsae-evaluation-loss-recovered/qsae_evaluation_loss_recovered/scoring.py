@@ -15,8 +15,10 @@ from torch import Tensor
 
 from qsae_core.contracts import TokenBatch
 
+CACHED = 2**18
+"""Entries of one tensor of log-probabilities on a CPU: what is computed of them stays in its caches."""
 ROWS = 256
-"""Predictions whose log-probabilities are one tensor."""
+"""Predictions whose log-probabilities are one tensor elsewhere."""
 
 
 @dataclass
@@ -51,22 +53,32 @@ class Totals:
         """
         clean = itertools.repeat(None) if log_p is None else log_p
         of_each: tuple[list[Tensor], list[Tensor]] = ([], [])
-        for q, p, target in zip(log_q, clean, torch.split(targets_N, ROWS), strict=log_p is not None):
+        done = 0
+        for q, p in zip(log_q, clean, strict=log_p is not None):
+            target = targets_N[done : done + len(q)]
             ce = -q.gather(1, target[:, None])[:, 0].double()
-            kl = torch.zeros_like(ce)
-            if p is not None:
-                difference = (p - q).masked_fill_(p == -torch.inf, 0)  # 0 log 0 = 0
-                kl = torch.linalg.vecdot(p.exp(), difference).double()
-            self.ce, self.kl = self.ce + float(ce.sum()), self.kl + float(kl.sum())
             of_each[0].append(ce)
-            of_each[1].append(kl)
-        return torch.cat(of_each[0]), torch.cat(of_each[1])
+            of_each[1].append(torch.zeros_like(ce) if p is None else divergence(p, q).double())
+            done += len(q)
+        ce_N, kl_N = torch.cat(of_each[0]), torch.cat(of_each[1])
+        self.ce, self.kl = self.ce + float(ce_N.sum()), self.kl + float(kl_N.sum())
+        return ce_N, kl_N
+
+
+def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) of each row, float32 ``[N]``; nan or infinite only where it is so with 0 log 0 = 0."""
+    p, difference = log_p.exp(), log_p - log_q
+    found = torch.linalg.vecdot(p, difference)
+    if bool(found.isfinite().all()):
+        return found
+    return torch.linalg.vecdot(p, difference.masked_fill_(log_p == -torch.inf, 0))
 
 
 def log_probabilities(logits_BTV: Tensor, predictions_N: Tensor) -> Iterator[Tensor]:
-    """Those of the predictions at these places of ``B * T``: float32 ``[ROWS, V]`` after ``[ROWS, V]``."""
+    """Those of the predictions at these places of ``B * T``, some after some: float32 ``[n, V]``."""
     logits = logits_BTV.reshape(-1, logits_BTV.shape[-1])
-    for index in torch.split(predictions_N, ROWS):
+    rows = max(1, CACHED // logits.shape[1]) if logits.device.type == "cpu" else ROWS
+    for index in torch.split(predictions_N, rows):
         yield logits[index].float().log_softmax(-1)
 
 
