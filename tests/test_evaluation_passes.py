@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -304,6 +304,47 @@ def test_progress_is_told_of_every_pass() -> None:
         progress=lambda *numbers: told.append(numbers),
     )
     assert told == [(number, seen, 60) for number in (1, 2) for seen in (20, 40, 60)]
+
+
+class Goes(Sees):
+    """Goes over the same number of tokens again."""
+
+    def next_pass(self) -> Accumulator | None:
+        self.again = Sees(self.n_tokens)
+        return self.again
+
+
+@pytest.mark.parametrize("model", [False, True])
+def test_a_second_pass_is_shown_what_the_first_one_was(model: bool) -> None:
+    """The coder encodes the 40 tokens once, and whoever comes again sees the very same observations."""
+    given = context(model=model)
+    asked = {"few": Goes(7), "once": Sees(25), "more": Goes(25), "none": Sees(3)}
+    run_passes(given, dict(asked))
+    for name in ("few", "more"):
+        first, second = asked[name].seen, cast(Sees, asked[name].again).seen
+        assert len(first) == len(second)
+        assert all(one is other for one, other in zip(first, second, strict=True))
+    assert cast(Coder, given.coder).encoded == asked["once"].tokens
+
+
+def test_data_is_read_again_where_another_pass_wants_other_tokens_or_they_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for first, second, encoded in (
+        (Sees(20, Sees(20)), 20, 20),
+        (Sees(20, Sees()), 40, 60),
+        (Sees(20, Sees(13)), 13, 33),
+    ):
+        given = context(model=False)
+        run_passes(given, {"it": first})
+        assert cast(Sees, first.again).tokens == second
+        assert cast(Coder, given.coder).encoded == encoded
+    given, first = context(model=False), Goes(20)
+    # 20 vectors of 8 float32, and as many reconstructed, are 1280 bytes
+    monkeypatch.setattr("qsae_core.evaluation.replay.KEPT_BYTES", 1000)
+    run_passes(given, {"it": first})
+    assert cast(Sees, first.again).tokens == 20
+    assert cast(Coder, given.coder).encoded == 40
 
 
 def test_a_twin_may_be_looked_at_where_there_is_one() -> None:

@@ -121,8 +121,16 @@ class Accumulator(abc.ABC):
 
     def next_pass(self) -> Accumulator | None:
         """After the last observation: what goes over the same data once more, where the first pass finds what
-        the second one needs (a mean, a choice of latents); its ``result`` then counts. None: nothing does."""
+        the second one needs (a mean, a choice of latents); its ``result`` then counts. None: nothing does.
+
+        The observations may be the very ones of this pass, so nothing may be written into them.
+        """
         return None
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether ``next_pass`` may give something: what it was shown is kept for that, if it is not much."""
+        return type(self).next_pass is not Accumulator.next_pass
 
 
 class Evaluation(abc.ABC):

@@ -47,6 +47,11 @@ class Guarded(Accumulator):
         following = None if self.inner is None or self.fault else self._tried(self.inner.next_pass)
         return None if following is None else Guarded(lambda: following)
 
+    @property
+    def may_go_on(self) -> bool:
+        """Whether there may be such."""
+        return self.inner is not None and self.inner.may_go_on
+
     def result(self) -> Result:
         """What it found; nothing where it failed, now or before."""
         found = None if self.inner is None or self.fault else self._tried(self.inner.result)

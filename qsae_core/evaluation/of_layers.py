@@ -43,6 +43,11 @@ class OfLayer(Accumulator):
         following = self.inner.next_pass()
         return None if following is None else OfLayer(following, self.number)
 
+    @property
+    def may_go_on(self) -> bool:
+        """The accumulator's."""
+        return self.inner.may_go_on
+
 
 def contexts(whole: EvaluationContext) -> Mapping[str, EvaluationContext]:
     """``WHOLE`` -> the context itself; of a set of coders also layer -> that of its coder."""

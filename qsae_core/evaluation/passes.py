@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -12,6 +12,7 @@ from qsae_core.contracts.data import Batch
 from qsae_core.contracts.evaluation import Accumulator, EvaluationContext
 from qsae_core.contracts.language_model import TokenBatch
 from qsae_core.contracts.metric import Observation, Origin, observe
+from qsae_core.evaluation.replay import Replay
 
 Name = TypeVar("Name", bound=Hashable)
 Progress = Callable[[int, int, int], None]
@@ -54,29 +55,53 @@ def run_passes(
         By the same names, the accumulators whose results count.
     """
     finished, going = dict(started), dict(started)
-    number = 0
+    number, before = 0, Replay()
     while going:
         number += 1
-        for seen, wanted in _one_pass(context, list(going.values())):
+        wanted = [min(context.n_tokens, a.n_tokens or context.n_tokens) for a in going.values()]
+        for_next = Replay(_twice(going.values(), wanted), wanted)
+        for seen in _one_pass(context, list(going.values()), wanted, before, for_next):
             if progress is not None:
-                progress(number, seen, wanted)
+                progress(number, seen, max(wanted))
         following = {name: accumulator.next_pass() for name, accumulator in going.items()}
         going = {name: accumulator for name, accumulator in following.items() if accumulator is not None}
         finished |= going
+        before = for_next
     return finished
 
 
-def _one_pass(context: EvaluationContext, accumulators: Sequence[Accumulator]) -> Iterator[tuple[int, int]]:
-    """Gives after each batch how many tokens were read, and how many will be."""
-    wanted = [min(context.n_tokens, a.n_tokens or context.n_tokens) for a in accumulators]
+def _one_pass(
+    context: EvaluationContext,
+    accumulators: Sequence[Accumulator],
+    wanted: Sequence[int],
+    before: Replay,
+    for_next: Replay,
+) -> Iterator[int]:
+    """Gives after each batch how many tokens were read.
+
+    Args:
+        wanted: how many tokens each accumulator sees.
+        before: the pass before kept these.
+        for_next: keeps what another pass will want.
+    """
     seen = 0
-    narrowed = EvaluationContext(**{**vars(context), "n_tokens": max(wanted)})
-    for observation in observations(narrowed, wanted, with_twin=context.twin is not None):
+    if before.holds(wanted):
+        batches: Iterable[Observation] = before.observations
+    else:
+        narrowed = EvaluationContext(**{**vars(context), "n_tokens": max(wanted)})
+        batches = observations(narrowed, wanted, with_twin=context.twin is not None)
+    for observation in batches:
         for accumulator, limit in zip(accumulators, wanted, strict=True):
             if seen < limit:
                 accumulator.update(observation)
+        for_next.add(observation)
         seen += len(observation.target)
-        yield seen, max(wanted)
+        yield seen
+
+
+def _twice(accumulators: Iterable[Accumulator], wanted: Sequence[int]) -> int:
+    """How many tokens another pass will want, if it wants as many as this one."""
+    return max((n for a, n in zip(accumulators, wanted, strict=True) if a.may_go_on), default=0)
 
 
 Piece = tuple[TokenBatch | None, Origin | None, Batch]
