@@ -56,8 +56,9 @@ def _recorded(values: Mapping[str, Any]) -> list[Layer]:
     "baselines",
     multiple=True,
     metavar="NAME",
-    help="Also what a coder finds that has learned less: random (random directions that fire as often), "
-    "frozen-decoder (trained like this one with a random decoder); repeatable. Kept in RUN/baselines.",
+    help="Also what another coder finds: random (random directions that fire as often), frozen-decoder "
+    "(trained like this one with a random decoder), other-seed (in full precision, from other initial "
+    "weights); repeatable. Kept in RUN/baselines.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @json_option

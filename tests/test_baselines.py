@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 import shlex
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -20,8 +21,10 @@ from qsae_core.conformance import plain_parts
 from qsae_core.conformance.reference_parts import L1, PlainConfig
 from qsae_core.contracts import Batch, CoderShape
 from qsae_core.errors import ConfigError
+from qsae_core.measuring import directions
 from qsae_core.results.files import read_json
 from qsae_core.results.run import Run
+from qsae_core.runs import load_other_float
 
 TRAIN = (
     "train --sae topk --n-latents 128 --k 4 --data synthetic --preset tiny --steps 120 --batch-size 256 "
@@ -101,10 +104,66 @@ def test_a_quantized_run_has_a_float_baseline_of_its_own(tmp_path: pathlib.Path)
     assert not list((run / "baselines").rglob("float_twin"))
 
 
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A ternary run with its float twin, and the same from other initial weights."""
+    line = TRAIN.replace("topk", "ternary").replace("--steps 120", "--steps 40 --seed 3")
+    out = tmp_path_factory.mktemp("quantized")
+    qsae(line, out)
+    run = next(out.rglob("metrics.json")).parent
+    entry = json.loads(qsae("evaluate --eval reconstruction --baseline other-seed --json", run).stdout)
+    assert entry["baselines"]["other-seed"]["artifact"]["bits_per_weight"]["W_dec"] == 32
+    return run
+
+
+def test_another_seed_is_the_twin_again_from_other_weights(quantized: pathlib.Path) -> None:
+    """The same batches: what was measured on the first ones is the same, and the seed of the data."""
+    other = quantized / "baselines/other-seed/synthetic/40"
+    twin = quantized / "checkpoints/float_twin"
+    own, its = (read_json(folder / "coder.json")["config"] for folder in (twin, other / "checkpoints/final"))
+    assert (own["train"]["init_seed"], its["train"]["init_seed"], its["run"]["seed"]) == (None, 4, 3)
+    own["train"]["init_seed"] = 4
+    for section in ("sae", "quantizer", "encoder_quantizer", "sparsity", "activation", "data", "train"):
+        assert its[section] == own[section], section
+    coders = [qsae_core.load(folder) for folder in (twin, other)]
+    assert torch.equal(coders[0].norm_in.mean, coders[1].norm_in.mean)
+    assert torch.equal(coders[0].norm_in.right, coders[1].norm_in.right)
+    cosines = directions(coders[0]) @ directions(coders[1]).T
+    assert cosines.diag().mean() < 0.2 < cosines.amax(1).mean()
+
+
+def test_it_is_not_made_again_of_a_record_that_knows_no_such_seed(quantized: pathlib.Path) -> None:
+    """Nor is any run another one for an option that was not there yet, and is not used."""
+    qsae("evaluate --eval reconstruction --baseline frozen-decoder", quantized)
+    frozen = quantized / "baselines/frozen-decoder/synthetic/40"
+    record = read_json(frozen / "config.json")
+    assert record["train"].pop("init_seed") is None
+    (frozen / "config.json").write_text(json.dumps(record))
+    artifacts = [*(quantized / "baselines").rglob("coder.safetensors")]
+    before = {file: file.stat().st_mtime_ns for file in artifacts}
+    qsae("evaluate --eval reconstruction --baseline frozen-decoder --baseline other-seed", quantized)
+    assert len(before) == 2
+    assert {file: file.stat().st_mtime_ns for file in artifacts} == before
+
+
+def test_the_float_coder_that_a_path_means(quantized: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """The twin of a quantized run, a float run itself; of a quantized coder alone there is none."""
+    twin = qsae_core.load(quantized / "checkpoints/float_twin")
+    for path in (quantized, quantized / "checkpoints/final", quantized / "checkpoints/float_twin"):
+        found = load_other_float(str(path), twin, "synthetic", "there")
+        assert torch.equal(found.atoms(), twin.atoms()), path
+    other = quantized / "baselines/other-seed/synthetic/40"
+    assert not torch.equal(load_other_float(str(other), twin, "synthetic", "there").atoms(), twin.atoms())
+    alone = shutil.copytree(quantized / "checkpoints/final", tmp_path / "alone")
+    with pytest.raises(ConfigError, match="is quantized, and no full-precision twin is beside it") as error:
+        load_other_float(str(alone), twin, "synthetic", "there")
+    assert error.value.where == "there"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--baseline chance", "allowed: random, frozen-decoder"),
+        ("--baseline chance", "allowed: random, frozen-decoder, other-seed"),
         ("--baseline random --all-levels", "cannot be given together"),
         ("--baseline random --level 1", "cannot be given together"),
     ],

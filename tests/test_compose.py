@@ -192,6 +192,15 @@ def test_the_seed_decides_the_weights(registry: Registry) -> None:
     assert not torch.equal(weight(5), weight(6))
 
 
+def test_weights_may_have_a_seed_of_their_own_and_data_has_the_runs(registry: Registry) -> None:
+    """``init_seed: 6`` draws the weights that ``seed: 6`` draws, and nothing else."""
+    asked = config(registry, run={"seed": 5}, train={"init_seed": 6})
+    ones = [compose_coder(c, registry, SHAPE) for c in (asked, config(registry, run={"seed": 6}))]
+    assert all(isinstance(coder, Coder) for coder in ones)
+    assert torch.equal(ones[0].weight, ones[1].weight)
+    assert compose_data(asked, registry).seed == 5
+
+
 def test_a_stored_coder_is_built_again_and_draws_nothing(registry: Registry) -> None:
     run = config(registry, sparsity={"k": 4})
     state = torch.get_rng_state()

@@ -1,1 +1,1 @@
-"""Coders that have learned less, measured beside a trained one: what its numbers are worth."""
+"""Coders that have learned less, or anew, measured beside a trained one: what its numbers are worth."""

@@ -2,6 +2,7 @@
 
 random             an artifact, which says of which coder it is the baseline
 frozen-decoder     a results folder with one run: as the coder's, without quantizers, its decoder frozen
+other-seed         a results folder with one run: as the float twin's, with other initial weights
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from qsae_core.artifact import artifact, places
 from qsae_core.artifact.coder_sets import save_set
@@ -23,6 +24,7 @@ from qsae_core.config.run import Block, RunConfig, resolve
 from qsae_core.contracts.dense import DenseForm
 from qsae_core.contracts.format import Checkpoint
 from qsae_core.errors import ArtifactError, ConfigError
+from qsae_core.evaluation.beside import twin_folder
 from qsae_core.evaluation.fitting import data_of
 from qsae_core.evaluation.run import recorded_config
 from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, QUANTIZER_SLOTS, SLOTS
@@ -38,8 +40,11 @@ if TYPE_CHECKING:
 BASELINES = {
     "random": "random dictionary, same L0",
     "frozen-decoder": "random decoder, trained encoder",
+    "other-seed": "in float, other initial weights",
 }
 """Name -> what a table calls it."""
+SEEDS = 2**32
+"""How many there are."""
 OF = "baseline_of"
 """Key of an artifact's ``source``: the ``identity`` of the coder whose baseline it is."""
 
@@ -65,7 +70,13 @@ def baseline(
     folder = places.stored_folder(path)
     config = recorded_config(folder, plugins.registry)
     if name == "frozen-decoder":
-        return _frozen_decoder(config, kept / name, plugins, watcher)
+        message = f"training the same coder with a random decoder that stays as it is, for {kept / name}"
+        return _trained(config, {"freeze_decoder": True}, kept / name, plugins, watcher, message)
+    if name == "other-seed":
+        config = recorded_config(twin_folder(folder) or folder, plugins.registry)
+        changed = {"init_seed": (config.init_seed + 1) % SEEDS}
+        message = f"training the same coder in float from other initial weights, for {kept / name}"
+        return _trained(config, changed, kept / name, plugins, watcher, message)
     place, identity = kept / name, places.identity(folder)
     if not _is_of(place, identity):
         watcher.message("making a random dictionary that fires as often, from the coder's training data")
@@ -143,25 +154,21 @@ def _described(form: Checkpoint, config: RunConfig, registry: Registry) -> RunCo
     return resolve([checked_layer({**tree, **blocks(form, registry)}, "the baseline")], registry)
 
 
-def _frozen_decoder(
-    config: RunConfig, kept: pathlib.Path, plugins: Plugins, watcher: Watcher
+def _trained(
+    config: RunConfig,
+    changed: dict[str, Any],
+    kept: pathlib.Path,
+    plugins: Plugins,
+    watcher: Watcher,
+    message: str,
 ) -> pathlib.Path:
-    """The run of it, which is trained to its end if it is not there; an interrupted one is taken up again."""
-    components = dict(config.components)
-    for slot in (slot for slot in QUANTIZER_SLOTS if slot in components):
-        name = SLOTS[slot].default
-        assert name is not None
-        components[slot] = Block(name, plugins.registry.get(SLOTS[slot].kind, name).config())
-    settings = {"out": str(kept.parent), "name": kept.name, "compare_float": False, "save_float": False}
-    settings |= {"overwrite": False, "resume": False}
-    asked = dataclasses.replace(
-        config,
-        components=components,
-        evaluate=(),
-        trackers=(),
-        train=config.train.model_copy(update={"freeze_decoder": True, "latent_parallel": 1}),
-        run=config.run.model_copy(update=settings),
-    )
+    """The run without quantizers, and with ``changed`` in its section ``train``, which is trained to its end
+    if it is not there; an interrupted one is taken up again.
+
+    Args:
+        message: what the watcher is told where anything is trained.
+    """
+    asked = _asked(config, changed, kept, plugins.registry)
     for run in find_runs(kept.parent):
         if run.path.parents[1] != kept:
             continue
@@ -170,5 +177,23 @@ def _frozen_decoder(
             return run.path
         how = "resume" if same and run.resume_states() else "overwrite"
         asked = dataclasses.replace(asked, run=asked.run.model_copy(update={how: True}))
-    watcher.message(f"training the same coder with a random decoder that stays as it is, for {kept}")
+    watcher.message(message)
     return train(asked, plugins, watcher).path
+
+
+def _asked(config: RunConfig, changed: dict[str, Any], kept: pathlib.Path, registry: Registry) -> RunConfig:
+    components = dict(config.components)
+    for slot in (slot for slot in QUANTIZER_SLOTS if slot in components):
+        name = SLOTS[slot].default
+        assert name is not None
+        components[slot] = Block(name, registry.get(SLOTS[slot].kind, name).config())
+    settings = {"out": str(kept.parent), "name": kept.name, "compare_float": False, "save_float": False}
+    settings |= {"overwrite": False, "resume": False}
+    return dataclasses.replace(
+        config,
+        components=components,
+        evaluate=(),
+        trackers=(),
+        train=config.train.model_copy(update={**changed, "latent_parallel": 1}),
+        run=config.run.model_copy(update=settings),
+    )

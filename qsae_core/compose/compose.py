@@ -70,8 +70,8 @@ def compose_coder(
     """The coder with its parts.
 
     Args:
-        config: a run, whose seed is given to the global generator first; or what ``RunConfig.coder_dict``
-            gave, for a stored coder, which leaves the global generator as it is.
+        config: a run, whose ``init_seed`` is given to the global generator first; or what
+            ``RunConfig.coder_dict`` gave, for a stored coder, which leaves the global generator as it is.
         registry: where components come from.
         shape: widths of the data; an SAE needs ``d_in == d_out`` and as many layers in as out.
         place: what errors call a stored coder (its file).
@@ -84,7 +84,7 @@ def compose_coder(
     """
     if isinstance(config, RunConfig):
         config = config.for_width(shape.d_in, shape.layers_in)
-        torch.manual_seed(config.run.seed)
+        torch.manual_seed(config.init_seed)
         coder = _build_coder(config.components, config.origins, registry, shape, config.data.use)
         for rules in (module for module in coder.modules() if isinstance(module, LevelRules)):
             with located(("sparsity",), config.components["sparsity"], config.origins):

@@ -86,6 +86,12 @@ class RunConfig:
         """The data source."""
         return self.components["data"]
 
+    @property
+    def init_seed(self) -> int:
+        """Of the initial weights: ``train.init_seed``, or where that is not given ``run.seed``, of which all
+        other draws are (the order of the data first of all)."""
+        return self.run.seed if self.train.init_seed is None else self.train.init_seed
+
     def for_width(self, d_in: int, layers_in: int = 1) -> RunConfig:
         """This run on data of such a width, and of so many layers: sizes that were given beside it
         (``expansion``), or as a share of the latents (``k_share``), have become numbers, as its record has

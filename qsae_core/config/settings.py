@@ -67,6 +67,12 @@ class TrainConfig(ComponentConfig):
         "the decoder, quantized or not, stays the random one that it begins as: what an encoder alone "
         "makes of that is a baseline for what was learned",
     )
+    init_seed: int | None = option(
+        None,
+        "seed of the initial weights alone; none: the run's, which all else is drawn from",
+        ge=0,
+        lt=2**32,
+    )
     statistics_tokens: Count = option(
         16384, "training vectors from which normalisation and initial values are computed", allowed=FORM
     )

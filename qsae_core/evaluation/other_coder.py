@@ -6,12 +6,14 @@ import pathlib
 
 from qsae_core.artifact.artifact import load
 from qsae_core.artifact.coder_sets import load_set
-from qsae_core.artifact.places import set_folder
+from qsae_core.artifact.places import set_folder, stored_folder
+from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.contracts.coder import SparseCoder
 from qsae_core.errors import ConfigError
+from qsae_core.evaluation.beside import twin_folder
 
 
-def load_other(path: str, coder: SparseCoder, layer: str, where: str) -> SparseCoder:
+def load_other(path: str, coder: SparseCoder, layer: str, where: str) -> MatrixCoder:
     """The coder at a path, on the device of another one whose atoms it is compared with; of a run with a
     coder for each layer that of the same layer.
 
@@ -33,5 +35,24 @@ def load_other(path: str, coder: SparseCoder, layer: str, where: str) -> SparseC
             where=where,
             allowed="a coder of vectors of the same place",
             next="qsae runs lists what was trained, with its layer",
+        )
+    return other
+
+
+def load_other_float(path: str, coder: SparseCoder, layer: str, where: str) -> MatrixCoder:
+    """``load_other`` of the full-precision coder that a path means: the float twin beside a quantized one,
+    else the coder itself.
+
+    Raises:
+        ConfigError: also if it is quantized, and no float twin is beside it.
+    """
+    folder = stored_folder(pathlib.Path(path))
+    other = load_other(str(twin_folder(folder) or folder), coder, layer, where)
+    if other.is_quantized:
+        raise ConfigError(
+            f"the coder at {path} is quantized, and no full-precision twin is beside it",
+            where=where,
+            allowed="a run without quantizers, or one with a float twin",
+            next="qsae evaluate RUN --baseline other-seed trains one, in RUN/baselines/other-seed",
         )
     return other

@@ -136,6 +136,7 @@ def changes(run: Run, config: RunConfig) -> list[str]:
     skip = {"run", "versions", *RECORD_KEYS}
     others = [k for k in now_ if k not in skip and now_[k] != before.get(k)]
     changed = [_difference(k, before.get(k), now_[k]) for k in others]
+    changed = [difference for difference in changed if difference]  # none: an option that was not there yet
     return changed + [f"run.{k}" for k in ALIKE if now_["run"][k] != before["run"].get(k, False)]
 
 

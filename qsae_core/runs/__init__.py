@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from qsae_core.config.run import Block, read_block, resolve, resolve_data
     from qsae_core.config.settings import QuantizeConfig
     from qsae_core.evaluation.beside import twin_folder
-    from qsae_core.evaluation.other_coder import load_other
+    from qsae_core.evaluation.other_coder import load_other, load_other_float
     from qsae_core.evaluation.run import evaluate_artifact, recorded_config
     from qsae_core.evaluation.stored import load_result
     from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, QUANTIZER_SLOTS, SLOTS
@@ -70,6 +70,7 @@ __all__ = [
     "is_full",
     "launched",
     "load_other",
+    "load_other_float",
     "load_plugins",
     "load_result",
     "machines",
@@ -114,7 +115,7 @@ _FROM = {
     "config.run": ("Block", "read_block", "resolve", "resolve_data"),
     "config.settings": ("QuantizeConfig",),
     "evaluation.beside": ("twin_folder",),
-    "evaluation.other_coder": ("load_other",),
+    "evaluation.other_coder": ("load_other", "load_other_float"),
     "evaluation.run": ("evaluate_artifact", "recorded_config"),
     "evaluation.stored": ("load_result",),
     "kinds": ("CODER_SLOTS", "PART_SLOTS", "QUANTIZER_SLOTS", "SLOTS"),

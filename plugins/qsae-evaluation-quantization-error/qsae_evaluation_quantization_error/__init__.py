@@ -28,6 +28,15 @@ class QuantizationErrorConfig(ComponentConfig):
         "tokens, the first ones, on which the controls encode twice more; none: all; 0: no controls",
         ge=0,
     )
+    other_seed: str | None = option(
+        None,
+        "a float coder of another seed, a run's folder or an artifact, for the control by another training; "
+        "none: there is no such control",
+        allowed="a path",
+    )
+    returned_above: float = option(
+        0.7, "cosine above which a latent that is matched has come back", ge=0, lt=1
+    )
     rows: int = option(50, "rows of the tables of the most damaged latents and of the largest errors", ge=1)
 
     @model_validator(mode="after")
@@ -36,6 +45,11 @@ class QuantizationErrorConfig(ComponentConfig):
             raise OptionsError(
                 f"a latent is damaged below r = {self.damaged:g} and has survived from {self.survived:g} on",
                 allowed="damaged of at most survived",
+            )
+        if self.control_tokens == 0 and self.other_seed is not None:
+            raise OptionsError(
+                "a coder of another seed is a control, and control_tokens of 0 leaves all of them out",
+                allowed="control_tokens above 0, or none; or no other_seed",
             )
         return self
 

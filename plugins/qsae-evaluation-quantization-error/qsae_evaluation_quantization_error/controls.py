@@ -5,6 +5,7 @@ Shapes: B tokens, D width, F latents.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from qsae_evaluation_quantization_error.dense_forms import (
     refusal_to_fit,
     with_noise,
 )
+from qsae_evaluation_quantization_error.other_seed import NOT_GIVEN, OTHER_SEED, ROWS, Compared
 from qsae_evaluation_quantization_error.pairs import Active, PairSums, active, shared
 from qsae_evaluation_quantization_error.survival import CLASSES, Survival, judged, survival
 
@@ -104,11 +106,18 @@ class Controls:
         mask = judged(self.sums[SAME].whole(), self.config.least_firings)
         return {name: survival(pair, self.config, mask) for name, pair in sums.items()}
 
-    def table(self, main: Survival, chance: Survival, equal_l0: PairSums | None) -> Table:
+    def table(
+        self,
+        main: Survival,
+        chance: Survival,
+        equal_l0: PairSums | None,
+        matched: Mapping[str, Compared],
+    ) -> Table:
         """A row for each pairing, with what it is; first the result itself, on all tokens.
 
         Args:
             main, chance: the coder, and latents paired at random, on all tokens.
+            matched: as ``OtherSeed.found`` gives it; empty where no coder of another seed is given.
         """
         columns = ("pairing", "tokens", "l0", *SHOWN, "note")
         rows = [_row("the coder, all tokens", main, f"against L0 {_l0(main, 'a'):.4g} of the twin")]
@@ -124,7 +133,9 @@ class Controls:
         if bool(found[SAME].pairs.tokens == main.pairs.tokens):
             del found[SAME]  # that is the first row
         rows += [_row(name, of_control, notes[name]) for name, of_control in found.items()]
+        rows += [_row(ROWS[name], each.survival, each.note) for name, each in matched.items()]
         without = {NOISE: self.made.no_noise, EQUAL_L0: self.made.no_fit}
+        without[ROWS[OTHER_SEED]] = None if matched else NOT_GIVEN
         for name, reason in without.items():
             if name not in found and reason is not None:
                 rows.append([name, None, None, *(None for _ in SHOWN), reason])

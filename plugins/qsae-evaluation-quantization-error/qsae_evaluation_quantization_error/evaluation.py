@@ -10,9 +10,10 @@ from qsae_core.contracts import Accumulator, Evaluation, EvaluationContext, Obse
 from qsae_evaluation_quantization_error import QuantizationErrorConfig
 from qsae_evaluation_quantization_error.controls import Forms, forms
 from qsae_evaluation_quantization_error.dense_forms import encode
-from qsae_evaluation_quantization_error.pairs import PairSums, active, shared
+from qsae_evaluation_quantization_error.other_seed import load_other_seed
+from qsae_evaluation_quantization_error.pairs import PairSums, active, one_group, shared
 from qsae_evaluation_quantization_error.report import report
-from qsae_evaluation_quantization_error.seen import Seen, one_group
+from qsae_evaluation_quantization_error.seen import Seen
 
 
 class QuantizationError(Evaluation):
@@ -42,20 +43,27 @@ class QuantizationError(Evaluation):
         return None
 
     def start(self, context: EvaluationContext) -> TwinPass:
-        """What has seen nothing."""
+        """What has seen nothing.
+
+        Raises:
+            ArtifactError, ConfigError: if the coder of another seed is none that stands beside the twin.
+        """
         config = cast(QuantizationErrorConfig, self.config)
         assert context.twin is not None
         nothing = Forms(None, None, None, None)
         made = nothing if config.control_tokens == 0 else forms(context.coder, context.twin)
-        return TwinPass(config, context, made)
+        return TwinPass(config, context, Seen(config, context, made, load_other_seed(config, context)))
 
 
 class TwinPass(Accumulator):
-    """Everything but the coder at other thresholds, which the first pass finds."""
+    """Everything but the coder at other thresholds, which the first pass finds.
 
-    def __init__(self, config: QuantizationErrorConfig, context: EvaluationContext, made: Forms) -> None:
-        self.context, self.config = context, config
-        self.seen = Seen(config, context, made)
+    Args:
+        seen: what has seen nothing.
+    """
+
+    def __init__(self, config: QuantizationErrorConfig, context: EvaluationContext, seen: Seen) -> None:
+        self.context, self.config, self.seen = context, config, seen
 
     def update(self, observation: Observation) -> None:
         """Take one batch into account."""

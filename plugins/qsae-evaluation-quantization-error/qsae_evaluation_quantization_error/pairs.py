@@ -14,6 +14,10 @@ from qsae_core.contracts import SparseCodes
 
 SUMS = ("firings_a", "firings_b", "both", "sum_a", "sum_b", "square_a", "square_b", "cross")
 """#(a != 0), #(b != 0), #(both), sum a, sum b, sum a^2, sum b^2, sum a b."""
+GROUPS = 10
+"""Of tokens, for the jackknife: by context, or by blocks of tokens where contexts are not known."""
+SEED = 0
+"""Of the pairing at random."""
 CONSTANT = 1e-12
 """A variance that is a smaller share of the mean square than this is rounding: the latent is constant."""
 
@@ -64,6 +68,19 @@ def shared(a: Active, b: Active) -> Shared:
     found = order[place]
     in_a[found[in_b]] = True
     return Shared(in_b, in_a, torch.where(in_b, b.values[found], 0.0))
+
+
+def one_group(n_tokens: int, like: Active) -> Tensor:
+    """int64 ``[B]`` of zeros."""
+    return torch.zeros(n_tokens, dtype=torch.int64, device=like.rows.device)
+
+
+def another(n_latents: int) -> Tensor:
+    """int64 ``[F]``: a random permutation in which no latent keeps its place (unless it is the only one)."""
+    order = torch.randperm(n_latents, generator=torch.Generator().manual_seed(SEED))
+    other = torch.empty_like(order)
+    other[order] = order.roll(1)
+    return other
 
 
 class PairSums:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from qsae_core.contracts import EvaluationContext, Result, Table
 from qsae_evaluation_quantization_error.controls import AGAIN, EQUAL_L0, NOISE
 from qsae_evaluation_quantization_error.of_weights import mean_of_known, weights_report
+from qsae_evaluation_quantization_error.other_seed import Compared
 from qsae_evaluation_quantization_error.pairs import PairSums
 from qsae_evaluation_quantization_error.positions import overlap
 from qsae_evaluation_quantization_error.predictors import Values, predictors
@@ -51,27 +53,39 @@ def report(seen: Seen, context: EvaluationContext, equal_l0: PairSums | None = N
     chance = survival(seen.by_chance, config, found.mask)
     controls = {} if config.control_tokens == 0 else seen.controls.found(equal_l0)
     noise = {"with_noise": controls[NOISE]} if NOISE in controls else {}
+    matched = {} if seen.other_seed is None else seen.other_seed.found()
     weights = weights_report(context, config.rows)
     columns = {**_columns(seen, found), **weights.per_latent}
     predicted, uncertain, table = predictors(columns)
     output, output_with_noise = _output(seen)
     values = {**found.values, **_support(seen, found, columns), **output, **_of_controls(controls)}
-    errors = standard_errors(seen.pairs, found.mask, config)
+    by_chance = {**_by_chance(seen, found, chance), **_named(matched, "chance")}
+    errors = {**standard_errors(seen.pairs, found.mask, config), **_named(matched, "uncertainty")}
+    beside = {"by_chance": chance, **noise, **{name: each.survival for name, each in matched.items()}}
     return Result(
-        values={**values, **predicted, **weights.values},
-        chance={**_by_chance(seen, found, chance), **dict.fromkeys(predicted, 0.0), **weights.chance},
+        values={**values, **_named(matched, "values"), **predicted, **weights.values},
+        chance={**by_chance, **dict.fromkeys(predicted, 0.0), **weights.chance},
         baseline={**(noise["with_noise"].values if noise else {}), **output_with_noise, **weights.baseline},
         uncertainty={**errors, **uncertain, **weights.uncertainty},
-        per_latent=columns,
+        per_latent={**columns, **_named(matched, "columns")},
         tables={
-            "controls": seen.controls.table(found, chance, equal_l0),
-            "histogram": histogram(found, {"by_chance": chance, **noise}),
+            "controls": seen.controls.table(found, chance, equal_l0, matched),
+            "histogram": histogram(found, beside),
             "most_damaged": _damaged(seen, context, found, columns),
             "predictors": table,
             "margins": seen.margins.table(),
             **weights.tables,
         },
     )
+
+
+def _named(matched: Mapping[str, Compared], what: str) -> dict[str, Any]:
+    """One of the mappings of each pairing of matched latents, under names that begin with the pairing's."""
+    return {
+        f"{pairing}_{name}": value
+        for pairing, each in matched.items()
+        for name, value in getattr(each, what).items()
+    }
 
 
 def _of_controls(controls: Mapping[str, Survival]) -> Values:
@@ -96,11 +110,10 @@ def _by_chance(seen: Seen, found: Survival, chance: Survival) -> Values:
 def _output(seen: Seen) -> tuple[Values, Values]:
     """What the twin's codes lose when the coder decodes them; and what independent errors would cost."""
     moved, alone, n = seen.errors.tolist()
-    variance = seen.variance()
+    variance = seen.reconstructions.variance()
     mse, fvu = ([part / whole if whole > 0 else None for part in (moved, alone)] for whole in (n, variance))
-    gap = float(seen.squared_errors[1] - seen.squared_errors[0])
     values = {
-        "fvu_gap": gap / variance if variance > 0 else None,
+        "fvu_gap": seen.reconstructions.fvu_gap(),
         "output_mse": mse[0],
         "output_fvu": fvu[0],
         "times_noise": moved / alone if alone > 0 else None,

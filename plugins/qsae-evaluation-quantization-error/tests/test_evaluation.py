@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,13 +12,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 from pydantic import ValidationError
-from qsae_evaluation_quantization_error import QuantizationErrorConfig
+from qsae_evaluation_quantization_error import QuantizationErrorConfig, other_seed
 from qsae_evaluation_quantization_error.evaluation import QuantizationError
 from torch import Tensor
 
 from qsae_cli.main import cli
 from qsae_core import CoderConfig
 from qsae_core.contracts import Batch, CoderShape, Result, SparseCodes, TokenBatch
+from qsae_core.errors import ConfigError
 from qsae_core.evaluation.evaluate import Outcome, evaluate
 from qsae_core.evaluation.of_layers import WHOLE
 from qsae_core.evaluation.stored import load_result
@@ -67,7 +69,7 @@ CONFIG = QuantizationErrorConfig()
 class Vectors:
     """Vectors with or without contexts behind them, of 7 positions, the first of which is special."""
 
-    layer_names = ("0",)
+    layer, layer_names = "0", ("0",)
 
     def __init__(self, contexts: bool = False, specials: float = 0.0) -> None:
         self.contexts, self.specials = contexts, specials
@@ -210,6 +212,142 @@ def test_cut_offs_are_in_order() -> None:
         QuantizationErrorConfig(damaged=0.95)
 
 
+PERMUTED = [2, 0, 3, 1]
+UNALIKE = Rows(torch.tensor([[-1.0, 2, 0], [0, -1, -3], [2, 0, -1], [-1, -1, 1]]))
+
+
+@pytest.fixture
+def beside(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """The result with a float coder of another seed, which is not read from a file."""
+
+    def found(coder: Rows, other: Rows, *args: Any, **options: Any) -> Result:
+        monkeypatch.setattr(other_seed, "load_other_float", lambda *_: other)
+        return result(coder, TWIN, *args, other_seed="other", **options)
+
+    return found
+
+
+def test_a_twin_with_other_numbers_is_found_again(beside: Callable[..., Result]) -> None:
+    """As the coder of another seed, and as the coder, which by numbers has nothing to do with the twin."""
+    permuted = Rows(TWIN.W[PERMUTED])
+    found = beside(permuted, permuted)
+    for name in ("matched", "other_seed"):
+        for value in ("r_mean", "r_median", "r_union_mean", "jaccard", "cosine"):
+            assert found.values[f"{name}_{value}"] == pytest.approx(1, abs=1e-12), (name, value)
+        for value in ("survived_share", "top_overlap", "returned_share"):
+            assert found.values[f"{name}_{value}"] == 1, (name, value)
+        assert found.values[f"{name}_damaged_share"] == found.values[f"{name}_lost_share"] == 0
+        assert [PERMUTED[int(j)] for j in found.per_latent[f"{name}_latent"]] == [0, 1, 2, 3]
+    assert found.values["other_seed_l0_gap"] == found.values["other_seed_fvu_gap"] == 0
+    assert cast(float, found.values["r_mean"]) < 0.5
+    assert cast(float, found.values["jaccard"]) < 0.6
+    assert found.values["same_latent_share"] == 0
+
+
+def test_scales_of_latents_say_nothing_of_a_match(beside: Callable[..., Result]) -> None:
+    """f' = 2 f of latent 0, and 3 f, 5 f, f / 2 of others: r and support stay, and norms are not compared."""
+    scaled = Rows(TWIN.W[PERMUTED] * torch.tensor([[3.0], [2.0], [5.0], [0.5]]))
+    found = beside(CODER, scaled)
+    for value in ("r_mean", "jaccard", "cosine", "survived_share", "top_overlap"):
+        assert found.values[f"other_seed_{value}"] == pytest.approx(1, abs=1e-7), value
+    assert found.values["other_seed_l0_gap"] == 0
+    errors = [float((X - (X @ c.W.T).relu() @ c.W).square().sum()) for c in (TWIN, scaled)]
+    gap = (errors[1] - errors[0]) / float((X - X.mean(0)).square().sum())
+    assert found.values["other_seed_fvu_gap"] == pytest.approx(gap, rel=1e-6)
+
+
+def test_another_dictionary_is_matched_as_well_as_it_can_be(beside: Callable[..., Result]) -> None:
+    """Every pairing of four latents is tried; that with the largest sum of cosines gives the numbers."""
+    found = beside(CODER, UNALIKE)
+    unit = [torch.nn.functional.normalize(c.W.double(), dim=1) for c in (TWIN, UNALIKE)]
+    cosines = unit[0] @ unit[1].T
+    best = max(itertools.permutations(range(4)), key=lambda p: sum(float(cosines[j, p[j]]) for j in range(4)))
+    assert found.per_latent["other_seed_latent"].tolist() == list(best)
+    of_best = cosines[torch.arange(4), torch.tensor(best)]
+    assert found.values["other_seed_cosine"] == pytest.approx(float(of_best.mean()), rel=1e-6)
+    assert found.values["other_seed_returned_share"] == float((of_best > 0.7).double().mean())
+    a, b = ((X @ c.W.T).relu().double() for c in (TWIN, UNALIKE))
+    b = b[:, best]
+    r = [float(torch.corrcoef(torch.stack([a[:, j], b[:, j]]))[0, 1]) for j in range(4)]
+    assert found.per_latent["other_seed_r"].tolist() == pytest.approx(r, rel=1e-9)
+    both, either = ((a > 0) & (b > 0)).sum(), ((a > 0) | (b > 0)).sum()
+    assert found.values["other_seed_jaccard"] == pytest.approx(float(both / either), rel=1e-6)
+    assert found.values["other_seed_l0_gap"] == pytest.approx(float(((b > 0).sum() - (a > 0).sum()) / 700))
+
+
+def test_of_two_that_know_nothing_of_each_other_only_chance_is_left(
+    beside: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A random dictionary of 64 latents of width 32 in place of the other training: matched cosines are what
+    random rows have, and r is near what any two latents have."""
+    generator = torch.Generator().manual_seed(5)
+    twin, other = (Rows(torch.randn(64, 32, generator=generator)) for _ in range(2))
+    x = torch.randn(2000, 32, generator=generator)
+    monkeypatch.setattr(f"{__name__}.X", x)
+    monkeypatch.setattr(f"{__name__}.TWIN", twin)
+    found = beside(twin, other)
+    for value, tolerance in (("cosine", 0.02), ("returned_share", 0.01)):
+        pair = (found.values[f"other_seed_{value}"], found.chance[f"other_seed_{value}"])
+        assert pair[0] == pytest.approx(pair[1], abs=tolerance), value
+    assert found.values["matched_r_mean"] == pytest.approx(1)
+    # of Gaussian x, r of two rectified projections with cosine c is below c; matched ones have c near .4
+    assert abs(cast(float, found.chance["other_seed_r_mean"])) < 0.05
+    assert cast(float, found.values["other_seed_r_mean"]) < cast(float, found.values["other_seed_cosine"])
+    assert found.values["other_seed_survived_share"] == 0
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 256, 3000])
+def test_batches_change_nothing_of_matched_latents(beside: Callable[..., Result], batch_size: int) -> None:
+    for data in (Vectors(), Vectors(contexts=True)):
+        one, other = (beside(CODER, UNALIKE, data, size, control_tokens=300) for size in (64, batch_size))
+        for key in ("values", "chance", "uncertainty"):
+            numbers, wanted = (
+                {
+                    n: v
+                    for n, v in getattr(r, key).items()
+                    if v is not None and n.startswith(("other", "match"))
+                }
+                for r in (other, one)
+            )
+            assert len(wanted) > 20 or key == "uncertainty"  # blocks of 64 tokens fill less than ten groups
+            assert numbers == pytest.approx(wanted, rel=1e-12, abs=1e-12), key
+        for name in ("other_seed_r", "matched_r", "other_seed_cosine"):
+            assert torch.allclose(other.per_latent[name], one.per_latent[name], 1e-12, 1e-12, equal_nan=True)
+        assert [list(row) for row in other.tables["controls"].rows] == [
+            list(row) for row in one.tables["controls"].rows
+        ]
+
+
+def test_matched_latents_are_a_row_of_the_controls(beside: Callable[..., Result]) -> None:
+    rows = {row[0]: row for row in beside(CODER, UNALIKE, control_tokens=300).tables["controls"].rows}
+    for name in ("the coder, matched", "another seed, matched"):
+        assert rows[name][1] == 300
+        assert rows[name][-1] == "latents matched one to one by cosine (exact)"
+    without = {row[0]: row for row in result(CODER, TWIN).tables["controls"].rows}
+    assert without["another seed, matched"][1:3] == [None, None]
+    assert "--baseline other-seed trains one" in str(without["another seed, matched"][-1])
+    assert "the coder, matched" not in without
+
+
+def test_latents_without_a_direction_have_no_cosine(beside: Callable[..., Result]) -> None:
+    """The coder's third atom is zero, so that it is beside the twin's one that is left, without a cosine; the
+    numbers of pairs take it in (it never fires, and is lost)."""
+    found = beside(CODER, UNALIKE)
+    assert found.per_latent["matched_cosine"].isnan().sum() == 1
+    (left,) = found.per_latent["matched_cosine"].isnan().nonzero()[:, 0].tolist()
+    assert found.per_latent["matched_latent"][left] == 2
+    assert found.values["matched_lost_share"] == 0.25
+
+
+def test_what_is_no_coder_of_another_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for other, fault in ((TWIN, "is the twin itself"), (Rows(TWIN.W[:2]), "has 2 latents, the twin 4")):
+        monkeypatch.setattr(other_seed, "load_other_float", lambda *_, found=other: found)
+        with pytest.raises(ConfigError, match=f"the coder at elsewhere {fault}"):
+            outcome(CODER, TWIN, other_seed="elsewhere")
+    with pytest.raises(ValidationError, match="leaves all of them out"):
+        QuantizationErrorConfig(other_seed="elsewhere", control_tokens=0)
+
+
 TINY = ["--data", "synthetic", "--preset", "tiny", "--n-latents", "64", "--steps", "20", "--compare-float"]
 TINY += ["--eval-tokens", "2048"]
 
@@ -260,3 +398,26 @@ def test_thresholds_are_fitted_to_the_twins_l0(tmp_path: pathlib.Path) -> None:
     assert unchanged > 0.3
     assert fitted < 0.01 * of_twin
     assert found.values["equal_l0_jaccard"] == pytest.approx(rows["at equal L0"][3])
+
+
+def test_another_training_by_the_command(tmp_path: pathlib.Path) -> None:
+    """Of a run with a coder for each layer: each is beside the same layer's of another seed."""
+    folder = tmp_path / "tiny" / "synthetic" / "20"
+    layers = ["--sae", "ternary", "--k", "8", "--data.layers", "2", "--per-layer"]
+    more = ["--eval", "reconstruction", "--out", str(tmp_path), "--name", "tiny"]
+    for line in (
+        ["train", *layers, *TINY, *more],
+        ["evaluate", str(folder), "--eval", "reconstruction", "--baseline", "other-seed"],
+        [
+            *("evaluate", str(folder), "--eval", "quantization-error"),
+            "--eval.quantization-error.other-seed",
+            str(folder / "baselines" / "other-seed" / "synthetic" / "20"),
+        ],
+    ):
+        printed = CliRunner().invoke(cli, line)
+        assert printed.exit_code == 0, printed.output
+    for layer in ("0", "1"):
+        values = load_result(folder / "evaluations" / "layers" / layer / "quantization-error")[0].values
+        matched, other = (cast(float, values[f"{name}_r_mean"]) for name in ("matched", "other_seed"))
+        assert 0.1 < other < matched
+        assert matched == pytest.approx(values["r_mean"], abs=0.05)

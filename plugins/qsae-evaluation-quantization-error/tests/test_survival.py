@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from qsae_evaluation_quantization_error import QuantizationErrorConfig
-from qsae_evaluation_quantization_error.pairs import PairSums, active, shared
-from qsae_evaluation_quantization_error.seen import another
+from qsae_evaluation_quantization_error.pairs import PairSums, active, another, shared
 from qsae_evaluation_quantization_error.survival import class_names, histogram, standard_errors, survival
 from torch import Tensor
 
