@@ -48,8 +48,20 @@ def _recorded(values: Mapping[str, Any]) -> list[Layer]:
 @click.option(
     "--out",
     type=click.Path(path_type=pathlib.Path, file_okay=False),
-    help="Where to keep all that was found, a folder an evaluation.  [default: RUN/evaluations, where they "
-    "are those of the run on its own data]",
+    help="Where to keep all that was found, a folder an evaluation.  [default: of a run on its own data "
+    "RUN/evaluations; else nowhere]",
+)
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace stored results, also where these are of fewer tokens, failed, or are of another coder or "
+    "other data.",
+)
+@click.option(
+    "--compare-float/--no-compare-float",
+    default=True,
+    show_default=True,
+    help="Of a run with a full-precision twin, evaluate that too, as training does.",
 )
 @click.option(
     "--baseline",
@@ -70,6 +82,8 @@ def evaluate(
     level: int | None,
     all_levels: bool,
     out: pathlib.Path | None,
+    overwrite: bool,
+    compare_float: bool,
     baselines: tuple[str, ...],
     device: str,
     as_json: bool,
@@ -81,8 +95,9 @@ def evaluate(
     others; --model, --text, --data-path and the data source's other flags choose other data. Data that the
     coder was not trained on is measured whole, up to --tokens; its training data is known again by content.
 
-    Scalars are printed and, with columns per latent and tables, stored. Where an evaluation fails, the others
-    are kept, and the command ends with an error.
+    Scalars are printed and, with columns per latent and tables, stored. A stored result stays where it is of
+    more tokens, unless --overwrite is given. Where an evaluation fails, the others are kept, and the command
+    ends with an error.
 
     --level reads the first groups of latents of a nested coder, or the first bit planes of its decoder.
     """
@@ -98,4 +113,8 @@ def evaluate(
     if all_levels:
         evaluate_levels(asked, as_json)
     else:
-        evaluate_one(asked, level, out, baselines, as_json)
+        from qsae_cli.keeping import Keeping
+        from qsae_core.evaluation.kept import own_folder
+
+        keeping = Keeping(path, out, None if level is not None else own_folder(path, asked.config), overwrite)
+        evaluate_one(asked, level, keeping, baselines, with_twin=compare_float, as_json=as_json)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from qsae_cli.output import print_json
 from qsae_core.config.layers import Layer
+from qsae_core.results.run import FLOAT_TWIN, MAIN, Run
 
 if TYPE_CHECKING:
+    from qsae_cli.keeping import Keeping
     from qsae_core.evaluation.run import Evaluated
+    from qsae_core.evaluation.watch import Subject
 
 
 class Asked:
@@ -31,59 +34,79 @@ class Asked:
         self.registry = self.plugins.registry
         self.config = resolve(layers, self.registry)
 
-    def evaluated(self, path: pathlib.Path, what: str, level: int | None = None) -> Evaluated:
-        """One coder on the data, while its passes are shown."""
-        from qsae_cli.progress import PassProgress
+    def evaluated(
+        self,
+        path: pathlib.Path,
+        what: str = "",
+        level: int | None = None,
+        begins: Callable[[Subject], None] | None = None,
+    ) -> Evaluated:
+        """One coder on the data, while it is shown how far that is.
+
+        Args:
+            what: what other coder that is than the one that was asked for.
+            begins: is told before anything is measured what is evaluated on what.
+        """
+        from qsae_cli.pass_progress import EvaluationProgress
         from qsae_core.evaluation.run import evaluate_artifact
 
-        with PassProgress(what) as progress:
-            return evaluate_artifact(
-                path, self.config, self.registry, level=level, progress=progress, **self.sizes
-            )
+        with EvaluationProgress(what, begins) as watch:
+            return evaluate_artifact(path, self.config, self.registry, level=level, watch=watch, **self.sizes)
 
 
 def evaluate_levels(asked: Asked, as_json: bool) -> None:
     """Every level of a coder, in a table."""
-    from qsae_cli.progress import PassProgress
+    from qsae_cli.pass_progress import EvaluationProgress
     from qsae_cli.summary import warn
     from qsae_core.evaluation import run
 
-    with PassProgress("evaluating levels") as progress:
-        found = run.evaluate_levels(
-            asked.path, asked.config, asked.registry, progress=progress, **asked.sizes
-        )
+    def begins(subject: Subject) -> None:
+        click.echo(f"evaluating {subject.folder}, level {subject.level}", err=True)
+
+    with EvaluationProgress(begins=begins) as watch:
+        found = run.evaluate_levels(asked.path, asked.config, asked.registry, watch=watch, **asked.sizes)
         levels = [evaluated.entry for evaluated in found]
     warn(levels[0])
     _print_levels(asked.path, levels, as_json)
 
 
 def evaluate_one(
-    asked: Asked, level: int | None, out: pathlib.Path | None, names: Sequence[str], as_json: bool
+    asked: Asked, level: int | None, keeping: Keeping, names: Sequence[str], *, with_twin: bool, as_json: bool
 ) -> None:
-    """A coder, or one level of it, and its baselines: evaluated, kept and shown.
+    """A coder, or one level of it, its float twin and its baselines: evaluated, kept and shown.
 
     Raises:
-        EvaluationError: if one of the coder's own evaluations failed; all else is kept and shown by then.
+        ConfigError: if results of something else are where these should be kept.
+        EvaluationError: if an evaluation of the coder or its twin failed; all else is kept and shown by then.
     """
     from qsae_cli.summary import check_failures, warn
-    from qsae_core.evaluation.kept import own_folder
 
-    of_run = None if level is not None else own_folder(asked.path, asked.config, asked.sizes["n_tokens"])
-    places = _baselines(asked, out, names)
-    found = asked.evaluated(asked.path, "evaluating", level)
+    twin = _twin(asked.path) if with_twin and level is None else None
+    places = _baselines(asked, keeping.out, names)
+    found = asked.evaluated(asked.path, "", level, keeping.begins)
     warn(found.entry)
-    folder = out or of_run
-    _store(asked, found, folder)
-    beside = {}
+    keeping.store(found, asked.registry)
+    beside: dict[str, Evaluated] = {}
+    if twin is not None:
+        beside[FLOAT_TWIN] = asked.evaluated(twin, "float twin")
+        keeping.store(beside[FLOAT_TWIN], asked.registry, FLOAT_TWIN)
     for name, place in places.items():
-        beside[name] = asked.evaluated(place, f"evaluating baseline {name}")
-        _store(asked, beside[name], None if folder is None else folder / "baselines" / name)
-    _print_coder(asked, found.entry, {name: other.entry for name, other in beside.items()}, as_json)
-    if not as_json:
-        _print_found(found, folder, beside)
-        if out is not None:
-            click.echo(f"kept in {out}")
-    check_failures({"coder": found.entry})
+        beside[name] = asked.evaluated(place, f"baseline {name}")
+        keeping.store(beside[name], asked.registry, "baselines", name)
+    if as_json:
+        _print_json(found, beside)
+    else:
+        _print_found(asked, found, keeping, beside)
+    check_failures({name: one.entry for name, one in {MAIN: found, **beside}.items() if name not in places})
+
+
+def _twin(path: pathlib.Path) -> pathlib.Path | None:
+    """The full-precision twin that was trained in the run at a path; None where there is none."""
+    from qsae_core.artifact.places import is_stored
+
+    run = Run(path)
+    twin = run.checkpoints / FLOAT_TWIN
+    return twin if run.config_file.is_file() and is_stored(twin) else None
 
 
 def _baselines(asked: Asked, out: pathlib.Path | None, names: Sequence[str]) -> dict[str, pathlib.Path]:
@@ -94,7 +117,6 @@ def _baselines(asked: Asked, out: pathlib.Path | None, names: Sequence[str]) -> 
     from qsae_core.baselines.stored import baseline
     from qsae_core.compose.setup import resolve_device
     from qsae_core.errors import ConfigError
-    from qsae_core.results.run import Run
 
     run = Run(asked.path)
     if not run.config_file.is_file() and out is None:
@@ -111,55 +133,63 @@ def _baselines(asked: Asked, out: pathlib.Path | None, names: Sequence[str]) -> 
     }
 
 
-def _store(asked: Asked, found: Evaluated, folder: pathlib.Path | None) -> None:
-    """All that was found, in a folder an evaluation."""
-    from qsae_core.evaluation.kept import store_all
-    from qsae_core.evaluation.of_layers import WHOLE
+def _print_json(found: Evaluated, beside: Mapping[str, Evaluated]) -> None:
 
-    if folder is None:
-        return
-    about = {"coder": found.entry["path"], "model": found.entry["model"], "layer": found.entry["layer"]}
-    n_tokens = asked.sizes["n_tokens"] or asked.config.train.eval_tokens
-    about |= {"n_tokens": n_tokens, "measured": found.entry["measured"]}
-    store_all({WHOLE: found.outcomes, **found.layers}, folder, asked.registry, about)
+    entries = {name: other.entry for name, other in beside.items()}
+    twin = {FLOAT_TWIN: entries.pop(FLOAT_TWIN)} if FLOAT_TWIN in entries else {}
+    print_json({**found.entry, **twin, **({"baselines": entries} if entries else {})})
 
 
-def _print_found(found: Evaluated, folder: pathlib.Path | None, baselines: Mapping[str, Evaluated]) -> None:
-    """What the table of coders has no column for, of all together and of each layer, with the same values of
-    baselines beside."""
-    from qsae_cli.findings import print_results
-    from qsae_core.results.run import slug
+def _print_found(asked: Asked, found: Evaluated, keeping: Keeping, beside: Mapping[str, Evaluated]) -> None:
+    """A block for each evaluation, what was not evaluated and why, the coders, and where all of it is."""
+    from qsae_cli.findings import print_layers, print_results
+    from qsae_cli.summary import unavailable
 
-    whole = {name: _results(other.outcomes) for name, other in baselines.items()}
-    print_results(_results(found.outcomes), folder, beside=whole)
-    for layer, outcomes in found.layers.items():
-        place = None if folder is None else folder / "layers" / slug(layer)
-        own = {name: _results(other.layers.get(layer, {})) for name, other in baselines.items()}
-        print_results(_results(outcomes), place, layer, beside=own)
+    entry = found.entry
+    click.echo(f"{asked.path}: vectors of {entry['model']}, layer {entry['layer']}")
+    whole = {name.replace("_", " "): _results(other.outcomes) for name, other in beside.items()}
+    print_results(_results(found.outcomes), keeping.folder, beside=whole)
+    print_layers({layer: _results(outcomes) for layer, outcomes in found.layers.items()}, keeping.folder)
+    sentences = unavailable(entry)
+    if sentences:
+        click.echo("\nnot evaluated, or not all of it:")
+    for sentence in sentences:
+        click.echo(sentence)
+    click.echo()
+    _print_coders(asked, entry, {name: other.entry for name, other in beside.items()})
+    keeping.closing(found.n_tokens)
+    if (following := _next(asked.path, keeping)) is not None:
+        click.echo(f"next: {following}")
+
+
+def _next(path: pathlib.Path, keeping: Keeping) -> str | None:
+    """The command that shows what a run has kept, if it is installed."""
+
+    here = click.get_current_context()
+    group = None if here.parent is None else here.parent.command
+    commands = group.list_commands(here) if isinstance(group, click.Group) else []
+    run = Run(path)
+    if "report" not in commands or keeping.folder is None or keeping.folder != run.evaluations:
+        return None
+    sampled = any((place / "samples").is_dir() for place in (run.path, run.evaluations))
+    return f"qsae report {path}" if sampled else f"qsae samples {path}, then qsae report {path}"
 
 
 def _results(outcomes: Mapping[str, Any]) -> dict[str, Any]:
     return {name: outcome.result for name, outcome in outcomes.items() if outcome.result is not None}
 
 
-def _print_coder(
-    asked: Asked, result: dict[str, Any], baselines: dict[str, dict[str, Any]], as_json: bool
-) -> None:
-    if as_json:
-        print_json({**result, "baselines": baselines} if baselines else result)
-        return
-    from qsae_cli.summary import labels, print_coders, rows_of, unavailable
+def _print_coders(asked: Asked, result: dict[str, Any], others: dict[str, dict[str, Any]]) -> None:
+    from qsae_cli.summary import labels, print_coders, rows_of
 
-    title = f"{asked.path}: vectors of {result['model']}, layer {result['layer']}"
     of_level = f", level {result['level']}: {result['n_latents']:,} latents" if "level" in result else ""
-    names = {"coder": labels(asked.config.to_dict())["coder"] + of_level}
-    if baselines:
+    names = labels(asked.config.to_dict())
+    names["coder"] += of_level
+    if others:
         from qsae_core.baselines.stored import BASELINES
 
-        names |= {name: f"  {BASELINES[name]}" for name in baselines}
-    print_coders(rows_of({"coder": result, **baselines}, names), title)
-    for sentence in unavailable(result):
-        click.echo(sentence)
+        names |= {name: f"  {label}" for name, label in BASELINES.items()}
+    print_coders(rows_of({MAIN: result, **others}, names), "")
 
 
 def _print_levels(path: pathlib.Path, results: list[dict[str, Any]], as_json: bool) -> None:

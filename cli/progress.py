@@ -1,22 +1,24 @@
-"""Shows how far a run or an evaluation is: a live bar on a terminal, plain lines elsewhere, on stderr."""
+"""Shows how far a run is: a live bar on a terminal, plain lines elsewhere, on stderr."""
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from qsae_core.config.settings import TrainConfig
+from qsae_core.kinds import SLOTS
 from qsae_core.results.run import Run
+from qsae_core.results.words import quantizers_of
 
 PLAIN_LINES = 20
 """About how many lines a run prints where there is no terminal."""
-PASS_LINE_SECONDS = 10.0
-"""How often an evaluation says there how far it is."""
 
 
 def make_watcher() -> PlainWatcher | LiveWatcher:
@@ -24,11 +26,37 @@ def make_watcher() -> PlainWatcher | LiveWatcher:
     return LiveWatcher() if sys.stderr.isatty() else PlainWatcher()
 
 
-def describe_values(values: Mapping[str, float | None]) -> str:
-    """``loss 103.2  fvu 0.214  l0 32.0  dead 1.2%  6,120 tok/s``; what is not there is left out."""
+class Quantization(NamedTuple):
+    """Of a run whose coder is quantized."""
+
+    from_step: int
+    """Steps (from 1) up to this one are made with float weights: ``train.quantize_after``."""
+
+
+def quantization(run: Run) -> Quantization | None:
+    """What a run's record says of it; None where nothing is quantized."""
+    record = run.record()
+    if all(use == SLOTS[slot].default for slot, use in quantizers_of(record).items()):
+        return None
+    train = TrainConfig.model_validate(record["train"])
+    return Quantization(math.ceil(train.quantize_after * train.n_steps))
+
+
+def is_floating(found: Quantization | None, step: int) -> bool:
+    """Whether a step (from 1) was made with float weights, which are quantized later."""
+    return found is not None and step <= found.from_step
+
+
+def describe_values(values: Mapping[str, float | None], *, floating: bool = False) -> str:
+    """``loss 103.2  fvu 0.214  l0 32.0  dead 1.2%  6,120 tok/s``; what is not there is left out.
+
+    Args:
+        floating: whether these are of float weights that will be quantized.
+    """
     shown = []
+    before = " before quantization" if floating else ""
     for name, form in (("loss", "{:.4g}"), ("fvu", "{:.4f}"), ("l0", "{:.1f}"), ("dead", "{:.1%}")):
-        shown += _ranged(values, "", name, name, form)
+        shown += _ranged(values, "", name, f"{name}{before if name == 'fvu' else ''}", form)
     shown += _ranged(values, "float_twin/", "fvu", "float twin's fvu", "{:.4f}")
     speed = values.get("tokens_per_second")
     if speed is not None:
@@ -49,12 +77,19 @@ def _ranged(values: Mapping[str, float | None], kind: str, name: str, label: str
     return [f"{label} {' to '.join(ends)}"]
 
 
-def describe_measurement(step: int, values: Mapping[str, Mapping[str, Any]]) -> str:
-    """One line of held-out metrics."""
+def describe_measurement(
+    step: int, values: Mapping[str, Mapping[str, Any]], *, quantized: bool = False
+) -> str:
+    """One line of held-out metrics.
+
+    Args:
+        quantized: whether the coder is: it is measured so even while steps still use its float weights.
+    """
+    own = "held out, quantized" if quantized else "held out"
     parts = []
     for coder, metrics in values.items():
         kind, _, layer = coder.partition("/")
-        label = "held out" if kind == "coder" else f"held out, {kind.replace('_', ' ')}"
+        label = own if kind == "coder" else f"held out, {kind.replace('_', ' ')}"
         parts.append(f"{label}{f', layer {layer}' if layer else ''}: {describe_values(metrics)}")
     return f"step {step}: " + "; ".join(parts)
 
@@ -65,6 +100,7 @@ class PlainWatcher:
     def __init__(self) -> None:
         self.steps = 1
         self.first = self.next_line = 0
+        self.quantization: Quantization | None = None
         self.started = time.monotonic()
 
     def message(self, text: str) -> None:
@@ -75,6 +111,7 @@ class PlainWatcher:
         """Say where results go."""
         self.steps, self.first, self.started = steps, first_step, time.monotonic()
         self.next_line = first_step
+        self.quantization = quantization(run)
         self.message(f"training for {steps - first_step} steps; results go to {run.path}")
 
     def logged(self, step: int, values: Mapping[str, float | None]) -> None:
@@ -82,13 +119,15 @@ class PlainWatcher:
         if step < self.next_line and step < self.steps:
             return
         self.next_line = step + max(1, self.steps // PLAIN_LINES)
-        per_step = (time.monotonic() - self.started) / max(1, step - self.first)
-        left = (self.steps - step) * per_step
-        self.message(f"step {step}/{self.steps}  {describe_values(values)}  {left:.0f} s left")
+        seconds = time.monotonic() - self.started
+        left = f"{(self.steps - step) * seconds / max(1, step - self.first):.0f} s left"
+        ahead = left if step < self.steps else f"trained in {seconds:.0f} s; what follows is the evaluation"
+        shown = describe_values(values, floating=is_floating(self.quantization, step))
+        self.message(f"step {step}/{self.steps}  {shown}  {ahead}")
 
     def measured(self, step: int, values: Mapping[str, Mapping[str, Any]]) -> None:
         """Print the held-out metrics."""
-        self.message(describe_measurement(step, values))
+        self.message(describe_measurement(step, values, quantized=self.quantization is not None))
 
     def stop(self) -> None:
         """Nothing to put away."""
@@ -101,6 +140,7 @@ class LiveWatcher:
         self.console = Console(stderr=True, highlight=False)
         self.progress: Progress | None = None
         self.task: TaskID | None = None
+        self.quantization: Quantization | None = None
 
     def message(self, text: str) -> None:
         """Print a sentence above the bar."""
@@ -109,6 +149,7 @@ class LiveWatcher:
     def start(self, run: Run, first_step: int, steps: int) -> None:
         """Show the bar."""
         self.message(f"results go to {run.path}")
+        self.quantization = quantization(run)
         self.progress = Progress(
             TextColumn("step {task.completed}/{task.total}"),
             BarColumn(bar_width=24),
@@ -124,61 +165,17 @@ class LiveWatcher:
     def logged(self, step: int, values: Mapping[str, float | None]) -> None:
         """Move the bar."""
         if self.progress is not None and self.task is not None:
-            self.progress.update(self.task, completed=step, numbers=describe_values(values))
+            floating = is_floating(self.quantization, step)
+            self.progress.update(
+                self.task, completed=step, numbers=describe_values(values, floating=floating)
+            )
 
     def measured(self, step: int, values: Mapping[str, Mapping[str, Any]]) -> None:
         """Print the held-out metrics above the bar."""
-        self.message(describe_measurement(step, values))
+        self.message(describe_measurement(step, values, quantized=self.quantization is not None))
 
     def stop(self) -> None:
         """Leave the bar as it is and give the terminal back."""
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
-
-
-class PassProgress:
-    """How far an evaluation's passes over the data are: a bar, or elsewhere a line every now and then.
-
-    Args:
-        what: is evaluated; stands before the numbers.
-    """
-
-    def __init__(self, what: str = "evaluating") -> None:
-        self.what = what
-        self.bar = _pass_bar() if sys.stderr.isatty() else None
-        self.tasks: dict[int, TaskID] = {}
-        self.said = time.monotonic()
-
-    def __enter__(self) -> PassProgress:
-        if self.bar is not None:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-
-    def __call__(self, number: int, seen: int, wanted: int) -> None:
-        """So many tokens of a pass, counted from 1, are read."""
-        done = min(seen, wanted)
-        if self.bar is not None:
-            if number not in self.tasks:
-                self.tasks[number] = self.bar.add_task(f"{self.what}, pass {number}", total=wanted)
-            self.bar.update(self.tasks[number], completed=done)
-        elif time.monotonic() - self.said >= PASS_LINE_SECONDS:
-            self.said = time.monotonic()
-            print(f"{self.what}, pass {number}: {done:,} of {wanted:,} tokens", file=sys.stderr, flush=True)
-
-
-def _pass_bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.completed:,} of {task.total:,} tokens"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True, highlight=False),
-        transient=True,
-    )

@@ -52,10 +52,24 @@ def print_coders(rows: Sequence[Row], title: str) -> None:
             ]
         )
     print_table(columns, cells, title=title)
-    shared = [entry for label, entry in rows if "measured" in entry]
-    for sentence in dict.fromkeys(measured_on(entry) for entry in shared):
-        if sentence is not None:
-            click.echo(f"measured on {sentence}")
+    for entry in _measured_alike([entry for _, entry in rows if "measured" in entry]):
+        click.echo(f"measured on {measured_on(entry)}")
+
+
+def _measured_alike(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One entry for all that were measured on the same, with the evaluations of all of them."""
+    found: list[dict[str, Any]] = []
+    for entry in entries:
+        counts = {name: values.get("n_tokens") for name, values in entry["evaluations"].items()}
+        for other in found:
+            there = other["evaluations"]
+            same = all(there[n].get("n_tokens") in (count, None) for n, count in counts.items() if n in there)
+            if other["measured"] == entry["measured"] and same:
+                other["evaluations"] = {**entry["evaluations"], **there}
+                break
+        else:
+            found.append({"measured": entry["measured"], "evaluations": entry["evaluations"]})
+    return found
 
 
 def rows_of(coders: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> list[Row]:

@@ -365,7 +365,8 @@ def test_refusals(args: list[str], message: str) -> None:
 
 def test_clicks_own_refusals() -> None:
     assert "Option '--sae' requires an argument" in run("--sae").stderr
-    assert "unexpected extra argument (more)" in refused("--sae", "plain", "more")
+    assert "unexpected extra argument (more)" in refused("--sae", "plain", "some", "more")
+    assert "some: it is no run" in refused("--sae", "plain", "some")
 
 
 # --- help

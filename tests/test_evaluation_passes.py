@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
@@ -26,10 +27,13 @@ from qsae_core.contracts import (
     Result,
     Table,
 )
+from qsae_core.contracts.metric import Origin
 from qsae_core.errors import DataError, EvaluationError
-from qsae_core.evaluation.evaluate import evaluate
+from qsae_core.evaluation.evaluate import evaluate, n_documents
 from qsae_core.evaluation.of_layers import WHOLE
 from qsae_core.evaluation.passes import observations, run_passes
+from qsae_core.evaluation.watch import Watch
+from qsae_core.measuring import steps
 from qsae_core.results.run import values_of
 
 SHAPE = CoderShape(8, 8)
@@ -283,27 +287,75 @@ def test_a_fault_before_anything_is_measured_stops_everything() -> None:
         evaluate(given.coder, given.data, asked, list, n_tokens=60, batch_size=20)
 
 
-def test_progress_is_told_of_every_pass() -> None:
+class Told(Watch):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[object, ...]] = []
+
+    def read(self, number: int, names: Sequence[str], seen: int, wanted: int) -> None:
+        self.lines.append(("read", number, *names, seen, wanted))
+
+    def has_read(self, number: int, seen: int) -> None:
+        self.lines.append(("has read", number, seen))
+
+    def works(self, name: str, done: int, total: int | None) -> None:
+        self.lines.append(("works", name, done, total))
+
+    def has_worked(self, name: str) -> None:
+        self.lines.append(("has worked", name))
+
+
+def test_who_watches_is_told_of_every_pass_and_of_long_steps_behind_them() -> None:
     class Twice(Sees):
         def next_pass(self) -> Accumulator | None:
-            return Sees()
+            return Long()
+
+    class Long(Sees):
+        def result(self) -> Result:
+            return Result({"sum": float(sum(steps([3, 4])))})
 
     class Again(Evaluation):
         def start(self, context: EvaluationContext) -> Accumulator:
             return Twice()
 
-    given, told = context(model=False), []
+    given, told = context(model=False), Told()
     asked = {"again": Again(ComponentConfig())}
-    evaluate(
-        given.coder,
-        given.data,
-        asked,
-        list,
-        n_tokens=60,
-        batch_size=20,
-        progress=lambda *numbers: told.append(numbers),
+    outcomes = evaluate(given.coder, given.data, asked, list, n_tokens=60, batch_size=20, watch=told)
+    first, second = (
+        [*(("read", number, "again", seen, 60) for seen in (0, 20, 40, 60)), ("has read", number, 60)]
+        for number in (1, 2)
     )
-    assert told == [(number, seen, 60) for number in (1, 2) for seen in (20, 40, 60)]
+    quick = [("works", "again", 0, None), ("has worked", "again")]
+    long = [("works", "again", 0, None), *(("works", "again", done, 2) for done in (0, 1, 2)), quick[-1]]
+    assert told.lines == [*first, *quick, *second, *quick, *long]
+    assert outcomes[WHOLE]["again"].entry() == {"sum": 7.0}
+    assert list(steps("ab")) == ["a", "b"]  # nobody watches
+
+
+def test_documents_are_counted_as_far_as_they_are_read() -> None:
+    """Each evaluation counts those that it has seen a token of; of vectors without text none are known."""
+
+    class Few(Evaluation):
+        def start(self, context: EvaluationContext) -> Accumulator:
+            return Sees(1)
+
+    class All(Evaluation):
+        def start(self, context: EvaluationContext) -> Accumulator:
+            return seen
+
+    asked = {"few": Few(ComponentConfig()), "all": All(ComponentConfig())}
+    for model in (True, False):
+        given, seen = context(model=model), Sees()
+        found = evaluate(given.coder, given.data, asked, list, n_tokens=40, batch_size=20)[WHOLE]
+        if model:
+            origins = [cast(Origin, observation.origin) for observation in seen.seen]
+            read = {int(number) for origin in origins for number in origin.document}
+            assert found["all"].n_documents == len(read)
+            assert found["few"].n_documents == 2 < len(read)  # a context has two, and is not cut
+            assert n_documents(found) == len(read)
+        else:
+            assert n_documents(found) is None
 
 
 class Goes(Sees):

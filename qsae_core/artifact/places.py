@@ -126,6 +126,11 @@ def stored_folder(path: pathlib.Path) -> pathlib.Path:
     return set_folder(path) or artifact_folder(path)
 
 
+def is_stored(folder: pathlib.Path) -> bool:
+    """Whether a coder, or one for each of several layers, is in a folder itself."""
+    return any((folder / name).is_file() for name in (DESCRIPTION, MEMBERS))
+
+
 def identity(folder: pathlib.Path) -> str:
     """By which a stored coder, or one for each of several layers, is known again: of all their tensors.
 

@@ -158,7 +158,10 @@ class RunSettings(ComponentConfig):
     out: str = option("results", "folder under which the run's own folder is made")
     name: str | None = option(None, "name of the run's folder, instead of {coder}-{model}")
     overwrite: bool = option(False, "replace a finished run that has the same folder")
-    resume: bool = option(False, "continue an interrupted run from its last checkpoint")
+    resume: bool = option(
+        False,
+        "continue an interrupted run from its last checkpoint; --resume RUN has its recorded options",
+    )
     save_float: bool = option(False, "write the float32 master weights beside the packed artifact")
     compare_float: bool = option(
         True,

@@ -59,6 +59,7 @@ class Result:
         reason: why values are missing although it ran, in a sentence that is shown; all else is kept.
         failed: whether that is a failure (a service that did not answer): ``qsae evaluate`` then keeps and
             shows everything, and ends with an error.
+        how: in a few words, what a reader has to know of how it was measured: ``judged by rule``.
     """
 
     values: Mapping[str, Value] = field(default_factory=dict)
@@ -70,6 +71,7 @@ class Result:
     files: Mapping[str, Callable[[pathlib.Path], None]] = field(default_factory=dict)
     reason: str | None = None
     failed: bool = False
+    how: str | None = None
 
 
 @dataclass(frozen=True)

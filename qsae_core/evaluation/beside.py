@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from qsae_core.artifact import artifact, places
-from qsae_core.artifact import description as coder_json
 from qsae_core.artifact.coder_sets import load_set
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.coders.serving import squared_sines
@@ -41,7 +40,7 @@ def twin_folder(folder: pathlib.Path) -> pathlib.Path | None:
     none."""
     of_set = (folder.parent / places.MEMBERS).is_file()
     twin = folder.parent.parent / FLOAT_TWIN / folder.name if of_set else folder.parent / FLOAT_TWIN
-    if _is_stored(twin) and twin != folder:
+    if places.is_stored(twin) and twin != folder:
         return twin
     source = _quantized_from(folder.parent if of_set else folder)
     if source is None or not of_set:
@@ -58,15 +57,11 @@ def _quantized_from(folder: pathlib.Path) -> pathlib.Path | None:
     if made is None or made["sha256"] is None:
         return None
     source = pathlib.Path(made["path"])
-    if not _is_stored(source) or places.identity(source) != made["sha256"]:
+    if not places.is_stored(source) or places.identity(source) != made["sha256"]:
         return None
     config = places.stored_description(source)["config"]
     is_float = all(config.get(slot, {}).get("use", "none") == "none" for slot in QUANTIZER_SLOTS)
     return source if is_float else None
-
-
-def _is_stored(folder: pathlib.Path) -> bool:
-    return any((folder / name).is_file() for name in (coder_json.DESCRIPTION, places.MEMBERS))
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -14,7 +15,8 @@ from qsae_core.contracts.metric import Metric, measure, observe
 from qsae_core.evaluation import of_all_parts
 from qsae_core.evaluation.guarded import Guarded
 from qsae_core.evaluation.of_layers import WHOLE, OfLayer, all_coders, contexts
-from qsae_core.evaluation.passes import Progress, run_passes
+from qsae_core.evaluation.passes import run_passes, worked
+from qsae_core.evaluation.watch import Watch
 from qsae_core.kernels import partners
 
 
@@ -28,6 +30,8 @@ class Outcome(NamedTuple):
     """Why it could not, or why values are missing; where the evaluation failed, what came out of it."""
     failed: bool = False
     """Whether it should have come to its end, and did not."""
+    n_documents: int | None = None
+    """How many documents it has seen something of; None where that is not known."""
 
     def entry(self) -> dict[str, Any]:
         """Its scalars by name; where values are missing ``unavailable``, and ``failed`` where that is a
@@ -36,6 +40,11 @@ class Outcome(NamedTuple):
         if self.unavailable is not None:
             entry["unavailable"] = self.unavailable
         return {**entry, "failed": True} if self.failed else entry
+
+
+def n_documents(outcomes: Mapping[str, Outcome]) -> int | None:
+    """How many documents all of them have seen something of; None where that is not known."""
+    return max((o.n_documents for o in outcomes.values() if o.n_documents is not None), default=None)
 
 
 def entries(outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, Any]]:
@@ -54,7 +63,7 @@ def evaluate(
     batch_size: int,
     atom_errors: AtomErrors | None = None,
     twin: SparseCoder | None = None,
-    progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, dict[str, Outcome]]:
     """``WHOLE``, and of a set of coders each layer -> evaluation name -> what came of it; all from one pass
     over the held-out data.
@@ -65,7 +74,7 @@ def evaluate(
         atom_errors: what quantization does to its atoms, where the caller knows it of a coder that holds no
             float masters; None: what the coder itself says.
         twin: its full-precision twin, for evaluations that observe it.
-        progress: is told of each pass how far it is.
+        watch: is told how far it is.
     """
     coders = [*all_coders(coder), *all_coders(twin)]
     modes = [c.training for c in coders]
@@ -77,7 +86,7 @@ def evaluate(
     device = str(coder.device)
     context = EvaluationContext(coder, data, make_metrics, n_tokens, batch_size, device, errors, seen_twin)
     try:
-        return _outcomes(context, evaluations, progress)
+        return _outcomes(context, evaluations, watch or Watch())
     finally:
         for c, mode in zip(coders, modes, strict=True):
             c.train(mode)
@@ -88,7 +97,7 @@ Asked = dict[tuple[str, str], str | None]
 
 
 def _outcomes(
-    whole: EvaluationContext, evaluations: Mapping[str, Evaluation], progress: Progress | None
+    whole: EvaluationContext, evaluations: Mapping[str, Evaluation], watch: Watch
 ) -> dict[str, dict[str, Outcome]]:
     of_layers = contexts(whole)
     names = [WHOLE, *(name for name in of_layers if name != WHOLE)]
@@ -102,22 +111,24 @@ def _outcomes(
         for (layer, name), reason in reasons.items()
         if reason is None
     }
-    finished = cast("dict[tuple[str, str], Guarded]", run_passes(whole, started, progress))
+    passed = run_passes(whole, started, watch, operator.itemgetter(1))
+    finished = cast("dict[tuple[str, str], Guarded]", passed)
     found: dict[str, dict[str, Outcome]] = {layer: {} for layer in names}
     for (layer, name), reason in reasons.items():
         accumulator = finished.get((layer, name))
         if accumulator is None:
             found[layer][name] = Outcome(evaluations[name], None, reason)
         else:
-            found[layer][name] = _outcome(evaluations[name], accumulator)
+            called = name if layer == WHOLE else f"{name}, layer {layer}"
+            result = worked(accumulator.result, watch, called)
+            found[layer][name] = _outcome(evaluations[name], accumulator, result)
     return found
 
 
-def _outcome(evaluation: Evaluation, accumulator: Guarded) -> Outcome:
-    result = accumulator.result()
+def _outcome(evaluation: Evaluation, accumulator: Guarded, result: Result) -> Outcome:
     if accumulator.fault is not None:
         return Outcome(evaluation, None, accumulator.fault, failed=True)
-    return Outcome(evaluation, result, result.reason, result.failed)
+    return Outcome(evaluation, result, result.reason, result.failed, accumulator.n_documents)
 
 
 def _started(evaluation: Evaluation, context: EvaluationContext, layer: int) -> Guarded:

@@ -28,16 +28,21 @@ class Guarded(Accumulator):
         """What came out of it, and where; None: nothing did."""
         self.inner = self._tried(start, starts=True)
         self.n_tokens = 1 if self.inner is None else self.inner.n_tokens
+        self.documents: set[int] = set()
+        """Numbers of those that it has seen something of, where they are known."""
 
     def update(self, observation: Observation) -> None:
         """Take one batch into account."""
         inner = self.inner
         if inner is not None and self.fault is None:
             self._tried(lambda: inner.update(observation))
+            if observation.origin is not None:
+                self.documents.update(observation.origin.document.unique().tolist())
 
     def merge(self, other: Guarded) -> None:
         """Take into account what another one has seen."""
         inner, its = self.inner, other.inner
+        self.documents |= other.documents
         self.fault = self.fault or other.fault
         if inner is not None and its is not None and self.fault is None:
             self._tried(lambda: inner.merge(its))
@@ -45,12 +50,21 @@ class Guarded(Accumulator):
     def next_pass(self) -> Guarded | None:
         """What goes over the data once more."""
         following = None if self.inner is None or self.fault else self._tried(self.inner.next_pass)
-        return None if following is None else Guarded(lambda: following)
+        if following is None:
+            return None
+        again = Guarded(lambda: following)
+        again.documents = self.documents
+        return again
 
     @property
     def may_go_on(self) -> bool:
         """Whether there may be such."""
         return self.inner is not None and self.inner.may_go_on
+
+    @property
+    def n_documents(self) -> int | None:
+        """How many documents it has seen something of; None where they are not known."""
+        return len(self.documents) if self.documents and min(self.documents) >= 0 else None
 
     def result(self) -> Result:
         """What it found; nothing where it failed, now or before."""

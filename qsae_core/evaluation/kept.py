@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from qsae_core.artifact import artifact, places
-from qsae_core.artifact import description as coder_json
 from qsae_core.artifact.coder_sets import load_set, save_set
 from qsae_core.coders.coder_set import CoderSet
 from qsae_core.coders.matrix_coder import MatrixCoder
@@ -16,10 +15,12 @@ from qsae_core.config.run import RunConfig
 from qsae_core.contracts.coder import AtomErrors, SparseCoder
 from qsae_core.contracts.data import DataSource
 from qsae_core.contracts.one_layer import OneLayer
-from qsae_core.evaluation.evaluate import Outcome, entries
+from qsae_core.evaluation.entry import set_entry
+from qsae_core.evaluation.evaluate import Outcome, entries, n_documents
+from qsae_core.evaluation.fuller import Stays, older_stays
 from qsae_core.evaluation.measured_part import MeasuredPart, Origins, source_record
 from qsae_core.evaluation.of_layers import WHOLE
-from qsae_core.evaluation.run import evaluate_coder, set_entry
+from qsae_core.evaluation.run import Evaluated, evaluate_coder
 from qsae_core.evaluation.stored import save_result
 from qsae_core.results.run import Run, slug
 
@@ -54,16 +55,30 @@ def save_coder(
 
 
 def store_outcomes(
-    outcomes: Mapping[str, Outcome], folder: pathlib.Path, registry: Registry, about: Mapping[str, Any]
-) -> list[pathlib.Path]:
-    """Write what was found into one folder an evaluation, below ``folder``; gives these folders.
+    outcomes: Mapping[str, Outcome],
+    folder: pathlib.Path,
+    registry: Registry,
+    about: Mapping[str, Any],
+    *,
+    overwrite: bool = True,
+) -> list[Stays]:
+    """Write what was found into one folder an evaluation, below ``folder``; what was found there before of
+    other evaluations stays.
 
     Args:
         about: JSON values that say what was evaluated on what.
+        overwrite: also where more was measured before (``older_stays``).
+
+    Returns:
+        What stays instead of what was found now, and why.
     """
-    written = []
+    stays = []
     for name, outcome in outcomes.items():
         if outcome.result is None:
+            continue
+        older = None if overwrite else older_stays(folder / name, about["n_tokens"], failed=outcome.failed)
+        if older is not None:
+            stays.append(older)
             continue
         provider = registry.provider("evaluation", name)
         definition = {
@@ -72,9 +87,10 @@ def store_outcomes(
             "options": outcome.evaluation.config.model_dump(mode="json"),
             "plugin": {"name": provider.name, "version": provider.version},
         }
-        save_result(folder / name, outcome.result, {**definition, **about})
-        written.append(folder / name)
-    return written
+        documents = {} if outcome.n_documents is None else {"documents": outcome.n_documents}
+        measured = {"measured": {**about["measured"], **documents}}
+        save_result(folder / name, outcome.result, {**definition, **about, **measured})
+    return stays
 
 
 def store_all(
@@ -82,28 +98,48 @@ def store_all(
     folder: pathlib.Path,
     registry: Registry,
     about: Mapping[str, Any],
-) -> None:
+    *,
+    overwrite: bool = True,
+) -> list[Stays]:
     """``store_outcomes`` of what was asked of a coder; of several, also of each below ``layers/``.
 
     Args:
         found: ``WHOLE`` or layer -> evaluation -> what came of it.
     """
+    stays = []
     for layer, outcomes in found.items():
         place = folder if layer == WHOLE else folder / "layers" / slug(layer)
         of_layer = {} if layer == WHOLE else {"layer": layer}
-        store_outcomes(outcomes, place, registry, {**about, **of_layer})
+        stays += store_outcomes(outcomes, place, registry, {**about, **of_layer}, overwrite=overwrite)
+    return stays
 
 
-def own_folder(path: pathlib.Path, config: RunConfig, n_tokens: int | None) -> pathlib.Path | None:
+def store_evaluated(
+    found: Evaluated, folder: pathlib.Path, registry: Registry, *, overwrite: bool
+) -> list[Stays]:
+    """``store_all`` of a coder that was evaluated as it is stored."""
+    entry = found.entry
+    about = stored_coder(pathlib.Path(entry["path"])) | {"n_tokens": found.n_tokens}
+    kept = ("model", "layer", "level", "measured", "atom_errors_from")
+    about |= {key: entry[key] for key in kept if key in entry}
+    of_layers = {WHOLE: found.outcomes, **found.layers}
+    return store_all(of_layers, folder, registry, about, overwrite=overwrite)
+
+
+def stored_coder(folder: pathlib.Path) -> dict[str, Any]:
+    """By which a result says of which coder it is."""
+    return {"coder": str(folder), "coder_sha256": places.identity(folder)}
+
+
+def own_folder(path: pathlib.Path, config: RunConfig) -> pathlib.Path | None:
     """Where a run keeps what its evaluations find, if ``path`` is a run's folder and the data are the run's
-    own, as many of them; None elsewhere: what is found on other data does not replace it."""
+    own; None elsewhere: what is found on other data is not the run's."""
     run = Run(path)
-    stored = any((run.final / name).is_file() for name in (places.MEMBERS, coder_json.DESCRIPTION))
-    if not run.config_file.is_file() or not stored:
+    if not run.config_file.is_file() or not places.is_stored(run.final):
         return None
     recorded = places.stored_description(run.final)["config"]
     same = json.loads(json.dumps(config.to_dict()["data"])) == recorded["data"]
-    return run.evaluations if same and n_tokens in (None, recorded["train"]["eval_tokens"]) else None
+    return run.evaluations if same else None
 
 
 def finished_entry(
@@ -132,12 +168,13 @@ def finished_entry(
         assert isinstance(loaded, MatrixCoder)
         measured = artifact.measurements(loaded, folder)
         entry = {"artifact": measured, "evaluations": entries(outcomes[WHOLE])}
+    read = [n for found in outcomes.values() if (n := n_documents(found)) is not None]
     for of_coder in (entry, *entry.get("layers", {}).values()):
         place = pathlib.Path(of_coder.pop("path", folder))
         of_coder["artifact"]["path"] = str(place.relative_to(run.path))
-        of_coder["measured"] = part.entry()
-    about = {"coder": entry["artifact"]["path"], "model": data.model_name, "layer": data.layer}
-    about |= {"n_tokens": config.train.eval_tokens, "measured": part.entry()}
+        of_coder["measured"] = part.entry(max(read, default=None))
+    about = stored_coder(folder) | {"coder": entry["artifact"]["path"], "model": data.model_name}
+    about |= {"layer": data.layer, "n_tokens": config.train.eval_tokens, "measured": part.entry()}
     store_all(
         outcomes, run.evaluations if folder == run.final else run.evaluations / folder.name, registry, about
     )

@@ -32,9 +32,14 @@ class MeasuredPart(NamedTuple):
         """The same, with one more thing that is wrong, or none."""
         return self._replace(warning="; ".join(filter(None, [self.warning, sentence])) or None)
 
-    def entry(self) -> dict[str, Any]:
-        """JSON values for the entry of a coder in ``metrics.json``."""
-        return {"what": self.what, "warning": self.warning}
+    def entry(self, n_documents: int | None = None) -> dict[str, Any]:
+        """JSON values for the entry of a coder in ``metrics.json``.
+
+        Args:
+            n_documents: of how many documents anything was read; None: that is not known.
+        """
+        entry = {"what": self.what, "warning": self.warning}
+        return entry if n_documents is None else {**entry, "documents": n_documents}
 
 
 def source_record(data: DataSource, config: RunConfig, before: Origins | None = ()) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from qsae_core.contracts.evaluation import Accumulator, EvaluationContext
 from qsae_core.contracts.language_model import TokenBatch
 from qsae_core.contracts.metric import Observation, Origin, observe
 from qsae_core.evaluation.replay import Replay
+from qsae_core.evaluation.watch import Watch
+from qsae_core.measuring.steps import telling
 
 Name = TypeVar("Name", bound=Hashable)
-Progress = Callable[[int, int, int], None]
-"""Is told the number of the pass, counted from 1; how many tokens it has read; and how many it will."""
+Found = TypeVar("Found")
 
 
 def observations(
@@ -43,31 +44,49 @@ def observations(
 
 
 def run_passes(
-    context: EvaluationContext, started: Mapping[Name, Accumulator], progress: Progress | None = None
+    context: EvaluationContext,
+    started: Mapping[Name, Accumulator],
+    watch: Watch | None = None,
+    called: Callable[[Name], str] = str,
 ) -> dict[Name, Accumulator]:
     """Show the data to every accumulator, and again to those that have a next pass.
 
     Args:
         started: by name.
-        progress: is told after each batch.
+        watch: is told how far each pass is; None: nobody.
+        called: what it is told instead of a name.
 
     Returns:
         By the same names, the accumulators whose results count.
     """
+    watch = watch or Watch()
     finished, going = dict(started), dict(started)
     number, before = 0, Replay()
     while going:
         number += 1
         wanted = [min(context.n_tokens, a.n_tokens or context.n_tokens) for a in going.values()]
         for_next = Replay(_twice(going.values(), wanted), wanted)
+        names, seen = list(dict.fromkeys(map(called, going))), 0
+        watch.read(number, names, seen, max(wanted))
         for seen in _one_pass(context, list(going.values()), wanted, before, for_next):
-            if progress is not None:
-                progress(number, seen, max(wanted))
-        following = {name: accumulator.next_pass() for name, accumulator in going.items()}
+            watch.read(number, names, seen, max(wanted))
+        watch.has_read(number, seen)
+        following = {
+            name: worked(accumulator.next_pass, watch, called(name)) for name, accumulator in going.items()
+        }
         going = {name: accumulator for name, accumulator in following.items() if accumulator is not None}
         finished |= going
         before = for_next
     return finished
+
+
+def worked(call: Callable[[], Found], watch: Watch, name: str) -> Found:
+    """What an evaluation makes of all that it has seen, while ``watch`` is told how far that is."""
+    watch.works(name, 0, None)
+    with telling(lambda done, total: watch.works(name, done, total)):
+        found = call()
+    watch.has_worked(name)
+    return found
 
 
 def _one_pass(

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qsae_core.artifact import artifact, places
 from qsae_core.artifact import description as coder_json
-from qsae_core.artifact.coder_sets import load_set, set_measurements
+from qsae_core.artifact.coder_sets import load_set
 from qsae_core.artifact.places import set_folder
-from qsae_core.coders.coder_set import CoderSet
-from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.compose.compose import compose_data, compose_evaluations, compose_metrics
 from qsae_core.compose.setup import resolve_device
 from qsae_core.config.layers import Layer, checked_layer
@@ -20,11 +18,12 @@ from qsae_core.config.run import RunConfig, resolve
 from qsae_core.contracts.coder import AtomErrors, SparseCoder
 from qsae_core.contracts.data import DataSource
 from qsae_core.evaluation.beside import atom_errors_of, stored_twin
-from qsae_core.evaluation.evaluate import Outcome, entries, evaluate
+from qsae_core.evaluation.entry import coder_entry, set_entry
+from qsae_core.evaluation.evaluate import Outcome, entries, evaluate, n_documents
 from qsae_core.evaluation.fitting import data_of, of_other_sites
-from qsae_core.evaluation.measured_part import measured_part, origins
+from qsae_core.evaluation.measured_part import MeasuredPart, measured_part, origins
 from qsae_core.evaluation.of_layers import WHOLE
-from qsae_core.evaluation.passes import Progress
+from qsae_core.evaluation.watch import Subject, Watch
 from qsae_core.kinds import LIST_DEFAULTS
 
 if TYPE_CHECKING:
@@ -47,6 +46,8 @@ class Evaluated(NamedTuple):
     """Evaluation -> all that it found."""
     layers: Mapping[str, Mapping[str, Outcome]] = {}
     """Of several coders: layer -> the same of its coder alone; ``layers`` of the entry has their scalars."""
+    n_tokens: int | None = None
+    """How many were asked for."""
 
 
 def evaluate_artifact(
@@ -58,7 +59,7 @@ def evaluate_artifact(
     batch_size: int | None = None,
     device: str = "auto",
     level: int | None = None,
-    progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Evaluated:
     """Load the coder at ``path``, or one for each layer, and run the config's evaluations on its data.
 
@@ -69,7 +70,7 @@ def evaluate_artifact(
     Args:
         n_tokens: None: of other data all, where their number is known; else as in training.
         level: as ``artifact.load`` takes it; ``bytes`` of the measurements are then those that it reads.
-        progress: is told of each pass over the data how far it is.
+        watch: is told what is evaluated on what, and how far that is.
 
     Raises:
         DataError: if the data's width is not the coder's.
@@ -79,8 +80,8 @@ def evaluate_artifact(
     sizes: Sizes = {"n_tokens": n_tokens, "batch_size": batch_size}
     several = set_folder(path) if level is None else None
     if several is not None:
-        return _evaluate_set(several, config, registry, resolve_device(device), sizes, progress)
-    (found,) = evaluate_levels(path, config, registry, [level], device=device, progress=progress, **sizes)
+        return _evaluate_set(several, config, registry, resolve_device(device), sizes, watch)
+    (found,) = evaluate_levels(path, config, registry, [level], device=device, watch=watch, **sizes)
     return found
 
 
@@ -93,7 +94,7 @@ def evaluate_levels(
     n_tokens: int | None = None,
     batch_size: int | None = None,
     device: str = "auto",
-    progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Iterator[Evaluated]:
     """``evaluate_artifact`` of several levels; one is in memory at a time, and the data is opened once.
 
@@ -111,21 +112,23 @@ def evaluate_levels(
         data = data_of(coder, opened, folder, description)
         part = measured_part(data, config, origins(description), folder)
         part = part.warned(of_other_sites(data, description))
-        sizes: Sizes = {"n_tokens": n_tokens or part.size, "batch_size": batch_size}
+        sizes: Sizes = {"n_tokens": n_tokens or part.size or config.train.eval_tokens}
         for level in levels:
             if level != levels[0]:
                 coder = artifact.load(folder, level=level, device=device, registry=registry)
             errors, errors_from = atom_errors_of(coder, folder, registry)
+            if watch is not None:
+                watch.begins(_subject(coder, data, config, folder, part, sizes["n_tokens"], level))
             twin = stored_twin(folder, config, registry, device)
-            beside: dict[str, Any] = {"twin": twin, "progress": progress}
+            beside: dict[str, Any] = {"twin": twin, "watch": watch, "batch_size": batch_size}
             outcomes = evaluate_coder(coder, data, config, registry, errors, **beside, **sizes)[WHOLE]
-            entry = _entry(coder, data, folder, level)
+            entry = coder_entry(coder, data, folder, level)
             entry |= {
-                "measured": part.entry(),
+                "measured": part.entry(n_documents(outcomes)),
                 "evaluations": entries(outcomes),
                 "atom_errors_from": errors_from,
             }
-            yield Evaluated(entry, outcomes)
+            yield Evaluated(entry, outcomes, **sizes)
     finally:
         opened.close()
 
@@ -136,7 +139,7 @@ def _evaluate_set(
     registry: Registry,
     device: str,
     sizes: Sizes,
-    progress: Progress | None,
+    watch: Watch | None,
 ) -> Evaluated:
     """The coders of a run with one for each layer, together and each alone."""
     coders = load_set(folder, device=device, registry=registry)
@@ -147,60 +150,37 @@ def _evaluate_set(
         data_of(coders, data, folder, description)
         part = measured_part(data, config, origins(description), folder)
         part = part.warned(of_other_sites(data, description, several=True))
-        sizes = {"n_tokens": sizes["n_tokens"] or part.size, "batch_size": sizes["batch_size"]}
+        n_tokens = sizes["n_tokens"] or part.size or config.train.eval_tokens
+        if watch is not None:
+            watch.begins(_subject(coders, data, config, folder, part, n_tokens))
         found = [atom_errors_of(coders[name], place, registry) for name, place in members.items()]
         joined = coders.join_errors([errors for errors, _ in found])
         twin = stored_twin(folder, config, registry, device)
-        beside: dict[str, Any] = {"twin": twin, "progress": progress}
-        outcomes = evaluate_coder(coders, data, config, registry, joined, **beside, **sizes)
+        beside: dict[str, Any] = {"twin": twin, "watch": watch, "batch_size": sizes["batch_size"]}
+        outcomes = evaluate_coder(coders, data, config, registry, joined, n_tokens=n_tokens, **beside)
     finally:
         data.close()
     entry: dict[str, Any] = {"path": str(folder), "model": data.model_name, "layer": data.layer}
-    entry["measured"] = part.entry()
+    read = [n for found_ in outcomes.values() if (n := n_documents(found_)) is not None]
+    entry["measured"] = part.entry(max(read, default=None))
     entry |= set_entry(coders, folder, outcomes)
     entry["atom_errors_from"] = found[0][1] if joined is not None else None
     whole = outcomes.pop(WHOLE)
-    return Evaluated(entry, whole, outcomes)
+    return Evaluated(entry, whole, outcomes, n_tokens)
 
 
-def set_entry(
-    coders: CoderSet, folder: pathlib.Path, outcomes: Mapping[str, Mapping[str, Outcome]]
-) -> dict[str, Any]:
-    """``artifact`` and ``evaluations`` of all coders together, and ``layers``: layer -> those of its own."""
-    members = places.member_folders(folder)
-    layers = {
-        name: {
-            "path": str(place),
-            "artifact": artifact.measurements(coders[name], place),
-            "evaluations": entries(outcomes[name]),
-        }
-        for name, place in members.items()
-    }
-    return {
-        "artifact": set_measurements(coders, folder),
-        "evaluations": entries(outcomes[WHOLE]),
-        "layers": layers,
-    }
-
-
-def _entry(coder: MatrixCoder, data: DataSource, folder: pathlib.Path, level: int | None) -> dict[str, Any]:
-    """What was evaluated, on what, and what the artifact costs."""
-    entry = {
-        "path": str(folder),
-        "model": data.model_name,
-        "layer": data.layer,
-        "artifact": _measured(coder, folder, level),
-    }
-    return entry if level is None else {**entry, "level": level, "n_latents": coder.n_latents}
-
-
-def _measured(coder: MatrixCoder, folder: pathlib.Path, level: int | None) -> dict[str, Any]:
-    """The artifact's measurements; of a level with the bytes of tensors that it reads."""
-    measured = artifact.measurements(coder, folder)
-    if level is None:
-        return measured
-    n_bytes = artifact.level_bytes(folder)[level - 1]
-    return {**measured, "bytes": n_bytes, "times_smaller": measured["float_bytes"] / n_bytes}
+def _subject(
+    coder: SparseCoder,
+    data: DataSource,
+    config: RunConfig,
+    folder: pathlib.Path,
+    part: MeasuredPart,
+    n_tokens: int,
+    level: int | None = None,
+) -> Subject:
+    in_contexts, names = data.language_model() is not None, tuple(block.use for block in config.evaluate)
+    of_data = (data.model_name, data.layer, part.entry(), n_tokens, in_contexts)
+    return Subject(folder, coder.n_latents, level, *of_data, names)
 
 
 def evaluate_coder(
@@ -213,7 +193,7 @@ def evaluate_coder(
     n_tokens: int | None = None,
     batch_size: int | None = None,
     twin: SparseCoder | None = None,
-    progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, dict[str, Outcome]]:
     """The config's evaluations, with its metrics, on the data's held-out part: ``evaluate.evaluate``.
 
@@ -221,7 +201,7 @@ def evaluate_coder(
         atom_errors: ``SparseCoder.atom_errors``.
         n_tokens, batch_size: None: as in training.
         twin: the full-precision twin, for evaluations that observe it.
-        progress: is told of each pass over the data how far it is.
+        watch: is told how far it is.
     """
     return evaluate(
         coder,
@@ -232,7 +212,7 @@ def evaluate_coder(
         batch_size=batch_size or config.train.batch_size,
         atom_errors=atom_errors,
         twin=twin,
-        progress=progress,
+        watch=watch,
     )
 
 

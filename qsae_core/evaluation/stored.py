@@ -1,8 +1,8 @@
 """What an evaluation found, on disk: one folder an evaluation, readable without knowing it.
 
-result.json            values, chance, baseline, uncertainty; why values are missing, if they are; the
-                       definition's version and options; what was evaluated on what; the names of columns
-                       and tables
+result.json            values, chance, baseline, uncertainty; why values are missing, if they are; how it
+                       was measured, where a reader has to know; the definition's version and options; what
+                       was evaluated on what; the names of columns and tables
 latents.safetensors    the columns with a value per latent, float32 [F], where there are any
 NAME.csv               each table
 FILE                   whatever else it writes itself
@@ -30,7 +30,7 @@ RESULT, LATENTS = "result.json", "latents.safetensors"
 SCALARS = ("values", "chance", "baseline", "uncertainty")
 NAMES = ("per_latent", "tables", "files")
 """Kinds of findings of which ``result.json`` has the names alone."""
-END = ("reason", "failed")
+END = ("reason", "failed", "how")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -109,7 +109,7 @@ def load_result(folder: pathlib.Path) -> tuple[Result, dict[str, Any]]:
         columns = load_file(folder / LATENTS) if record["per_latent"] else {}
         tables = {name: _read_table(folder / f"{name}.csv") for name in record["tables"]}
         scalars = {key: record[key] for key in SCALARS}
-        end = {"reason": record.get("reason"), "failed": bool(record.get("failed"))}
+        end = {key: record.get(key) for key in END} | {"failed": bool(record.get("failed"))}
     except (KeyError, OSError, StopIteration, SafetensorError, TypeError, ValueError) as error:
         raise ArtifactError(
             f"does not hold a whole result ({type(error).__name__}: {error})",

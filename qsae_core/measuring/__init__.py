@@ -1,5 +1,5 @@
 """What evaluations and metrics share: dictionaries beside one another, bits of codes, means over latents,
-counts of pairs.
+counts of pairs; how far a long step is.
 
 ``match`` needs scipy, on which core does not depend: a plugin that calls it does.
 """
@@ -11,6 +11,7 @@ from qsae_core.measuring.directions import directions, equal_layers, random_dire
 from qsae_core.measuring.key_counts import KeyCounts
 from qsae_core.measuring.matching import ROWS_AT_ONCE, Matching, Nearest, cosines, match, nearest
 from qsae_core.measuring.means import column, mean, standard_error
+from qsae_core.measuring.steps import steps
 from qsae_core.measuring.token_pairs import entries_by_token, pairs_of_tokens, whole_tokens
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "pairs_of_tokens",
     "random_directions",
     "standard_error",
+    "steps",
     "support_bits",
     "unit_rows",
     "value_bits",

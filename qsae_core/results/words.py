@@ -40,8 +40,8 @@ def coder_label(coder: str, quantizers: Mapping[str, str]) -> str:
 def measured_on(entry: Mapping[str, Any]) -> str | None:
     """What a coder was measured on, and by how many vectors; from its entry of ``metrics.json``.
 
-    None where that is not recorded. ``32,768 (reconstruction) and 16,330 (loss-recovered) vectors of all 40
-    documents of x.txt``
+    None where that is not recorded. ``32,768 (reconstruction) and 16,330 (loss-recovered) vectors of 11
+    documents, among all 40 documents of x.txt``
     """
     measured = entry.get("measured")
     if measured is None:
@@ -54,4 +54,6 @@ def measured_on(entry: Mapping[str, Any]) -> str | None:
     for name, n in counted.items():
         of_count.setdefault(n, []).append(name)
     said = [f"{n:,}" if len(of_count) == 1 else f"{n:,} ({', '.join(of_count[n])})" for n in of_count]
-    return f"{' and '.join(said)} vectors of {measured['what']}"
+    read = measured.get("documents")
+    among = "" if read is None else f"{read:,} document{'s' * (read != 1)}, among "
+    return f"{' and '.join(said)} vectors of {among}{measured['what']}"

@@ -40,7 +40,8 @@ def finish_coders(
         masters = config.run.save_float and kind == MAIN
         save_coder(coder, folder, of_kind[kind][0].config, plugins.registry, data, masters=masters)
         plugins.hook.qsae_checkpoint_saved(run=run, path=folder)
-        watcher.message(f"evaluating {folder}")
+        names = ", ".join(block.use for block in config.evaluate)
+        watcher.message(f"evaluating {folder} on {config.train.eval_tokens:,} held-out vectors: {names}")
         own = origins({"source": source_record(data, config)})
         entries[kind] = finished_entry(
             folder,

@@ -155,7 +155,8 @@ class _TrainingRun:
         main = self.trainers[self.members[0].key]
         if main.coder.is_quantized and main.quantize_from > 0:
             self.watcher.message(
-                f"weights go through quantizers from step {main.quantize_from + 1} on (train.quantize_after)"
+                f"weights pass the quantizers from step {main.quantize_from + 1} on (train.quantize_after): "
+                "until then a step's fvu is of float weights; held out, it is measured quantized"
             )
         torch.manual_seed(self.config.run.seed)
         return 0

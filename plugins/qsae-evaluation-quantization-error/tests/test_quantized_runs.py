@@ -17,7 +17,7 @@ TINY = ["--data", "synthetic", "--preset", "tiny", "--n-latents", "64", "--steps
 def qsae(*words: object) -> str:
     done = CliRunner().invoke(cli, list(map(str, words)), prog_name="qsae")
     assert done.exit_code == 0, done.output
-    return done.output
+    return done.stdout
 
 
 def found(run: pathlib.Path) -> dict[str, Any]:

@@ -1,0 +1,89 @@
+"""Whether what is stored of an evaluation stays where the same is asked again. Imports no torch.
+
+A result of more tokens is worth more than one of fewer, and one that came to its end more than one that did
+not. So neither is replaced by the lesser one unless the user says so.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from qsae_core.errors import ConfigError
+
+RESULT = "result.json"
+LAYERS = "layers"
+
+
+class Stays(NamedTuple):
+    """A stored result in whose place no new one comes."""
+
+    place: pathlib.Path
+    """Its folder."""
+    n_tokens: int
+    """That were asked for then."""
+    failed: bool
+    """Whether it stays since the new one failed."""
+
+    @property
+    def evaluation(self) -> str:
+        """Its name."""
+        return self.place.name
+
+
+def older_stays(place: pathlib.Path, n_tokens: int, *, failed: bool = False) -> Stays | None:
+    """What stays in an evaluation's folder; None where a new result is to take its place.
+
+    Args:
+        n_tokens: that are asked for now.
+        failed: whether the new one did not come to its end.
+    """
+    older = _record(place)
+    if older is None or older.get("failed"):
+        return None
+    before = int(older.get("n_tokens") or 0)
+    return Stays(place, before, failed) if failed or before > n_tokens else None
+
+
+def fuller_ones(folder: pathlib.Path, evaluations: Sequence[str], n_tokens: int) -> list[Stays]:
+    """Of these evaluations, what stays below a folder, of layers too, before anything is measured."""
+    places = [folder, *sorted(folder.glob(f"{LAYERS}/*"))]
+    found = (older_stays(place / name, n_tokens) for name in evaluations for place in places)
+    return [stays for stays in found if stays is not None]
+
+
+def check_same_subject(folder: pathlib.Path, evaluations: Sequence[str], about: Mapping[str, Any]) -> None:
+    """Refuse to put results in the place of those of another coder, or of other data.
+
+    Args:
+        about: ``coder_sha256``, ``level``, ``model``, ``layer`` and ``measured`` of what is evaluated now.
+
+    Raises:
+        ConfigError: with what is there.
+    """
+    for name in evaluations:
+        older = _record(folder / name)
+        if older is None:
+            continue
+        coder = older.get("coder_sha256")
+        same_coder = coder in (None, about["coder_sha256"]) and older.get("level") == about["level"]
+        data = older.get("model"), older.get("layer"), (older.get("measured") or {}).get("what")
+        if not same_coder or data != (about["model"], about["layer"], about["measured"]["what"]):
+            whose = f"on {data[2]}" if same_coder else f"of the coder {older.get('coder')}"
+            raise ConfigError(
+                f"has results {whose}, which these would replace: {name}",
+                where=str(folder),
+                allowed="another --out, or --overwrite",
+                next="choose another folder for each coder and each data",
+            )
+
+
+def _record(place: pathlib.Path) -> dict[str, Any] | None:
+    """What is said of a stored result; None where there is none that can be read."""
+    try:
+        found = json.loads((place / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
