@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from qsae_core.plugins.records import Plugins, load_plugins
     from qsae_core.quantization.run import quantize_artifact
     from qsae_core.registry import Registry
+    from qsae_core.results.evaluated import with_evaluated
     from qsae_core.results.files import atomic_file, is_full, read_json, remove_leftovers, temporary_beside
     from qsae_core.results.quantized import check_trained
     from qsae_core.results.run import FLOAT_TWIN, MAIN, slug, values_of
@@ -101,6 +102,7 @@ __all__ = [
     "train",
     "twin_folder",
     "values_of",
+    "with_evaluated",
 ]
 
 _FROM = {
@@ -123,6 +125,7 @@ _FROM = {
     "plugins.records": ("Plugins", "load_plugins"),
     "quantization.run": ("quantize_artifact",),
     "registry": ("Registry",),
+    "results.evaluated": ("with_evaluated",),
     "results.files": ("atomic_file", "is_full", "read_json", "remove_leftovers", "temporary_beside"),
     "results.quantized": ("check_trained",),
     "results.run": ("FLOAT_TWIN", "MAIN", "slug", "values_of"),

@@ -7,15 +7,13 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from qsae_compare.measured import Measured
+from qsae_compare.measured import OF_FLOAT_ATOMS, Measured
 from qsae_core import runs
 from qsae_core.runs import values_of
 
 if TYPE_CHECKING:
     from qsae_core.runs import Layer, Registry
 
-OF_FLOAT_ATOMS = ("kappa", "weight_error", "weight_error_unweighted", "predicted_delta_fvu")
-"""Values that need the atoms before quantization."""
 SAME_FVU = 1e-4
 """Relative difference up to which two FVUs of a coder are those of the same vectors, on whatever device."""
 

@@ -78,8 +78,9 @@ def compare(
 ) -> None:
     """Put trained coders side by side: runs, their float twins, and folders with coder.json.
 
-    Runs that differ in their seed alone are one row. Values are those of each run's metrics.json, unless
-    --evaluate measures again. --sweep FILE first trains every combination that the file asks for.
+    Runs that differ in their seed alone are one row. Values are those of each run's metrics.json and what
+    qsae evaluate RUN has kept since, unless --evaluate measures again. --sweep FILE first trains every
+    combination that the file asks for.
 
     Coders that were trained on saved vectors have a cross-entropy where a language model is named:
     --evaluate --on data.use=lm --on data.model=DIR --on data.layer=9.

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from qsae_compare.columns import COLUMNS
 from qsae_core import Run, load, load_set, runs
 from qsae_core.errors import ArtifactError
 from qsae_core.runs import CODER_SLOTS, FLOAT_TWIN, SLOTS, read_json, values_of
@@ -22,6 +23,8 @@ METHOD = "quantized"
 """What an essence calls the way in which a trained coder was quantized."""
 MEASURED: dict[str, Any] = {"bytes": int, "times_smaller": (int, float), "bits_per_weight": dict}
 """What is known of an artifact in a summary, and as what."""
+OF_FLOAT_ATOMS = ("kappa", "weight_error", "weight_error_unweighted", "predicted_delta_fvu")
+"""Values that need the atoms before quantization."""
 OF_METHOD = ("finetune", "alternate", "finetune_steps", "lr")
 """What comparisons read of how a coder was quantized."""
 
@@ -137,7 +140,8 @@ def _of_run(run: Run) -> Iterator[Measured]:
     _check_summary(summary, run.metrics_file, run.final, MEASURED | {"path": str})
     method = summary.get("quantized_from", {}).get("method")
     for name, entry in summary["coders"].items():
-        found = _measured(run.path / entry["artifact"]["path"], run.path, name, entry)
+        now = runs.with_evaluated(entry, run, name, only_then=OF_FLOAT_ATOMS)
+        found = _measured(run.path / entry["artifact"]["path"], run.path, name, now)
         yield dataclasses.replace(found, method=method)
 
 
@@ -145,7 +149,8 @@ def _of_layers(run: Run) -> Iterator[Measured]:
     """Of a run with a coder for each layer, these coders."""
     for name, entry in read_json(run.metrics_file)["coders"].items():
         for layer, own in entry.get("layers", {}).items():
-            found = _measured(run.path / own["artifact"]["path"], run.path, f"{name}/{layer}", own)
+            now = runs.with_evaluated(own, run, name, layer, only_then=OF_FLOAT_ATOMS)
+            found = _measured(run.path / own["artifact"]["path"], run.path, f"{name}/{layer}", now)
             data = found.config["data"] | {"layer": layer}  # what sets it apart from the others
             yield dataclasses.replace(found, config={**found.config, "data": data})
 
@@ -221,5 +226,14 @@ def _measured(
     values = values_of(entry)
     known = "masters" if values.get("weight_error") is not None else None
     source = entry.get("atom_errors_from", known)
-    config, vectors = description["config"], runs.measured_on(entry)
+    config, vectors = description["config"], runs.measured_on(_compared(entry))
     return Measured(folder, run, name, config, sizes, entry["artifact"], values, source, vectors=vectors)
+
+
+def _compared(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry with those evaluations alone of which comparisons read a value."""
+    read: dict[str, str] = {}
+    for evaluation, values in entry["evaluations"].items():
+        read |= dict.fromkeys((name for name in COLUMNS if values.get(name) is not None), evaluation)
+    kept = set(read.values())
+    return {**entry, "evaluations": {e: v for e, v in entry["evaluations"].items() if e in kept}}

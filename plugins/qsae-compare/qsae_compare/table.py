@@ -133,7 +133,7 @@ def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def write_csv(rows: Sequence[Row], path: pathlib.Path) -> None:
     """One line a row: label, n, seeds, every column and its ``_std``, equal_l0; undefined cells are empty."""
-    from qsae_compare.rows import COLUMNS
+    from qsae_compare.columns import COLUMNS
 
     numbers = [f"{column}{suffix}" for column in COLUMNS for suffix in ("", "_std")]
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:

@@ -103,6 +103,7 @@ def test_a_float_twin_stands_in_for_masters_that_were_not_kept(run, tmp_path):
         for name in ("kappa", "weight_error", "weight_error_unweighted", "predicted_delta_fvu"):
             del entry["evaluations"]["reconstruction"][name]
     write_json(copy / "metrics.json", summary)
+    shutil.rmtree(copy / "evaluations")
     row, _ = table(copy, "--evaluate", "--device", "cpu")
     assert row["predicted_from"] == ["float twin"]
     assert row["mean"]["weight_error"] > 0

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from qsae_compare.rows import COLUMNS
+from qsae_compare.columns import COLUMNS
 
 from qsae_cli.main import cli
 from qsae_core.results.files import read_json, write_json
@@ -227,3 +227,30 @@ def test_refusals(arguments, message):
 def test_a_run_that_is_not_finished(place, tmp_path):
     write_json(tmp_path / "config.json", {})
     assert "is not finished" in qsae("compare", tmp_path, code=2).stderr
+
+
+def test_what_was_evaluated_since_is_seen(tmp_path):
+    """A cross-entropy that training did not measure; of what it did, the values of more tokens, but for
+    evaluations whose values rest on weights that only the end of the run knew."""
+    small = (
+        "--n-latents 64 --k 8 --steps 10 --batch-size 256 --buffer-tokens 4096 --eval-tokens 1024 --threads 1"
+    )
+    line = shlex.split(f"train --sae topk {small} --eval-every 0 --name it --device cpu")
+    qsae(*line, "--eval", "reconstruction", "--out", tmp_path)
+    (run,) = [config.parent for config in tmp_path.glob("it/*/*/config.json")]
+    (before,) = table(run)
+    assert before["mean"]["ce_recovered"] is None
+    qsae("evaluate", run, "--eval", "loss-recovered", "--eval", "samples", "--tokens", "512")
+    stored = read_json(run / "evaluations" / "loss-recovered" / "result.json")["values"]
+    (after,) = table(run)
+    assert after["mean"]["ce_recovered"] == stored["ce_recovered"]
+    assert after["mean"]["delta_ce"] == stored["ce_sae"] - stored["ce_clean"]
+    assert after["mean"]["fvu"] == before["mean"]["fvu"]
+    (on,) = after["measured_on"]
+    n_tokens = read_json(run / "metrics.json")["coders"]["coder"]["evaluations"]["reconstruction"]["n_tokens"]
+    assert on.startswith(f"{int(stored['n_tokens'])} (loss-recovered) and {int(n_tokens):,} (reconstruction)")
+    qsae("evaluate", run, "--eval", "loss-recovered", "--tokens", "2048")
+    fuller = read_json(run / "evaluations" / "loss-recovered" / "result.json")["values"]
+    assert table(run)[0]["mean"]["ce_recovered"] == fuller["ce_recovered"] != stored["ce_recovered"]
+    qsae("evaluate", run, "--eval", "reconstruction", "--tokens", "2048")
+    assert table(run)[0]["mean"]["kappa"] == before["mean"]["kappa"]
