@@ -8,6 +8,7 @@ from typing import cast
 import numpy as np
 import scipy.sparse as sp
 import torch
+from threadpoolctl import threadpool_limits
 
 from qsae_core.contracts import (
     Accumulator,
@@ -18,6 +19,7 @@ from qsae_core.contracts import (
     Result,
 )
 from qsae_core.errors import QsaeError
+from qsae_core.measuring import steps
 from qsae_evaluation_sparse_probing import SparseProbingConfig
 from qsae_evaluation_sparse_probing.estimates import document_weights
 from qsae_evaluation_sparse_probing.measuring import Chosen, measure
@@ -131,6 +133,22 @@ class Probing(Accumulator):
             codes, vectors = sp.vstack(self.codes, format="csr")[order], np.concatenate(self.vectors)[order]
             chosen = Chosen(codes, vectors, plan.tokens, plan.test_documents)
             weights_RD = document_weights(plan.n_test, config.resamples, config.seed)
-            found = {task.name: measure(task, chosen, weights_RD, config) for task in plan.tasks}
+            with threadpool_limits(1):  # probes are small: threads would wait for each other most of the time
+                found = {task.name: measure(task, chosen, weights_RD, config) for task in steps(plan.tasks)}
         told = report(found, plan.sizes, plan.counts, sorted(set(config.k)))
-        return replace(told, per_latent={"largest_difference": largest_differences(found, self.n_latents)})
+        per_latent = {"largest_difference": largest_differences(found, self.n_latents)}
+        return replace(told, per_latent=per_latent, reason=_why_nothing(plan, config))
+
+
+def _why_nothing(plan: Plan, config: SparseProbingConfig) -> str | None:
+    """Why no task was measured; None where one was."""
+    if plan.tasks:
+        return None
+    n_tokens, n, n_others = (
+        int(plan.counts[name]) for name in ("n_tokens", "n_documents", "n_documents_not_python")
+    )
+    return (
+        f"no task has {config.least_examples} tokens of each class to train on, to validate on and to test "
+        f"on (option `least_examples`): {n_tokens:,} tokens of {n:,} documents were read, {n_others:,} of "
+        "which are not Python; parts are whole documents, so it takes several"
+    )

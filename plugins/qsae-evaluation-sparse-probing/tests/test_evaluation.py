@@ -113,6 +113,7 @@ def same(a: Result, b: Result) -> None:
 
 def test_what_is_found(found):
     assert found.values["n_documents"] == 10
+    assert found.reason is None
     assert found.values["n_documents_not_python"] == 1
     row = row_of(found, "number")
     (best,) = [r for r in found.tables["latents"].rows if r[0] == "number" and r[1] == 1]
@@ -177,6 +178,10 @@ def test_text_that_is_no_python_has_no_values():
     assert result.values["n_tasks_left_out"] == len(TASKS)
     assert result.values["top_1_accuracy"] is None
     assert result.values["dense_accuracy"] is None
+    least = "no task has 5 tokens of each class to train on, to validate on and to test on"
+    assert str(result.reason).startswith(least)
+    n_tokens = int(contexts.counted.sum())
+    assert f"{n_tokens:,} tokens of 10 documents were read, 10 of which are not Python" in str(result.reason)
     assert row_of(result, "string")["positives"] == 0
 
 
