@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from qsae_core.errors import QsaeError
+from qsae_core.measuring import steps
 from qsae_evaluation_autointerp.firings import own_hash
 from qsae_evaluation_autointerp.judge import Example, Judge, JudgeError, Window
 
@@ -92,7 +93,7 @@ def judged_tasks(shown: Sequence[Task], judge: Judge) -> tuple[list[Verdict], Qs
     verdicts: list[Verdict] = []
     label = ""  # the last explanation that could be read
     try:
-        for task in shown:
+        for task in steps(shown):
             verdict = _verdict(task, judge, label)
             verdicts.append(verdict)
             label = verdict.label or label

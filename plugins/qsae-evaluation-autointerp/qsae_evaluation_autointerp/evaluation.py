@@ -22,7 +22,8 @@ class Autointerp(Evaluation):
     the judge cannot tell; ``f1``; ``auc``, where the judge gives probabilities; ``control``, the balanced
     accuracy with explanations of other latents; ``gap``, the mean difference of the two, and ``gap_low``,
     ``gap_high``, between which it is in 95% of resamples of the latents; ``n_scored``, ``n_eligible``,
-    ``n_failed``. Columns: ``score``, ``control``, ``auc``. Tables: ``labels``, ``left_out``, ``judge``.
+    ``n_failed``. Columns: ``score``, ``control``, ``auc``. Tables: ``labels``, ``left_out``.
+    ``how`` names the judge.
     """
 
     observes = frozenset({"tokens"})

@@ -51,6 +51,7 @@ def found(firings: Firings, choice: Choice, verdicts: Sequence[Verdict], fault: 
         },
         reason=_said(len(verdicts), spread) if fault is None else " ".join(str(fault).split()),
         failed=fault is not None,
+        how=f"judged by {firings.judge.name}",
     )
 
 

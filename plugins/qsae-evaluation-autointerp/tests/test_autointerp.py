@@ -59,6 +59,7 @@ def test_one_token_a_pair_and_random_positions(read: Any) -> None:
     assert float(control.mean()) == pytest.approx(0.5, abs=0.04)
     assert result.values["control"] == pytest.approx(float(control.mean()), abs=1e-12)
     assert result.chance["balanced_accuracy"] == result.values["control"]
+    assert result.how == "judged by rule"
     assert result.values["n_scored"] == len(score)
     assert result.values["n_failed"] == 0
 
@@ -221,6 +222,7 @@ def test_a_judge_that_does_not_look_cannot_tell(made: Made, answer: float) -> No
     assert result.values["auc"] == 0.5
     assert "cannot tell" in str(result.reason)
     assert not result.failed
+    assert result.how == "judged by fixed"
     # counting tokens tells some of them
     assert cast(float, result.baseline["balanced_accuracy"]) > 0.6
 
