@@ -73,7 +73,8 @@ def _documents(stored: Any) -> tuple[list[Any], list[str]]:
     """The files of a coder, and why others are not written."""
     from qsae_saebench import absorption, core, sparse_probing
 
-    documents, left_out = [core.core(stored)], []
+    others = (absorption.EVALUATION, sparse_probing.EVALUATION)
+    documents, left_out = [core.core(stored, others)], []
     for name, make, refusal in (
         (absorption.EVALUATION, absorption.absorption, absorption.refusal),
         (sparse_probing.EVALUATION, sparse_probing.sparse_probing, None),

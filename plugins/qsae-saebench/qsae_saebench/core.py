@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from qsae_saebench.document import Document, column, number
@@ -59,13 +60,13 @@ DEVIATION = {
 }
 
 
-def core(stored: Stored) -> Document:
+def core(stored: Stored, others: Sequence[str] = ()) -> Document:
     """Of a coder of which ``NEEDED`` is stored.
 
     Raises:
         ArtifactError: if one of these is not.
     """
-    found = stored.need(NEEDED)
+    found = stored.need(NEEDED, others)
     metrics = {"model_behavior_preservation": _divergence(found["loss-recovered"])}
     for category, names in CATEGORIES.items():
         metrics[category] = {

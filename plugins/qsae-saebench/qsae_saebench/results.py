@@ -63,20 +63,25 @@ class Stored:
         millis = (folder / "result.json").stat().st_mtime_ns // 1_000_000
         return Found(*load_result(folder), millis)
 
-    def need(self, evaluations: Sequence[str]) -> dict[str, Found]:
+    def need(self, evaluations: Sequence[str], others: Sequence[str] = ()) -> dict[str, Found]:
         """What is stored of each.
 
+        Args:
+            others: evaluations that are exported where they are there, for the error.
+
         Raises:
-            ArtifactError: if one is missing, with the command that makes it.
+            ArtifactError: if one is missing, with all that are, and the command that makes them.
         """
         found = {name: self.find(name) for name in evaluations}
         missing = [name for name, entry in found.items() if entry is None]
         if missing:
+            also = [name for name in others if self.find(name) is None]
+            without = f", and none of {' and '.join(also)}, which is left out then" if also else ""
             raise ArtifactError(
-                f"has no results of {', '.join(missing)}",
+                f"has no results of {', '.join(missing)}{without}",
                 where=str(self.evaluations),
                 allowed=f"results of {', '.join(evaluations)}",
-                next=self.evaluate_command(missing),
+                next=self.evaluate_command([*missing, *also]),
             )
         return {name: entry for name, entry in found.items() if entry is not None}
 

@@ -149,8 +149,10 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(run, qsae, tmp_
     for name in ("loss-recovered", "similarity"):
         shutil.rmtree(copy / "evaluations" / name)
     refused = qsae("saebench", copy, "--out", tmp_path / "out", code=2).stderr
-    assert "has no results of loss-recovered, similarity" in refused
-    assert f"qsae evaluate {copy} --eval loss-recovered --eval similarity" in refused
+    missing = "loss-recovered, similarity, and none of absorption and sparse-probing"
+    assert f"has no results of {missing}" in refused
+    four = "--eval loss-recovered --eval similarity --eval absorption --eval sparse-probing"
+    assert f"qsae evaluate {copy} {four}" in refused
     assert not (tmp_path / "out").exists()
 
 
