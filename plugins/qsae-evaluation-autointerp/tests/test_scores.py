@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from qsae_evaluation_autointerp.scores import ENOUGH, auc, balanced_accuracy, f1, interval
+from qsae_evaluation_autointerp.scores import ENOUGH, auc, balanced_accuracy, chance_error, f1, interval
 
 
 def test_who_always_says_no_is_at_chance() -> None:
@@ -29,6 +29,18 @@ def test_by_hand() -> None:
     # pairs: .9, .8, .7 are above both; .1 is above none
     assert auc(answers, fires) == 6 / 8
     assert auc([0.3, 0.3], [True, False]) == 0.5
+
+
+def test_the_error_of_a_score_by_chance() -> None:
+    """By hand: 9 of 20 named, so q = 10 / 22; and it is the deviation of scores of coins that are thrown."""
+    fires = [True] * 10 + [False] * 10
+    q = 10 / 22
+    assert chance_error([1.0] * 9 + [0.0] * 11, fires) == pytest.approx(math.sqrt(q * (1 - q) * 0.2) / 2)
+    assert chance_error([0.0] * 20, fires) > 0.04
+    thrown = torch.rand(4000, 20, generator=torch.Generator().manual_seed(0)).tolist()
+    scores = torch.tensor([balanced_accuracy(row, fires) for row in thrown])
+    errors = torch.tensor([chance_error(row, fires) for row in thrown])
+    assert float(scores.std()) == pytest.approx(float(errors.mean()), rel=0.05)
 
 
 def test_an_answer_that_failed_is_half_right() -> None:
