@@ -25,6 +25,7 @@ class Autointerp(Evaluation):
     ``n_failed``. Columns: ``score``, ``control``, ``auc``. Tables: ``labels``, ``left_out``, ``judge``.
     """
 
+    version = 2
     observes = frozenset({"tokens"})
 
     @classmethod

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
+from qsae_evaluation_autointerp.detection import Task, judged_tasks
+from qsae_evaluation_autointerp.judge import Example, Window
+from qsae_evaluation_autointerp.rule import RuleJudge
 from qsae_evaluation_autointerp.scores import ENOUGH, auc, balanced_accuracy, chance_error, f1, interval
 
 
@@ -69,3 +73,26 @@ def test_an_interval_of_a_mean() -> None:
     assert found.low < float(values.mean()) < found.high
     assert interval(values, 0) == found
     assert interval(values[: ENOUGH - 1], 0) is None
+
+
+def test_blanks_of_a_token_are_kept_in_the_words_that_it_is_detected_by() -> None:
+    """A latent that fires on the end of a line with four blanks, and not on that with one."""
+    fires, silent = Window((1,), ("\n    ",), 0), Window((2,), ("\n ",), 0)
+    examples = [Example(fires, (1.0,)), Example(silent, (0.0,))]
+    (verdict,), fault = judged_tasks([Task(0, examples, [fires, silent], [True, False], 0)], RuleJudge())
+    assert fault is None
+    assert verdict.label == r"fires on '\n    '"
+    assert verdict.own == [1.0, 0.0]
+
+
+class Talker(RuleJudge):
+    """A judge that says more than a line."""
+
+    def explain(self, examples: Sequence[Example]) -> str:
+        return " fires on ' a'\r\nand more\n"
+
+
+def test_an_explanation_of_several_lines_is_one() -> None:
+    window = Window((1,), (" a",), 0)
+    (verdict,), _ = judged_tasks([Task(0, [], [window], [True], 0)], Talker())
+    assert verdict.label == "fires on ' a' and more"
