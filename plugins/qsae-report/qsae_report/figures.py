@@ -65,18 +65,6 @@ def training_curves(runs: Mapping[str, TrainingLog], measures: Iterable[str] = C
     return found
 
 
-def values_by_step(
-    name: str, values: Mapping[int, float], errors: Sequence[float | None] | None = None
-) -> Curves:
-    """A value of an evaluation that was repeated in training.
-
-    Args:
-        errors: of each of ``values``, its standard error.
-    """
-    series = Series("", list(values), list(values.values()), errors, points=True)
-    return Curves(name, Axis("step"), Axis("value"), [series])
-
-
 def coder_names(runs: Mapping[str, TrainingLog]) -> list[str]:
     """What legends call each coder that has logged something; its place here is its look in all curves."""
     logged = [(run, member) for run, log in runs.items() for of in log.values.values() for member in of]

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from qsae_report import words
-from qsae_report.charts import Curves
+from qsae_report.charts import Axis, Curves, Series
 from qsae_report.differences import N_TOKENS
-from qsae_report.figures import values_by_step
 from qsae_report.sections import Row
 from qsae_report.subject import Evaluation, Subject
 
@@ -88,5 +87,6 @@ def _charts(
             continue
         results = [found[step].result for step in known]
         errors = [None if result is None else result.uncertainty.get(name) for result in results]
-        charts.append(values_by_step(name, known, errors))
+        series = Series("", list(known), list(known.values()), errors, points=True)
+        charts.append(Curves(name, Axis("step"), Axis("value"), [series]))
     return charts

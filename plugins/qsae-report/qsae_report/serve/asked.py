@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from qsae_samples import Pieces
-from qsae_splice import SINGLE, AnyEdit, Continued, Edit, Opened, Spec, go_on, open_coder
+from qsae_splice import SINGLE, AnyEdit, Continued, Edit, Opened, Spec, check_latent, go_on, open_coder
 from torch import Tensor
 
 from qsae_cli.commands import recorded_data
@@ -136,14 +136,9 @@ class Asked:
     def _check_latents(self, spec: Spec) -> None:
         """Before units are measured, which takes its time."""
         for name, edits in self.opened.edits(spec).items():
-            n = self.opened.places[name].coder.n_latents
             for edit in edits:
-                if isinstance(edit, Edit) and edit.latent >= n:
-                    raise ConfigError(
-                        f"there is no latent {edit.latent}: the coder has {n:,}",
-                        where=str(edit),
-                        allowed=f"0 to {n - 1}",
-                    )
+                if isinstance(edit, Edit):
+                    check_latent(self.opened.places[name].coder, edit)
 
     def _shown(self, found: Continued) -> dict[str, Any]:
         steps = found.steps
