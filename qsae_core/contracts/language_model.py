@@ -203,6 +203,11 @@ class LanguageModel(abc.ABC):
         """
         raise self._no_tokenizer()
 
+    def partial_bytes(self, token: int) -> bytes | None:
+        """The bytes of a token that is not whole characters, and decodes to U+FFFD by itself; None of other
+        tokens, and where the tokenizer does not say."""
+        return None
+
     def encode(self, text: str) -> list[int]:
         """The tokens of a text, with none before or behind it (``begin_id``).
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from qsae_core.contracts import Edits, LanguageModel, Site, TokenBatch
 from qsae_core.errors import DataError
+from qsae_data_lm.byte_tokens import spelled_bytes
 from qsae_data_lm.families import Layout
 from qsae_data_lm.fingerprints import of_model
 from qsae_data_lm.hooks import check_edits, find_layers, read_sites, spliced
@@ -146,6 +147,12 @@ class HfLanguageModel(LanguageModel):
         if self.tokenizer is None:
             return super().decode(ids)
         return str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+    def partial_bytes(self, token: int) -> bytes | None:
+        """As a vocabulary of bytes spells them; None for a model that was built without its tokenizer."""
+        if self.tokenizer is None:
+            return super().partial_bytes(token)
+        return spelled_bytes(self.tokenizer.convert_ids_to_tokens(token), self.decode([token]))
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text, without special ones around it.

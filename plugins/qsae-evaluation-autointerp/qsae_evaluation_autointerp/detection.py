@@ -106,7 +106,7 @@ def judged_tasks(shown: Sequence[Task], judge: Judge) -> tuple[list[Verdict], Qs
 
 
 def _verdict(task: Task, judge: Judge, other: str) -> Verdict:
-    label = " ".join(judge.explain(task.examples).split())
+    label = " ".join(judge.explain(task.examples).splitlines()).strip()  # blanks are a part of tokens
     own: Answers = judge.detect(label, task.windows) if label else [None] * len(task.windows)
     return Verdict(task, label, own, judge.detect(other, task.windows) if other else None)
 

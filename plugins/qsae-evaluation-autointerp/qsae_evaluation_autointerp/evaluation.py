@@ -26,6 +26,7 @@ class Autointerp(Evaluation):
     ``how`` names the judge.
     """
 
+    version = 2
     observes = frozenset({"tokens"})
 
     @classmethod

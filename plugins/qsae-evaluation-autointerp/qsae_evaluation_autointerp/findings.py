@@ -13,7 +13,14 @@ from qsae_core.errors import QsaeError
 from qsae_core.measuring import column, mean, standard_error
 from qsae_evaluation_autointerp.detection import Verdict
 from qsae_evaluation_autointerp.rule import RuleJudge
-from qsae_evaluation_autointerp.scores import Interval, auc, balanced_accuracy, f1, interval
+from qsae_evaluation_autointerp.scores import (
+    Interval,
+    auc,
+    balanced_accuracy,
+    chance_error,
+    f1,
+    interval,
+)
 
 if TYPE_CHECKING:
     from qsae_evaluation_autointerp.choice import Choice
@@ -127,6 +134,7 @@ def _labels(verdicts: Sequence[Verdict], scores: _Scores) -> Table:
             v.task.latent,
             v.label,
             own,
+            chance_error(v.own, v.task.fires),
             None if v.control is None else control,
             sum(v.task.fires),
             v.task.n_hard,
@@ -134,8 +142,8 @@ def _labels(verdicts: Sequence[Verdict], scores: _Scores) -> Table:
         )
         for v, own, control in zip(verdicts, scores.own.tolist(), scores.control.tolist(), strict=True)
     ]
-    columns = ("latent", "label", "score", "control", "n_positives", "n_hard_negatives", "n_failed")
-    return Table(columns, rows)
+    counts = ("n_positives", "n_hard_negatives", "n_failed")
+    return Table(("latent", "label", "score", "error", "control", *counts), rows)
 
 
 def _said(n: int, spread: Interval | None) -> str | None:

@@ -5,6 +5,7 @@ An answer that failed counts as a half: right by half, and half a window that wa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -31,6 +32,18 @@ def balanced_accuracy(answers: Answers, fires: Sequence[bool]) -> float:
     right = [named(a) if f else 1 - named(a) for a, f in zip(answers, fires, strict=True)]
     of_each = [[r for r, f in zip(right, fires, strict=True) if f is kind] for kind in (True, False)]
     return sum(sum(some) / len(some) for some in of_each) / 2
+
+
+def chance_error(answers: Answers, fires: Sequence[bool]) -> float:
+    """Standard error of the balanced accuracy of whoever names as many windows without looking.
+
+    sqrt(q (1 - q) (1 / P + 1 / N)) / 2 of P windows where it fires and N where it is silent, as of two equal
+    proportions. q is the share that is named, with one more that is named and one that is not, so that a few
+    equal answers do not make it 0.
+    """
+    n_firing, n = sum(fires), len(fires)
+    q = (sum(named(a) for a in answers) + 1) / (n + 2)
+    return math.sqrt(q * (1 - q) * (1 / n_firing + 1 / (n - n_firing))) / 2
 
 
 def f1(answers: Answers, fires: Sequence[bool]) -> float:

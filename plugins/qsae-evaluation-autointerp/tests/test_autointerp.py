@@ -278,7 +278,7 @@ def test_a_run_on_the_built_in_language_model(tmp_path: pathlib.Path) -> None:
     assert result.exit_code == 0, result.output
     (place,) = tmp_path.glob("it/*/*/evaluations/autointerp")
     stored, about = load_result(place)
-    assert about["version"] == 1
+    assert about["version"] == 2
     assert cast(float, stored.values["n_scored"]) > 20
     assert cast(float, stored.values["gap_low"]) > 0
     assert 0.55 < cast(float, stored.values["balanced_accuracy"]) < 1

@@ -108,9 +108,11 @@ def top_tokens(
 
 
 def text_of(model: LanguageModel, token: int) -> str | None:
-    """A token's text as a Python literal; None where the model's tokenizer is not known."""
+    """A token's text as a Python literal, that of bytes where it is a part of a character; None where the
+    model's tokenizer is not known."""
     try:
-        return repr(model.decode([token]))
+        text, part = model.decode([token]), model.partial_bytes(token)
+        return repr(text if part is None else part)
     except QsaeError:
         return None
 

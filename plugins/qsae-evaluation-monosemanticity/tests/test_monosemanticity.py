@@ -205,6 +205,15 @@ def test_text_without_a_tokenizer() -> None:
     assert text_of(ToyLanguageModel(4), 3) == "'w3'"
 
 
+def test_a_part_of_a_character_is_a_literal_of_bytes() -> None:
+    class Bytes(ToyLanguageModel):
+        def partial_bytes(self, token: int) -> bytes | None:
+            return b"\xe2\x82" if token == 3 else None
+
+    assert text_of(Bytes(4), 3) == r"b'\xe2\x82'"
+    assert text_of(Bytes(4), 2) == "'w2'"
+
+
 def random_fires(n: int = 400, n_latents: int = 24) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(4)
     ids = text(n, seed=5)

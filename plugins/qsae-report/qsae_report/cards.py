@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from qsae_report import words
+from qsae_report.differences import of_evaluation
 from qsae_report.subject import Coder, Subject
 
 Form = Callable[[float | None], str]
@@ -19,6 +20,8 @@ class Card(NamedTuple):
     value: str
     beside: Sequence[tuple[str, str]]
     """Whose number, and the number."""
+    notes: Sequence[str] = ()
+    """Whose number was measured otherwise, and how."""
 
 
 class Measure(NamedTuple):
@@ -61,34 +64,44 @@ MEASURES = (
     ),
 )
 """Cards of values, in the order of the page; those that no evaluation has are left out."""
+MATRICES = {"W_dec": "decoder", "W_enc": "encoder"}
 NOT_SMALLER = 1.05
 """How many times smaller than in float32 a coder is at most for that not to be said."""
 
 
-def cards(subject: Subject, n_latents: int) -> list[Card]:
-    """Every card that there are numbers for."""
+def cards(subject: Subject, n_latents: int, others: Mapping[str, int] | None = None) -> list[Card]:
+    """Every card that there are numbers for.
+
+    Args:
+        others: name of a coder beside it -> its latents.
+    """
     found = [_of(measure, subject) for measure in MEASURES]
-    return [card for card in found if card is not None] + _sizes(subject, n_latents)
+    sizes = [*_size(subject), *_bits(subject), _latents(subject, n_latents, others or {}), *_tokens(subject)]
+    return [card for card in found if card is not None] + sizes
 
 
 def _of(measure: Measure, subject: Subject) -> Card | None:
-    def value(coder: Coder) -> float | None:
-        return coder.value(measure.name, *measure.evaluations)
-
-    own = value(subject.coder)
-    if own is None:
+    own = subject.coder.holding(measure.name, *measure.evaluations)
+    if own is None or own.result is None:
         return None
-    others = [
-        (coder.name, measure.form(value(coder))) for coder in subject.beside if value(coder) is not None
-    ]
+    beside, notes = [], []
+    for coder in subject.beside:
+        theirs = coder.holding(measure.name, *measure.evaluations)
+        if theirs is None or theirs.result is None:
+            continue
+        beside.append((coder.name, measure.form(theirs.result.values[measure.name])))
+        differs = of_evaluation(subject, own, coder, theirs)
+        notes += [] if differs is None else [f"{coder.name}: {differs}"]
     for kind in ("baseline", "chance"):
         against = _against(subject.coder, measure, kind)
         if against is not None and measure.form(against) != measure.form(0.0):
-            others.append((kind, measure.form(against)))
-    return Card(measure.title, measure.meaning, measure.form(own), others)
+            beside.append((kind, measure.form(against)))
+    value = measure.form(own.result.values[measure.name])
+    return Card(measure.title, measure.meaning, value, beside, notes)
 
 
 def _against(coder: Coder, measure: Measure, kind: str) -> float | None:
+    """Of the first evaluation that has it, which need not be the one that the value is of."""
     for name in measure.evaluations:
         stored = coder.evaluations.get(name)
         if stored is not None and stored.result is not None:
@@ -98,28 +111,50 @@ def _against(coder: Coder, measure: Measure, kind: str) -> float | None:
     return None
 
 
-def _sizes(subject: Subject, n_latents: int) -> list[Card]:
-    found = []
+def _size(subject: Subject) -> Iterator[Card]:
     artifact = subject.coder.artifact
-    if "bytes" in artifact:
-        smaller = artifact.get("times_smaller")
-        others = [(c.name, words.size(c.artifact["bytes"])) for c in subject.beside if "bytes" in c.artifact]
-        if smaller is not None and smaller > NOT_SMALLER:
-            others.insert(0, ("smaller than float32", f"{smaller:.1f}\N{MULTIPLICATION SIGN}"))
-        found.append(Card("Size", "bytes of the stored coder", words.size(artifact["bytes"]), others))
-    bits = {name: b for name, b in artifact.get("bits_per_weight", {}).items() if b is not None}
-    if bits:
-        names = {"W_dec": "decoder", "W_enc": "encoder"}
-        first = "W_dec" if "W_dec" in bits else next(iter(bits))
-        rest = [(names.get(name, name), f"{b:.3g}") for name, b in bits.items() if name != first]
-        its = [(c.name, c.artifact.get("bits_per_weight", {}).get(first)) for c in subject.beside]
-        rest += [(name, f"{b:.3g}") for name, b in its if b is not None]
-        title = f"Bits per weight, {names.get(first, first)}"
-        found.append(Card(title, "stored bits, scales included", f"{bits[first]:.3g}", rest))
-    found.append(Card("Latents", "size of the dictionary", words.number(n_latents), []))
-    if "tokens" in subject.trained:
-        steps = subject.trained.get("steps")
-        beside = [] if not steps else [("steps", words.number(steps))]
-        what = "Trained on" if steps else "Calibrated on"
-        found.append(Card(what, "tokens", words.number(subject.trained["tokens"]), beside))
-    return found
+    if "bytes" not in artifact:
+        return
+    beside = [(c.name, _bytes(c.artifact)) for c in subject.beside if "bytes" in c.artifact]
+    if times := _smaller(artifact):
+        beside.insert(0, ("smaller than float32", times))
+    yield Card("Size", "bytes of the stored coder", words.size(artifact["bytes"]), beside)
+
+
+def _bytes(artifact: Mapping[str, Any]) -> str:
+    times = _smaller(artifact)
+    return words.size(artifact["bytes"]) + (f" ({times})" if times else "")
+
+
+def _smaller(artifact: Mapping[str, Any]) -> str | None:
+    times = artifact.get("times_smaller")
+    return None if times is None or times <= NOT_SMALLER else f"{times:.1f}\N{MULTIPLICATION SIGN}"
+
+
+def _bits(subject: Subject) -> Iterator[Card]:
+    """A card for each stored matrix, the decoder's first."""
+    own = _bits_of(subject.coder)
+    for key in sorted(own, key=lambda key: key != "W_dec"):
+        beside = [(c.name, f"{_bits_of(c)[key]:.3g}") for c in subject.beside if key in _bits_of(c)]
+        title = f"Bits per weight, {MATRICES.get(key, key)}"
+        yield Card(title, "stored bits, scales included", f"{own[key]:.3g}", beside)
+
+
+def _bits_of(coder: Coder) -> dict[str, float]:
+    return {key: bits for key, bits in coder.artifact.get("bits_per_weight", {}).items() if bits is not None}
+
+
+def _latents(subject: Subject, n_latents: int, others: Mapping[str, int]) -> Card:
+    beside = [(c.name, words.number(others[c.name])) for c in subject.beside if c.name in others]
+    return Card("Latents", "size of the dictionary", words.number(n_latents), beside)
+
+
+def _tokens(subject: Subject) -> Iterator[Card]:
+    trained = subject.coder.trained
+    if "tokens" not in trained:
+        return
+    steps = trained.get("steps")
+    beside = [("steps", words.number(steps))] if steps else []
+    beside += [(c.name, words.number(c.trained["tokens"])) for c in subject.beside if "tokens" in c.trained]
+    title = "Trained on" if steps else "Calibrated on"
+    yield Card(title, "tokens", words.number(trained["tokens"]), beside)

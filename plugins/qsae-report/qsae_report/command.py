@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pathlib
+import shlex
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -50,30 +52,34 @@ def report(
         raise ConfigError(f"--{name} is about a server", where=f"--{name}", next="add --serve")
     if serve and out is not None:
         raise ConfigError("a report that is served is not written", where="--out", next="leave one out")
-    place = None if serve else _place(path, out)
     from qsae_report.gather import gather
+    from qsae_report.places import check
 
-    subject = gather(path, compare, layer=layer, with_samples=not without_samples)
+    with_samples = not without_samples
+    check(path, compare, layer, written=not serve and out is None, with_samples=with_samples)
+    subject = gather(path, compare, layer=layer, with_samples=with_samples)
     _warn(subject)
-    if place is None:
+    options = {"compare": compare, "out": out, "layer": layer, "without_samples": without_samples}
+    command = _said(path, {**options, "serve": serve, **given})
+    if serve:
         from qsae_report.serve import run
 
         defaults: dict[str, Any] = {"port": 0, "device": "auto"}
-        run(path, lambda: _page(subject, serve=True), layer=subject.layer, **(defaults | given))
+        run(path, lambda: _page(subject, command, serve=True), layer=subject.layer, **(defaults | given))
         return
-    _write(place, _page(subject, serve=False))
+    _write(out or path / FILE, _page(subject, command, serve=False))
 
 
-def _place(path: pathlib.Path, out: pathlib.Path | None) -> pathlib.Path:
-    from qsae_core import Run
-
-    if out is None and path.exists() and not Run(path).config_file.is_file():
-        raise ConfigError(
-            "it is no run's folder, so where the report goes has to be said",
-            where=str(path),
-            next=f"--out {FILE}",
-        )
-    return out or path / FILE
+def _said(path: pathlib.Path, options: Mapping[str, object]) -> str:
+    """The command as it was given, for a shell."""
+    words = ["qsae", "report", str(path)]
+    for name, value in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif value not in (None, False):
+            words += [flag, str(value)]
+    return shlex.join(words)
 
 
 def _warn(subject: Subject) -> None:
@@ -81,15 +87,16 @@ def _warn(subject: Subject) -> None:
     for note in subject.notes:
         click.echo(f"qsae: warning: {note}", err=True)
     for coder in (subject.coder, *subject.beside):
-        for stored in coder.evaluations.values():
+        on_the_way = [stored for by_step in coder.on_the_way.values() for stored in by_step.values()]
+        for stored in (*coder.evaluations.values(), *on_the_way):
             if stored.damage is not None:
                 click.echo(f"qsae: warning: {stored.damage}; the report says so in its place", err=True)
 
 
-def _page(subject: Subject, *, serve: bool) -> str:
+def _page(subject: Subject, command: str, *, serve: bool) -> str:
     from qsae_report.page import measure, render
 
-    return render(subject, measure(subject), serve=serve)
+    return render(subject, measure(subject), command=command, serve=serve)
 
 
 def _write(place: pathlib.Path, text: str) -> None:

@@ -13,7 +13,7 @@ from qsae_report.subject import Subject
 def subtitle(subject: Subject) -> str:
     """``builtin · 2.resid_post · 300 steps · 30 November 2026``."""
     source = subject.description.get("source", {})
-    steps = subject.trained.get("steps")
+    steps = subject.coder.trained.get("steps")
     when = _day(subject.record.get("completed_at") or subject.record.get("started_at"))
     parts = [source.get("model"), _sites(source), f"{steps:,} steps" if steps else None, when]
     return " · ".join(str(part) for part in parts if part)
@@ -52,7 +52,7 @@ def _of_training(subject: Subject) -> Iterator[tuple[str, Any]]:
     yield "vectors", _sites(source)
     yield "text", source.get("text")
     yield "seed", subject.record.get("run", {}).get("seed")
-    seconds = subject.trained.get("training_seconds")
+    seconds = subject.coder.trained.get("training_seconds")
     yield "training time", None if seconds is None else f"{words.number(round(seconds))} s"
     yield "finished", subject.record.get("completed_at")
     commit = (subject.record.get("git") or {}).get("commit")

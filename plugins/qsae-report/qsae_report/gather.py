@@ -4,56 +4,26 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from qsae_samples import FILE, Samples
+from qsae_samples import Samples
 
-from qsae_core import Run
-from qsae_core.errors import ArtifactError, ConfigError, QsaeError
+from qsae_core.errors import ArtifactError, QsaeError
 from qsae_core.runs import (
     FLOAT_TWIN,
-    artifact_folder,
     coder_label,
     identity,
-    member_folders,
     quantizers_of,
     read_json,
-    set_folder,
-    slug,
     stored_description,
     twin_folder,
 )
-from qsae_report.gather_evaluations import read_evaluations
+from qsae_report.gather_evaluations import read_evaluations, read_on_the_way
+from qsae_report.places import Place, collect, find, no_samples, run_of
 from qsae_report.subject import Coder, Subject
 
-FOLDER = "samples"
-"""Of a run, where its samples are."""
 PARTS = 3
 """Of the path of a compared run, how many of the last parts name it: ``topk/2/300``."""
-
-
-class Place(NamedTuple):
-    """Where a coder is, and what is stored about it."""
-
-    root: pathlib.Path
-    """Below which evaluations and samples are: the run's folder, or the coder's."""
-    folder: pathlib.Path
-    """Of ``coder.json``."""
-    layer: str | None
-    others: list[str]
-    """Layers that have coders of their own."""
-    run: Run | None
-
-    def below(self, kind: str, *, twin: bool = False) -> pathlib.Path:
-        """Where what is stored of this coder is, or of its float twin."""
-        place = self.root / kind / FLOAT_TWIN if twin else self.root / kind
-        return place if self.layer is None else place / "layers" / slug(self.layer)
-
-    def samples(self, *, twin: bool = False) -> pathlib.Path:
-        """The file of ``qsae samples``; where that is not there, what an evaluation of that name has left."""
-        file = self.below(FOLDER, twin=twin) / FILE
-        evaluated = self.below("evaluations", twin=twin) / FOLDER / FILE
-        return evaluated if evaluated.is_file() and not file.is_file() else file
 
 
 def gather(
@@ -78,6 +48,9 @@ def gather(
         _artifact(summary, "coder", place.layer),
         read_evaluations(place.below("evaluations")),
         _samples(place) if with_samples else None,
+        _trained(summary),
+        _held_out(description),
+        read_on_the_way(place.root / "evaluations", place.layer),
     )
     twin = _twin(place, summary, notes, samples=with_samples)
     other = None if compare is None else find(compare, layer)
@@ -92,7 +65,6 @@ def gather(
         {} if place.run is None else place.run.record(),
         place.layer,
         place.others,
-        {key: summary[key] for key in ("steps", "tokens", "training_seconds") if key in summary},
         place.run,
         None if other is None else other.run,
         notes,
@@ -129,48 +101,17 @@ def label(description: Mapping[str, Any]) -> str:
     return coder_label(name, quantizers) if set(quantizers.values()) - {"none"} else str(name)
 
 
-def find(path: pathlib.Path, layer: str | None = None) -> Place:
-    """The place of the coder that a user means.
-
-    Args:
-        layer: None: of several, the first with samples, or the first.
-    """
-    several = set_folder(path)
-    run = Run(path) if Run(path).config_file.is_file() else None
-    if several is None:
-        if layer is not None:
-            raise ConfigError(
-                f"there is one coder, and none of a layer {layer!r}",
-                where=str(path),
-                next="leave --layer out",
-            )
-        folder = artifact_folder(path)
-        return Place(path if run else folder, folder, None, [], run)
-    members = member_folders(several)
-    if layer is not None and layer not in members:
-        raise ConfigError(f"there is no layer {layer!r}", where="--layer", allowed=", ".join(members))
-    root = path if run else several
-    sampled = [name for name in members if Place(root, root, name, [], run).samples().is_file()]
-    chosen = layer or (sampled or list(members))[0]
-    return Place(root, members[chosen], chosen, [name for name in members if name != chosen], run)
-
-
 def _samples(place: Place) -> Samples:
     file = place.samples()
     if not file.is_file():
-        raise ArtifactError(
-            "there are no samples of where its latents fire",
-            where=str(place.root),
-            allowed=f"{FOLDER}/{FILE}, or a report without examples: --without-samples",
-            next=f"qsae samples {place.root}",
-        )
+        raise no_samples(place)
     found = Samples.load(file)
     if _is_of_another(found, place.folder):
         raise ArtifactError(
             "the samples are of the coder that was here before",
             where=str(file),
             allowed="samples of this one, or a report without examples: --without-samples",
-            next=f"qsae samples {place.root}",
+            next=collect(place),
         )
     return found
 
@@ -189,26 +130,23 @@ def _twin(place: Place, summary: Mapping[str, Any], notes: list[str], *, samples
         return None
     stored = read_evaluations(place.below("evaluations", twin=True))
     file, artifact = place.samples(twin=True), _artifact(summary, FLOAT_TWIN, place.layer)
+    trained = _trained(summary)
     if folder.parent.name != FLOAT_TWIN and folder.name != FLOAT_TWIN:
-        own = find(_run_of(folder, place.layer), place.layer)
+        own = find(run_of(folder, place.layer), place.layer)
         stored, file = read_evaluations(own.below("evaluations")), own.samples()
-        artifact = _artifact(_summary(own, notes), "coder", place.layer)
+        summary = _summary(own, notes)
+        artifact, trained = _artifact(summary, "coder", place.layer), _trained(summary)
     collected = _optional_samples(file, folder, notes) if samples and file.is_file() else None
-    return Coder("float twin", folder, artifact, stored, collected)
-
-
-def _run_of(folder: pathlib.Path, layer: str | None) -> pathlib.Path:
-    """The run whose ``checkpoints/final``, or a layer of that, a folder is; else the folder of the coders."""
-    coders = folder if layer is None else folder.parent
-    run = coders.parent.parent
-    return run if Run(run).config_file.is_file() and Run(run).final == coders else coders
+    held_out = _held_out(stored_description(folder))
+    return Coder("float twin", folder, artifact, stored, collected, trained, held_out)
 
 
 def _compared(place: Place, notes: list[str], *, samples: bool) -> Coder:
     stored, file = read_evaluations(place.below("evaluations")), place.samples()
     collected = _optional_samples(file, place.folder, notes) if samples and file.is_file() else None
-    artifact = _artifact(_summary(place, notes), "coder", place.layer)
-    return Coder("/".join(place.root.resolve().parts[-PARTS:]), place.folder, artifact, stored, collected)
+    summary, held_out = _summary(place, notes), _held_out(stored_description(place.folder))
+    artifact, name = _artifact(summary, "coder", place.layer), "/".join(place.root.resolve().parts[-PARTS:])
+    return Coder(name, place.folder, artifact, stored, collected, _trained(summary), held_out)
 
 
 def _optional_samples(file: pathlib.Path, folder: pathlib.Path, notes: list[str]) -> Samples | None:
@@ -243,3 +181,12 @@ def _artifact(summary: Mapping[str, Any], name: str, layer: str | None) -> Mappi
     entry = entry if layer is None else entry.get("layers", {}).get(layer, {})
     found: Mapping[str, Any] = entry.get("artifact", {})
     return found
+
+
+def _trained(summary: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: summary[key] for key in ("steps", "tokens", "training_seconds") if key in summary}
+
+
+def _held_out(description: Mapping[str, Any]) -> Any:
+    """What data the coder was trained on and what of it was held out; None where that is not recorded."""
+    return description.get("source", {}).get("trained_on")

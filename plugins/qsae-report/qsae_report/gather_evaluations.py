@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from qsae_core.errors import QsaeError
-from qsae_core.runs import load_result
+from qsae_core.runs import load_result, slug
 from qsae_report.subject import Evaluation
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 RESULT = "result.json"
 """By which an evaluation's folder is known."""
 BASELINES = "baselines"
+STEP = re.compile(r"step_(\d+)")
+"""Folder of what was found behind a step of training."""
 OF_OTHERS = re.compile(rf"float_twin|layers|{BASELINES}|step_\d+")
 """Folders beside those of evaluations, with evaluations in them of other coders, and of this one while it was
 trained."""
@@ -26,6 +28,24 @@ def read_evaluations(folder: pathlib.Path) -> dict[str, Evaluation]:
     none. A folder without ``result.json`` is damaged: an evaluation is written whole or not at all."""
     found = sorted(place for place in folder.glob("*") if place.is_dir() and not place.name.startswith("."))
     return {place.name: _read(place) for place in found if not OF_OTHERS.fullmatch(place.name)}
+
+
+def read_on_the_way(folder: pathlib.Path, layer: str | None) -> dict[str, dict[int, Evaluation]]:
+    """Name -> step -> what was found while a coder was trained, in the order of names and of steps.
+
+    Args:
+        folder: of a run's evaluations.
+        layer: whose, where the run has a coder for each of several.
+    """
+    found: dict[str, dict[int, Evaluation]] = {}
+    for place in sorted(folder.glob("step_*")):
+        step = STEP.fullmatch(place.name)
+        if step is None:
+            continue
+        below = place if layer is None else place / "layers" / slug(layer)
+        for name, stored in read_evaluations(below).items():
+            found.setdefault(name, {})[int(step[1])] = stored
+    return {name: dict(sorted(by_step.items())) for name, by_step in sorted(found.items())}
 
 
 def _read(place: pathlib.Path) -> Evaluation:

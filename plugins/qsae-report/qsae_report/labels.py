@@ -7,8 +7,11 @@ from typing import NamedTuple
 
 from qsae_report.subject import Evaluation
 
-LATENT, LABEL, SCORE = "latent", "label", "score"
-"""Columns of a table: with the first two it names latents, the third says how well a name fits."""
+LATENT, LABEL, SCORE, ERROR, CONTROL = "latent", "label", "score", "error", "control"
+"""Columns of a table: with the first two it names latents. The third says how well a name fits, the fourth
+the standard error of the score of a name that says nothing, the last the score of another latent's name."""
+QUANTILE = 1.96
+"""Standard errors that a name's score has to be above chance: 1 of 40 names that say nothing is."""
 
 
 class Label(NamedTuple):
@@ -18,6 +21,11 @@ class Label(NamedTuple):
     text: str
     source: str
     score: float | None
+    sure: bool | None = None
+    """Whether the score is above chance; None where the table does not say what chance is, or the error."""
+    chance: float | None = None
+    """The mean score of other latents' names."""
+    error: float | None = None
 
 
 def labels(evaluations: Mapping[str, Evaluation], n_latents: int) -> list[Label]:
@@ -30,12 +38,20 @@ def _of(stored: Evaluation, n_latents: int) -> Iterator[Label]:
     for table in stored.result.tables.values() if stored.result is not None else ():
         if LATENT not in table.columns or LABEL not in table.columns:
             continue
-        places = [table.columns.index(name) for name in (LATENT, LABEL)]
-        scored = table.columns.index(SCORE) if SCORE in table.columns else None
-        for row in table.rows:
-            number, text = (row[place] for place in places)
-            score = None if scored is None else row[scored]
+        rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+        controls = [control for row in rows if (control := _number(row.get(CONTROL))) is not None]
+        chance = sum(controls) / len(controls) if controls else None
+        for row in rows:
+            number, text = row[LATENT], row[LABEL]
             if not isinstance(number, int) or not 0 <= number < n_latents or text is None:
                 continue
-            good = float(score) if isinstance(score, int | float) else None
-            yield Label(number, str(text), stored.name, good)
+            score, error = _number(row.get(SCORE)), _number(row.get(ERROR))
+            if score is None or error is None or chance is None:
+                yield Label(number, str(text), stored.name, score)
+            else:
+                sure = score > chance + QUANTILE * error
+                yield Label(number, str(text), stored.name, score, sure, chance, error)
+
+
+def _number(cell: object) -> float | None:
+    return float(cell) if isinstance(cell, int | float) and not isinstance(cell, bool) else None

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qsae_samples import FULL, unpacked
 
+from qsae_report.differences import of_samples
 from qsae_report.labels import labels
 from qsae_report.payload import Block, block, value_block
 
@@ -45,15 +46,18 @@ def about(subject: Subject, n_latents: int, beside: Mapping[str, Counterparts]) 
         "samples": None if samples is None else {"tokens": samples.n_tokens, **samples.about},
         "columns": [list(name) for name in names],
         "labels": [list(label) for label in labels(subject.coder.evaluations, n_latents)],
-        "others": [_other(coder, beside[coder.name]) for coder in subject.beside if coder.name in beside],
+        "others": [
+            _other(subject, coder, beside[coder.name]) for coder in subject.beside if coder.name in beside
+        ],
     }
 
 
-def _other(coder: Coder, found: Counterparts) -> dict[str, Any]:
+def _other(subject: Subject, coder: Coder, found: Counterparts) -> dict[str, Any]:
     return {
         "name": coder.name,
         "latents": len(found.back),
         "samples": None if coder.samples is None else {"tokens": coder.samples.n_tokens},
+        "differs": of_samples(subject, coder),
     }
 
 
@@ -125,7 +129,7 @@ def _of_samples(prefix: str, samples: Samples, at_most: int | None = None) -> li
     return [
         block(f"{prefix}examples", examples),
         block(f"{prefix}text", text),
-        value_block(f"{prefix}pieces", unpacked(a["vocabulary_text"])),
+        value_block(f"{prefix}pieces", _texts(a, "vocabulary")),
     ]
 
 
@@ -137,6 +141,19 @@ def _strongest(samples: Samples, at_most: int) -> NDArray[np.bool_]:
     return kept
 
 
+def _texts(arrays: Mapping[str, Array], name: str) -> dict[str, Any]:
+    """The text of each token of a table, and the bytes of those that are a part of a character, as
+    ``\\xe2\\x80``; files of before do not have these."""
+    stored = arrays.get(f"{name}_bytes")
+    parts = [] if stored is None else unpacked(stored)
+    spelled = {number: _escaped(bytes.fromhex(raw)) for number, raw in enumerate(parts) if raw}
+    return {"texts": unpacked(arrays[f"{name}_text"]), "bytes": spelled}
+
+
+def _escaped(raw: bytes) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in raw)
+
+
 def _logits(samples: Samples) -> list[Block]:
     """Raised and lowered tokens, where there are any."""
     a = samples.arrays
@@ -144,7 +161,7 @@ def _logits(samples: Samples) -> list[Block]:
         return []
     return [
         block("logits", {"token": a["logit_token"], "value": a["logit_value"]}),
-        value_block("logit-texts", unpacked(a["logit_text"])),
+        value_block("logit-texts", _texts(a, "logit")),
     ]
 
 

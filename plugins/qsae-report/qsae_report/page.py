@@ -6,6 +6,7 @@ import base64
 import functools
 import hashlib
 import pathlib
+import shlex
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from qsae_report.cards import cards
 from qsae_report.charts import variables
 from qsae_report.facts import facts, subtitle
 from qsae_report.neighbours import Counterparts, Neighbours, counterparts, neighbours
+from qsae_report.on_the_way import on_the_way
 from qsae_report.payload import Block, json_text, value_block
 from qsae_report.sections import sections
 from qsae_report.subject import Subject
@@ -45,8 +47,9 @@ SERVED = ("try.js", "steering.js")
 LAST = ("start.js",)
 TITLES = {
     "died": (
-        "Latents that died",
-        "They fire in the float twin, and here never, or at other tokens. The most frequent first.",
+        "Latents that died or were damaged",
+        "They fire in the float twin. First those that never fire here; behind them those that do, with a "
+        "code that has little to do with the twin's. Of each kind, the most frequent ones of the twin first.",
     ),
     "only-here": (
         "Latents without a counterpart there",
@@ -90,10 +93,11 @@ def measure(subject: Subject) -> Measured:
     return Measured(len(rows), neighbours(rows), beside)
 
 
-def render(subject: Subject, measured: Measured, *, serve: bool = False) -> str:
+def render(subject: Subject, measured: Measured, *, command: str | None = None, serve: bool = False) -> str:
     """The page.
 
     Args:
+        command: that makes it, for its footer; None: the one without options.
         serve: with the view ``try``, whose script asks the server that the page came from.
     """
     n_latents, near, beside = measured
@@ -109,11 +113,16 @@ def render(subject: Subject, measured: Measured, *, serve: bool = False) -> str:
         "path": str(subject.path),
         "views": [{"name": name, "title": title} for name, title in views],
         "notes": [*subject.notes, *_damaged(subject)],
-        "cards": cards(subject, n_latents),
+        "command": command or shlex.join(["qsae", "report", str(subject.path)]),
+        "cards": cards(subject, n_latents, {name: len(found.back) for name, found in beside.items()}),
         "facts": facts(subject, n_latents),
-        "overview_charts": pictures.drawn(pictures.overview(subject, near), "overview"),
+        "overview_charts": pictures.drawn(pictures.overview(subject, near), "overview", small=True),
         "training_charts": pictures.drawn(charts, "training"),
         "training_notes": training_notes,
+        "on_the_way": [
+            (part, pictures.drawn(part.charts, f"way-{number}", small=True))
+            for number, part in enumerate(on_the_way(subject))
+        ],
         "sections": sections(subject, n_latents),
         "survival": survived,
         "survival_charts": pictures.drawn(pictures.surviving(survived), "survival"),

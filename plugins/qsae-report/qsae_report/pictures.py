@@ -11,6 +11,7 @@ import numpy as np
 from qsae_core.errors import ArtifactError
 from qsae_report import figures
 from qsae_report.charts import Chart, svg
+from qsae_report.differences import of_evaluation, of_samples
 from qsae_report.training_log import TrainingLog, read_training_log
 
 if TYPE_CHECKING:
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
 
 SMALL, LARGE = {"width": 340, "height": 250}, {"width": 440, "height": 280}
 """Sizes in pixels, as many as the style sheet gives them: four of the small ones go side by side."""
+RECONSTRUCTION = "reconstruction"
 SPARSITY, DENSITY = "sparsity", "density"
 """The evaluation, and its column, that densities are taken from where there are no samples."""
 
 
-def drawn(charts: Sequence[Chart], view: str) -> list[str]:
-    """Charts of one view; their texts are escaped by ``svg``."""
-    size = SMALL if view == "overview" else LARGE
+def drawn(charts: Sequence[Chart], view: str, *, small: bool = False) -> list[str]:
+    """Charts of one part of the page, whose name their ids have; their texts are escaped by ``svg``."""
+    size = SMALL if small else LARGE
     return [svg(chart, **size, themed=True, prefix=f"{view}-{n}") for n, chart in enumerate(charts)]
 
 
@@ -36,7 +38,7 @@ def overview(subject: Subject, near: Neighbours | None) -> list[Chart]:
     found: list[Chart] = []
     points = [*_points(subject.coder, "this coder"), *(p for c in subject.beside for p in _points(c, c.name))]
     if len(points) > 1:
-        found.append(figures.rate_distortion(points))
+        found.append(replace(figures.rate_distortion(points), notes=_measured_otherwise(subject)))
     densities = _densities(subject)
     if densities:
         found.append(figures.density_histogram(densities))
@@ -44,9 +46,22 @@ def overview(subject: Subject, near: Neighbours | None) -> list[Chart]:
     if sampled:
         alone = len(sampled) == 1
         sampled = {"" if alone else name: samples for name, samples in sampled.items()}
-        found.append(figures.activation_histogram(sampled))
+        chart = figures.activation_histogram(sampled)
+        notes = [f"{c.name}: {how}." for c in subject.beside if (how := of_samples(subject, c))]
+        found.append(replace(chart, notes=[*chart.notes, *notes]))
     if near is not None and len(near.which) > 1:
         found.append(figures.similarity_histogram({"": near.cosines[:, 0]}))
+    return found
+
+
+def _measured_otherwise(subject: Subject) -> list[str]:
+    """Whose FVU was."""
+    found = []
+    own = subject.coder.holding("fvu", RECONSTRUCTION)
+    for coder in subject.beside:
+        theirs = coder.holding("fvu", RECONSTRUCTION)
+        how = None if own is None or theirs is None else of_evaluation(subject, own, coder, theirs)
+        found += [] if how is None else [f"{coder.name}: {how}."]
     return found
 
 
@@ -55,7 +70,7 @@ def _coders(subject: Subject) -> dict[str, Coder]:
 
 
 def _points(coder: Coder, name: str) -> list[figures.RatePoint]:
-    fvu, size = coder.value("fvu", "reconstruction"), coder.artifact.get("bytes")
+    fvu, size = coder.value("fvu", RECONSTRUCTION), coder.artifact.get("bytes")
     return [] if fvu is None or size is None else [figures.RatePoint(name, name, size, fvu)]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from qsae_report import words
+from qsae_report.differences import of_evaluation
 from qsae_report.subject import Coder, Evaluation, Subject
 
 KINDS = (("chance", "by chance"), ("baseline", "baseline"), ("uncertainty", "± std. error"))
@@ -34,6 +35,8 @@ class Section(NamedTuple):
     warning: str | None
     reason: str | None
     """Why values are missing."""
+    differences: Sequence[str] = ()
+    """Which coder beside it was measured otherwise, and how."""
 
 
 def sections(subject: Subject, n_latents: int) -> list[Section]:
@@ -70,6 +73,11 @@ def _section(stored: Evaluation, subject: Subject, n_latents: int) -> Section:
         n_columns,
         (stored.about.get("measured") or {}).get("warning"),
         result.reason,
+        [
+            f"{coder.name} was measured otherwise: {how}"
+            for coder in beside
+            if (how := of_evaluation(subject, stored, coder, coder.evaluations[stored.name]))
+        ],
     )
 
 

@@ -43,6 +43,10 @@ class Coder:
         artifact: JSON values: ``bytes``, ``float_bytes``, ``times_smaller``, ``bits_per_weight``.
         evaluations: name -> what is stored.
         samples: where its latents fire; None where that was not collected.
+        trained: JSON values: ``steps``, ``tokens`` and ``training_seconds`` of its run, where they are known.
+        held_out: JSON values by which the data that was held out of its training is known; None where they
+            are not recorded.
+        on_the_way: name of an evaluation -> step -> what it found while the coder was trained.
     """
 
     name: str
@@ -50,15 +54,25 @@ class Coder:
     artifact: Mapping[str, Any]
     evaluations: Mapping[str, Evaluation]
     samples: Samples | None = None
+    trained: Mapping[str, Any] = field(default_factory=dict)
+    held_out: Any = None
+    on_the_way: Mapping[str, Mapping[int, Evaluation]] = field(default_factory=dict)
 
     def value(self, name: str, *evaluations: str) -> float | None:
         """A value of the first of these evaluations that has it; None where none does."""
+        stored = self.holding(name, *evaluations)
+        return None if stored is None or stored.result is None else stored.result.values[name]
+
+    def holding(self, name: str, *evaluations: str) -> Evaluation | None:
+        """The first of these evaluations that has a value."""
         for evaluation in evaluations:
             stored = self.evaluations.get(evaluation)
-            if stored is not None and stored.result is not None:
-                found = stored.result.values.get(name)
-                if found is not None:
-                    return found
+            if (
+                stored is not None
+                and stored.result is not None
+                and stored.result.values.get(name) is not None
+            ):
+                return stored
         return None
 
 
@@ -75,7 +89,6 @@ class Subject:
         record: the run's ``config.json``; empty without a run.
         layer: of several coders, the layer whose coder it is.
         other_layers: those that have a coder of their own.
-        trained: JSON values: ``steps``, ``tokens`` and ``training_seconds`` of the run, where they are known.
         run, compared_run: where there are runs.
         notes: sentences about what is left out, and why.
     """
@@ -88,7 +101,6 @@ class Subject:
     record: Mapping[str, Any]
     layer: str | None = None
     other_layers: Sequence[str] = ()
-    trained: Mapping[str, Any] = field(default_factory=dict)
     run: Run | None = None
     compared_run: Run | None = None
     notes: Sequence[str] = ()

@@ -28,6 +28,7 @@ CLASSES = (
     ("lost", "lost_share", "never fires, or always with one value"),
 )
 """What becomes of a latent, the evaluation's share of them, and what that means."""
+SILENT = "never fires in the quantized coder"
 Table = dict[str, Any]
 
 
@@ -111,24 +112,29 @@ def _of_quantization(
     if not {"r", "firings", "firings_quantized"} <= per_latent.keys():
         return facts, none
     r, before, after = (per_latent[name].numpy() for name in ("r", "firings", "firings_quantized"))
-    tables["died"] = _died(r, before, after, damaged, least)
+    tables["died"] = died = _died(r, before, after, damaged, least)
+    n_silent = sum(row[1] == SILENT for row in died["rows"])
+    facts.append(
+        f"Of these, {words.number(n_silent)} never fire in the quantized coder, and "
+        f"{words.number(died['total'] - n_silent)} fire there and are damaged."
+    )
     return facts, r
 
 
 def _died(r: NDArray[Any], before: NDArray[Any], after: NDArray[Any], damaged: float, least: float) -> Table:
-    """Latents that fire in the float twin, and here never, or at other tokens; the most firings first."""
-    silent = after == 0
-    died = (before >= least) & (silent | (r < damaged))
-    order = np.flatnonzero(died)[np.argsort(-before[died], kind="stable")]
+    """Latents that fire in the float twin, and here never, always alike, or at other tokens: in this order,
+    and of each kind those first that fire most often in the twin."""
+    judged, silent = before >= least, after == 0
+    constant = ~silent & np.isnan(r)
+    became = [
+        (judged & silent, SILENT),
+        (judged & constant, "has one value alone"),
+        (judged & ~silent & (r < damaged), f"fires here, r below {damaged:g}"),
+    ]
     rows = [
-        [
-            int(j),
-            "never fires" if silent[j] else "fires elsewhere",
-            _cell(r[j]),
-            int(before[j]),
-            int(after[j]),
-        ]
-        for j in order
+        [int(j), what, _cell(r[j]), int(before[j]), int(after[j])]
+        for which, what in became
+        for j in np.flatnonzero(which)[np.argsort(-before[which], kind="stable")]
     ]
     columns = ["latent", "what became of it", "r", "firings in the float twin", "firings here"]
     return {"columns": columns, "rows": rows, "total": len(rows)}

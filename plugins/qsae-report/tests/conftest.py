@@ -122,7 +122,8 @@ def made_subject(
 ) -> Subject:
     """The subject of a report of a coder that is not there."""
     evaluations = {name: Evaluation(name, result) for name, result in (results or {}).items()}
-    coder = Coder("topk", path, {}, evaluations, samples)
+    own = {name: others.pop(name) for name in ("trained", "held_out", "on_the_way") if name in others}
+    coder = Coder("topk", path, {}, evaluations, samples, **own)
     description = {"config": {"sae": {"use": "topk"}}, "source": {"model": "made-up"}}
     return Subject(
         path, coder, others.pop("twin", None), others.pop("compared", None), description, {}, **others
@@ -235,7 +236,9 @@ def page_file(write_page: Any) -> pathlib.Path:
         per_latent={"zeal": zeal},
         tables={"rows": Table(("latent", "number", "words"), rows), "none": Table(("a",), [])},
     )
-    named = Result(tables={"labels": Table(("latent", "label", "score"), [[3, "names of files", 0.75]])})
+    columns = ("latent", "label", "score", "error", "control")
+    given = [[3, "names of files", 0.75, 0.1, 0.5], [4, "two  blanks ", 0.6, 0.1, 0.5]]
+    named = Result(tables={"labels": Table(columns, given)})
     r = torch.linspace(-0.1, 1, N)
     lost = Result(
         values={"survived_share": 0.4, "damaged_share": 0.6, "judged_latents": 60},

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qsae_report.charts import Series, svg
+from qsae_report.charts.layout import lay_out
+from qsae_report.charts.primitives import Circle, Text
 from qsae_report.figures import (
     RatePoint,
     activation_histogram,
@@ -154,6 +156,22 @@ def test_points_that_are_labelled_with_their_curves_names_need_no_legend():
     chart = rate_distortion([RatePoint("a", "a", 10, 0.5), RatePoint("b", "b", 20, 0.4)])
     assert [series.legend for series in chart.series] == [False, False]
     assert svg(chart).count(">a<") == 1  # the label
+
+
+def test_where_a_label_has_no_room_there_is_a_legend_and_no_mark_is_hidden():
+    name = "a coder with a name that is rather long"
+    given = [("a", 1000, 0.4), ("twin", 2000, 0.2), (name, 2001, 0.2)]
+    points = [RatePoint(coder, coder, size, fvu) for coder, size, fvu in given]
+    items = lay_out(rate_distortion(points), 240, 200).items
+    texts = [item.text for item in items if isinstance(item, Text)]
+    assert [text for text in texts if text in ("a", "twin")] == ["a", "twin"]
+    assert name in "".join(texts)
+    named = [item for item in items if isinstance(item, Circle) and item.hover]  # the legend's say nothing
+    alone, below, above = named
+    assert (below.x, below.y) == pytest.approx((above.x, above.y), abs=1)
+    assert alone.radius == above.radius < below.radius
+    easy = lay_out(rate_distortion(points[:2]), 240, 200).items  # labels have room: no legend
+    assert [item.text for item in easy if isinstance(item, Text)].count("a") == 1
 
 
 @given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=50))

@@ -267,6 +267,20 @@ def test_a_long_name_is_cut_in_its_middle_and_whole_in_its_hover():
     assert "…" in found.text
 
 
+def test_three_names_in_a_narrow_chart_are_whole():
+    """As in a page, where a compared run's name is the last three parts of its path."""
+    names = ["this coder", "float twin", "matryoshka-quantized-smollm2-135m-seed-1/2/30000"]
+    bars = [Bars(name, [0, 1], [1]) for name in names]
+    picture = lay_out(Histogram("Activations", Axis("x"), Axis("y"), bars), 340, 250)
+    legend = of(picture, Text, size=12.0)
+    assert [item.text for item in legend[:2]] == names[:2]
+    assert "".join(item.text for item in legend[2:]) == names[2]
+    assert len({item.y for item in legend}) == 3
+    assert all(item.x + width(item.text, 12.0) <= 340 for item in legend)
+    label = next(item for item in of(picture, Text, size=11.0) if item.text == "y")
+    assert label.y - 11 > max(item.y for item in legend)
+
+
 def test_without_names_there_is_no_legend():
     named = lay_out(chart(Series("a", [1, 2], [1, 2])), 640, 360)
     bare = lay_out(chart(Series("", [1, 2], [1, 2])), 640, 360)

@@ -4,7 +4,8 @@ import pathlib
 
 import pytest
 import torch
-from qsae_report.subject import Coder
+from qsae_report.subject import Coder, Evaluation
+from qsae_samples.files import packed
 
 from qsae_core.contracts import Result, Table
 
@@ -21,22 +22,27 @@ RULES = {
 @pytest.fixture(scope="module")
 def page_file(make_samples, make_subject, write_page):
     samples = make_samples(N, [" the", " cat", "\n", " sat", ".", "<b>"])
-    table = Table(("latent", "label", "score"), [[i, f"name {i}", i / N] for i in range(N)])
+    samples.arrays["logit_bytes"] = packed(["e280", *[""] * 5])
+    columns = ("latent", "label", "score", "error", "control")
+    table = Table(columns, [[i, f"name {i}", i / N, 0.1, 0.5] for i in range(N)])
     theirs = Result(
-        values={"a": 1.0},
+        values={"a": 1.0, "n_tokens": 10.0},
         chance={"a": 0.5},
         per_latent={"zeal": torch.arange(N).float(), "r": torch.linspace(-1, 1, N)},
         tables={"labels": table},
     )
-    columns = {
+    of_each = {
         "r": torch.linspace(-0.5, 1, N),
         "firings": torch.full((N,), 30.0),
         "firings_quantized": torch.arange(N).float(),
     }
-    lost = Result(values={"survived_share": 0.5, "judged_latents": 40.0}, per_latent=columns)
-    twin = Coder("float twin", pathlib.Path("twin"), {}, {}, samples)
+    lost = Result(values={"survived_share": 0.5, "judged_latents": 40.0}, per_latent=of_each)
+    stored = {"theirs": Evaluation("theirs", Result(values={"a": 0.5, "n_tokens": 20.0}))}
+    twin = Coder("float twin", pathlib.Path("twin"), {}, stored, samples)
+    on_the_way = {"theirs": {step: Evaluation("theirs", Result(values={"a": step / 9})) for step in (3, 6)}}
     results = {"theirs": theirs, "quantization-error": lost}
-    subject = make_subject(pathlib.Path("run"), samples, results, twin=twin, notes=["A note."])
+    others = {"twin": twin, "notes": ["A note."], "on_the_way": on_the_way}
+    subject = make_subject(pathlib.Path("run"), samples, results, **others)
     return write_page(subject, N, N)
 
 

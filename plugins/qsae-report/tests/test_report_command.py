@@ -117,6 +117,37 @@ def test_a_folder_without_a_run_needs_a_place(run, tmp_path):
     assert "there is no log of its training" in text
 
 
+def test_all_that_is_missing_is_said_at_once(run, results):
+    checkpoint = run / "checkpoints/final"
+    said = qsae("report", checkpoint, "--compare", results / "nowhere")
+    assert said.exit_code == 2
+    for part in (
+        "where the report goes has to be said",
+        "there are no samples of where its latents fire",
+        f"{results / 'nowhere'}: there is no such file or folder",
+        f"the report of its run: qsae report {run}",
+        WITHOUT,
+        "--out report.html",
+        f"qsae samples {checkpoint} --out {checkpoint / 'samples'}",
+    ):
+        assert part in said.output
+    made("report", checkpoint, WITHOUT, "--out", run / "it.html")
+    (run / "it.html").unlink()
+
+
+def test_what_is_no_coder_is_all_that_is_said(tmp_path):
+    said = qsae("report", tmp_path)
+    assert said.exit_code == 2
+    assert "where the report goes" not in said.output
+
+
+def test_the_footer_has_the_whole_command(results, run, tmp_path):
+    other, out = results / "float/synthetic/4", tmp_path / "a page.html"
+    made("report", run, WITHOUT, "--compare", other, "--out", out)
+    command = f"qsae report {run} --compare {other} --out &#39;{out}&#39; {WITHOUT}"
+    assert f"Made by <code>{command}</code>" in out.read_text()
+
+
 def test_two_runs_beside_each_other(results, run, tmp_path):
     made("report", run, WITHOUT, "--compare", results / "float/synthetic/4", "--out", tmp_path / "it.html")
     text = (tmp_path / "it.html").read_text()

@@ -69,7 +69,20 @@ def test_labels_come_from_any_table_that_gives_them():
         "other": Evaluation("other", Result(tables={"rows": Table(("latent", "text"), [[1, "x"]])})),
         "damaged": Evaluation("damaged", None, damage="gone"),
     }
-    assert labels(stored, 3) == [(0, "</b>", "named", None), (2, "verbs", "named", 0.9)]
+    unknown = (None, None, None)  # whether it is sure, chance and error
+    assert labels(stored, 3) == [
+        (0, "</b>", "named", None, *unknown),
+        (2, "verbs", "named", 0.9, *unknown),
+    ]
+
+
+def test_labels_that_are_not_better_than_chance_are_unsure():
+    """Chance is the mean control, .45; 1.96 errors of .1 above it is .646."""
+    columns = ("latent", "label", "score", "error", "control")
+    rows = [[0, "a", 0.65, 0.1, 0.4], [1, "b", 0.64, 0.1, 0.5], [2, "c", None, 0.1, None]]
+    found = labels({"named": Evaluation("named", Result(tables={"labels": Table(columns, rows)}))}, 3)
+    assert [label.sure for label in found] == [True, False, None]
+    assert (found[1].chance, found[1].error) == (pytest.approx(0.45), 0.1)
 
 
 def test_cards_have_the_twin_and_baselines_beside_them(make_subject):
@@ -158,13 +171,32 @@ def test_latents_that_died(make_subject):
     found = survival(subject, {})
     # latent 3 fires too seldom to be judged, and latent 4 never did
     assert found.tables["died"]["rows"] == [
-        [2, "never fires", None, 50, 0],
-        [1, "fires elsewhere", pytest.approx(0.3), 40, 10],
+        [2, "never fires in the quantized coder", None, 50, 0],
+        [1, "fires here, r below 0.5", pytest.approx(0.3), 40, 10],
     ]
+    assert (
+        found.facts[1] == "Of these, 1 never fire in the quantized coder, and 1 fire there and are damaged."
+    )
     assert [(c.name, c.words, c.meaning) for c in found.classes] == [
         ("survived", "50.0%", "r from 0.9"),
         ("damaged", "25.0%", "r below 0.5"),
         ("lost", "25.0%", "never fires, or always with one value"),
+    ]
+
+
+def test_those_that_died_come_before_damaged_ones_that_fire_more(make_subject):
+    per_latent = {
+        "r": torch.tensor([0.1, torch.nan, torch.nan, 0.2, torch.nan]),
+        "firings": torch.tensor([900.0, 30.0, 40.0, 950.0, 35.0]),
+        "firings_quantized": torch.tensor([800.0, 0.0, 0.0, 9.0, 60.0]),
+    }
+    subject = make_subject(HERE, None, {"quantization-error": Result(per_latent=per_latent)})
+    rows = survival(subject, {}).tables["died"]["rows"]
+    assert [row[0] for row in rows] == [2, 1, 4, 3, 0]
+    assert [row[1] for row in rows] == [
+        *["never fires in the quantized coder"] * 2,
+        "has one value alone",
+        *["fires here, r below 0.5"] * 2,
     ]
 
 

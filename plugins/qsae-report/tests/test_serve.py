@@ -62,7 +62,7 @@ class Client:
         connection.endheaders(body)
         answer = connection.getresponse()
         found = answer.read()
-        is_json = answer.headers.get_content_type() == "application/json"
+        is_json = bool(found) and answer.headers.get_content_type() == "application/json"
         return answer.status, json.loads(found) if is_json else found.decode()
 
     def post(self, path: str, body: object, **headers: str | None) -> tuple[int, Any]:
@@ -117,7 +117,7 @@ def by_hand(asked: Asked, coder: Any, text: str, site: Site) -> list[list[tuple[
 def test_latents_are_those_of_the_models_vectors(client, run) -> None:
     tokens = client.latents(PROMPT + " € x")
     assert "".join(token["text"] for token in tokens[1:]) == PROMPT + " € x"
-    assert tokens[0] == {"text": "<|bos|>", "special": True, "active": 0, "latents": []}
+    assert tokens[0] == {"text": "<|bos|>", "bytes": None, "special": True, "active": 0, "latents": []}
     expected = by_hand(client.server.asked, load(run), PROMPT + " € x", Site(1, "resid_post"))
     assert len(expected) == len(tokens) - 1
     assert max(map(len, expected)) > STRONGEST  # k is 24
@@ -205,6 +205,34 @@ def test_the_page_is_at_the_root(client) -> None:
     status, found = client.request("GET", "/", Content_Length=None, Content_Type=None)
     assert (status, found) == (200, "<!doctype html><title>a report</title>")
     assert client.request("GET", "/?x=1", Host="LOCALHOST:9")[0] == 200  # a forwarded port
+
+
+def test_head_is_what_get_answers_without_its_body(client) -> None:
+    for path, status in (("/", 200), ("/report.html", 404), ("/api/latents", 405)):
+        connection = http.client.HTTPConnection("127.0.0.1", client.server.server_port, timeout=60)
+        connection.request("HEAD", path)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (status, b"")
+        if status == 200:
+            assert int(answer.headers["Content-Length"]) == len(client.server.page)
+    assert client.request("HEAD", "/", Host="evil.example")[0] == 403
+
+
+def test_a_part_of_a_character_is_told_by_its_bytes(client) -> None:
+    tokens = client.latents("€")[1:]
+    assert [token["text"] for token in tokens] == ["", "", "€"]
+    assert bytes.fromhex("".join(token["bytes"] for token in tokens)) == "€".encode()
+
+
+def test_a_latent_that_there_is_not_is_refused_before_units_are_measured(client, monkeypatch) -> None:
+    def measured(*_: Any) -> None:
+        raise AssertionError("units were measured")
+
+    monkeypatch.setattr(client.server.asked.opened, "scaled", measured)
+    edit = {"latent": 64, "op": "add", "value": 1, "unit": "max"}
+    status, error = client.post("/api/steer", {"prompt": PROMPT, "edits": [edit]})
+    assert (status, error["allowed"]) == (400, "0 to 63")
+    assert error["what"] == "there is no latent 64: the coder has 64"
 
 
 REFUSED = [

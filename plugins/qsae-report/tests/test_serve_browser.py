@@ -136,7 +136,8 @@ def test_what_is_wrong_is_said_and_can_be_mended(page) -> None:
     page.keyboard.type("64")  # the focus is at the latent
     field(page, "New tokens").fill("3")
     page.get_by_role("button", name="Go on with the text").click()
-    part(page, "steer").get_by_text("there is no latent 64: the coder has 64").wait_for()
+    part(page, "steer").get_by_text("There is no latent 64: they are 0 to 63.").wait_for()
+    assert not part(page, "result").is_visible()  # the form is not sent
     assert violations(page) == ""
     page.get_by_role("button", name="Remove the edit of latent 64").press("Enter")
     assert page.evaluate("document.activeElement.textContent") == "Add an edit"

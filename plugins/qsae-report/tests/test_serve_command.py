@@ -62,7 +62,8 @@ def test_it_is_served_until_it_is_interrupted(tmp_path) -> None:
     assert json.loads(connection.getresponse().read())["steered"]
     started.send_signal(signal.SIGINT)
     out, error = started.communicate(timeout=60)
-    assert (started.returncode, out, error) == (0, "ended\n", "")
+    said = "making the page ...\nloading the coder and its language model ...\n"
+    assert (started.returncode, out, error) == (0, "ended\n", said)
 
 
 def test_a_port_that_is_in_use(tmp_path) -> None:

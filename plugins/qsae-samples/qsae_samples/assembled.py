@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from qsae_core.contracts import LanguageModel
 from qsae_samples.choice import group_floors
-from qsae_samples.files import FULL, packed
+from qsae_samples.files import FULL, packed, spelled
 from qsae_samples.kept import POSITION_BITS
 from qsae_samples.logits import logit_arrays
 from qsae_samples.magnitudes import BINS
+from qsae_samples.text import BROKEN
 
 if TYPE_CHECKING:
     from qsae_samples.firings import Firings
@@ -34,7 +36,7 @@ def arrays_of(found: Surroundings) -> dict[str, Array]:
     return {
         **_of_latents(found.firings),
         **_of_examples(found, parts, offsets),
-        **_of_text(parts),
+        **_of_text(parts, cast(LanguageModel, found.firings.context.data.language_model())),
         **_of_stretches(parts, offsets),
         **_of_random(found, parts, offsets),
         "cofiring_latent": partners.numpy(),
@@ -101,7 +103,7 @@ def _scaled(value: Tensor, largest: Tensor) -> Array:
     return units.where(units != 0, value.double().sign()).numpy().astype(np.int16)
 
 
-def _of_text(parts: Sequence[Part]) -> dict[str, Array]:
+def _of_text(parts: Sequence[Part], model: LanguageModel) -> dict[str, Array]:
     ids = _joined([part.ids for part in parts]).tolist()
     tokens = list(zip(ids, (piece for part in parts for piece in part.pieces), strict=True))
     known = {token: number for number, token in enumerate(sorted(set(tokens)))}
@@ -110,6 +112,12 @@ def _of_text(parts: Sequence[Part]) -> dict[str, Array]:
         "tokens": np.array([known[token] for token in tokens], dtype=narrow),
         "vocabulary_ids": np.array([token_id for token_id, _ in known], dtype=np.uint32),
         "vocabulary_text": packed([piece for _, piece in known]),
+        "vocabulary_bytes": packed(
+            [
+                spelled(model.partial_bytes(token_id) if not piece or BROKEN in piece else None)
+                for token_id, piece in known
+            ]
+        ),
     }
 
 

@@ -112,5 +112,5 @@ def _strongest(samples: Samples) -> Table:
     for number in (samples.arrays["count"] > 0).nonzero()[0].tolist():
         example = samples.example(int(samples.arrays["example_offsets"][number]))
         density = float(densities[number])
-        rows.append((number, density, example.value, example.pieces[example.peak], example.text))
+        rows.append((number, density, example.value, example.token, example.text))
     return Table(("latent", "density", "activation", "token", "text"), rows)

@@ -127,6 +127,11 @@ def packed(texts: Sequence[str]) -> NDArray[np.uint8]:
     return np.frombuffer(zlib.compress(raw, 9), dtype=np.uint8)
 
 
+def spelled(raw: bytes | None) -> str:
+    """Bytes as arrays of texts have them: hexadecimal digits; nothing for None."""
+    return "" if raw is None else raw.hex()
+
+
 def unpacked(array: NDArray[np.uint8]) -> list[str]:
     """The texts of ``packed``."""
     texts: list[str] = json.loads(zlib.decompress(array.tobytes()).decode("utf-8", "surrogatepass"))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from qsae_core.contracts import Edit, EvaluationContext, LanguageModel, Site, TokenBatch
 from qsae_core.errors import QsaeError
-from qsae_samples.files import packed
+from qsae_samples.files import packed, spelled
 
 if TYPE_CHECKING:
     from qsae_samples.text import Pieces
@@ -60,6 +60,7 @@ def logit_arrays(
         "logit_value": torch.cat(values).numpy().astype(np.float32),
         "logit_ids": known.numpy().astype(np.uint32),
         "logit_text": packed([pieces.behind(token) for token in known.tolist()]),
+        "logit_bytes": packed([spelled(model.partial_bytes(token)) for token in known.tolist()]),
     }
 
 

@@ -39,6 +39,12 @@ class Example(NamedTuple):
         return float(self.activations[self.peak])
 
     @property
+    def token(self) -> str:
+        """The text of the token that the example is about; of one that begins a character or goes on with it,
+        that character, where the window has its end."""
+        return next((piece for piece in self.pieces[self.peak :] if piece), "")
+
+    @property
     def text(self) -> str:
         """The text of the window."""
         return "".join(self.pieces)
@@ -51,6 +57,13 @@ class Logit(NamedTuple):
     text: str
     value: float
     """Its logit where the atom takes the place of the last layer's output, less that of zeros there."""
+    raw: bytes | None = None
+    """Of a token that is a part of a character: its bytes, where the tokenizer says them."""
+
+    @property
+    def literal(self) -> str:
+        """What it is, as a Python literal: text, or bytes."""
+        return repr(self.text if self.raw is None else self.raw)
 
 
 class Latent(NamedTuple):

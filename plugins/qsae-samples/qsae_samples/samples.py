@@ -133,9 +133,9 @@ class Samples:
     def _logits(self, number: int) -> tuple[list[Logit] | None, list[Logit] | None]:
         if "logit_token" not in self.arrays:
             return None, None
-        ids, texts = self.arrays["logit_ids"], self._logit_texts
+        known = self._logit_tokens
         raised, lowered = (
-            [Logit(int(ids[t]), texts[t], float(v)) for t, v in zip(tokens, values, strict=True)]
+            [known[t]._replace(value=float(v)) for t, v in zip(tokens, values, strict=True)]
             for tokens, values in zip(
                 self.arrays["logit_token"][number], self.arrays["logit_value"][number], strict=True
             )
@@ -143,8 +143,15 @@ class Samples:
         return raised, lowered
 
     @functools.cached_property
-    def _logit_texts(self) -> list[str]:
-        return files.unpacked(self.arrays["logit_text"])
+    def _logit_tokens(self) -> list[Logit]:
+        """Every token that some latent raises or lowers, without a value."""
+        texts = files.unpacked(self.arrays["logit_text"])
+        stored = self.arrays.get("logit_bytes")  # files of before have none
+        raw = [""] * len(texts) if stored is None else files.unpacked(stored)
+        return [
+            Logit(int(token), text, 0.0, bytes.fromhex(part) if part else None)
+            for token, text, part in zip(self.arrays["logit_ids"], texts, raw, strict=True)
+        ]
 
     @functools.cached_property
     def _pieces(self) -> list[str]:

@@ -64,7 +64,7 @@ def show_latent(samples: Samples, number: int, most: int) -> None:
         click.echo(f"  fires together with {partners}")
     for what, tokens in (("raises", latent.raises), ("lowers", latent.lowers)):
         if tokens:
-            click.echo(f"  {what} {'  '.join(repr(token.text) for token in tokens)}")
+            click.echo(f"  {what} {'  '.join(token.literal for token in tokens)}")
     n_groups = len(latent.group_floors)
     for group in range(n_groups + 1):
         examples = latent.top if group == 0 else latent.part(group)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from qsae_splice.compare import Continued, go_on
     from qsae_splice.directions import read_direction
     from qsae_splice.edits import AnyEdit, DirectionEdit, Edit
+    from qsae_splice.intervention import check_latent
     from qsae_splice.modules import ModuleSite
     from qsae_splice.opened import Opened, open_coder
     from qsae_splice.places import SINGLE
@@ -33,6 +34,7 @@ __all__ = [
     "Spec",
     "Splicing",
     "Tokens",
+    "check_latent",
     "go_on",
     "measure",
     "open_coder",
@@ -54,6 +56,7 @@ _FROM = {
     "Spec": "spec",
     "Splicing": "steering",
     "Tokens": "tokens",
+    "check_latent": "intervention",
     "go_on": "compare",
     "measure": "scales",
     "open_coder": "opened",

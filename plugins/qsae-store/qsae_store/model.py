@@ -66,6 +66,10 @@ class StoredModel(LanguageModel):
         """As the model."""
         return self._model.decode(ids)
 
+    def partial_bytes(self, token: int) -> bytes | None:
+        """As the model."""
+        return self._model.partial_bytes(token)
+
     def encode(self, text: str) -> list[int]:
         """As the model."""
         return self._model.encode(text)

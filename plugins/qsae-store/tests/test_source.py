@@ -110,6 +110,7 @@ def test_the_model_is_opened_where_it_is_now(harvest, whole, tmp_path):
     assert type(model).logits_each is not LanguageModel.logits_each  # as the model's own, which keeps layers
     for logits in model.logits_each(tokens, [None, {}]):
         assert torch.equal(logits, model.logits(tokens))
+    assert bytes.fromhex("e282ac") == b"".join(model.partial_bytes(i) or b"" for i in model.encode("€"))
     with pytest.raises(DataError, match="nowhere"):
         harvest.store(whole, layer=1, model_path=str(tmp_path / "nowhere")).language_model().logits(tokens)
 

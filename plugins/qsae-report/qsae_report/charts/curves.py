@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from qsae_report.charts.chart import Curves, Series, looks
@@ -21,6 +22,8 @@ from qsae_report.charts.words import left_out, outside
 
 CAP = 3.0
 """Half the width of the end of an error bar."""
+RING, MOST_RINGS = 3.0, 3
+"""Pixels by which a labelled mark is larger for each of another series that lies on it, and how often."""
 POINTS_A_PIXEL = 2
 """Above which a line is thinned to what can be seen."""
 
@@ -48,16 +51,54 @@ class Drawn(NamedTuple):
 
 
 def lay_out_curves(chart: Curves, wide: float, high: float) -> tuple[Frame, list[Primitive]]:
-    """The frame, and what is drawn in it."""
+    """The frame, and what is drawn in it. Series that labels were to name have a legend where there is no
+    room for all of these."""
+    around, items, unnamed = _laid_out(chart, wide, high)
+    if not unnamed:
+        return around, items
+    series = [
+        s if s.legend or not s.labels else replace(s, legend=True, labels=[""] * len(s.labels))
+        for s in chart.series
+    ]
+    return _laid_out(replace(chart, series=series), wide, high)[:2]
+
+
+def _laid_out(chart: Curves, wide: float, high: float) -> tuple[Frame, list[Primitive], bool]:
+    """The frame, what is drawn in it, and whether a series has neither label nor place in the legend."""
     all_drawn = [
         Drawn(series, look, _values(chart, series))
         for series, look in zip(chart.series, looks(chart.series), strict=True)
     ]
+    around = frame(_content(chart, all_drawn), wide, high)
+    if around.x is None or around.y is None:
+        return around, [], False
+    lines: list[Polyline] = []
+    bars: list[Line] = []
+    marks: list[Circle] = []
+    labels: list[Label] = []
+    alone = 0
+    for drawn in all_drawn:
+        lines += _lines(drawn, around.x, around.y, around.box)
+        bars += _bars(drawn, around.x, around.y)
+        own = _marks(chart, drawn, around.x, around.y)
+        marks += own.values()
+        texts = drawn.series.labels or ()
+        found = [Label(own[i], printable(text)) for i, text in enumerate(texts) if i in own and text]
+        labels += found
+        alone += 0 if drawn.series.legend else len(found)
+    if _names_points(chart):
+        marks = _ringed(marks)
+    texts_placed = placed(labels, marks, lines, around.box)
+    unnamed = alone > 0 and len(texts_placed) < len(labels)
+    return around, [*lines, *bars, *marks, *texts_placed], unnamed
+
+
+def _content(chart: Curves, all_drawn: Sequence[Drawn]) -> Content:
     known = [drawn.known for drawn in all_drawn]
     bar_ends = [
         end for drawn in all_drawn for _, *ends in drawn.error_spans for end in ends if chart.y.holds(end)
     ]
-    content = Content(
+    return Content(
         chart.title,
         chart.x,
         chart.y,
@@ -68,21 +109,24 @@ def lay_out_curves(chart: Curves, wide: float, high: float) -> tuple[Frame, list
         margin=any(series.points for series in chart.series),
         rules=chart.rules,
     )
-    around = frame(content, wide, high)
-    if around.x is None or around.y is None:
-        return around, []
-    lines: list[Polyline] = []
-    bars: list[Line] = []
-    marks: list[Circle] = []
-    labels: list[Label] = []
-    for drawn in all_drawn:
-        lines += _lines(drawn, around.x, around.y, around.box)
-        bars += _bars(drawn, around.x, around.y)
-        own = _marks(chart, drawn, around.x, around.y)
-        marks += own.values()
-        texts = drawn.series.labels or ()
-        labels += [Label(own[i], printable(text)) for i, text in enumerate(texts) if i in own and text]
-    return around, [*lines, *bars, *marks, *placed(labels, marks, lines, around.box)]
+
+
+def _names_points(chart: Curves) -> bool:
+    """Whether points are of coders, each named."""
+    return any(series.points and series.labels for series in chart.series)
+
+
+def _ringed(marks: Sequence[Circle]) -> list[Circle]:
+    """Marks of which one that lies below others of other series stands out around them."""
+    found = []
+    for number, mark in enumerate(marks):
+        above = {
+            other.color
+            for other in marks[number + 1 :]
+            if other.color != mark.color and math.hypot(other.x - mark.x, other.y - mark.y) < mark.radius
+        }
+        found.append(replace(mark, radius=mark.radius + RING * min(len(above), MOST_RINGS)))
+    return found
 
 
 def _values(chart: Curves, series: Series) -> list[Point | None]:

@@ -11,8 +11,8 @@ from qsae_report.charts.text import cut, printable, width
 
 KEY, GAP, APART, ROW = 26.0, 7.0, 20.0, 19.0
 """Pixels: of a sample of the line, before the name, between entries, of a row."""
-LONGEST = 0.6
-"""Share of the room's width that an entry takes at most; its name is cut there."""
+BREAKS = "/ -,"
+"""Characters behind which a name may go on in a second row."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,29 @@ def legend(entries: Sequence[Entry], left: float, top: float, room: float) -> tu
     x, row = left, 0
     for entry in named:
         whole = printable(entry.name)
-        shown = cut(whole, FONT_SIZE, room * LONGEST - KEY - GAP)
-        wide = KEY + GAP + width(shown, FONT_SIZE)
+        lines = _lines(whole, room - KEY - GAP)
+        wide = KEY + GAP + max(width(line, FONT_SIZE) for line in lines)
         if x > left and x + wide > left + room:
             x, row = left, row + 1
         base = top + row * ROW + 13
         items += _key(entry, x, base - 4)
-        items.append(Text(x + KEY + GAP, base, shown, whole=whole if shown != whole else ""))
-        x += wide + APART
+        for number, line in enumerate(lines):
+            hover = whole if "".join(lines) != whole else ""
+            items.append(Text(x + KEY + GAP, base + number * ROW, line, whole=hover))
+        row += len(lines) - 1
+        x = left + room if len(lines) > 1 else x + wide + APART  # what follows two rows begins a new one
     return items, (row + 1) * ROW
+
+
+def _lines(name: str, room: float) -> list[str]:
+    """A name in one row or in two; one that is too long for these is cut."""
+    if width(name, FONT_SIZE) <= room:
+        return [name]
+    for end in range(len(name) - 1, 0, -1):
+        halves = [name[:end], name[end:]]
+        if name[end - 1] in BREAKS and all(width(half, FONT_SIZE) <= room for half in halves):
+            return halves
+    return [cut(name, FONT_SIZE, room)]
 
 
 def _key(entry: Entry, x: float, y: float) -> list[Primitive]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from qsae_samples import Pieces
-from qsae_splice import SINGLE, AnyEdit, Continued, Opened, Spec, go_on, open_coder
+from qsae_splice import SINGLE, AnyEdit, Continued, Edit, Opened, Spec, check_latent, go_on, open_coder
 from torch import Tensor
 
 from qsae_cli.commands import recorded_data
@@ -59,8 +59,9 @@ class Asked:
 
     @torch.no_grad()
     def latents(self, text: str) -> dict[str, Any]:
-        """JSON values: the ``tokens`` of a text, each with its ``text``, whether it is ``special``, how many
-        latents are ``active``, and the strongest of these as ``latents``, pairs of number and activation.
+        """JSON values: the ``tokens`` of a text, each with its ``text``, its ``bytes`` in hexadecimal digits
+        where it is a part of a character, whether it is ``special``, how many latents are ``active``, and the
+        strongest of these as ``latents``, pairs of number and activation.
 
         Special tokens have none: coders are not trained on them.
 
@@ -77,19 +78,20 @@ class Asked:
             tokens = [
                 {
                     "text": piece,
+                    "bytes": part,
                     "special": not counted,
                     "active": next(active) if counted else 0,
                     "latents": next(strongest) if counted else [],
                 }
-                for piece, counted in zip(self._texts(ids), batch.counted[0].tolist(), strict=True)
+                for (piece, part), counted in zip(self._texts(ids), batch.counted[0].tolist(), strict=True)
             ]
             return {"tokens": tokens}
 
     def steered(self, asked: Continuation) -> dict[str, Any]:
         """JSON values: the ``prompt``, what the model goes on with ``steered`` and ``unsteered``, the
         effective ``shift`` (``mean``, ``largest``, ``vectors``), the mean ``kl``, ``notes``, and ``steps``.
-        These are for each token of the steered text its ``text``, whether it is ``prompt``, ``kl``,
-        ``shift``, and ``activations``: edited latent -> before and after, where an edit holds.
+        These are for each token of the steered text its ``text`` and ``bytes``, whether it is ``prompt``,
+        ``kl``, ``shift``, and ``activations``: edited latent -> before and after, where an edit holds.
 
         Raises:
             DataError: if the prompt has no tokens, or the text would have too many.
@@ -99,6 +101,7 @@ class Asked:
             length = self.opened.tokens.read(asked.prompt).ids.shape[1]
             self._check_length(length + asked.max_new_tokens, "prompt", more=asked.max_new_tokens)
             edits = Spec(tuple(self._of_layer(edit) for edit in asked.edits))
+            self._check_latents(edits)
             spec = self.opened.scaled(edits, self._measure_tokens)
             drawn = {"temperature": asked.temperature, "seed": asked.seed}
             found = go_on(self.opened, spec, asked.prompt, asked.max_new_tokens, **drawn, compare=True)  # type: ignore[arg-type]
@@ -130,6 +133,13 @@ class Asked:
                 next="a shorter text, or fewer new tokens" if more else "a shorter text",
             )
 
+    def _check_latents(self, spec: Spec) -> None:
+        """Before units are measured, which takes its time."""
+        for name, edits in self.opened.edits(spec).items():
+            for edit in edits:
+                if isinstance(edit, Edit):
+                    check_latent(self.opened.places[name].coder, edit)
+
     def _shown(self, found: Continued) -> dict[str, Any]:
         steps = found.steps
         texts = self._texts([step["token"] for step in steps])
@@ -144,12 +154,13 @@ class Asked:
             "steps": [
                 {
                     "text": text,
+                    "bytes": part,
                     "prompt": step["prompt"],
                     "kl": step["kl"],
                     "shift": max(step["shift"].values(), default=None),
                     "activations": self._activations(step["activations"]),
                 }
-                for text, step in zip(texts, steps, strict=True)
+                for (text, part), step in zip(texts, steps, strict=True)
             ],
         }
 
@@ -157,11 +168,17 @@ class Asked:
         """Latent -> before and after, of the layer that is asked about."""
         return dict(by_site.get(str(self.opened.places[self.layer].target), {}))
 
-    def _texts(self, ids: Sequence[int]) -> list[str]:
-        """A piece for each token: of all but the special ones they join to what these decode to."""
+    def _texts(self, ids: Sequence[int]) -> list[tuple[str, str | None]]:
+        """A piece for each token: of all but the special ones they join to what these decode to. Beside it
+        the bytes of a token that is a part of a character, in hexadecimal digits."""
         special, text_of = self.opened.tokens.special, self.opened.tokens.text_of
         pieces = iter(self._pieces.of([token for token in ids if token not in special]))
-        return [text_of(token) if token in special else next(pieces) for token in ids]
+        found: list[tuple[str, str | None]] = []
+        for token in ids:
+            part = None if token in special else self.opened.model.partial_bytes(token)
+            text = text_of(token) if token in special else next(pieces)
+            found.append((text, None if part is None else part.hex()))
+        return found
 
 
 def open_asked(path: pathlib.Path, layer: str | None, tokenizer: str | None, device: str) -> Asked:

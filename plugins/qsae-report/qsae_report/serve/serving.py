@@ -95,13 +95,20 @@ class Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "qsae", ""
     timeout = SECONDS
 
+    def do_HEAD(self) -> None:
+        """What GET answers, without its body."""
+        self.do_GET()
+
     def do_GET(self) -> None:
         """The page."""
         try:
             self._check_names()
             if self._path() in QUESTIONS:
                 raise RefusedError(
-                    HTTPStatus.METHOD_NOT_ALLOWED, "GET asks nothing", where=self._path(), allowed="POST"
+                    HTTPStatus.METHOD_NOT_ALLOWED,
+                    f"{self.command} asks nothing",
+                    where=self._path(),
+                    allowed="POST",
                 )
             if self._path() != "/":
                 raise self._nothing_here()
@@ -206,7 +213,8 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **HEADERS}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
 
 def serve(
@@ -220,7 +228,9 @@ def serve(
 ) -> None:
     """What ``qsae_report.serve.run`` says."""
     with Server(port) as server:
+        click.echo("making the page ...", err=True)
         server.page = html().encode("utf-8")
+        click.echo("loading the coder and its language model ...", err=True)
         server.asked = open_asked(path, layer, tokenizer, device)
         click.echo(f"{server.address}  (Ctrl-C ends it)")
         try:

@@ -1,5 +1,6 @@
 // What the page holds: JSON at once, arrays when they are asked for.
 
+const BROKEN = "\ufffd"; // what a part of a character is decoded to
 const about = JSON.parse(document.getElementById("about").textContent);
 const unpacked = new Map();
 const loaded = new Promise((resolve) => {
@@ -62,7 +63,8 @@ class Examples {
   constructor(examples, text, vocabulary) {
     this.e = examples;
     this.text = text;
-    this.vocabulary = vocabulary;
+    this.vocabulary = vocabulary.texts;
+    this.spelled = spelledTexts(vocabulary);
     this.entries = starts(examples.active);
   }
 
@@ -76,17 +78,41 @@ class Examples {
     return this.vocabulary[this.text.tokens[at]];
   }
 
+  /**
+   * What is shown at a token before `end`, and behind which token that ends: its text, the character that it is a
+   * part of, or its bytes where that character is not there.
+   */
+  whole(at, end) {
+    let last = at;
+    while (this.piece(last) === "" && last + 1 < end) last++;
+    const text = this.piece(last);
+    if (text !== "" && !text.includes(BROKEN)) return { text, end: last + 1 };
+    return { text: this.spelled[this.text.tokens[at]], end: at + 1 };
+  }
+
   peak(i) {
     return this.e.start[i] + this.e.peak[i];
   }
 
-  /** An example: its pieces, the latent's activation on each, and where it stands. */
+  /**
+   * An example: its pieces, each with the latent's activations on the tokens that make it, which of them it is
+   * about, the activation there, and where it stands.
+   */
   example(i, latent) {
     const { start, length, peak, group, at, value, unit } = this.e;
     const activations = new Float32Array(length[i]);
     for (let k = this.entries[i]; k < this.entries[i + 1]; k++) activations[at[k]] = value[k] * unit[latent];
-    const texts = Array.from({ length: length[i] }, (_, k) => this.piece(start[i] + k));
-    return { texts, activations, peak: peak[i], group: group[i], ...this.place(start[i], peak[i]) };
+    const pieces = [];
+    let middle = 0;
+    for (let from = 0; from < length[i]; ) {
+      const { text, end } = this.whole(start[i] + from, start[i] + length[i]);
+      const to = end - start[i];
+      if (from <= peak[i] && peak[i] < to) middle = pieces.length;
+      pieces.push({ text, activations: activations.subarray(from, to) });
+      from = to;
+    }
+    const where = this.place(start[i], peak[i]);
+    return { pieces, peak: middle, value: activations[peak[i]], group: group[i], ...where };
   }
 
   place(start, peak) {
@@ -106,7 +132,7 @@ class Examples {
     const counts = new Map();
     const [from, to] = [this.e.offsets[latent], this.e.offsets[latent + 1]];
     for (let i = from; i < Math.min(to, from + examples) && this.e.group[i] === 0; i++) {
-      const piece = this.piece(this.peak(i));
+      const piece = this.whole(this.peak(i), this.e.start[i] + this.e.length[i]).text;
       counts.set(piece, (counts.get(piece) || 0) + 1);
     }
     return [...counts]

@@ -59,24 +59,59 @@ function percent(share) {
   return `${value.toFixed(Math.max(0, 2 - Math.floor(Math.log10(value))))}%`;
 }
 
-/** A text with what cannot be seen made visible, such as the ends of lines. */
-function visible(text) {
-  return text.replace(/[\u0000-\u0008\u000b-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)));
+/** What a token is that is a part of a character: its bytes, as `\xe2\x80`. */
+class ByteText {
+  constructor(spelled) {
+    this.spelled = spelled;
+  }
+
+  toString() {
+    return this.spelled;
+  }
 }
 
-/** Text of a token as nodes: ends of lines and tabs as marks that a reader of screens does not hear. */
-function pieces(text) {
+/** Texts of tokens, of which those that are parts of characters are bytes. */
+function spelledTexts({ texts, bytes }) {
+  return texts.map((text, i) => (i in bytes ? new ByteText(bytes[i]) : text));
+}
+
+/** A text with what cannot be seen made visible, such as the ends of lines. */
+function visible(text) {
+  return String(text).replace(/[\u0000-\u0008\u000b-\u001f]/g, (c) =>
+    String.fromCharCode(0x2400 + c.charCodeAt(0)),
+  );
+}
+
+const MARKS = { "\n": "↵", "\t": "⇥", " ": "·" };
+
+/** A text as nodes, with marks in place of what the one group of an expression finds: blanks. */
+function markedBy(expression, text) {
   return visible(text)
-    .split(/([\n\t])/)
-    .filter((part) => part !== "")
-    .map((part) => {
-      if (part === "\n") return el("i", { class: "mark" }, "↵");
-      if (part === "\t") return el("i", { class: "mark" }, "⇥");
-      return part;
+    .split(expression)
+    .flatMap((part, i) => {
+      if (i % 2 === 1) return [...part].map((blank) => el("i", { class: "mark" }, MARKS[blank]));
+      return part === "" ? [] : [part];
     });
 }
 
-/** A token by itself, in quotes that show where its spaces are. */
+/** Text of a token in a window as nodes: ends of lines and tabs as marks, blanks as they are. */
+function pieces(text) {
+  return markedBy(/([\n\t])/, text);
+}
+
+/** A token by itself, with every blank as a mark. */
 function token(text) {
-  return el("code", { class: "token" }, text === "" ? "∅" : pieces(text));
+  const bytes = text instanceof ByteText;
+  const attributes = { class: bytes ? "token bytes" : "token", title: bytes ? "bytes of a character" : null };
+  return el("code", attributes, text === "" ? "∅" : bytes ? String(text) : markedBy(/([\n\t ])/, text));
+}
+
+/** A token in words that are no nodes, such as a title. */
+function tokenWords(text) {
+  return `“${visible(text).replace(/[\n\t ]/g, (c) => MARKS[c])}”`;
+}
+
+/** A label as nodes: blanks that would not be seen, at its ends and beside one another, are marks. */
+function labelText(text) {
+  return markedBy(/([\n\t]|^ +| +$| {2,})/, text);
 }

@@ -2,26 +2,36 @@
 
 const SHOWN_OF_A_GROUP = 50; // more are not drawn; the file rarely has as many
 
-/** A token of a window: the stronger the latent there, the more of the colour, and the thicker the line. */
-function tokenSpan(text, activation, largest, isPeak) {
-  if (activation === 0 && !isPeak) return pieces(text);
-  const node = el(
-    "span",
-    { class: isPeak ? "act peak" : "act", title: num(activation) },
-    text === "" ? "∅" : pieces(text),
-  );
+/** The activation of largest magnitude on the tokens of a piece. */
+function strongest({ activations }) {
+  return activations.reduce((most, value) => (Math.abs(value) > Math.abs(most) ? value : most), 0);
+}
+
+/** What is said of a piece when it is pointed at: of a character of several tokens, each one's activation. */
+function pieceTitle({ activations }) {
+  const said = Array.from(activations, (value) => num(value)).join(", ");
+  return activations.length === 1 ? said : `a character of ${activations.length} tokens: ${said}`;
+}
+
+/** A piece of a window: the stronger the latent there, the more of the colour, and the thicker the line. */
+function pieceSpan(piece, largest, isPeak) {
+  const activation = strongest(piece);
+  const bytes = piece.text instanceof ByteText;
+  const shown = piece.text === "" ? "∅" : bytes ? String(piece.text) : pieces(piece.text);
+  if (activation === 0 && !isPeak) return bytes ? el("span", { class: "bytes" }, shown) : pieces(piece.text);
+  const node = el("span", { class: isPeak ? "act peak" : "act", title: pieceTitle(piece) }, shown);
+  node.classList.toggle("bytes", bytes);
   node.style.setProperty("--a", Math.min(1, Math.abs(activation) / largest).toFixed(3));
   if (activation < 0) node.classList.add("negative");
   return node;
 }
 
 /** In words, for those who hear the page: where it fires, and how strongly. */
-function inWords({ texts, activations }) {
-  const said = [];
-  activations.forEach((value, i) => {
-    if (value !== 0) said.push(`“${visible(texts[i]).trim() || "space"}” ${num(value)}`);
-  });
-  return said.join(", ");
+function inWords({ pieces: all }) {
+  return all
+    .filter((piece) => strongest(piece) !== 0)
+    .map((piece) => `“${visible(piece.text).trim() || "space"}” ${num(strongest(piece))}`)
+    .join(", ");
 }
 
 function whereItStands({ document: number, context, position }) {
@@ -29,9 +39,9 @@ function whereItStands({ document: number, context, position }) {
   return number < 0 ? parts : [`document ${num(number)}`, ...parts];
 }
 
-/** A window in two parts: what is before the token that the example is about, and what begins with it. */
-function windowParts({ texts, activations, peak }, largest) {
-  const spans = texts.map((text, i) => tokenSpan(text, activations[i], largest, i === peak));
+/** A window in two parts: what is before the piece that the example is about, and what begins with it. */
+function windowParts({ pieces: all, peak }, largest) {
+  const spans = all.map((piece, i) => pieceSpan(piece, largest, i === peak));
   return [
     el("span", { class: "before" }, el("span", {}, spans.slice(0, peak).flat())),
     el("span", { class: "after" }, spans.slice(peak).flat()),
@@ -39,10 +49,9 @@ function windowParts({ texts, activations, peak }, largest) {
 }
 
 function exampleRow(example, largest) {
-  const { activations, peak } = example;
   const where = whereItStands(example);
   const text = el("span", { class: "window" }, windowParts(example, largest));
-  const value = el("span", { class: "value", title: where.join(", ") }, num(activations[peak], 3));
+  const value = el("span", { class: "value", title: where.join(", ") }, num(example.value, 3));
   const heard = el("span", { class: "heard" }, `; fires at ${inWords(example)}; ${where.join(", ")}`);
   return el("li", {}, value, text, heard);
 }

@@ -42,13 +42,13 @@ function logitTokens(data, latent, which) {
 }
 
 function latentRow(data, latent, number) {
-  const name = data.list.names.get(latent);
+  const name = data.list.sureName(latent);
   const tokens = data.examples === null ? [] : topTokens(data, latent, 2);
   return el(
     "tr",
     {},
     el("td", { class: "n" }, latentLink(latent)),
-    el("td", { class: "text" }, name || tokens),
+    el("td", { class: "text" }, name === null ? tokens : labelText(name)),
     el("td", { class: "n" }, number),
   );
 }
@@ -86,8 +86,9 @@ function counterpart(other, latent) {
     el("p", {}, `Latent ${number}, cosine ${num(cosine, 2)}${same}.`),
   ];
   if (other.examples !== null) {
+    if (other.differs !== null) parts.push(el("p", { class: "note" }, `Its examples: ${other.differs}.`));
     const found = other.examples.of(number).map((i) => other.examples.example(i, number));
-    const largest = Math.max(...found.flatMap(({ activations }) => Array.from(activations, Math.abs)), 1e-30);
+    const largest = Math.max(...found.flatMap((one) => one.pieces.map((piece) => Math.abs(strongest(piece)))), 1e-30);
     parts.push(
       found.length === 0
         ? el("p", { class: "note" }, "It fires on none of its tokens.")
@@ -131,9 +132,12 @@ function rowsAbout(data, latent) {
 
 function labelsOf(latent) {
   const own = about.labels.filter(([number]) => number === latent);
-  return own.map(([, text, source, score]) => {
-    const from = score === null ? source : `${source}, score ${num(score, 2)}`;
-    return el("p", { class: "label" }, text, " ", el("small", {}, `(${from})`));
+  return own.map(([, text, source, score, sure, chance, error]) => {
+    const parts = [source, score === null ? null : `score ${num(score, 2)}`];
+    if (sure !== null) parts.push(`by chance ${num(chance, 2)} ± ${num(error, 2)}`);
+    const from = el("small", {}, ` (${parts.filter(Boolean).join(", ")})`);
+    const unsure = sure === false ? el("strong", { class: "unsure" }, "unsure: ") : null;
+    return el("p", { class: sure === false ? "label doubted" : "label" }, unsure, labelText(text), from);
   });
 }
 

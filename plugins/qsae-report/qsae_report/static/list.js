@@ -12,13 +12,25 @@ class LatentList {
     this.rows = document.getElementById("list-rows");
     this.extra = null;
     this.drawn = new Map(); // row -> its element
-    this.names = new Map();
-    for (const [latent, text] of about.labels) if (!this.names.has(latent)) this.names.set(latent, text);
+    this.names = new Map(); // latent -> the label that stands for all that it has
+    for (const [latent, text, , score, sure] of about.labels) this.name(latent, { text, score, sure });
     this.choose();
     this.scroller.addEventListener("scroll", () => this.draw(), { passive: true });
     this.scroller.addEventListener("keydown", (event) => this.key(event));
     new ResizeObserver(() => this.draw()).observe(this.scroller);
     this.begin();
+  }
+
+  /** The first label stands for all, but one that is not better than chance only where there is no other. */
+  name(latent, label) {
+    const before = this.names.get(latent);
+    if (before === undefined || (before.sure === false && label.sure !== false)) this.names.set(latent, label);
+  }
+
+  /** What a latent is called elsewhere than in the list; null where no label is better than chance. */
+  sureName(latent) {
+    const label = this.names.get(latent);
+    return label === undefined || label.sure === false ? null : label.text;
   }
 
   /** By density; where there are no samples, by what evaluations say of it, or by whatever they say. */

@@ -22,11 +22,21 @@ function numberColumn({ key, title, values, format }) {
   };
 }
 
+/** A label behind its score, and whether that is above chance. */
+function labelCell(label) {
+  if (label === undefined) return [];
+  const { text, score, sure } = label;
+  const said = [score === null ? null : num(score, 2), sure === false ? "unsure" : null].filter(Boolean);
+  const before = said.length === 0 ? [] : [el("small", {}, said.join(" ")), " "];
+  const shown = labelText(text);
+  return [...before, ...(sure === false ? [el("span", { class: "doubted" }, shown)] : shown)];
+}
+
 /** Columns in sight: title, class, key to sort by where they can, and what a cell holds. */
 function listColumns({ data, names, extra }) {
   const found = [{ title: "latent", key: "number", kind: "n id", cell: String }];
   if (names.size > 0)
-    found.push({ title: "label", kind: "text label", cell: (latent) => names.get(latent) || "" });
+    found.push({ title: "label", kind: "text label", cell: (latent) => labelCell(names.get(latent)) });
   if (data.examples !== null) {
     found.push({ title: "strongest on", kind: "text", cell: (latent) => topTokens(data, latent, 3) });
     found.push({ title: "strongest example", kind: "text snippet", cell: (latent) => snippet(data, latent) });

@@ -77,7 +77,7 @@ class Search {
   markRaised(needle, found) {
     const { logits, texts } = this.data;
     if (logits === null) return;
-    const matches = texts.map((text) => folded(text).includes(needle));
+    const matches = texts.map((text) => folded(String(text)).includes(needle));
     const each = logits.token.length / about.latents;
     for (let latent = 0; latent < found.length; latent++) {
       for (let i = 0; i < each / 2 && !found[latent]; i++) {

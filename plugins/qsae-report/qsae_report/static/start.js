@@ -11,15 +11,15 @@ function latentData() {
 async function readAll() {
   const found = await blocks("latents", "columns", "nearest", "logits", "logit-texts", "tables");
   const others = await Promise.all(
-    about.others.map(async ({ name }, i) => {
-      return { name, match: await block(`other-${i}`), examples: await examplesOf(`other-${i}-`) };
+    about.others.map(async ({ name, differs }, i) => {
+      return { name, differs, match: await block(`other-${i}`), examples: await examplesOf(`other-${i}-`) };
     }),
   );
   const data = {
     latents: found.latents,
     nearest: found.nearest,
     logits: found.logits,
-    texts: found["logit-texts"],
+    texts: found["logit-texts"] === null ? null : spelledTexts(found["logit-texts"]),
     tables: found.tables,
     examples: await examplesOf(""),
     others,
@@ -63,8 +63,8 @@ async function introduce(event) {
   if (!isLatent(latent) || link.title !== "") return;
   const { list, examples } = await latentData();
   const tokens = examples === null ? [] : examples.topTokens(latent, OF_STRONGEST, 3);
-  const quoted = tokens.map((piece) => `“${visible(piece).replaceAll("\n", "↵")}”`).join(", ");
-  const parts = [list.names.get(latent), quoted && `strongest on ${quoted}`];
+  const quoted = tokens.map(tokenWords).join(", ");
+  const parts = [list.sureName(latent), quoted && `strongest on ${quoted}`];
   link.title = parts.filter(Boolean).join("; ") || `latent ${latent}`;
 }
 

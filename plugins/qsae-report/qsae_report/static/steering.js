@@ -45,7 +45,7 @@ class Steering {
   append(latent) {
     const row = part(this.view, "edit").content.firstElementChild.cloneNode(true);
     const op = this.field(row, "op");
-    this.field(row, "latent").value = latent;
+    Object.assign(this.field(row, "latent"), { value: latent, max: about.latents - 1 });
     this.field(row, "latent").addEventListener("input", () => this.describe(row));
     op.addEventListener("change", () => this.begin(row, ...USUAL[op.value]));
     this.field(row, "remove").addEventListener("click", () => {
@@ -69,8 +69,12 @@ class Steering {
   describe(row) {
     const latent = this.field(row, "latent").value;
     this.field(row, "remove").setAttribute("aria-label", `Remove the edit of latent ${latent}`);
-    const known = latent !== "" && isLatent(Number(latent)) ? knownBy(this.data, Number(latent)) : [];
-    clear(this.field(row, "about"), known);
+    clear(this.field(row, "about"), latent === "" ? [] : this.known(Number(latent)));
+  }
+
+  known(latent) {
+    if (isLatent(latent)) return knownBy(this.data, latent);
+    return [`There is no latent ${latent}: they are 0 to ${num(about.latents - 1)}.`];
   }
 
   edit(row) {
@@ -134,10 +138,10 @@ class Steering {
   /** The steered text, coloured by a latent's activation: before (0) or after (1) its edits. */
   trace(steps, latent, when) {
     const top = Math.max(0, ...steps.map(({ activations }) => Math.abs(activations[latent]?.[when] ?? 0)));
-    const tokens = steps.map(({ text, prompt, activations }) => {
+    const tokens = steps.map(({ text, bytes, prompt, activations }) => {
       const pair = activations[latent];
       const title = pair ? `${num(pair[0], 3)} → ${num(pair[1], 3)}` : "not edited";
-      const shown = el("span", { class: prompt ? "try-token try-prompt" : "try-token", title }, shownPiece(text));
+      const shown = el("span", { class: prompt ? "try-token try-prompt" : "try-token", title }, shownPiece({ text, bytes }));
       colour(shown, pair ? pair[when] : 0, top);
       return shown;
     });
@@ -155,7 +159,7 @@ class Steering {
       el(
         "tr",
         {},
-        el("td", { class: "t" }, token(step.text)),
+        el("td", { class: "t" }, token(shownText(step))),
         el("td", {}, step.prompt ? "the text" : "what follows"),
         numbers(step).map((text) => el("td", { class: "n" }, text)),
       );

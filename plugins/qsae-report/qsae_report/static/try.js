@@ -52,17 +52,25 @@ function colour(element, value, top) {
   element.setAttribute("style", strength(value, top));
 }
 
-/** A token's text as nodes, in lines as it has them; of one that ends no character, a mark. */
-function shownPiece(text) {
+/** What the server says of a token: its text; of one that ends no character, its bytes. */
+function shownText({ text, bytes }) {
+  if (bytes === null || (text !== "" && !text.includes(BROKEN))) return text;
+  return new ByteText(bytes.replace(/../g, "\\x$&"));
+}
+
+/** A token's text as nodes, in lines as it has them. */
+function shownPiece(token) {
+  const text = shownText(token);
+  if (text instanceof ByteText) return [el("span", { class: "bytes" }, String(text))];
   if (text === "") return [el("i", { class: "mark" }, "…")];
   return pieces(text).flatMap((node) => (node.textContent === "↵" ? [node, el("br")] : [node]));
 }
 
 /** What a latent is known by, as nodes: its label, else the tokens that it is strongest on. */
 function knownBy(data, latent) {
-  const label = data.list.names.get(latent);
-  if (label) return [label];
-  return data.examples === null ? [] : data.examples.topTokens(latent).flatMap((piece) => [token(piece), " "]);
+  const label = data.list.sureName(latent);
+  if (label !== null) return labelText(label);
+  return data.examples === null ? [] : topTokens(data, latent, 3);
 }
 
 /** A text and the latents at its tokens. */
@@ -89,10 +97,11 @@ class Reading {
     asked(event.target, "Reading …", async () => {
       this.data = await latentData();
       this.tokens = (await ask("api/latents", { text: this.text.value })).tokens;
-      this.options = this.tokens.map(({ text, special }) => {
+      this.options = this.tokens.map((one) => {
+        const { text, special } = one;
         const name = text === "" ? "part of the next character" : text.trim() || JSON.stringify(text);
         const style = special ? "try-token try-special" : "try-token";
-        return el("span", { role: "option", class: style, tabindex: -1, "aria-label": name }, shownPiece(text));
+        return el("span", { role: "option", class: style, tabindex: -1, "aria-label": name }, shownPiece(one));
       });
       clear(this.list, this.options);
       part(this.view, "found").hidden = false;
@@ -123,7 +132,7 @@ class Reading {
     const rows = this.strongest();
     const top = Math.max(0, ...this.tokens.flatMap(({ latents }) => latents.map(([, value]) => Math.abs(value))));
     part(this.view, "whole").hidden = token === null;
-    const title = token ? ["Latents at ", el("code", {}, shownPiece(token.text))] : ["Latents of the whole text"];
+    const title = token ? ["Latents at ", el("code", {}, shownPiece(token))] : ["Latents of the whole text"];
     clear(part(this.view, "latents-title"), title);
     part(this.view, "latents-hint").textContent = Reading.hint(token, rows.length);
     clear(part(this.view, "latents"), rows.map(([latent, value]) => this.row(latent, value, top)));
