@@ -91,6 +91,8 @@ def _facts(stored: Evaluation) -> list[tuple[str, str]]:
     plugin = about.get("plugin") or {}
     if "version" in about:
         found.append(("definition", f"version {about['version']}"))
+    if stored.result is not None and stored.result.how is not None:
+        found.append(("how", stored.result.how))
     if plugin.get("name"):
         found.append(("plugin", f"{plugin['name']} {plugin.get('version', '')}".strip()))
     measured = (about.get("measured") or {}).get("what")

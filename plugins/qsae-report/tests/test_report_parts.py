@@ -163,6 +163,14 @@ def of_quantization():
     )
 
 
+def test_a_section_says_how_it_was_measured(make_subject):
+    subject = make_subject(HERE, None)
+    result = Result(values={"auc": 0.5}, how="judged by rule")
+    subject.coder.evaluations["toy"] = Evaluation("toy", result, {"version": 2})
+    (section,) = [section for section in sections(subject, 5) if section.name == "toy"]
+    assert section.facts == [("definition", "version 2"), ("how", "judged by rule")]
+
+
 def test_latents_that_died(make_subject):
     subject = make_subject(HERE, None)
     options = {"least_firings": 20, "damaged": 0.5, "survived": 0.9}

@@ -63,6 +63,10 @@ def print_ranked(opened: Opened, found: Sequence[Ranked], n_shown: int, as_json:
     def texts(tokens: Sequence[int]) -> list[str]:
         return [opened.tokens.text_of(token) for token in tokens]
 
+    def literals(tokens: Sequence[int]) -> str:
+        parts = ((opened.model.partial_bytes(token), token) for token in tokens)
+        return " ".join(repr(opened.tokens.text_of(token) if part is None else part) for part, token in parts)
+
     if as_json:
         rows = [{**r._asdict(), "writes": texts(r.writes), "rises": texts(r.rises)} for r in found]
         print_json({**opened.about, "output_score_version": VERSION, "latents": rows})
@@ -73,8 +77,8 @@ def print_ranked(opened: Opened, found: Sequence[Ranked], n_shown: int, as_json:
             f"{ranked.score:+.4f}",
             None if ranked.chance is None else f"{ranked.chance:+.4f}",
             f"{ranked.kl:.3f}",
-            " ".join(map(repr, texts(ranked.writes[:SHOWN_TOKENS]))),
-            " ".join(map(repr, texts(ranked.rises[:SHOWN_TOKENS]))),
+            literals(ranked.writes[:SHOWN_TOKENS]),
+            literals(ranked.rises[:SHOWN_TOKENS]),
         )
         for ranked in found[:n_shown]
     ]

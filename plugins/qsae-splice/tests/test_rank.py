@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from qsae_splice.compare import divergence
 from qsae_splice.positions import read_positions
-from qsae_splice.rank import active_latents, last_layer, rank_by_output
+from qsae_splice.rank import Ranked, active_latents, last_layer, rank_by_output
+from qsae_splice.rank_table import print_ranked
 
 from qsae_core.conformance.toy_model import ToyLanguageModel
 from qsae_core.contracts import Site, TokenBatch
@@ -93,3 +96,18 @@ def test_divergence_by_hand() -> None:
     assert float(divergence(p, q)) == pytest.approx(0.5 * 0.6931472 - 0.5 * 0.4054651, rel=1e-5)
     certain = torch.tensor([1.0, 0.0]).log()
     assert float(divergence(certain, q)) == pytest.approx(1.3862944, rel=1e-5)
+
+
+def test_a_token_that_is_a_part_of_a_character_is_shown_as_bytes(capsys):
+    texts = {7: " a", 8: "\N{REPLACEMENT CHARACTER}"}
+    opened = SimpleNamespace(
+        about={"path": "here"},
+        tokens=SimpleNamespace(text_of=texts.get),
+        model=SimpleNamespace(partial_bytes={7: None, 8: b"\xe2\x80"}.get),
+    )
+    print_ranked(opened, [Ranked(3, 0.5, None, 1.0, [7, 8], [8])], 1, as_json=False)
+    assert capsys.readouterr().out.split() == [
+        *["here:", "1", "latents", "by", "their", "output", "score"],
+        *["latent", "output", "score", "chance", "KL", "its", "atom", "writes", "what", "rises"],
+        *["3", "+0.5000", "-", "1.000", "'", "a'", r"b'\xe2\x80'", r"b'\xe2\x80'"],
+    ]
