@@ -63,7 +63,8 @@ def _measured_alike(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
         counts = {name: values.get("n_tokens") for name, values in entry["evaluations"].items()}
         for other in found:
             there = other["evaluations"]
-            same = all(there[n].get("n_tokens") in (count, None) for n, count in counts.items() if n in there)
+            pairs = [(count, there[name].get("n_tokens")) for name, count in counts.items() if name in there]
+            same = all(None in pair or pair[0] == pair[1] for pair in pairs)  # None: not evaluated, uncounted
             if other["measured"] == entry["measured"] and same:
                 other["evaluations"] = {**entry["evaluations"], **there}
                 break
