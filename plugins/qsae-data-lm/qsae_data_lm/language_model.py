@@ -162,7 +162,9 @@ class HfLanguageModel(LanguageModel):
         """
         if self.tokenizer is None:
             return super().encode(text)
-        return [int(token) for token in self.tokenizer.encode(text, add_special_tokens=False)]
+        # verbose: a text may be longer than a context; who reads it cuts it
+        ids = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
+        return [int(token) for token in ids]
 
     @property
     def begin_id(self) -> int | None:

@@ -5,6 +5,7 @@ Shapes: E examples, D test documents, R sets of weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-def document_weights(n_documents: int, resamples: int, seed: int) -> Floats:
+def document_weights(n_documents: int, resamples: int, seed: int | Sequence[int]) -> Floats:
     """``[1 + resamples, D]``: each document once; then how often it is in a sample of as many documents,
     drawn with replacement."""
     generator = np.random.default_rng(seed)
@@ -30,9 +31,10 @@ class Tally(NamedTuple):
     false_positive: Floats
     false_negative: Floats
     true_negative: Floats
-    in_order: Floats
-    """``[D, D]``: pairs of a positive of the first document and a negative of the second that its scores put
-    in the right order; a tie is half a pair."""
+    scores: Floats
+    """``[E]``, ascending; the next two are in that order."""
+    labels: NDArray[np.bool_]
+    documents: NDArray[np.int64]
 
     @classmethod
     def of(
@@ -48,16 +50,15 @@ class Tally(NamedTuple):
         def count(which_E: NDArray[np.bool_]) -> Floats:
             return np.bincount(documents_E[which_E], minlength=n_documents).astype(np.float64)
 
-        said = scores_E > 0
-        positive, negative = scores_E[labels_E, None], scores_E[None, ~labels_E]
-        higher = (positive > negative) + 0.5 * (positive == negative)
-        rows, columns = (np.eye(n_documents)[documents_E[which]] for which in (labels_E, ~labels_E))
+        said, order = scores_E > 0, np.argsort(scores_E, kind="stable")
         return cls(
             count(said & labels_E),
             count(said & ~labels_E),
             count(~said & labels_E),
             count(~said & ~labels_E),
-            rows.T @ higher @ columns,
+            scores_E[order],
+            labels_E[order],
+            documents_E[order],
         )
 
     def accuracy(self, weights_RD: Floats) -> Floats:
@@ -67,15 +68,30 @@ class Tally(NamedTuple):
 
     def f1(self, weights_RD: Floats) -> Floats:
         """``[R]``, of the positive class."""
-        twice = 2 * self.true_positive
-        return ratio(weights_RD @ twice, weights_RD @ (twice + self.false_positive + self.false_negative))
+        return self._f1_of(self.true_positive, weights_RD)
+
+    def weighted_f1(self, weights_RD: Floats) -> Floats:
+        """``[R]``: F1 of each of the two classes, weighted by its examples."""
+        positives = weights_RD @ (self.true_positive + self.false_negative)
+        negatives = weights_RD @ (self.true_negative + self.false_positive)
+        of_both = self._f1_of(self.true_positive, weights_RD), self._f1_of(self.true_negative, weights_RD)
+        return ratio(positives * of_both[0] + negatives * of_both[1], positives + negatives)
 
     def auc(self, weights_RD: Floats) -> Floats:
-        """``[R]``: the chance that a positive scores above a negative."""
-        positives = weights_RD @ (self.true_positive + self.false_negative)
-        negatives = weights_RD @ (self.false_positive + self.true_negative)
-        in_order = ((weights_RD @ self.in_order) * weights_RD).sum(1)
-        return ratio(in_order, positives * negatives)
+        """``[R]``: the chance that a positive scores above a negative; a tie is half of one."""
+        weights_RE = weights_RD[:, self.documents]
+        positive_RE = np.where(self.labels, weights_RE, 0.0)
+        negative_RE = weights_RE - positive_RE
+        first_of_tie = np.flatnonzero(np.diff(self.scores, prepend=-np.inf))
+        positive_RT, negative_RT = (
+            np.add.reduceat(each, first_of_tie, axis=1) for each in (positive_RE, negative_RE)
+        )
+        below_RT = negative_RT.cumsum(1) - negative_RT / 2
+        return ratio((positive_RT * below_RT).sum(1), positive_RE.sum(1) * negative_RE.sum(1))
+
+    def _f1_of(self, right_D: Floats, weights_RD: Floats) -> Floats:
+        wrong = self.false_positive + self.false_negative
+        return ratio(weights_RD @ (2 * right_D), weights_RD @ (2 * right_D + wrong))
 
 
 def ratio(above: Floats, below: Floats) -> Floats:

@@ -21,6 +21,7 @@ from qsae_core.contracts import (
 from qsae_core.errors import QsaeError
 from qsae_core.measuring import steps
 from qsae_evaluation_sparse_probing import SparseProbingConfig
+from qsae_evaluation_sparse_probing.compressed import compressed
 from qsae_evaluation_sparse_probing.estimates import document_weights
 from qsae_evaluation_sparse_probing.measuring import Chosen, measure
 from qsae_evaluation_sparse_probing.reading import Plan, Text, joined, keys_of, plan_of, text_of
@@ -108,14 +109,9 @@ class Probing(Accumulator):
         wanted = np.flatnonzero(np.isin(keys, self.plan.keys))
         if not len(wanted):
             return
-        codes = observation.codes
-        active = codes.active.cpu()
-        entries = (codes.rows.cpu()[active].numpy(), codes.indices.cpu()[active].numpy())
-        values = codes.values.detach().cpu()[active].numpy().astype(np.float64)
-        whole = sp.csr_array((values, entries), shape=(len(keys), self.n_latents))
         inputs = observation.target if observation.inputs is None else observation.inputs
         self.keys.append(keys[wanted])
-        self.codes.append(whole[wanted])
+        self.codes.append(compressed(observation.codes)[wanted])
         self.vectors.append(inputs.detach().flatten(1)[torch.from_numpy(wanted)].float().cpu().numpy())
 
     def merge(self, other: Probing) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -10,13 +11,34 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from qsae_evaluation_sparse_probing import SparseProbingConfig
+from qsae_evaluation_sparse_probing import SaeProbesConfig, SparseProbingConfig
 from qsae_evaluation_sparse_probing.estimates import Floats, Tally, ratio
 from qsae_evaluation_sparse_probing.examples import Examples
-from qsae_evaluation_sparse_probing.probes import Firing, Labels, Parts, one_hot, probe_scores, standardized
+from qsae_evaluation_sparse_probing.probes import (
+    Firing,
+    Labels,
+    Parts,
+    one_hot,
+    probe_scores,
+    refitted_scores,
+    standardized,
+)
 
 DENSE_FLOOR = 0.6
 """Below this accuracy of the dense probe the vectors do not hold a property well enough for a score."""
+
+
+class Manner(NamedTuple):
+    """In what the evaluations' probes differ."""
+
+    scores: Callable[[Parts, Parts], Floats]
+    """What a probe of features and labels says of the test part."""
+    f1: Callable[[Tally, Floats], Floats]
+    """Of a tally, by weights of documents."""
+
+
+OWN = Manner(probe_scores, Tally.f1)
+SAE_PROBES = Manner(refitted_scores, Tally.weighted_f1)
 
 
 class Chosen(NamedTuple):
@@ -57,24 +79,30 @@ class Found:
     """The latents that fire in training, and their differences of means."""
 
 
-def measure(task: Task, chosen: Chosen, weights_RD: Floats, config: SparseProbingConfig) -> Found:
+def measure(
+    task: Task,
+    chosen: Chosen,
+    weights_RD: Floats,
+    config: SparseProbingConfig | SaeProbesConfig,
+    manner: Manner = OWN,
+) -> Found:
     """Train and test every probe of a task."""
     labels = Parts(*(task.labels[rows] for rows in task.examples))
     documents_E = chosen.test_documents[task.examples.test]
     n_documents = weights_RD.shape[1]
 
     def tally(features: Parts, own: Parts = labels) -> Tally:
-        return Tally.of(probe_scores(features, own), labels.test, documents_E, n_documents)
+        return Tally.of(manner.scores(features, own), labels.test, documents_E, n_documents)
 
     vectors = Parts(*(chosen.vectors[rows].astype(np.float64) for rows in task.examples))
     dense = tally(standardized(vectors))
     token = tally(one_hot(Parts(*(chosen.tokens[rows] for rows in task.examples))))
-    found = Found(_estimates(dense, weights_RD), token.accuracy(weights_RD))
+    found = Found(_estimates(dense, weights_RD, manner), token.accuracy(weights_RD))
     firing = Firing.of(Parts(*(chosen.codes[rows] for rows in task.examples)))
     found.differences = firing.latents, firing.differences(labels.train)
     for k in sorted({k for k in config.k if k <= len(firing.latents)}):
         places = firing.strongest(labels.train, k)
-        estimates = _estimates(tally(firing.columns(places)), weights_RD)
+        estimates = _estimates(tally(firing.columns(places)), weights_RD, manner)
         generator = np.random.default_rng([config.seed, zlib.crc32(task.name.encode()), k])
         random, shuffled = [], []
         for _ in range(config.controls):
@@ -98,10 +126,10 @@ def score(sparse_R: Floats, random_R: Floats, dense_R: Floats) -> Floats:
     return ratio(sparse_R - random_R, dense_R - random_R)
 
 
-def _estimates(tally: Tally, weights_RD: Floats) -> dict[str, Floats]:
+def _estimates(tally: Tally, weights_RD: Floats, manner: Manner) -> dict[str, Floats]:
     return {
         "accuracy": tally.accuracy(weights_RD),
-        "f1": tally.f1(weights_RD),
+        "f1": manner.f1(tally, weights_RD),
         "auc": tally.auc(weights_RD),
     }
 

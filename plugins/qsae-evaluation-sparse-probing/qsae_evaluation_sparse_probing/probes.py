@@ -8,13 +8,19 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.bool_]
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Inverse weights of the L2 penalty that are tried, the strongest penalty first."""
+WIDE_STRENGTHS = tuple(10.0 ** (5 - 10 * i / 9) for i in range(10))
+"""Those of sae-probes, the weakest penalty first."""
 MOST_STEPS = 2000
 """Steps of the solver at most."""
+SPLIT_ONCE, SPLITS, MOST_HELD_OUT = 128, 6, 100
+"""Of ``folds``; as in sae-probes."""
 
 
 class Parts(NamedTuple):
@@ -39,6 +45,36 @@ def probe_scores(features: Parts, labels: Parts) -> Floats:
             best, best_accuracy = probe, accuracy
     assert best is not None  # an accuracy is 0 or more
     return np.asarray(best.decision_function(features.test), np.float64)
+
+
+def refitted_scores(features: Parts, labels: Parts) -> Floats:
+    """As ``probe_scores``, but as sae-probes does: C has the best AUC on rows held out of the training part
+    (``folds``), of equal ones the weakest penalty, and the probe is then fitted to all of that part. There is
+    no validation part.
+    """
+    x, y, splits = features.train, labels.train, folds(labels.train)
+
+    def auc(strength: float) -> float:
+        found = []
+        for fitted, held_out in splits:
+            probe = LogisticRegression(C=strength, max_iter=MOST_STEPS).fit(x[fitted], y[fitted])
+            found.append(roc_auc_score(y[held_out], probe.decision_function(x[held_out])))
+        return float(np.mean(found))
+
+    best = max(WIDE_STRENGTHS, key=auc)  # the first of equal ones
+    probe = LogisticRegression(C=best, max_iter=MOST_STEPS).fit(x, y)
+    return np.asarray(probe.decision_function(features.test), np.float64)
+
+
+def folds(labels_E: Labels) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Rows to fit to, and rows to choose by: the last fifth of each class, of both 100 at most; of fewer than
+    128 examples six such pairs, which hold each row out once."""
+    n = len(labels_E)
+    if n < SPLIT_ONCE:
+        return list(StratifiedKFold(SPLITS).split(np.zeros(n), labels_E))
+    half = min(n // 5, MOST_HELD_OUT) // 2
+    held_out = np.concatenate([np.flatnonzero(labels_E == label)[-half:] for label in (False, True)])
+    return [(np.setdiff1d(np.arange(n), held_out), held_out)]
 
 
 def standardized(vectors: Parts) -> Parts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,24 +12,23 @@ from torch import Tensor
 from qsae_core.contracts import Result, Table
 from qsae_evaluation_sparse_probing.estimates import Floats, error_of, ratio, value_of
 from qsae_evaluation_sparse_probing.measuring import DENSE_FLOOR, Found
-from qsae_evaluation_sparse_probing.reading import Sizes
-from qsae_evaluation_sparse_probing.tasks import TASKS
 
 MEASURES = ("accuracy", "f1", "auc", "score")
 COLUMNS = (
     "task",
     "k",
     *(column for name in MEASURES for column in (name, f"{name}_se")),
-    *("dense_accuracy", "token_accuracy", "random_accuracy", "shuffled_accuracy"),
-    *Sizes._fields,
+    *("dense_accuracy", "dense_f1", "dense_auc"),
+    *("token_accuracy", "random_accuracy", "shuffled_accuracy"),
 )
+"""Behind these are those of the sizes."""
 LATENT_COLUMNS = ("task", "rank", "latent", "difference", "fires_on_positives", "fires_on_negatives")
 Cell = str | int | float | None
 
 
 def report(
     found: Mapping[str, Found],
-    sizes: Mapping[str, Sizes],
+    sizes: Mapping[str, Any],
     counts: Mapping[str, float],
     ks: Sequence[int],
 ) -> Result:
@@ -36,7 +36,7 @@ def report(
 
     Args:
         found: of each task that there are tokens for.
-        sizes: of every task.
+        sizes: of every task, in the order of the table: a named tuple of cells.
         counts: more values by name.
         ks: latents of the sparse probes.
     """
@@ -64,11 +64,12 @@ def report(
         add(f"dense_{name}", [each.dense[name] for each in found.values()])
         baseline |= {f"top_{k}_{name}": values[f"dense_{name}"] for k in ks}
     add("token_accuracy", [each.token for each in found.values()])
-    values["n_tasks"], values["n_tasks_left_out"] = float(len(found)), float(len(TASKS) - len(found))
+    values["n_tasks"], values["n_tasks_left_out"] = float(len(found)), float(len(sizes) - len(found))
     clear = [each for each in found.values() if each.dense["accuracy"][0] >= DENSE_FLOOR]
     values["n_tasks_dense_tells"] = float(len(clear))
-    rows = [_row(task, k, found.get(task), sizes[task]) for task in TASKS for k in ks]
-    tables = {"tasks": Table(COLUMNS, rows), "latents": Table(LATENT_COLUMNS, _latents(found))}
+    rows = [_row(task, k, found.get(task), own) for task, own in sizes.items() for k in ks]
+    columns = COLUMNS + next(iter(sizes.values()))._fields
+    tables = {"tasks": Table(columns, rows), "latents": Table(LATENT_COLUMNS, _latents(found))}
     return Result(values, chance, baseline, uncertainty, tables=tables)
 
 
@@ -98,16 +99,16 @@ def _mean(per_task: list[Floats]) -> Floats | None:
     return np.mean(per_task, axis=0) if per_task else None
 
 
-def _row(task: str, k: int, found: Found | None, sizes: Sizes) -> list[Cell]:
-    beside = ("dense", "token", "random", "shuffled")
+def _row(task: str, k: int, found: Found | None, sizes: Sequence[Cell]) -> list[Cell]:
     if found is None:
-        return [task, k, *[None] * (2 * len(MEASURES) + len(beside)), *sizes]
+        return [task, k, *[None] * (len(COLUMNS) - 2), *sizes]
     of_k = found.sparse.get(k, {})
     cells: list[Cell] = [task, k]
     for name in MEASURES:
         cells += [value_of(of_k[name]), error_of(of_k[name])] if of_k else [None, None]
-    cells += [value_of(found.dense["accuracy"]), value_of(found.token)]
-    cells += [value_of(of_k[name]) if of_k else None for name in beside[2:]]
+    cells += [value_of(found.dense[name]) for name in MEASURES[:-1]]
+    cells.append(value_of(found.token))
+    cells += [value_of(of_k[name]) if of_k else None for name in ("random", "shuffled")]
     return [*cells, *sizes]
 
 

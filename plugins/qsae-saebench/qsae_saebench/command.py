@@ -20,7 +20,7 @@ READ_AS = ("tpp", "scr", "absorption", "autointerp", "sparse_probing", "unlearni
     "--out",
     type=click.Path(path_type=pathlib.Path, file_okay=False),
     required=True,
-    help="Folder that gets core/, absorption/ and sparse_probing/.",
+    help="Folder that gets core/, absorption/, sparse_probing/ and sparse_probing_sae_probes/.",
 )
 @click.option(
     "--evaluations",
@@ -46,7 +46,7 @@ def saebench(
 
     PATH is a run's folder, or that of a coder in it (checkpoints/float_twin). Of a run with a coder for each
     layer, each has its files. core needs the evaluations reconstruction, loss-recovered, sparsity and
-    similarity; absorption and sparse-probing are written where they are stored.
+    similarity; absorption, sparse-probing and sae-probes are written where they are stored.
     """
     from qsae_saebench.results import stored_coders
 
@@ -71,13 +71,14 @@ def saebench(
 
 def _documents(stored: Any) -> tuple[list[Any], list[str]]:
     """The files of a coder, and why others are not written."""
-    from qsae_saebench import absorption, core, sparse_probing
+    from qsae_saebench import absorption, core, sae_probes, sparse_probing
 
     others = (absorption.EVALUATION, sparse_probing.EVALUATION)
     documents, left_out = [core.core(stored, others)], []
     for name, make, refusal in (
         (absorption.EVALUATION, absorption.absorption, absorption.refusal),
         (sparse_probing.EVALUATION, sparse_probing.sparse_probing, None),
+        (sae_probes.EVALUATION, sae_probes.sae_probes, sae_probes.refusal),
     ):
         found = stored.find(name)
         if found is None:
@@ -100,7 +101,7 @@ def _write(file: pathlib.Path, content: dict[str, Any]) -> None:
 def _warn(file: pathlib.Path, own: str) -> None:
     """Where SAEBench's plots would take a file for another evaluation's."""
     word = next(word for word in READ_AS if word in str(file))
-    if word != own:
+    if not own.startswith(word):  # of sparse_probing_sae_probes they know the beginning
         click.echo(
             f"qsae: warning: {file}: SAEBench's plots would take this for a file of {word!r}, since these "
             "letters are in its path; choose another --out or --release",

@@ -44,6 +44,7 @@ METRICS: dict[str, dict[str, tuple[str, ...]]] = {
         )
     },
     "sparse_probing": {"llm": ("llm_test_accuracy",), "sae": ()},
+    "sparse_probing_sae_probes": {"llm": (), "sae": ()},
 }
 """Folder -> category -> metrics that have to be there."""
 DETAILS = {
@@ -56,6 +57,7 @@ DETAILS = {
         *("num_probe_true_positives", "num_split_features"),
     ),
     "sparse_probing": ("dataset_name", "llm_test_accuracy"),
+    "sparse_probing_sae_probes": ("dataset_name",),
 }
 WHOLE = ("index", "total_tokens_eval_reconstruction", "total_tokens_eval_sparsity_variance")
 """Numbers that have to be whole, and so does what begins with ``num_``."""

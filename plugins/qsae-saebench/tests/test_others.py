@@ -1,4 +1,4 @@
-"""Absorption and sparse probing, from results by hand."""
+"""Absorption and sparse probing of both kinds, from results by hand."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_absorption_has_its_means_and_the_letters_that_count(copy, qsae, stored,
         "num_split_features": 1,
     }
     assert content["eval_config"]["random_seed"] == 42
-    assert [sentence.partition(":")[0] for sentence in left_out] == ["sparse-probing"]
+    assert [sentence.partition(":")[0] for sentence in left_out] == ["sparse-probing", "sae-probes"]
 
 
 def test_where_too_few_letters_pass_no_file_is_written(copy, qsae, stored, tmp_path):
@@ -114,6 +114,54 @@ def test_sparse_probing_has_the_numbers_of_latents_that_saebench_knows(copy, qsa
         "dataset_names": ["python-source/keyword", "python-source/string"],
     }
     assert list(layout.faults("sparse_probing", content)) == []
+
+
+PROMPTS = """\
+task,k,accuracy,f1,auc,dense_accuracy,dense_f1,dense_auc
+87_glue_cola,1,0.6,0.5,0.65,0.8,0.79,0.85
+87_glue_cola,3,0.7,0.6,0.75,0.8,0.79,0.85
+96_spam_is,1,,,,,,
+"""
+"""Of the last one there are too few prompts."""
+
+
+def test_probes_on_the_prompts_of_sae_probes(copy, qsae, stored, tmp_path):
+    values = {
+        f"{which}_{name}": value
+        for which, value in (("dense", 0.8), ("top_1", 0.6), ("top_3", 0.7))
+        for name in ("accuracy", "f1", "auc")
+    }
+    folder = copy / "evaluations" / "sae-probes"
+    stored(folder, values, {"tasks": PROMPTS}, k=[1, 3], seed=7, data=None)
+    content = written(qsae, copy, tmp_path / "out")[0]["sparse_probing_sae_probes"]
+    assert content["eval_type_id"] == "sparse_probing_sae_probes"
+    assert content["eval_result_metrics"] == {
+        "llm": {"llm_test_accuracy": 0.8, "llm_test_auc": 0.8, "llm_test_f1": 0.8},
+        "sae": {"sae_top_1_test_accuracy": 0.6, "sae_top_1_test_auc": 0.6, "sae_top_1_test_f1": 0.6},
+    }
+    assert content["eval_result_details"] == [
+        {
+            "dataset_name": "87_glue_cola",
+            "llm_test_accuracy": 0.8,
+            "llm_test_auc": 0.85,
+            "llm_test_f1": 0.79,
+            "sae_top_1_test_accuracy": 0.6,
+            "sae_top_1_test_auc": 0.65,
+            "sae_top_1_test_f1": 0.5,
+        }
+    ]
+    config = content["eval_config"]
+    assert (config["dataset_names"], config["ks"], config["reg_type"]) == (["87_glue_cola"], [1], "l2")
+    assert "`repeats`" in content["eval_result_unstructured"]["qsae_deviation"]["examples"]
+    assert list(layout.faults("sparse_probing_sae_probes", content)) == []
+
+
+def test_prompts_of_ones_own_are_not_those_of_sae_probes(copy, qsae, stored, tmp_path):
+    stored(copy / "evaluations" / "sae-probes", {}, {"tasks": PROMPTS}, k=[1], seed=7, data="mine")
+    contents, left_out = written(qsae, copy, tmp_path / "out")
+    assert contents.keys() == {"core"}
+    assert "sae-probes: not written" in left_out[-1]
+    assert "a folder of your own" in left_out[-1]
 
 
 def test_nothing_undefined_is_a_number(copy, qsae, tmp_path):
