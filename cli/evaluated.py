@@ -77,6 +77,7 @@ def evaluate_one(
 
     Raises:
         ConfigError: if results of something else are where these should be kept.
+        UnwritableError: if something could not be kept; all is shown by then.
         EvaluationError: if an evaluation of the coder or its twin failed; all else is kept and shown by then.
     """
     from qsae_cli.summary import check_failures, warn
@@ -97,6 +98,8 @@ def evaluate_one(
         _print_json(found, beside)
     else:
         _print_found(asked, found, keeping, beside)
+    if keeping.fault is not None:
+        raise keeping.fault
     check_failures({name: one.entry for name, one in {MAIN: found, **beside}.items() if name not in places})
 
 
@@ -125,12 +128,13 @@ def _baselines(asked: Asked, out: pathlib.Path | None, names: Sequence[str]) -> 
             where=str(asked.path),
             next="--out DIR",
         )
-    kept = (run.path if run.config_file.is_file() or out is None else out) / "baselines"
     device, watcher = resolve_device(asked.sizes["device"]), make_watcher()
-    return {
-        name: baseline(name, asked.path, kept, asked.plugins, device=device, watcher=watcher)
-        for name in dict.fromkeys(names)
-    }
+    found = {}
+    for name in dict.fromkeys(names):
+        own = run.path / "baselines"
+        kept = own if out is None or (own / name).exists() else out / "baselines"
+        found[name] = baseline(name, asked.path, kept, asked.plugins, device=device, watcher=watcher)
+    return found
 
 
 def _print_json(found: Evaluated, beside: Mapping[str, Evaluated]) -> None:
@@ -148,8 +152,9 @@ def _print_found(asked: Asked, found: Evaluated, keeping: Keeping, beside: Mappi
     entry = found.entry
     click.echo(f"{asked.path}: vectors of {entry['model']}, layer {entry['layer']}")
     whole = {name.replace("_", " "): _results(other.outcomes) for name, other in beside.items()}
-    print_results(_results(found.outcomes), keeping.folder, beside=whole)
-    print_layers({layer: _results(outcomes) for layer, outcomes in found.layers.items()}, keeping.folder)
+    folder = None if keeping.fault is not None else keeping.folder
+    print_results(_results(found.outcomes), folder, beside=whole, unkept=keeping.unkept)
+    print_layers({layer: _results(outcomes) for layer, outcomes in found.layers.items()}, folder)
     sentences = unavailable(entry)
     if sentences:
         click.echo("\nnot evaluated, or not all of it:")
@@ -158,7 +163,7 @@ def _print_found(asked: Asked, found: Evaluated, keeping: Keeping, beside: Mappi
     click.echo()
     _print_coders(asked, entry, {name: other.entry for name, other in beside.items()})
     keeping.closing(found.n_tokens)
-    if (following := _next(asked.path, keeping)) is not None:
+    if (following := _next(asked.path, keeping)) is not None and folder is not None:
         click.echo(f"next: {following}")
 
 

@@ -6,7 +6,7 @@ import pathlib
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -36,6 +36,7 @@ def print_results(
     *,
     brief: bool = False,
     beside: Mapping[str, Mapping[str, Result]] | None = None,
+    unkept: Collection[str] = (),
 ) -> None:
     """Print a block for each evaluation: its values with what stands beside them, the names of its columns
     per latent, the first rows of its tables, and where the whole of it is.
@@ -45,6 +46,7 @@ def print_results(
         folder: where they are stored, one folder an evaluation; None: they are not.
         brief: leave out what the table of coders shows.
         beside: name of another coder -> its results, whose values stand beside these.
+        unkept: evaluations of which the folder has an older result, and not this one.
     """
     for evaluation, result in results.items():
         others = {name: r[evaluation].values for name, r in (beside or {}).items() if evaluation in r}
@@ -56,7 +58,10 @@ def print_results(
         for title, table in result.tables.items():
             _print_rows(title, table)
         if folder is not None and (result.per_latent or result.tables or result.files):
-            click.echo(f"all of it: {folder / evaluation}")
+            place = folder / evaluation
+            click.echo(
+                f"not kept: {place} has an older one" if evaluation in unkept else f"all of it: {place}"
+            )
 
 
 def print_layers(

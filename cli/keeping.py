@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from qsae_core.errors import QsaeError
 from qsae_core.evaluation.fuller import Stays, check_same_subject, fuller_ones
 from qsae_core.evaluation.watch import Subject
+from qsae_core.results.files import check_writable
 from qsae_core.results.run import Run
 
 if TYPE_CHECKING:
@@ -33,6 +35,9 @@ class Keeping:
         self.path, self.out, self.overwrite = path, out, overwrite
         self.folder = out or of_run
         self.stays: list[Stays] = []
+        self.fault: QsaeError | None = None
+        """Why something could not be kept."""
+        self._is_other_data = False
 
     def begins(self, subject: Subject) -> None:
         """Say what is evaluated on what, where it is kept, and what stays.
@@ -48,12 +53,15 @@ class Keeping:
             f"{subject.model}, layer {subject.layer}",
             err=True,
         )
+        if self.folder is not None and self.out is None and subject.is_other_data:
+            self.folder, self._is_other_data = None, True
         if self.folder is None:
             click.echo(
                 f"what is found is printed and not kept, {self._why(subject.level)}; --out DIR keeps it",
                 err=True,
             )
             return
+        check_writable(self.folder)
         if self.out is not None and not self.overwrite:
             self._check(subject)
         click.echo(f"what is found is kept in {self.folder}", err=True)
@@ -62,17 +70,28 @@ class Keeping:
             self._echo(fuller, subject.n_tokens, err=True)
 
     def store(self, found: Evaluated, registry: Registry, *below: str) -> None:
-        """Keep all that was found of a coder, in a folder of that name below, unless more is there."""
+        """Keep all that was found of a coder, in a folder of that name below, unless more is there. What
+        cannot be kept is shown all the same: ``fault`` says why."""
         from qsae_core.evaluation.kept import store_evaluated
 
         if self.folder is not None:
             folder = self.folder.joinpath(*below)
-            self.stays += store_evaluated(found, folder, registry, overwrite=self.overwrite)
+            try:
+                self.stays += store_evaluated(found, folder, registry, overwrite=self.overwrite)
+            except QsaeError as error:
+                self.fault = self.fault or error
+
+    @property
+    def unkept(self) -> set[str]:
+        """Evaluations of the coder itself of which an older result is in the folder, and stays."""
+        return {one.evaluation for one in self.stays if one.place.parent == self.folder}
 
     def closing(self, n_tokens: int | None) -> None:
         """Where it is now, and what did not go there."""
         if self.folder is None:
             click.echo("not kept: --out DIR keeps all of it")
+            return
+        if self.fault is not None:
             return
         click.echo(f"kept in {self.folder}")
         self._echo(self.stays, n_tokens, err=False)
@@ -83,13 +102,15 @@ class Keeping:
         assert self.folder is not None
         about = {**stored_coder(subject.folder), "level": subject.level, "model": subject.model}
         about |= {"layer": subject.layer, "measured": subject.measured}
-        check_same_subject(self.folder, subject.evaluations, about)
+        check_same_subject(self.folder, about)
 
     def _why(self, level: int | None) -> str:
         if level is not None:
             return "since it is of one level"
         if not Run(self.path).config_file.is_file():
             return f"since {self.path} is no run's folder"
+        if self._is_other_data:
+            return "since the run was not trained on this, though it is where its data was"
         return "since these are not the run's own data"
 
     def _echo(self, stays: Sequence[Stays], n_tokens: int | None, *, err: bool) -> None:

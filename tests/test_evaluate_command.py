@@ -8,12 +8,16 @@ import shlex
 import shutil
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from qsae_cli.main import cli
+from qsae_core.errors import UnwritableError
 from qsae_core.evaluation import evaluate as evaluating
+from qsae_core.evaluation import kept
 from qsae_core.evaluation.evaluate import Outcome
 from qsae_core.evaluation.fuller import older_stays
+from qsae_core.evaluation.stored import save_result
 
 TRAIN = shlex.split(
     "train --sae topk --n-latents 32 --k 4 --data synthetic --preset tiny --quantizer ste "
@@ -91,6 +95,9 @@ def test_a_result_of_more_tokens_stays_until_told_otherwise(run):
     assert stored(run, "sparsity")["n_tokens"] == 256  # nothing was there before
     assert "stay where" not in qsae("evaluate", run, "--eval", "sparsity", "--tokens", 512).output
     assert stored(run, "sparsity")["n_tokens"] == 512
+    fewer = qsae("evaluate", run, "--eval", "sparsity", "--tokens", 128).stdout
+    assert f"not kept: {run}/evaluations/sparsity has an older one" in fewer
+    assert "all of it: " not in fewer
     assert stored(run, "reconstruction") == fuller  # it was not asked for
     qsae("evaluate", run, "--eval", "reconstruction", "--tokens", 256, "--overwrite")
     now = stored(run, "reconstruction")
@@ -147,11 +154,63 @@ def test_a_folder_with_results_of_something_else_is_refused(run, tmp_path):
     ):
         path = one[1] if other else run / "checkpoints" / "float_twin"
         line = ["evaluate", path, *one[2:], *other]
+        beside = ["evaluate", path, "--eval", "sparsity", *one[4:], *other]
+        assert whose in qsae(*beside, code=2).stderr  # another evaluation, beside those of something else
         refused = qsae(*line, code=2).stderr
         assert whose in refused
         assert "pass 1" not in refused
         qsae(*line, "--overwrite")
         qsae(*one, "--overwrite")
+
+
+def test_what_cannot_be_kept_is_known_at_once_or_shown_all_the_same(run, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    refused = qsae("evaluate", run, "--out", tmp_path / "file" / "x", code=2).stderr
+    assert "file" in refused
+    assert "pass 1" not in refused
+
+    def full(folder, result, about):
+        if folder.name == "reconstruction":
+            raise UnwritableError("the disk is full", where=str(folder))
+        return save_result(folder, result, about)
+
+    monkeypatch.setattr(kept, "save_result", full)
+    done = qsae(
+        "evaluate", run, "--eval", "reconstruction", "--eval", "sparsity", "--no-compare-float", code=2
+    )
+    assert "the disk is full" in done.stderr
+    assert "\nreconstruction" in done.stdout
+    assert "\nsparsity" in done.stdout
+    assert "kept in" not in done.stdout
+    assert stored(run, "sparsity")["n_tokens"] == 1024
+
+
+def test_other_rows_under_the_name_of_the_runs_own_are_not_kept_in_it(tmp_path):
+    rows = torch.randn(3000, 8, generator=torch.Generator().manual_seed(1))
+    torch.save(rows, tmp_path / "h.pt")
+    options = shlex.split(
+        "train --sae topk --n-latents 32 --k 4 --steps 4 --batch-size 128 --statistics-tokens 512 "
+        "--threads 1 --eval reconstruction --eval-every 0 --device cpu --name it"
+    )
+    qsae(*options, "--data-path", tmp_path / "h.pt", "--out", tmp_path)
+    (config,) = tmp_path.glob("it/*/*/config.json")
+    own = stored(config.parent, "reconstruction")
+    torch.save(rows.flip(0) + 1, tmp_path / "h.pt")
+    done = qsae("evaluate", config.parent, "--eval", "reconstruction", "--eval", "sparsity")
+    assert "not kept, since the run was not trained on this" in done.stderr
+    assert "all 3,000 rows" in done.stderr
+    assert stored(config.parent, "reconstruction") == own
+    assert not (config.parent / "evaluations" / "sparsity").exists()
+
+
+def test_a_baseline_is_made_where_results_go(run, tmp_path):
+    out = tmp_path / "out"
+    line = ["evaluate", run, "--eval", "reconstruction", "--baseline", "random"]
+    qsae(*line, "--out", out)
+    assert (out / "baselines" / "random" / "coder.json").is_file()
+    assert not (run / "baselines").exists()
+    qsae(*line)
+    assert (run / "baselines" / "random" / "coder.json").is_file()
 
 
 def test_the_float_twin_is_evaluated_as_in_training(run):

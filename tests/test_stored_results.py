@@ -55,6 +55,16 @@ def test_it_reads_as_it_was(tmp_path: pathlib.Path) -> None:
     assert load_results(tmp_path / "nothing") == {}
 
 
+def test_text_stays_text(tmp_path: pathlib.Path) -> None:
+    """Labels that read as numbers, cells longer than the csv module takes by itself, half a character."""
+    rows = [[1, "1.50", "x" * 200_000, 3], [2, "1e5", None, "three"], [3, "NaN", "\ud800", None]]
+    table = Table(("latent", "label", "text", "either"), rows)
+    save_result(tmp_path / "demo", Result(values={}, tables={"t": table}), ABOUT)
+    (found,) = load_result(tmp_path / "demo")[0].tables.values()
+    rows[2][2] = "\\ud800"
+    assert [list(row) for row in found.rows] == rows
+
+
 def test_why_values_are_missing_is_stored_too(tmp_path: pathlib.Path) -> None:
     result = Result({"score": None}, reason="two of four judges answered", failed=True)
     save_result(tmp_path / "it", result, {})

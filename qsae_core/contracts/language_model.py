@@ -274,5 +274,6 @@ def _drawn(logits_BV: Tensor, temperature: float, generator: torch.Generator) ->
     """int64 ``[B, 1]``: the next token of each context."""
     if temperature == 0:
         return logits_BV.argmax(1, keepdim=True)
-    chances = (logits_BV.double() / temperature).softmax(1)
+    below_the_largest = logits_BV.double() - logits_BV.double().amax(1, keepdim=True)
+    chances = (below_the_largest / temperature).softmax(1)  # so divided, nothing overflows but towards 0
     return torch.multinomial(chances, 1, generator=generator)

@@ -54,8 +54,8 @@ def fuller_ones(folder: pathlib.Path, evaluations: Sequence[str], n_tokens: int)
     return [stays for stays in found if stays is not None]
 
 
-def check_same_subject(folder: pathlib.Path, evaluations: Sequence[str], about: Mapping[str, Any]) -> None:
-    """Refuse to put results in the place of those of another coder, or of other data.
+def check_same_subject(folder: pathlib.Path, about: Mapping[str, Any]) -> None:
+    """Refuse to put results beside those of another coder, or of other data.
 
     Args:
         about: ``coder_sha256``, ``level``, ``model``, ``layer`` and ``measured`` of what is evaluated now.
@@ -63,8 +63,8 @@ def check_same_subject(folder: pathlib.Path, evaluations: Sequence[str], about: 
     Raises:
         ConfigError: with what is there.
     """
-    for name in evaluations:
-        older = _record(folder / name)
+    for place in sorted(file.parent for file in folder.glob(f"*/{RESULT}")):
+        older = _record(place)
         if older is None:
             continue
         coder = older.get("coder_sha256")
@@ -73,7 +73,7 @@ def check_same_subject(folder: pathlib.Path, evaluations: Sequence[str], about: 
         if not same_coder or data != (about["model"], about["layer"], about["measured"]["what"]):
             whose = f"on {data[2]}" if same_coder else f"of the coder {older.get('coder')}"
             raise ConfigError(
-                f"has results {whose}, which these would replace: {name}",
+                f"has results {whose}: {place.name}",
                 where=str(folder),
                 allowed="another --out, or --overwrite",
                 next="choose another folder for each coder and each data",

@@ -15,6 +15,7 @@ from qsae_core.config.run import RunConfig
 from qsae_core.contracts.coder import AtomErrors, SparseCoder
 from qsae_core.contracts.data import DataSource
 from qsae_core.contracts.one_layer import OneLayer
+from qsae_core.errors import QsaeError
 from qsae_core.evaluation.entry import set_entry
 from qsae_core.evaluation.evaluate import Outcome, entries, n_documents
 from qsae_core.evaluation.fuller import Stays, older_stays
@@ -71,8 +72,12 @@ def store_outcomes(
 
     Returns:
         What stays instead of what was found now, and why.
+
+    Raises:
+        QsaeError: for the first that could not be written, once all others are.
     """
-    stays = []
+    stays: list[Stays] = []
+    faults: list[QsaeError] = []
     for name, outcome in outcomes.items():
         if outcome.result is None:
             continue
@@ -89,7 +94,12 @@ def store_outcomes(
         }
         documents = {} if outcome.n_documents is None else {"documents": outcome.n_documents}
         measured = {"measured": {**about["measured"], **documents}}
-        save_result(folder / name, outcome.result, {**definition, **about, **measured})
+        try:
+            save_result(folder / name, outcome.result, {**definition, **about, **measured})
+        except QsaeError as error:
+            faults.append(error)
+    if faults:
+        raise faults[0]
     return stays
 
 

@@ -27,6 +27,8 @@ class MeasuredPart(NamedTuple):
     """What is wrong with that as a measurement of this coder, in a sentence."""
     size: int | None
     """Vectors in it; None where it is the held-out part of the training data, or its size is not known."""
+    is_other: bool = False
+    """Whether the coder was trained on data from such a source, and this is none of it."""
 
     def warned(self, sentence: str | None) -> MeasuredPart:
         """The same, with one more thing that is wrong, or none."""
@@ -111,8 +113,10 @@ def _part(
         return MeasuredPart(part.name(), warning, None)
     if Overlap.TRAINING in overlaps or calibrated:
         return MeasuredPart(part.name(), None, None)
+    held_out = part.name()
     part.take_all()
-    return MeasuredPart(part.name(), None, part.size())
+    is_other = bool(own) and part.name() != held_out  # an endless stream is none of its training data either
+    return MeasuredPart(part.name(), None, part.size(), is_other)
 
 
 def _component(part: HeldOutPart | None, config: RunConfig) -> str:

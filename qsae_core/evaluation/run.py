@@ -180,7 +180,7 @@ def _subject(
 ) -> Subject:
     in_contexts, names = data.language_model() is not None, tuple(block.use for block in config.evaluate)
     of_data = (data.model_name, data.layer, part.entry(), n_tokens, in_contexts)
-    return Subject(folder, coder.n_latents, level, *of_data, names)
+    return Subject(folder, coder.n_latents, level, *of_data, names, part.is_other)
 
 
 def evaluate_coder(

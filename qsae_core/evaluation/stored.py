@@ -14,7 +14,7 @@ import csv
 import json
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -31,6 +31,11 @@ SCALARS = ("values", "chance", "baseline", "uncertainty")
 NAMES = ("per_latent", "tables", "files")
 """Kinds of findings of which ``result.json`` has the names alone."""
 END = ("reason", "failed", "how")
+TEXTS = "text_columns"
+"""Of each table, the columns of text alone: a label ``1.50`` is no number."""
+LONE = "backslashreplace"
+"""What becomes of a surrogate without its other half, which no UTF-8 file can hold."""
+LONGEST_CELL = 2**31 - 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -49,7 +54,7 @@ def save_result(folder: pathlib.Path, result: Result, about: Mapping[str, Any]) 
             columns = {name: _column(tensor) for name, tensor in result.per_latent.items()}
             save_file(columns, made / LATENTS)
         for name, table in result.tables.items():
-            with (made / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            with (made / f"{name}.csv").open("w", encoding="utf-8", errors=LONE, newline="") as file:
                 writer = csv.writer(file)
                 writer.writerow(table.columns)
                 writer.writerows(["" if cell is None else cell for cell in row] for row in table.rows)
@@ -57,8 +62,9 @@ def save_result(folder: pathlib.Path, result: Result, about: Mapping[str, Any]) 
         for name, write in result.files.items():
             write(made / name)
         names = {key: sorted(getattr(result, key)) for key in NAMES}
+        texts = {TEXTS: {name: _text_columns(table) for name, table in result.tables.items()}}
         end = {key: getattr(result, key) for key in END}
-        write_json(made / RESULT, {**about, **scalars, **names, **end})
+        write_json(made / RESULT, {**about, **scalars, **names, **texts, **end})
 
 
 def _column(tensor: Tensor) -> Tensor:
@@ -99,7 +105,7 @@ def check_result(result: Result, evaluation: str) -> None:
 
 def load_result(folder: pathlib.Path) -> tuple[Result, dict[str, Any]]:
     """A stored result, and what is said about it, names of ``files`` included. Cells of tables are numbers
-    where they read as such.
+    where they read as such, but for columns that were text alone.
 
     Raises:
         ArtifactError: if it is not there, or was damaged.
@@ -107,16 +113,28 @@ def load_result(folder: pathlib.Path) -> tuple[Result, dict[str, Any]]:
     record = read_json(folder / RESULT)
     try:
         columns = load_file(folder / LATENTS) if record["per_latent"] else {}
-        tables = {name: _read_table(folder / f"{name}.csv") for name in record["tables"]}
+        texts = record.get(TEXTS) or {}
+        tables = {
+            name: _read_table(folder / f"{name}.csv", set(texts.get(name, ()))) for name in record["tables"]
+        }
         scalars = {key: record[key] for key in SCALARS}
         end = {key: record.get(key) for key in END} | {"failed": bool(record.get("failed"))}
-    except (KeyError, OSError, StopIteration, SafetensorError, TypeError, ValueError) as error:
+    except (
+        AttributeError,
+        KeyError,
+        OSError,
+        StopIteration,
+        SafetensorError,
+        TypeError,
+        ValueError,
+        csv.Error,
+    ) as error:
         raise ArtifactError(
             f"does not hold a whole result ({type(error).__name__}: {error})",
             where=str(folder),
             next="qsae evaluate writes it again",
         ) from error
-    about = {key: value for key, value in record.items() if key not in (*SCALARS, *NAMES[:2], *END)}
+    about = {key: value for key, value in record.items() if key not in (*SCALARS, *NAMES[:2], TEXTS, *END)}
     return Result(**scalars, per_latent=columns, tables=tables, **end), about
 
 
@@ -129,11 +147,26 @@ def load_results(folder: pathlib.Path) -> dict[str, Result]:
     return {file.parent.name: load_result(file.parent)[0] for file in sorted(folder.glob(f"*/{RESULT}"))}
 
 
-def _read_table(file: pathlib.Path) -> Table:
-    with file.open(encoding="utf-8", newline="") as lines:
-        reader = csv.reader(lines)
-        columns = tuple(next(reader))
-        return Table(columns, [[_cell(text) for text in row] for row in reader])
+def _text_columns(table: Table) -> list[str]:
+    return [
+        column
+        for i, column in enumerate(table.columns)
+        if all(isinstance(row[i], str | None) for row in table.rows)
+    ]
+
+
+def _read_table(file: pathlib.Path, texts: Collection[str]) -> Table:
+    before = csv.field_size_limit(LONGEST_CELL)  # of the whole process
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            reader = csv.reader(lines)
+            columns = tuple(next(reader))
+            read = [(lambda text: text or None) if column in texts else _cell for column in columns]
+            return Table(
+                columns, [[cell(text) for cell, text in zip(read, row, strict=True)] for row in reader]
+            )
+    finally:
+        csv.field_size_limit(before)
 
 
 def _cell(text: str) -> Cell:

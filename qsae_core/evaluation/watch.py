@@ -23,6 +23,8 @@ class Subject(NamedTuple):
     in_contexts: bool
     """Whether they are read in whole contexts: the fewest that hold so many."""
     evaluations: tuple[str, ...]
+    is_other_data: bool = False
+    """``MeasuredPart.is_other``."""
 
 
 class Watch:

@@ -46,6 +46,17 @@ def atomic_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
             temporary.unlink(missing_ok=True)
 
 
+def check_writable(folder: pathlib.Path) -> None:
+    """Find out before something takes long whether it can be written to a folder, or one be made there.
+
+    Raises:
+        UnwritableError: when it cannot.
+    """
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    with disk_errors(folder), tempfile.NamedTemporaryFile(dir=there, prefix=".", suffix=SUFFIX) as file:
+        file.write(b"0" * 4096)
+
+
 @contextlib.contextmanager
 def atomic_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """``swapped_folder`` of a block that only writes files: what the disk refuses is an UnwritableError."""

@@ -153,6 +153,7 @@ def test_tokens_are_drawn_by_their_chances(make_lm: Callable[[str, str], HfLangu
     assert torch.equal(drawn, lm.generate(ids.expand(4000, 3), 1, temperature=20.0, seed=5)[:, 3])
     assert not torch.equal(drawn, lm.generate(ids.expand(4000, 3), 1, temperature=20.0, seed=6)[:, 3])
     cold = lm.generate(ids, 5, temperature=1e-6)
+    assert torch.equal(cold, lm.generate(ids, 5, temperature=1e-320))  # logits so divided are no numbers
     assert torch.equal(cold, lm.generate(ids, 5))
 
 

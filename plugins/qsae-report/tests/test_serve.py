@@ -246,6 +246,7 @@ REFUSED = [
     (415, "Content-Type", "/api/latents", {"Content_Type": None}),
     (411, "Content-Length", "/api/latents", {"Content_Length": None}),
     (411, "Content-Length", "/api/latents", {"Content_Length": "-1"}),
+    (411, "Content-Length", "/api/latents", {"Content_Length": "9" * 5000}),
     (404, "/api/else", "/api/else", {}),
 ]
 

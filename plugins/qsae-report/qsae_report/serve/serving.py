@@ -29,6 +29,8 @@ NAMES = re.compile(r"(?:localhost|127\.0\.0\.1)(?::\d+)?", re.IGNORECASE)
 LARGEST_BODY = 64 * 1024
 DRAINED = 16 * LARGEST_BODY
 """Bytes of a refused body that are read all the same, so that whoever sends them sees the answer."""
+DIGITS = 19
+"""Of a number of bytes, fewer than these."""
 SECONDS = 30
 """That a browser may take to send a request."""
 HEADERS = {
@@ -149,7 +151,7 @@ class Handler(BaseHTTPRequestHandler):
     def _body(self) -> bytes:
         """What was sent; read before anything is refused, or the refusal would not arrive."""
         length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdigit()):
+        if not (length.isascii() and length.isdigit() and len(length) < DIGITS):
             raise RefusedError(
                 HTTPStatus.LENGTH_REQUIRED,
                 "it is not said how long the body is",
