@@ -11,7 +11,6 @@ import pathlib
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
 
 SPEC = json.loads(sys.argv[1])
 STAGES: dict[str, float] = {}
@@ -26,11 +25,12 @@ over("interpreter")
 
 import qsae_core.training.run  # noqa: E402, F401
 from qsae_cli import train as command  # noqa: E402
+from qsae_core.training.watcher import Watcher  # noqa: E402
 
 over("imports")
 
 
-class Clock:
+class Clock(Watcher):
     """A watcher that takes the time."""
 
     def message(self, text: str) -> None:
@@ -44,12 +44,6 @@ class Clock:
 
     def logged(self, step: int, values: Mapping[str, float | None]) -> None:
         over("first batch and step")
-
-    def measured(self, step: int, values: Mapping[str, Mapping[str, Any]]) -> None:
-        pass
-
-    def stop(self) -> None:
-        pass
 
 
 def main() -> None:

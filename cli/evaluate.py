@@ -104,6 +104,8 @@ def evaluate(
     if all_levels and (level is not None or baselines):
         other = "--level" if level is not None else "--baseline"
         raise click.UsageError(f"{other} and --all-levels cannot be given together")
+    if all_levels and (out is not None or overwrite):
+        raise click.UsageError("--all-levels prints a table and keeps nothing: --level N --out DIR keeps one")
     if level is not None and baselines:
         raise click.UsageError("--level and --baseline cannot be given together")
     check_data(path, layers)

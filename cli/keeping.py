@@ -62,7 +62,7 @@ class Keeping:
             )
             return
         check_writable(self.folder)
-        if self.out is not None and not self.overwrite:
+        if self.out is not None:
             self._check(subject)
         click.echo(f"what is found is kept in {self.folder}", err=True)
         if not self.overwrite:
@@ -102,7 +102,7 @@ class Keeping:
         assert self.folder is not None
         about = {**stored_coder(subject.folder), "level": subject.level, "model": subject.model}
         about |= {"layer": subject.layer, "measured": subject.measured}
-        check_same_subject(self.folder, about)
+        check_same_subject(self.folder, about, subject.evaluations if self.overwrite else ())
 
     def _why(self, level: int | None) -> str:
         if level is not None:

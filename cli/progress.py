@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from qsae_cli.pass_progress import EvaluationProgress
 from qsae_core.config.settings import TrainConfig
+from qsae_core.evaluation.watch import Watch
 from qsae_core.kinds import SLOTS
 from qsae_core.results.run import Run
 from qsae_core.results.words import quantizers_of
@@ -129,6 +131,10 @@ class PlainWatcher:
         """Print the held-out metrics."""
         self.message(describe_measurement(step, values, quantized=self.quantization is not None))
 
+    def evaluation(self, what: str) -> Watch:
+        """Shows how far its passes are."""
+        return EvaluationProgress(what)
+
     def stop(self) -> None:
         """Nothing to put away."""
 
@@ -173,6 +179,10 @@ class LiveWatcher:
     def measured(self, step: int, values: Mapping[str, Mapping[str, Any]]) -> None:
         """Print the held-out metrics above the bar."""
         self.message(describe_measurement(step, values, quantized=self.quantization is not None))
+
+    def evaluation(self, what: str) -> Watch:
+        """Shows how far its passes are."""
+        return EvaluationProgress(what)
 
     def stop(self) -> None:
         """Leave the bar as it is and give the terminal back."""

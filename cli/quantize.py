@@ -86,7 +86,13 @@ def quantize(layers: list[Layer], **values: Any) -> None:
         "device": values["device"],
     }
     config = replace(config, run=config.run.model_copy(update=update))
-    run = quantize_artifact(values["path"], config, registry, method, lambda text: click.echo(text, err=True))
+    from qsae_cli.pass_progress import EvaluationProgress
+
+    def message(text: str) -> None:
+        click.echo(text, err=True)
+
+    with EvaluationProgress() as watch:
+        run = quantize_artifact(values["path"], config, registry, method, message, watch)
     _show(run, as_json=values["as_json"])
     from qsae_cli.summary import check_failures
     from qsae_core.results.files import read_json

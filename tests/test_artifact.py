@@ -135,6 +135,11 @@ def test_a_folder_that_holds_no_coder_and_a_path_that_is_not_there(tmp_path):
         qsae_core.load(tmp_path)
     with pytest.raises(ArtifactError, match="no such file"):
         qsae_core.load(tmp_path / "nothing")
+    (tmp_path / "checkpoints" / "step_00000004").mkdir(parents=True)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="its training has not come to an end") as error:
+        qsae_core.load(tmp_path)
+    assert error.value.next == f"qsae train --resume {tmp_path}"
 
 
 def test_a_loaded_coder_exports_again_what_it_was_loaded_from(trained, tmp_path):

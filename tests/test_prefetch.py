@@ -29,6 +29,7 @@ from qsae_core.plugins.records import load_plugins
 from qsae_core.training import checkpoints
 from qsae_core.training import run as training_run
 from qsae_core.training.prefetch import BatchReader, batches_ahead
+from qsae_core.training.watcher import Unwatched
 
 
 class Counting(DataSource):
@@ -309,18 +310,8 @@ def configuration(vectors: pathlib.Path, name: str, prefetch: int | str, **run: 
     return resolve([checked_layer(tree, "test")], load_plugins().registry)
 
 
-class Silent:
-    """A watcher that says nothing."""
-
-    def message(self, text: str) -> None: ...
-    def start(self, run: Any, first_step: int, steps: int) -> None: ...
-    def logged(self, step: int, values: Any) -> None: ...
-    def measured(self, step: int, values: Any) -> None: ...
-    def stop(self) -> None: ...
-
-
 def train(config: Any, watcher: Any = None) -> Any:
-    return training_run.train(config, load_plugins(), watcher or Silent())
+    return training_run.train(config, load_plugins(), watcher or Unwatched())
 
 
 def trained_bytes(run: Any) -> bytes:
@@ -365,7 +356,7 @@ def test_ctrl_c_while_batches_wait_saves_and_resumes_bit_equal(vectors: pathlib.
         spec = importlib.util.spec_from_file_location("test_prefetch", {__file__!r})
         tests = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(tests)
-        class Pressing(tests.Silent):
+        class Pressing(tests.Unwatched):
             def logged(self, step, values):
                 if step == 5:
                     os.kill(os.getpid(), {int(signal.SIGINT)})
@@ -432,7 +423,7 @@ def test_bad_data_that_is_read_ahead_stops_the_run_at_its_step(vectors: pathlib.
     assert 0 < good < 24
     steps = []
 
-    class Noting(Silent):
+    class Noting(Unwatched):
         def logged(self, step: int, values: Any) -> None:
             steps.append(step)
 

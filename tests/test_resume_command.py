@@ -96,6 +96,8 @@ def test_each_number_says_of_what_it_is(tmp_path):
     assert "what follows is the evaluation" in last
     assert "s left" not in last
     after = said[said.index(last) + 1 :]
+    passes = [line for line in after if "pass 1, for" in line]
+    assert passes == ["pass 1, for reconstruction", "float twin: pass 1, for reconstruction"]
     assert any(
         line.startswith("evaluating ") and line.endswith(" on 512 held-out vectors: reconstruction")
         for line in after

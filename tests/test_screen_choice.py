@@ -26,6 +26,7 @@ from qsae_core.training import run as training_run
 from qsae_core.training import screening
 from qsae_core.training.screening import Screening, candidates, screen_recall
 from qsae_core.training.trainer import Trainer
+from qsae_core.training.watcher import Watcher
 
 
 def make_coder(n_latents=64, width=8, k=4):
@@ -194,7 +195,7 @@ def test_measuring_changes_nothing_that_is_trained():
 # --- whole runs
 
 
-class Notes:
+class Notes(Watcher):
     """A watcher that keeps what it is told."""
 
     def __init__(self):
@@ -202,18 +203,6 @@ class Notes:
 
     def message(self, text):
         self.lines.append(text)
-
-    def start(self, run, first_step, steps):
-        pass
-
-    def logged(self, step, values):
-        pass
-
-    def measured(self, step, values):
-        pass
-
-    def stop(self):
-        pass
 
 
 def fall_with_weights(coder, x):

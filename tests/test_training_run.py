@@ -34,9 +34,10 @@ from qsae_core.training import checkpoints, state_files
 from qsae_core.training import run as training_run
 from qsae_core.training.prefetch import BatchReader
 from qsae_core.training.trainer import Trainer
+from qsae_core.training.watcher import Watcher
 
 
-class Silent:
+class Silent(Watcher):
     """A watcher that notes what it was told."""
 
     def __init__(self):
@@ -50,12 +51,6 @@ class Silent:
 
     def logged(self, step, values):
         self.steps.append((step, dict(values)))
-
-    def measured(self, step, values):
-        pass
-
-    def stop(self):
-        pass
 
 
 @pytest.fixture

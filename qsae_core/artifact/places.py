@@ -53,6 +53,13 @@ def artifact_folder(path: pathlib.Path) -> pathlib.Path:
             allowed=", ".join(found),
             next="give one of these; qsae_core.load_set reads all of them",
         )
+    if (path / "config.json").is_file() and list(path.glob("checkpoints/step_*")):
+        raise ArtifactError(
+            "its training has not come to an end, so it holds no trained coder yet",
+            where=str(path),
+            allowed=asked,
+            next=f"qsae train --resume {path}",
+        )
     below = sorted(path.glob(f"*/*/checkpoints/final/{DESCRIPTION}"))  # NAME/LAYER/STEPS, and NAME was given
     runs = [str(description.parents[2]) for description in below]
     raise ArtifactError(

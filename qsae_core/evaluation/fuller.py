@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from qsae_core.errors import ConfigError
@@ -23,7 +23,7 @@ class Stays(NamedTuple):
     place: pathlib.Path
     """Its folder."""
     n_tokens: int
-    """That were asked for then."""
+    """That it was measured on then, or was to be."""
     failed: bool
     """Whether it stays since the new one failed."""
 
@@ -43,7 +43,7 @@ def older_stays(place: pathlib.Path, n_tokens: int, *, failed: bool = False) -> 
     older = _record(place)
     if older is None or older.get("failed"):
         return None
-    before = int(older.get("n_tokens") or 0)
+    before = _used(older)
     return Stays(place, before, failed) if failed or before > n_tokens else None
 
 
@@ -54,10 +54,13 @@ def fuller_ones(folder: pathlib.Path, evaluations: Sequence[str], n_tokens: int)
     return [stays for stays in found if stays is not None]
 
 
-def check_same_subject(folder: pathlib.Path, about: Mapping[str, Any]) -> None:
+def check_same_subject(
+    folder: pathlib.Path, about: Mapping[str, Any], replaced: Collection[str] = ()
+) -> None:
     """Refuse to put results beside those of another coder, or of other data.
 
     Args:
+        replaced: evaluations whose results give way, of whatever they are: where nothing else is there.
         about: ``coder_sha256``, ``level``, ``model``, ``layer`` and ``measured`` of what is evaluated now.
 
     Raises:
@@ -70,14 +73,21 @@ def check_same_subject(folder: pathlib.Path, about: Mapping[str, Any]) -> None:
         coder = older.get("coder_sha256")
         same_coder = coder in (None, about["coder_sha256"]) and older.get("level") == about["level"]
         data = older.get("model"), older.get("layer"), (older.get("measured") or {}).get("what")
-        if not same_coder or data != (about["model"], about["layer"], about["measured"]["what"]):
+        same = same_coder and data == (about["model"], about["layer"], about["measured"]["what"])
+        if not same and not (replaced and {p.name for p in folder.iterdir()} <= set(replaced)):
             whose = f"on {data[2]}" if same_coder else f"of the coder {older.get('coder')}"
             raise ConfigError(
                 f"has results {whose}: {place.name}",
                 where=str(folder),
-                allowed="another --out, or --overwrite",
+                allowed="another --out; or --overwrite, where it replaces all that is there",
                 next="choose another folder for each coder and each data",
             )
+
+
+def _used(record: Mapping[str, Any]) -> int:
+    """Tokens that were asked for, as far as the evaluation uses so many: an option ``tokens`` is its most."""
+    asked, most = int(record.get("n_tokens") or 0), (record.get("options") or {}).get("tokens")
+    return min(asked, most) if isinstance(most, int) else asked
 
 
 def _record(place: pathlib.Path) -> dict[str, Any] | None:

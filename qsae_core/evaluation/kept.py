@@ -23,6 +23,7 @@ from qsae_core.evaluation.measured_part import MeasuredPart, Origins, source_rec
 from qsae_core.evaluation.of_layers import WHOLE
 from qsae_core.evaluation.run import Evaluated, evaluate_coder
 from qsae_core.evaluation.stored import save_result
+from qsae_core.evaluation.watch import Watch
 from qsae_core.results.run import Run, slug
 
 if TYPE_CHECKING:
@@ -163,6 +164,7 @@ def finished_entry(
     atom_errors: AtomErrors | None,
     device: str,
     twin: SparseCoder | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """A coder's entry of ``metrics.json``: the artifact in a run's folder, loaded, measured and evaluated.
 
@@ -171,7 +173,7 @@ def finished_entry(
     """
     several = (folder / places.MEMBERS).is_file()
     loaded: SparseCoder = (load_set if several else artifact.load)(folder, device=device, registry=registry)
-    outcomes = evaluate_coder(loaded, data, config, registry, atom_errors, twin=twin)
+    outcomes = evaluate_coder(loaded, data, config, registry, atom_errors, twin=twin, watch=watch)
     if isinstance(loaded, CoderSet):
         entry = set_entry(loaded, folder, outcomes)
     else:

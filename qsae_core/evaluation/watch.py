@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
+from types import TracebackType
 from typing import Any, NamedTuple
 
 
@@ -28,7 +29,16 @@ class Subject(NamedTuple):
 
 
 class Watch:
-    """Is told how far an evaluation is, and does nothing about it; who shows it overrides what it shows."""
+    """Is told how far an evaluation is, and does nothing about it; who shows it overrides what it shows. Used
+    in a ``with`` block, at whose end nothing of it is shown any more."""
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Nothing to put away."""
 
     def begins(self, subject: Subject) -> None:
         """The coder and the data are there; nothing is measured yet. May raise, and nothing is."""

@@ -30,6 +30,7 @@ from qsae_core.evaluation.kept import finished_entry, save_coder
 from qsae_core.evaluation.measured_part import measured_part, origins
 from qsae_core.evaluation.of_layers import WHOLE
 from qsae_core.evaluation.run import evaluate_coder
+from qsae_core.evaluation.watch import Watch
 from qsae_core.interrupt import sigterm_interrupts
 from qsae_core.quantization.calibrated import Fitted, calibrated, fit, take_floats
 from qsae_core.quantization.float_coder import float_coder
@@ -48,6 +49,7 @@ def quantize_artifact(
     registry: Registry,
     method: QuantizeConfig,
     message: Callable[[str], None],
+    watch: Watch | None = None,
 ) -> Run:
     """Quantize the float coder or the kept float masters at ``path`` with the config's, and write the run.
 
@@ -65,7 +67,7 @@ def quantize_artifact(
     try:
         with sigterm_interrupts():
             folder = places.stored_folder(path)
-            return _quantize(folder, config, registry, method, message)
+            return _quantize(folder, config, registry, method, message, watch)
     except KeyboardInterrupt as error:
         raise TrainingError(
             "quantizing was interrupted; no half-written run is left, and a run that was there before stays",
@@ -80,6 +82,7 @@ def _quantize(
     registry: Registry,
     method: QuantizeConfig,
     message: Callable[[str], None],
+    watch: Watch | None,
 ) -> Run:
     device = resolve_device(config.run.device)
     several = (folder / places.MEMBERS).is_file()
@@ -107,8 +110,9 @@ def _quantize(
             errors = _errors(coder, fitted)
             save_coder(coder, run.final, config, registry, data, before=before)
             options: dict[str, Any] = {"atom_errors": errors, "device": device, "twin": source}
+            options["watch"] = watch
             entry = finished_entry(run.final, run, data, config, registry, part=part, **options)
-            evaluations = entries(evaluate_coder(source, data, config, registry)[WHOLE])
+            evaluations = entries(evaluate_coder(source, data, config, registry, watch=watch)[WHOLE])
             of_masters = all(pair.of_masters for pair in pairs.values())
             origin = made | {"of_masters": of_masters, "evaluations": evaluations}
             origin |= {"finetuning_rates": [found.rates for found in fitted]}

@@ -43,17 +43,21 @@ def finish_coders(
         names = ", ".join(block.use for block in config.evaluate)
         watcher.message(f"evaluating {folder} on {config.train.eval_tokens:,} held-out vectors: {names}")
         own = origins({"source": source_record(data, config)})
-        entries[kind] = finished_entry(
-            folder,
-            run,
-            data,
-            config,
-            plugins.registry,
-            part=measured_part(data, config, own, folder),
-            atom_errors=_on(coder.atom_errors(), device),  # the one that was trained has its masters still
-            device=device,
-            twin=whole.get(FLOAT_TWIN) if kind == MAIN else None,
-        )
+        with watcher.evaluation(kind.replace("_", " ") if kind != MAIN else "") as watch:
+            entries[kind] = finished_entry(
+                folder,
+                run,
+                data,
+                config,
+                plugins.registry,
+                part=measured_part(data, config, own, folder),
+                atom_errors=_on(
+                    coder.atom_errors(), device
+                ),  # the one that was trained has its masters still
+                device=device,
+                twin=whole.get(FLOAT_TWIN) if kind == MAIN else None,
+                watch=watch,
+            )
     return entries
 
 

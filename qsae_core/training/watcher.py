@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from qsae_core.evaluation.watch import Watch
 from qsae_core.results.run import Run
 
 
@@ -26,6 +27,14 @@ class Watcher(Protocol):
     def stop(self) -> None:
         """Training has ended, one way or another."""
 
+    def evaluation(self, what: str) -> Watch:
+        """What is told how far the evaluation of a trained coder is.
+
+        Args:
+            what: which coder that is, where there are several; else empty.
+        """
+        return Watch()
+
 
 class Unwatched:
     """Shows nothing: of several processes that train together, the first one shows what all do."""
@@ -44,3 +53,7 @@ class Unwatched:
 
     def stop(self) -> None:
         """Nothing."""
+
+    def evaluation(self, what: str) -> Watch:
+        """One that shows nothing."""
+        return Watch()

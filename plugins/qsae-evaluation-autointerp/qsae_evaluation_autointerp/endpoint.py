@@ -17,6 +17,8 @@ from qsae_evaluation_autointerp.judge import Example, Judge, JudgeError, Window
 
 AGAIN = (408, 409, 429, 500, 502, 503, 504, 529)
 """HTTP statuses after which asking again may help."""
+READ_AT_ONCE, LONGEST = 2**16, 2**24
+"""Bytes of an answer."""
 SHOWN = 200
 """Characters of an answer that an error shows."""
 
@@ -106,14 +108,21 @@ class EndpointJudge(Judge):
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"
         sent = urllib.request.Request(self.url, json.dumps(request).encode(), headers, method="POST")
+        deadline = time.monotonic() + self.config.timeout
         with self._opener.open(sent, timeout=self.config.timeout) as response:
-            body: bytes = response.read()
-        return body
+            body = bytearray()
+            while part := response.read1(READ_AT_ONCE):  # the socket's own timeout is that of each part
+                body += part
+                if len(body) > LONGEST:
+                    raise self._error(f"gives more than {LONGEST:,} bytes")
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"no whole answer in {self.config.timeout:g} s")
+        return bytes(body)
 
     def _content(self, body: bytes) -> str:
         try:
             content = json.loads(body)["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             said = body[:SHOWN].decode("utf-8", "replace")
             raise self._error(f"answers with something else than a chat completion: {said!r}") from error
         return content if isinstance(content, str) else ""

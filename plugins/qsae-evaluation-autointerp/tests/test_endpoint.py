@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 from qsae_evaluation_autointerp import AutointerpConfig, prompts
 from qsae_evaluation_autointerp.detection import Task, judged_tasks
-from qsae_evaluation_autointerp.endpoint import EndpointJudge
+from qsae_evaluation_autointerp.endpoint import LONGEST, EndpointJudge
 from qsae_evaluation_autointerp.judge import Example, JudgeError, Window
 
 from qsae_cli.main import cli
@@ -35,6 +35,8 @@ class Server(ThreadingHTTPServer):
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.reply: Reply = lambda request, number: (200, right(request))
+        self.trickle: float | None = None
+        """Seconds between parts of an answer; None: it is sent at once."""
 
     @property
     def url(self) -> str:
@@ -57,7 +59,12 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(sent)))
         with contextlib.suppress(ConnectionError):  # who asked may have gone after a timeout
             self.end_headers()
-            self.wfile.write(sent)
+            parts = (
+                [sent] if self.server.trickle is None else [sent[i : i + 4] for i in range(0, len(sent), 4)]
+            )
+            for part in parts:
+                self.wfile.write(part)
+                time.sleep(self.server.trickle or 0)
 
     def log_message(self, *args: Any) -> None:
         """Nothing is printed."""
@@ -225,6 +232,21 @@ def test_a_timeout(server: Server, tmp_path: pathlib.Path) -> None:
     server.requests.clear()
     with pytest.raises(JudgeError, match=r"does not answer, asked 1 time .*timed out"):
         judge(server.url, tmp_path, timeout=0.1, retries=0, model="n").explain(task(0).examples)
+
+
+def test_an_answer_that_trickles_and_one_without_end(server: Server, tmp_path: pathlib.Path) -> None:
+    """Each part comes in time; the whole of it does not, or is too much."""
+    server.trickle = 0.04
+    server.reply = lambda request, number: (200, right(request) + " " * 100)
+    with pytest.raises(JudgeError, match=r"no whole answer in 0\.2 s"):
+        judge(server.url, tmp_path, timeout=0.2, retries=0).explain(task(0).examples)
+    server.trickle = None
+    server.reply = lambda request, number: (200, b" " * (LONGEST + 1))
+    with pytest.raises(JudgeError, match="gives more than"):
+        judge(server.url, tmp_path).explain(task(0).examples)
+    server.reply = lambda request, number: (200, b"[" * 100_000)
+    with pytest.raises(JudgeError, match="something else than a chat completion"):
+        judge(server.url, tmp_path).explain(task(0).examples)
 
 
 def test_what_is_no_chat_completion(server: Server, tmp_path: pathlib.Path) -> None:

@@ -41,9 +41,11 @@ def training_curves(runs: Mapping[str, TrainingLog], measures: Iterable[str] = C
     A line for each coder of each run, and of what was measured on held-out vectors meanwhile a point each.
 
     Args:
-        runs: name -> log. Of a single coder of a single run the name is all that the legend says.
+        runs: name -> log. Of a single coder of a single run the name is all that the legend says; without a
+            name, a run's own coder is called "this coder" beside others.
     """
     numbers = {name: number for number, name in enumerate(coder_names(runs))}
+    alone = len(numbers) == 1
     found = {}
     for measure in measures:
         lines: list[Series] = []
@@ -51,8 +53,8 @@ def training_curves(runs: Mapping[str, TrainingLog], measures: Iterable[str] = C
         for run, log in runs.items():
             held_out = log.held_out.get(measure, {}) if measure in HELD_OUT else {}
             for member, logged in log.values.get(measure, {}).items():
-                name = _joined(run, member)
-                look = numbers[name]
+                look = numbers[_joined(run, member)]
+                name = _joined(run, member) or ("" if alone else "this coder")
                 if member in held_out:
                     points.append(_held_out(name, held_out[member], look))
                 lines.append(Series(name, list(logged), list(logged.values()), look=look))
@@ -164,7 +166,10 @@ def survival_histogram(groups: Mapping[str, ArrayLike], *, survived: float, dama
         bars.append(_binned(name, judged, R_BIN, several))
         if len(judged) < len(r):
             of = f"{name}: " if several and name else ""
-            notes.append(f"{of}{len(r) - len(judged):,} of {len(r):,} latents fire too seldom to be judged.")
+            notes.append(
+                f"{of}{len(r) - len(judged):,} of {len(r):,} latents have no r: they fire too seldom in the "
+                "twin to be judged, or have one value alone here."
+            )
     rules = [Rule(damaged, f"damaged below {damaged:g}"), Rule(survived, f"survived from {survived:g}")]
     x = Axis("correlation r of a latent's code with the float twin's", high=1.0)
     return Histogram("Survival of latents", x, _latents(several), bars, notes, rules)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import re
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 RESULT = "result.json"
 """By which an evaluation's folder is known."""
 BASELINES = "baselines"
+DAMAGES = (QsaeError, KeyError, TypeError, AttributeError, ValueError)
+"""What reading a damaged result raises."""
 STEP = re.compile(r"step_(\d+)")
 """Folder of what was found behind a step of training."""
 OF_OTHERS = re.compile(rf"float_twin|layers|{BASELINES}|step_\d+")
@@ -55,16 +58,19 @@ def _read(place: pathlib.Path) -> Evaluation:
         return Evaluation(place.name, result, about, baselines=_baselines(place))
     except QsaeError as error:
         return Evaluation(place.name, None, damage=f"{error.where}: {error.what}")
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except DAMAGES as error:
         return Evaluation(place.name, None, damage=f"{place / RESULT}: {type(error).__name__}: {error}")
 
 
 def _baselines(place: pathlib.Path) -> dict[str, Result]:
-    """Name of a baseline -> the same evaluation of it, where it was measured beside the coder."""
+    """Name of a baseline -> the same evaluation of it, where it was measured beside the coder; a damaged one
+    is left out."""
     found = {}
     for folder in sorted(place.parent.glob(f"{BASELINES}/*/{place.name}")):
-        found[folder.parent.name], _ = load_result(folder)
-        _check(folder.parent.name, found[folder.parent.name].values)
+        with contextlib.suppress(*DAMAGES):
+            result, _ = load_result(folder)
+            _check(folder.parent.name, result.values)
+            found[folder.parent.name] = result
     return found
 
 

@@ -24,7 +24,7 @@ SMALL, LARGE = {"width": 340, "height": 250}, {"width": 440, "height": 280}
 """Sizes in pixels, as many as the style sheet gives them: four of the small ones go side by side."""
 RECONSTRUCTION = "reconstruction"
 SPARSITY, DENSITY = "sparsity", "density"
-"""The evaluation, and its column, that densities are taken from where there are no samples."""
+"""The evaluation, and its column, that densities are taken from beside samples."""
 
 
 def drawn(charts: Sequence[Chart], view: str, *, small: bool = False) -> list[str]:
@@ -75,14 +75,17 @@ def _points(coder: Coder, name: str) -> list[figures.RatePoint]:
 
 
 def _densities(subject: Subject) -> Mapping[str, tuple[Any, int | None]]:
-    """Of coders with samples; where the report's own has none, what the evaluation ``sparsity`` found."""
-    found: dict[str, tuple[Any, int | None]] = {
-        name: (coder.samples.densities, coder.samples.n_tokens)
-        for name, coder in _coders(subject).items()
-        if coder.samples is not None
-    }
+    """Of each coder by its samples or by the evaluation ``sparsity``, whichever saw more tokens; of none
+    where there is nothing of the report's own."""
+    found: dict[str, tuple[Any, int | None]] = {}
+    for name, coder in _coders(subject).items():
+        samples = coder.samples
+        sampled = None if samples is None else (samples.densities, samples.n_tokens)
+        known = [of for of in (_evaluated(coder), sampled) if of is not None]
+        if known:
+            found[name] = max(known, key=lambda of: of[1] or 0)
     if "this coder" not in found:
-        found = {name: own for name, coder in _coders(subject).items() if (own := _evaluated(coder))}
+        return {}
     return {name if len(found) > 1 else "": own for name, own in found.items()}
 
 

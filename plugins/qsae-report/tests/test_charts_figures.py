@@ -45,6 +45,10 @@ def test_a_line_for_each_coder_and_points_for_what_was_held_out():
         Series("a, held out", [2], [0.6], points=True, line=False, look=0, legend=False),
     ]
     assert not curves["loss"].y.log
+    own = training_curves({"": log})["fvu"].series  # of the report's own run
+    assert [series.name for series in own] == ["this coder", "float twin", "this coder, held out"]
+    alone = TrainingLog({"fvu": {MAIN: {1: 0.9}}}, {"fvu": {MAIN: {2: 0.6}}})
+    assert [series.name for series in training_curves({"": alone})["fvu"].series] == ["", "held out"]
 
 
 def test_runs_lie_over_one_another_and_layers_are_named():
@@ -132,7 +136,10 @@ def test_survival_has_its_borders_and_says_who_is_not_judged():
         (0.5, "damaged below 0.5"),
         (0.9, "survived from 0.9"),
     ]
-    assert chart.notes == ["1 of 5 latents fire too seldom to be judged."]
+    assert chart.notes == [
+        "1 of 5 latents have no r: they fire too seldom in the twin to be judged, or have one value alone "
+        "here."
+    ]
 
 
 def test_rate_and_distortion_joins_the_points_of_a_curve_by_their_rate():

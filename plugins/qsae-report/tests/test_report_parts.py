@@ -117,6 +117,8 @@ def test_what_baselines_reach_stands_beside_it_and_why_values_are_missing(tmp_pa
     save_result(tmp_path / "zeal", Result(values={"zeal": None}, reason="no judge"), {})
     save_result(tmp_path / "baselines" / "random" / "zeal", Result(values={"zeal": 0.125}), {})
     save_result(tmp_path / "step_00000500" / "zeal", Result(values={"zeal": 9.0}), {})
+    save_result(tmp_path / "baselines" / "torn" / "zeal", Result(values={"zeal": 0.5}), {})
+    (tmp_path / "baselines" / "torn" / "zeal" / "result.json").write_text("[]")
     (tmp_path / "halfway").mkdir()
     found = read_evaluations(tmp_path)
     assert sorted(found) == ["halfway", "zeal"]
@@ -128,14 +130,18 @@ def test_what_baselines_reach_stands_beside_it_and_why_values_are_missing(tmp_pa
     assert section.reason == "no judge"
 
 
-def test_densities_come_from_samples_or_else_from_an_evaluation(make_samples, make_subject):
+def test_densities_come_from_what_saw_more_tokens(make_samples, make_subject):
     stored = Result(values={"n_tokens": 50.0}, per_latent={"density": torch.tensor([0.5, 0.0, torch.nan])})
     subject = make_subject(HERE, None, {"sparsity": stored})
     densities, n_tokens = pictures._densities(subject)[""]
     assert (densities.tolist(), n_tokens) == ([0.5, 0.0, 0.0], 50)
     samples = make_samples(12, [" a", " b"])
     densities, n_tokens = pictures._densities(make_subject(HERE, samples, {"sparsity": stored}))[""]
+    assert samples.n_tokens > 50
     assert (len(densities), n_tokens) == (12, samples.n_tokens)
+    stored = Result(values={"n_tokens": 1e6}, per_latent=stored.per_latent)
+    densities, n_tokens = pictures._densities(make_subject(HERE, samples, {"sparsity": stored}))[""]
+    assert (densities.tolist(), n_tokens) == ([0.5, 0.0, 0.0], 1_000_000)
 
 
 def test_columns_of_other_sizes_are_left_out(make_subject):
