@@ -57,7 +57,7 @@ class Asked:
 def evaluate_levels(asked: Asked, as_json: bool) -> None:
     """Every level of a coder, in a table."""
     from qsae_cli.pass_progress import EvaluationProgress
-    from qsae_cli.summary import warn
+    from qsae_cli.summary import check_failures, warn
     from qsae_core.evaluation import run
 
     def begins(subject: Subject) -> None:
@@ -68,6 +68,7 @@ def evaluate_levels(asked: Asked, as_json: bool) -> None:
         levels = [evaluated.entry for evaluated in found]
     warn(levels[0])
     _print_levels(asked.path, levels, as_json)
+    check_failures({str(entry["level"]): entry for entry in levels})
 
 
 def evaluate_one(

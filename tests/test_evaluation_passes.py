@@ -25,6 +25,7 @@ from qsae_core.contracts import (
     LossOutput,
     Observation,
     Result,
+    SparseCodes,
     Table,
 )
 from qsae_core.contracts.metric import Origin
@@ -32,6 +33,7 @@ from qsae_core.errors import DataError, EvaluationError
 from qsae_core.evaluation.evaluate import evaluate, n_documents
 from qsae_core.evaluation.of_layers import WHOLE
 from qsae_core.evaluation.passes import observations, run_passes
+from qsae_core.evaluation.replay import Replay
 from qsae_core.evaluation.watch import Watch
 from qsae_core.measuring import steps
 from qsae_core.results.run import values_of
@@ -397,6 +399,21 @@ def test_data_is_read_again_where_another_pass_wants_other_tokens_or_they_are_to
     run_passes(given, {"it": first})
     assert cast(Sees, first.again).tokens == 20
     assert cast(Coder, given.coder).encoded == 40
+
+
+def test_what_is_kept_counts_as_what_it_lies_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of a large tensor keeps all of it; many rows of one keep it once."""
+    monkeypatch.setattr("qsae_core.evaluation.replay.KEPT_BYTES", 4000)
+    codes = SparseCodes.from_dense(torch.zeros(1, 2))
+    many, different = Replay(100, [100]), Replay(100, [2])
+    large = torch.zeros(100, 8)  # 3200 bytes
+    for row in range(100):
+        one = large[row : row + 1]
+        many.add(Observation(one, one, codes, large[0]))
+    assert (len(many.observations), many.holds([100])) == (100, True)
+    for large in (torch.zeros(100, 8), torch.zeros(100, 8)):
+        different.add(Observation(large[:1], large[:1], codes, large[0]))
+    assert (different.observations, different.holds([2])) == ([], False)
 
 
 def test_a_twin_may_be_looked_at_where_there_is_one() -> None:

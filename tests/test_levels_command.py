@@ -46,6 +46,12 @@ def test_all_levels_improve_and_read_more_bytes(run):
     assert sizes == sorted(set(sizes))
 
 
+def test_a_table_of_levels_is_not_kept(run, tmp_path):
+    result = CliRunner().invoke(cli, ["evaluate", str(run), "--all-levels", "--out", str(tmp_path / "x")])
+    assert result.exit_code == 2
+    assert "--all-levels prints a table and keeps nothing" in result.output
+
+
 def test_the_table_says_that_bytes_are_those_that_are_read(run):
     assert "bytes read" in qsae("evaluate --all-levels", run).stdout
     assert ", level 2: " in qsae("evaluate --level 2", run).stdout

@@ -6,7 +6,7 @@ import pathlib
 
 from qsae_core.artifact.artifact import load
 from qsae_core.artifact.coder_sets import load_set
-from qsae_core.artifact.places import set_folder, stored_folder
+from qsae_core.artifact.places import set_folder, stored_description, stored_folder
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.contracts.coder import SparseCoder
 from qsae_core.errors import ConfigError
@@ -44,10 +44,18 @@ def load_other_float(path: str, coder: SparseCoder, layer: str, where: str) -> M
     else the coder itself.
 
     Raises:
-        ConfigError: also if it is quantized, and no float twin is beside it.
+        ConfigError: also if it is of another layer, or quantized without a float twin beside it.
     """
     folder = stored_folder(pathlib.Path(path))
     other = load_other(str(twin_folder(folder) or folder), coder, layer, where)
+    its = stored_description(folder)["source"].get("layer")
+    if set_folder(folder) is None and its not in (None, layer):
+        raise ConfigError(
+            f"the coder at {path} is of layer {its}, and this one of layer {layer}",
+            where=where,
+            allowed="a coder of vectors of the same place",
+            next="qsae runs lists what was trained, with its layer",
+        )
     if other.is_quantized:
         raise ConfigError(
             f"the coder at {path} is quantized, and no full-precision twin is beside it",

@@ -25,17 +25,21 @@ class Replay:
     def __init__(self, n_tokens: int = 0, ends: Sequence[int] = ()) -> None:
         self.observations: list[Observation] = []
         self._n_tokens, self._ends = n_tokens, frozenset(ends)
-        self._seen = self._bytes = 0
+        self._seen = 0
+        self._bytes_of: dict[int, int] = {}
+        """Address -> size of what tensors lie in, of which they may be views."""
 
     def add(self, observation: Observation) -> None:
         """Keep one more, if it is among the first tokens."""
         if self._seen >= self._n_tokens:
             return
         self._seen += len(observation.target)
-        self._bytes += sum({tensor.data_ptr(): tensor.nbytes for tensor in _tensors(observation)}.values())
+        storages = (tensor.untyped_storage() for tensor in _tensors(observation))
+        self._bytes_of |= {storage.data_ptr(): storage.nbytes() for storage in storages}
         self.observations.append(observation)
-        if self._bytes > KEPT_BYTES:
+        if sum(self._bytes_of.values()) > KEPT_BYTES:
             self.observations, self._n_tokens = [], 0
+            self._bytes_of.clear()
 
     def holds(self, limits: Iterable[int]) -> bool:
         """Whether a pass that wants so many tokens, and as many, finds all of them here."""
