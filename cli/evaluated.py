@@ -139,7 +139,6 @@ def _baselines(asked: Asked, out: pathlib.Path | None, names: Sequence[str]) -> 
 
 
 def _print_json(found: Evaluated, beside: Mapping[str, Evaluated]) -> None:
-
     entries = {name: other.entry for name, other in beside.items()}
     twin = {FLOAT_TWIN: entries.pop(FLOAT_TWIN)} if FLOAT_TWIN in entries else {}
     print_json({**found.entry, **twin, **({"baselines": entries} if entries else {})})
@@ -163,6 +162,9 @@ def _print_found(asked: Asked, found: Evaluated, keeping: Keeping, beside: Mappi
         click.echo(sentence)
     click.echo()
     _print_coders(asked, entry, {name: other.entry for name, other in beside.items()})
+    weighed = any(values.get("weight_error") is not None for values in entry["evaluations"].values())
+    if weighed and entry.get("atom_errors_from") == "float twin":
+        click.echo("weight_error is of the float twin's atoms, which training has moved too: see --save-float")
     keeping.closing(found.n_tokens)
     if (following := _next(asked.path, keeping)) is not None and folder is not None:
         click.echo(f"next: {following}")

@@ -15,6 +15,8 @@ from qsae_cli.output import print_table
 from qsae_cli.summary import HEADINGS
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from qsae_core.contracts.evaluation import Cell, Result, Table
 
 ROWS = 3
@@ -139,8 +141,14 @@ def _print_columns(result: Result) -> None:
     said = []
     for column, values in result.per_latent.items():
         defined = values[~values.isnan()].double()
-        said.append(f"{column} {number(float(defined.median()))}" if len(defined) else f"{column} -")
+        said.append(f"{column} {number(_median(defined))}" if len(defined) else f"{column} -")
     _print_list("per latent, medians: ", said)
+
+
+def _median(values: Tensor) -> float:
+    """Of an even number of values the mean of the two in the middle."""
+    ordered, half = values.sort().values, (len(values) - 1) // 2
+    return float(ordered[half] + ordered[len(values) // 2]) / 2
 
 
 def _print_list(before: str, said: Sequence[str]) -> None:
@@ -183,7 +191,7 @@ def _width() -> int:
 def _text(cell: Cell) -> str | None:
     if isinstance(cell, str):
         return textwrap.shorten(cell, CELL, placeholder="...") if len(cell) > CELL else cell
-    return number(cell)
+    return str(cell) if isinstance(cell, int) else number(cell)  # most are numbers of latents and tokens
 
 
 def number(value: float | None) -> str | None:

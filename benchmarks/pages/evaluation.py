@@ -47,8 +47,8 @@ and SAEBench's `core` with everything that it computes, of one TopK SAE (F={coun
 k={result["k"]}): reconstruction, sparsity and cosines over {count(result["tokens"])} tokens, losses with the
 SAE in place over {count(result["spliced_tokens"])} of them. Same model in float32, matrices, contexts and
 threads, timed from when all of it is loaded; the sides take turns. Where the language model is large beside
-the SAE, both wait for its passes most of the time: three over the spliced tokens there, four here, one of
-them for the loss with means in place.
+the SAE, both wait for its passes most of the time: three over the spliced tokens there; four here, one of
+them for the loss with means in place, which share the layers before the SAE.
 {models}"""
 
 

@@ -157,7 +157,7 @@ def _of_within(found: Within, n_latents: int, threshold: float) -> dict[str, flo
 def _of_grid(grid: GridUse | None) -> dict[str, float | None]:
     return {
         "grid_values": None if grid is None else float(len(grid.points)),
-        "grid_values_used": None if grid is None else grid.used(),
+        "grid_share_used": None if grid is None else grid.used(),
         "grid_entropy": None if grid is None else grid.entropy(),
     }
 

@@ -57,7 +57,7 @@ def test_by_hand() -> None:
         "duplicate_latents": 1.0,
         "encoder_decoder_cosine": pytest.approx(0.5),  # (1 + 0) / 2
         "grid_values": None,
-        "grid_values_used": None,
+        "grid_share_used": None,
         "grid_entropy": None,
     }
     assert result.per_latent["nearest"].nan_to_num(-1).tolist() == [1.0, 0.0, -1.0]
@@ -123,7 +123,7 @@ def test_from_the_command_line(tmp_path: pathlib.Path) -> None:
     assert done.exit_code == 0, done.output
     stored = json.loads((run / "evaluations" / "similarity" / "result.json").read_text())
     values = stored["values"]
-    assert (values["grid_values"], values["grid_values_used"]) == (3, 1)
+    assert (values["grid_values"], values["grid_share_used"]) == (3, 1)
     assert 0 < values["grid_entropy"] <= 1.585 + 1e-9  # log2 3
     assert values["matching_exact"] == 1
     assert 0.1 < values["pw_mcc"] < 0.9
