@@ -164,7 +164,7 @@ def _print_found(asked: Asked, found: Evaluated, keeping: Keeping, beside: Mappi
     _print_coders(asked, entry, {name: other.entry for name, other in beside.items()})
     weighed = any(values.get("weight_error") is not None for values in entry["evaluations"].values())
     if weighed and entry.get("atom_errors_from") == "float twin":
-        click.echo("weight_error is of the float twin's atoms, which training has moved too: see --save-float")
+        click.echo("weight_error is of the float twin's atoms, which training moved too: see --save-float")
     keeping.closing(found.n_tokens)
     if (following := _next(asked.path, keeping)) is not None and folder is not None:
         click.echo(f"next: {following}")

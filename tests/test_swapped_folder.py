@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -50,3 +52,18 @@ def test_what_the_block_raises_is_not_taken_for_a_full_disk(tmp_path):
     with pytest.raises(OSError, match="of the data"), swapped_folder(tmp_path / "a/b"):
         raise OSError("of the data")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_several_processes_take_turns(tmp_path):
+    """Each puts a whole folder there two hundred times; none fails, and one of theirs is there in the end."""
+    script = (
+        "import pathlib, sys; from qsae_core.results.files import atomic_folder\n"
+        "for n in range(200):\n"
+        "    with atomic_folder(pathlib.Path(sys.argv[1])) as new:\n"
+        "        for name in 'ab': (new / name).write_text(sys.argv[2])\n"
+    )
+    line = [sys.executable, "-c", script, str(tmp_path / "there")]
+    running = [subprocess.Popen([*line, name], stderr=subprocess.PIPE, text=True) for name in ("x", "y")]
+    assert [(process.communicate()[1], process.returncode) for process in running] == [("", 0)] * 2
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    assert {path.read_text() for path in (tmp_path / "there").iterdir()} in ({"x"}, {"y"})

@@ -21,6 +21,8 @@ from qsae_core.launched import is_gone
 
 COPY = "copy the whole folder again from its source"
 """What helps where a file of a stored coder is damaged."""
+SWAPS = 100
+"""How often a folder's place is fought for."""
 SUFFIX = ".tmp"
 """Of what is written, until it is complete: a hidden name with the machine and the process behind it."""
 
@@ -68,7 +70,8 @@ def atomic_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
 def swapped_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Give an empty folder that becomes ``path`` when the block ends well; until then what is there stays.
 
-    When the block fails or is interrupted, nothing has changed: no file, and no folder on the way to it.
+    When the block fails or is interrupted, nothing has changed: no file, and no folder on the way to it. Of
+    several processes that end such a block for one path, the last one's folder is there in the end.
 
     Raises:
         UnwritableError: when the folder cannot be made or renamed; what the block raises stays as it is.
@@ -77,7 +80,7 @@ def swapped_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         holder = pathlib.Path(tempfile.mkdtemp(prefix=f"{_beside(path)}.", suffix=SUFFIX, dir=path.parent))
-    new, old = holder / "new", holder / "old"
+    new = holder / "new"
     try:
         new.mkdir()
         yield new
@@ -85,16 +88,33 @@ def swapped_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
             mode = _mode_of_new_files(holder / "any")
             for written in (file for file in new.rglob("*") if file.is_file() and not file.is_symlink()):
                 written.chmod(mode)
-            if path.exists():
-                path.rename(old)
-            new.rename(path)
+            _swap(new, path, holder)
     finally:
-        if old.exists() and not path.exists():
-            old.rename(path)
         shutil.rmtree(holder, ignore_errors=True)
         with contextlib.suppress(OSError):  # a folder that is not empty stays
             for parent in missing:
                 parent.rmdir()
+
+
+def _swap(new: pathlib.Path, path: pathlib.Path, holder: pathlib.Path) -> None:
+    """Put a folder in the place of another one, which goes into ``holder``; where it cannot, that stays.
+
+    Another process that does the same may take away what was there, or come first with its own: then again.
+    """
+    for attempt in range(SWAPS):
+        old = holder / f"old{attempt}"
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                path.rename(old)
+            new.rename(path)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or attempt + 1 == SWAPS:
+                raise
+        finally:
+            if old.exists() and not path.exists():
+                with contextlib.suppress(OSError):  # another one's is there by now
+                    old.rename(path)
 
 
 def _mode_of_new_files(path: pathlib.Path) -> int:
