@@ -20,7 +20,7 @@ from qsae_core.runs import (
 )
 from qsae_report.gather_evaluations import read_evaluations, read_on_the_way
 from qsae_report.places import Place, collect, find, no_samples, run_of
-from qsae_report.subject import Coder, Subject
+from qsae_report.subject import Coder, Evaluation, Subject
 
 PARTS = 3
 """Of the path of a compared run, how many of the last parts name it: ``topk/2/300``."""
@@ -46,7 +46,7 @@ def gather(
         label(description),
         place.folder,
         _artifact(summary, "coder", place.layer),
-        read_evaluations(place.below("evaluations")),
+        _own(read_evaluations(place.below("evaluations")), place),
         _samples(place) if with_samples else None,
         _trained(summary),
         _held_out(description),
@@ -106,7 +106,7 @@ def _samples(place: Place) -> Samples:
     if not file.is_file():
         raise no_samples(place)
     found = Samples.load(file)
-    if _is_of_another(found, place.folder):
+    if _is_of_another(found.about, place.folder):
         raise ArtifactError(
             "the samples are of the coder that was here before",
             where=str(file),
@@ -116,9 +116,21 @@ def _samples(place: Place) -> Samples:
     return found
 
 
-def _is_of_another(samples: Samples, folder: pathlib.Path) -> bool:
-    """Whether samples say of which coder they are, and that is not the one that is stored there."""
-    of = samples.about.get("coder_sha256")
+def _own(stored: Mapping[str, Evaluation], place: Place) -> dict[str, Evaluation]:
+    """The evaluations without what says that it is of another coder. Of one of several layers the results say
+    of which run they are."""
+    if place.layer is not None:
+        return dict(stored)
+    said = "it is of another coder than the one that is stored here"
+    return {
+        name: Evaluation(name, None, damage=said) if _is_of_another(found.about, place.folder) else found
+        for name, found in stored.items()
+    }
+
+
+def _is_of_another(about: Mapping[str, Any], folder: pathlib.Path) -> bool:
+    """Whether something stored says of which coder it is, and that is not the one that is stored there."""
+    of = about.get("coder_sha256")
     return of is not None and of != identity(folder)
 
 
@@ -155,7 +167,7 @@ def _optional_samples(file: pathlib.Path, folder: pathlib.Path, notes: list[str]
     except ArtifactError as error:
         notes.append(f"Samples are left out: {error.where}: {error.what}.")
         return None
-    if _is_of_another(found, folder):
+    if _is_of_another(found.about, folder):
         notes.append(f"Samples are left out: {file} are of the coder that was there before.")
         return None
     return found

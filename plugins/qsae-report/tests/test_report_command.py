@@ -15,7 +15,9 @@ from qsae_report.gather import gather
 from qsae_samples.samples import Samples
 
 from qsae_cli.main import cli
+from qsae_core.contracts import Result as Found
 from qsae_core.errors import ArtifactError, ConfigError
+from qsae_core.evaluation.stored import save_result
 
 TINY = [
     "--eval-tokens",
@@ -257,6 +259,21 @@ def test_samples_of_the_coder_that_was_there_before_are_refused(run, make_sample
             gather(run)
     finally:
         file.unlink()
+
+
+def test_an_evaluation_of_another_coder_is_left_out(run):
+    result = Found(values={"score": 0.5})
+    try:
+        for name, coder in (("theirs", "another"), ("unknown", None)):
+            save_result(run / "evaluations" / name, result, {"evaluation": name, "coder_sha256": coder})
+        found = gather(run, with_samples=False).coder.evaluations
+        assert found["theirs"].result is None
+        assert found["theirs"].damage == "it is of another coder than the one that is stored here"
+        assert found["unknown"].result is not None
+        assert found["reconstruction"].result is not None
+    finally:
+        for name in ("theirs", "unknown"):
+            shutil.rmtree(run / "evaluations" / name)
 
 
 def test_samples_that_an_evaluation_has_left_will_do(run, make_samples):
