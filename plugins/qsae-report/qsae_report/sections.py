@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from qsae_report import words
 from qsae_report.differences import of_evaluation
 from qsae_report.subject import Coder, Evaluation, Subject
+
+if TYPE_CHECKING:
+    from qsae_core.contracts import Result
 
 KINDS = (("chance", "by chance"), ("baseline", "baseline"), ("uncertainty", "± std. error"))
 """Numbers beside values: attribute of a result, heading."""
@@ -74,11 +77,24 @@ def _section(stored: Evaluation, subject: Subject, n_latents: int) -> Section:
         (stored.about.get("measured") or {}).get("warning"),
         result.reason,
         [
-            f"{coder.name} was measured otherwise: {how}"
-            for coder in beside
-            if (how := of_evaluation(subject, stored, coder, coder.evaluations[stored.name]))
+            *(
+                f"{coder.name} was measured otherwise: {how}"
+                for coder in beside
+                if (how := of_evaluation(subject, stored, coder, coder.evaluations[stored.name]))
+            ),
+            *_baselines_of_other_tokens(result, stored.baselines),
         ],
     )
+
+
+def _baselines_of_other_tokens(result: Result, baselines: Mapping[str, Result]) -> list[str]:
+    own, found = result.values.get("n_tokens"), []
+    for name, other in baselines.items():
+        theirs = other.values.get("n_tokens")
+        if own is not None and theirs is not None and own != theirs:
+            counts = f"{words.number(theirs)} tokens, here {words.number(own)}"
+            found.append(f"{name} was measured otherwise: {counts}")
+    return found
 
 
 def _values(coder: Coder, evaluation: str) -> dict[str, float | None]:

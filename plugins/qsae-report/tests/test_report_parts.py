@@ -169,6 +169,14 @@ def of_quantization():
     )
 
 
+def test_a_baseline_of_other_tokens_is_said_to_be(make_subject):
+    subject = make_subject(HERE, None)
+    own, fewer = (Result(values={"n_tokens": n, "zeal": 0.5}) for n in (20139.0, 3059.0))
+    subject.coder.evaluations["toy"] = Evaluation("toy", own, baselines={"random": fewer, "same": own})
+    (section,) = [section for section in sections(subject, 5) if section.name == "toy"]
+    assert section.differences == ["random was measured otherwise: 3,059 tokens, here 20,139"]
+
+
 def test_a_section_says_how_it_was_measured(make_subject):
     subject = make_subject(HERE, None)
     result = Result(values={"auc": 0.5}, how="judged by rule")
