@@ -74,7 +74,7 @@ def test_a_loss_that_is_not_finite_leaves_the_run_that_would_be_replaced(out):
 def test_an_interrupt_leaves_no_half_written_run_and_says_so(out, monkeypatch):
     before = contents(out)
 
-    def pressed(*arguments):
+    def pressed(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(quantization_run, "evaluate_coder", pressed)  # the artifact is written by then

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from qsae_core.errors import ArtifactError
 from qsae_core.launched import command, launched
-from qsae_core.results.files import COPY, atomic_file, disk_errors, read_json, write_json
+from qsae_core.results.files import atomic_file, disk_errors, read_json, write_json
 
 if TYPE_CHECKING:
     from qsae_core.config.run import RunConfig
@@ -64,16 +63,8 @@ class Run:
         return self.checkpoints / "final"
 
     def record(self) -> dict[str, Any]:
-        """``config.json``.
-
-        Raises:
-            ArtifactError: if it is damaged.
-        """
-        found = read_json(self.config_file)
-        if not isinstance(found, dict):
-            where = str(self.config_file)
-            raise ArtifactError("is no record", where=where, allowed="the file as qsae wrote it", next=COPY)
-        return found
+        """``config.json``."""
+        return read_json(self.config_file)
 
     @property
     def finished(self) -> bool:

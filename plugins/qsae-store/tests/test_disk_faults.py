@@ -87,7 +87,7 @@ def test_training_keeps_what_it_has_done_and_goes_on(whole, tmp_path, monkeypatc
 
     def trained(**more):
         layers = [checked_layer({**tree, "run": {**tree["run"], **more}}, "test")]
-        return train(resolve(layers, load_plugins().registry), load_plugins(), mock.Mock())
+        return train(resolve(layers, load_plugins().registry), load_plugins(), mock.MagicMock())
 
     reading, left = os.preadv, 30
 

@@ -90,7 +90,7 @@ def test_training_and_evaluation_say_it(torn, tmp_path):
         "run": {"device": "cpu", "out": str(tmp_path / "results")},
         "evaluate": ["reconstruction"],
     }
-    plugins, watcher = load_plugins(), mock.Mock()
+    plugins, watcher = load_plugins(), mock.MagicMock()
     config = resolve([checked_layer(tree, "test")], plugins.registry)
     run = train(config, plugins, watcher)
     said = [call.args[0] for call in watcher.method_calls if call[0] == "message"]
