@@ -70,7 +70,8 @@ def _recorded(values: Mapping[str, Any]) -> list[Layer]:
     metavar="NAME",
     help="Also what another coder finds: random (random directions that fire as often), frozen-decoder "
     "(trained like this one with a random decoder), other-seed (in full precision, from other initial "
-    "weights); repeatable. Kept in RUN/baselines.",
+    "weights); repeatable. Kept in RUN/baselines, or "
+    "where --out says.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @json_option

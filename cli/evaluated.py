@@ -152,9 +152,8 @@ def _print_found(asked: Asked, found: Evaluated, keeping: Keeping, beside: Mappi
     entry = found.entry
     click.echo(f"{asked.path}: vectors of {entry['model']}, layer {entry['layer']}")
     whole = {name.replace("_", " "): _results(other.outcomes) for name, other in beside.items()}
-    folder = None if keeping.fault is not None else keeping.folder
-    print_results(_results(found.outcomes), folder, beside=whole, unkept=keeping.unkept)
-    print_layers({layer: _results(outcomes) for layer, outcomes in found.layers.items()}, folder)
+    print_results(_results(found.outcomes), keeping.kept, beside=whole, unkept=keeping.unkept)
+    print_layers({layer: _results(outcomes) for layer, outcomes in found.layers.items()}, keeping.kept)
     sentences = unavailable(entry)
     if sentences:
         click.echo("\nnot evaluated, or not all of it:")
@@ -166,18 +165,17 @@ def _print_found(asked: Asked, found: Evaluated, keeping: Keeping, beside: Mappi
     if weighed and entry.get("atom_errors_from") == "float twin":
         click.echo("weight_error is of the float twin's atoms, which training moved too: see --save-float")
     keeping.closing(found.n_tokens)
-    if (following := _next(asked.path, keeping)) is not None and folder is not None:
+    if (following := _next(asked.path, keeping.kept)) is not None:
         click.echo(f"next: {following}")
 
 
-def _next(path: pathlib.Path, keeping: Keeping) -> str | None:
+def _next(path: pathlib.Path, kept: pathlib.Path | None) -> str | None:
     """The command that shows what a run has kept, if it is installed."""
-
     here = click.get_current_context()
     group = None if here.parent is None else here.parent.command
     commands = group.list_commands(here) if isinstance(group, click.Group) else []
     run = Run(path)
-    if "report" not in commands or keeping.folder is None or keeping.folder != run.evaluations:
+    if "report" not in commands or kept != run.evaluations:
         return None
     sampled = any((place / "samples").is_dir() for place in (run.path, run.evaluations))
     return f"qsae report {path}" if sampled else f"qsae samples {path}, then qsae report {path}"

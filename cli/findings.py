@@ -15,8 +15,6 @@ from qsae_cli.output import print_table
 from qsae_cli.summary import HEADINGS
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from qsae_core.contracts.evaluation import Cell, Result, Table
 
 ROWS = 3
@@ -141,14 +139,8 @@ def _print_columns(result: Result) -> None:
     said = []
     for column, values in result.per_latent.items():
         defined = values[~values.isnan()].double()
-        said.append(f"{column} {number(_median(defined))}" if len(defined) else f"{column} -")
+        said.append(f"{column} {number(float(defined.quantile(0.5)))}" if len(defined) else f"{column} -")
     _print_list("per latent, medians: ", said)
-
-
-def _median(values: Tensor) -> float:
-    """Of an even number of values the mean of the two in the middle."""
-    ordered, half = values.sort().values, (len(values) - 1) // 2
-    return float(ordered[half] + ordered[len(values) // 2]) / 2
 
 
 def _print_list(before: str, said: Sequence[str]) -> None:

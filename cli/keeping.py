@@ -82,6 +82,11 @@ class Keeping:
                 self.fault = self.fault or error
 
     @property
+    def kept(self) -> pathlib.Path | None:
+        """Where all is that was found; None where some could not be kept, or nothing was to be."""
+        return None if self.fault is not None else self.folder
+
+    @property
     def unkept(self) -> set[str]:
         """Evaluations of the coder itself of which an older result is in the folder, and stays."""
         return {one.evaluation for one in self.stays if one.place.parent == self.folder}

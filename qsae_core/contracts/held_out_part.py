@@ -30,6 +30,9 @@ class HeldOutPart(abc.ABC):
     """Whose records these are, where they are another data source's: what keeps vectors of its text. None:
     the source's own."""
 
+    is_endless: bool = False
+    """Whether it is drawn anew, for ever, so that nothing of it can have been trained on."""
+
     @abc.abstractmethod
     def record(self) -> dict[str, Any]:
         """JSON values for a run's record, by which ``overlap`` knows this data again later.

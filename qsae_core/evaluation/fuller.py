@@ -66,15 +66,15 @@ def check_same_subject(
     Raises:
         ConfigError: with what is there.
     """
+    gives_way = bool(replaced) and {path.name for path in folder.glob("*")} <= set(replaced)
     for place in sorted(file.parent for file in folder.glob(f"*/{RESULT}")):
         older = _record(place)
-        if older is None:
+        if older is None or gives_way:
             continue
         coder = older.get("coder_sha256")
         same_coder = coder in (None, about["coder_sha256"]) and older.get("level") == about["level"]
         data = older.get("model"), older.get("layer"), (older.get("measured") or {}).get("what")
-        same = same_coder and data == (about["model"], about["layer"], about["measured"]["what"])
-        if not same and not (replaced and {p.name for p in folder.iterdir()} <= set(replaced)):
+        if not same_coder or data != (about["model"], about["layer"], about["measured"]["what"]):
             whose = f"on {data[2]}" if same_coder else f"of the coder {older.get('coder')}"
             raise ConfigError(
                 f"has results {whose}: {place.name}",

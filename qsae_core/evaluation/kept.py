@@ -86,22 +86,27 @@ def store_outcomes(
         if older is not None:
             stays.append(older)
             continue
-        provider = registry.provider("evaluation", name)
-        definition = {
-            "evaluation": name,
-            "version": outcome.evaluation.version,
-            "options": outcome.evaluation.config.model_dump(mode="json"),
-            "plugin": {"name": provider.name, "version": provider.version},
-        }
-        documents = {} if outcome.n_documents is None else {"documents": outcome.n_documents}
-        measured = {"measured": {**about["measured"], **documents}}
         try:
-            save_result(folder / name, outcome.result, {**definition, **about, **measured})
+            save_result(folder / name, outcome.result, _about(name, outcome, registry, about))
         except QsaeError as error:
             faults.append(error)
     if faults:
         raise faults[0]
     return stays
+
+
+def _about(name: str, outcome: Outcome, registry: Registry, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stored result says of itself: its definition, beside what was evaluated on what."""
+    provider = registry.provider("evaluation", name)
+    documents = {} if outcome.n_documents is None else {"documents": outcome.n_documents}
+    return {
+        "evaluation": name,
+        "version": outcome.evaluation.version,
+        "options": outcome.evaluation.config.model_dump(mode="json"),
+        "plugin": {"name": provider.name, "version": provider.version},
+        **about,
+        "measured": {**about["measured"], **documents},
+    }
 
 
 def store_all(

@@ -113,10 +113,8 @@ def _part(
         return MeasuredPart(part.name(), warning, None)
     if Overlap.TRAINING in overlaps or calibrated:
         return MeasuredPart(part.name(), None, None)
-    held_out = part.name()
     part.take_all()
-    is_other = bool(own) and part.name() != held_out  # an endless stream is none of its training data either
-    return MeasuredPart(part.name(), None, part.size(), is_other)
+    return MeasuredPart(part.name(), None, part.size(), is_other=bool(own) and not part.is_endless)
 
 
 def _component(part: HeldOutPart | None, config: RunConfig) -> str:

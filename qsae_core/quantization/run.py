@@ -109,8 +109,8 @@ def _quantize(
             coder = as_one({layer: pair.coder for layer, pair in pairs.items()})
             errors = _errors(coder, fitted)
             save_coder(coder, run.final, config, registry, data, before=before)
-            options: dict[str, Any] = {"atom_errors": errors, "device": device, "twin": source}
-            options["watch"] = watch
+            options: dict[str, Any] = {"atom_errors": errors, "device": device}
+            options |= {"twin": source, "watch": watch}
             entry = finished_entry(run.final, run, data, config, registry, part=part, **options)
             evaluations = entries(evaluate_coder(source, data, config, registry, watch=watch)[WHOLE])
             of_masters = all(pair.of_masters for pair in pairs.values())

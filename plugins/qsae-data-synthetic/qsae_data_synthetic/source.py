@@ -196,6 +196,8 @@ class SyntheticSource(DataSource):
 class HeldOutStream(HeldOutPart):
     """Tokens drawn for evaluation alone, without end: no run was trained on any of them."""
 
+    is_endless = True
+
     def __init__(self, world: str, seed: int) -> None:
         self._world, self._seed = world, seed
 

@@ -42,11 +42,11 @@ class PromptSizes(NamedTuple):
     """Prompts left out, which stand there with both targets."""
     unreadable: int
     """Of those drawn: left out, since they have no token, or the same ones as an earlier prompt."""
-    truncated: int
-    """Of the examples."""
-    train_examples: int
-    test_examples: int
-    test_also_in_train: int
+    truncated: int = 0
+    """Of the examples; there are none where a class has too few prompts."""
+    train_examples: int = 0
+    test_examples: int = 0
+    test_also_in_train: int = 0
     """Test examples whose prompt is in the training part too; 0 unless repeats are kept."""
 
 
@@ -99,18 +99,8 @@ def draw(
         classes.append(found)
         unreadable += passed_over
     positives = int(task.labels[rows].sum())
-    sizes = PromptSizes(
-        f"target {task.positive}",
-        positives,
-        len(rows) - positives,
-        repeated,
-        contradictory,
-        unreadable,
-        0,
-        0,
-        0,
-        0,
-    )
+    passed_over_rows = (repeated, contradictory, unreadable)
+    sizes = PromptSizes(f"target {task.positive}", positives, len(rows) - positives, *passed_over_rows)
     count = min(map(len, classes))
     if count < config.least_prompts:
         return None, sizes

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from qsae_saebench.document import Document, number
 from qsae_saebench.results import Found
-from qsae_saebench.sparse_probing import KNOWN_K
+from qsae_saebench.sparse_probing import KNOWN_K, tasks
 
 EVALUATION = "sae-probes"
 MEASURES = ("accuracy", "auc", "f1")
@@ -41,7 +38,7 @@ def sae_probes(found: Found) -> Document:
             f"sae_top_{k}_test_{name}": number(values[f"top_{k}_{name}"]) for k in ks for name in MEASURES
         },
     }
-    details = _tasks(found, ks)
+    details = tasks(found, ks, MEASURES)
     config = {
         "random_seed": options["seed"],
         "dataset_names": [row["dataset_name"] for row in details],
@@ -54,24 +51,3 @@ def sae_probes(found: Found) -> Document:
     }
     type_id = "sparse_probing_sae_probes"
     return Document(type_id, type_id, {EVALUATION: found}, metrics, details, config, DEVIATION)
-
-
-def _tasks(found: Found, ks: list[int]) -> list[dict[str, Any]]:
-    """A row for each task; without those that have too few prompts."""
-    table = found.result.tables["tasks"]
-    tasks: dict[Any, dict[str, Any]] = {}
-    for cells in table.rows:
-        row = dict(zip(table.columns, cells, strict=True))
-        if row["dense_accuracy"] is None:
-            continue
-        task = tasks.setdefault(row["task"], _of_vectors(row))
-        if row["k"] in ks:
-            task |= {f"sae_top_{row['k']}_test_{name}": row[name] for name in MEASURES}
-    return list(tasks.values())
-
-
-def _of_vectors(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "dataset_name": str(row["task"]),
-        **{f"llm_test_{name}": row[f"dense_{name}"] for name in MEASURES},
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from qsae_saebench.document import Document, number
@@ -31,25 +32,28 @@ def sparse_probing(found: Found) -> Document:
         "random_seed": found.about["options"]["seed"],
         "k_values": ks,
     }
-    details = _tasks(found, ks)
+    details = tasks(found, ks, ["accuracy"], "python-source/")
     config["dataset_names"] = [row["dataset_name"] for row in details]
     return Document(
         "sparse_probing", "sparse_probing", {EVALUATION: found}, metrics, details, config, DEVIATION
     )
 
 
-def _tasks(found: Found, ks: list[int]) -> list[dict[str, Any]]:
-    """A row for each task; without those of which the text held too few tokens."""
+def tasks(found: Found, ks: Sequence[int], measures: Sequence[str], source: str = "") -> list[dict[str, Any]]:
+    """A row for each task that was measured; without those of which there were too few examples.
+
+    Args:
+        measures: names that probes' numbers have here and there.
+        source: what stands before the names of tasks.
+    """
     table = found.result.tables["tasks"]
-    tasks: dict[Any, dict[str, Any]] = {}
+    rows: dict[Any, dict[str, Any]] = {}
     for cells in table.rows:
         row = dict(zip(table.columns, cells, strict=True))
         if row["dense_accuracy"] is None:
             continue
-        task = tasks.setdefault(
-            row["task"],
-            {"dataset_name": f"python-source/{row['task']}", "llm_test_accuracy": row["dense_accuracy"]},
-        )
+        of_vectors = {f"llm_test_{name}": row[f"dense_{name}"] for name in measures}
+        task = rows.setdefault(row["task"], {"dataset_name": f"{source}{row['task']}", **of_vectors})
         if row["k"] in ks:
-            task[f"sae_top_{row['k']}_test_accuracy"] = row["accuracy"]
-    return list(tasks.values())
+            task |= {f"sae_top_{row['k']}_test_{name}": row[name] for name in measures}
+    return list(rows.values())
