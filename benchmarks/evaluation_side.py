@@ -54,7 +54,7 @@ def _given(spec: dict[str, Any], data: DataSource, coder: SparseCoder) -> dict[s
         ids.append(tokens.ids)
         seen.append(tokens.counted.sum(1))
     counted = torch.cat(seen).cumsum(0)
-    dense = coder.dense()  # type: ignore[attr-defined] (of a MatrixCoder)
+    dense = coder.dense().plain()  # type: ignore[attr-defined] (of a MatrixCoder)
     weights = {name: getattr(dense, name).numpy() for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
     np.savez(spec["arrays"], ids=torch.cat(ids).numpy(), k=dense.k, **weights)
     model = data.language_model()

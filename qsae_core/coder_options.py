@@ -75,6 +75,16 @@ class CoderConfig(ComponentConfig):
         return self.model_copy(update={"n_latents": prefixes[level - 1]})
 
 
+class OffsetConfig(CoderConfig):
+    """Options of an SAE that subtracts its decoder's bias from what it encodes, or does not."""
+
+    subtract_b_dec: bool = option(
+        True,
+        "subtract the decoder's bias from what is encoded; other libraries' SAEs do, or do not",
+        aliases=("apply-b-dec-to-input",),
+    )
+
+
 class TranscoderConfig(CoderConfig):
     """Options of a transcoder; one with nested groups or an auxiliary loss derives from their config too."""
 

@@ -282,6 +282,7 @@ FACE = (
     "qsae_core.coders",
     "qsae_core.kernels",
     "qsae_core.measuring",
+    "qsae_core.reading",
     "qsae_core.errors",
     "qsae_core.runs",
     "qsae_core.conformance",

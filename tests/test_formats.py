@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pathlib
 import shlex
@@ -132,5 +133,15 @@ def test_atoms_of_any_norm_keep_it_and_do_not_change_the_ranks(site):
         assert torch.allclose(codes[codes > 0], latents[codes > 0], rtol=1e-5)
         assert torch.allclose(coder(x), codes @ W_dec + 1, rtol=1e-5, atol=1e-4)
     source = json.loads(pathlib.Path("ours/coder.json").read_text())["source"]
-    imported = {"path": "theirs", "format": "theirs"}
-    assert source == {"hook": "blocks.3", "imported_from": imported, "no_data": True}
+    files = {
+        file.name: {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "bytes": file.stat().st_size}
+        for file in pathlib.Path("theirs").iterdir()
+    }
+    imported = {
+        "path": "theirs",
+        "format": "theirs",
+        "files": files,
+        "dtypes": dict.fromkeys(tensors, "float32"),
+        "settings": settings,
+    }
+    assert source == {"imported_from": imported, "no_data": True}

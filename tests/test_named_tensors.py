@@ -91,10 +91,12 @@ def formats(*classes):
 
 def test_read_by_hand(path):
     read = FORMAT.read(path)
+    assert (read.dense.b_enc.tolist(), read.dense.subtracts_b_dec) == ([0.25, 0.0], True)
     # W_enc x + b_enc of x = 0 is W_enc (0 - offset) + bias: rows (1, 0) and (2, 1) of (-1, 1)
-    assert read.dense.b_enc.tolist() == [-1 + 0.25, -2 + 1]
+    assert read.dense.plain().b_enc.tolist() == [-1 + 0.25, -2 + 1]
     assert read.dense.W_enc.tolist() == [[1.0, 0.0], [2.0, 1.0]]
-    assert (read.kind, read.source) == ("sae", {"layer": 3})
+    assert (read.kind, read.settings) == ("sae", {"act": "relu", "layer": 3})
+    assert [file.name for file in read.files] == ["cfg.json", "w.safetensors"]
     assert FORMAT.recognizes(path)
 
 
@@ -102,7 +104,7 @@ def test_written_by_hand(tmp_path):
     form = DenseForm(
         torch.tensor([[1.0, 2.0]]), torch.tensor([0.5]), torch.ones(1, 2), torch.tensor([1.0, 3.0]), k=1
     )
-    FORMAT.write(form, tmp_path / "new", {"layer": 3})
+    FORMAT.write(Checkpoint(form, settings={"layer": 3}), tmp_path / "new")
     tensors = load_file(tmp_path / "new" / "w.safetensors")
     assert tensors["encoder"].tolist() == [[1.0], [2.0]]
     assert tensors["bias"].tolist() == [0.5 + 1 + 6]  # b_enc + W_enc b_dec
@@ -117,7 +119,7 @@ def test_written_by_hand(tmp_path):
         ({"act": "topk"}, None, "top is None, not a whole number"),
         ({"act": "topk", "top": True}, None, "top is True"),
         ({"act": "topk", "top": 3}, None, "k is 3, with 2 latents"),
-        ({"act": "jump"}, None, "jumprelu without thresholds"),
+        ({"act": "jump"}, None, "jumprelu without threshold"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_said(tmp_path, settings, dropped, fault):
@@ -141,7 +143,7 @@ def test_what_is_wrong_in_a_file_is_said(tmp_path, settings, dropped, fault):
 )
 def test_a_variant_without_a_word_is_refused_and_nothing_written(tmp_path, change, fault):
     with pytest.raises(ArtifactError, match=fault):
-        FORMAT.write(dataclasses.replace(FORM, **change), tmp_path / "new", {})
+        FORMAT.write(Checkpoint(dataclasses.replace(FORM, **change)), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -167,15 +169,15 @@ class SaysTooMuch(Theirs):
 
 
 class HoldsNoJson(Theirs):
-    """Has a path in its source."""
+    """Has a path in its settings."""
 
     def read(self, path):
-        return dataclasses.replace(super().read(path), source={"path": path})
+        return dataclasses.replace(super().read(path), settings={"path": path})
 
 
 @pytest.mark.parametrize(
     ("cls", "fault"),
-    [(SaysTooMuch, "chooses a component for 'quantizer'"), (HoldsNoJson, "its source is not JSON")],
+    [(SaysTooMuch, "chooses a component for 'quantizer'"), (HoldsNoJson, "its settings are not JSON")],
 )
 def test_what_a_format_may_not_say_is_refused(path, cls, fault):
     with pytest.raises(ArtifactError, match=fault):

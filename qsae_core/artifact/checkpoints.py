@@ -5,18 +5,29 @@ from __future__ import annotations
 import json
 import pathlib
 import tempfile
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
 
 from qsae_core.artifact.artifact import load
 from qsae_core.artifact.description import read_description
-from qsae_core.artifact.places import artifact_folder
+from qsae_core.artifact.places import artifact_folder, member_folders, set_folder
 from qsae_core.compose.compose import compose_format
+from qsae_core.contracts.dense import DTYPES, ROWS_AT_ONCE, DenseForm
 from qsae_core.contracts.format import Checkpoint
+from qsae_core.contracts.provenance import Provenance
 from qsae_core.errors import ArtifactError, ConfigError
 from qsae_core.kinds import QUANTIZER_SLOTS, SLOTS
+from qsae_core.reading import sha256_of
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
+
+IMPORTED = "imported_from"
+"""Key of ``source``: what an imported coder was made of."""
+TYPES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
+"""Name -> type in which tensors may be written."""
 
 
 def format_of(path: pathlib.Path, registry: Registry) -> str:
@@ -39,6 +50,16 @@ def format_of(path: pathlib.Path, registry: Registry) -> str:
     raise ArtifactError(what, where=str(path), allowed=installed, next=further)
 
 
+def members_of(path: pathlib.Path, registry: Registry, form: str) -> dict[str, pathlib.Path]:
+    """Name -> path of each coder of a folder of several; nothing for a single one.
+
+    Raises:
+        ArtifactError: if it is damaged.
+        PluginError: if there is no such format.
+    """
+    return dict(compose_format(form, registry).members(path))
+
+
 def open_checkpoint(path: pathlib.Path, registry: Registry, form: str) -> Checkpoint:
     """What a file or folder of a format holds, checked.
 
@@ -50,9 +71,9 @@ def open_checkpoint(path: pathlib.Path, registry: Registry, form: str) -> Checkp
     where = f"{path} (format {form})"
     checkpoint.dense.validate(where)
     try:
-        json.dumps(dict(checkpoint.source), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ArtifactError(f"its source is not JSON ({error})", where=where) from error
+        json.dumps(dict(checkpoint.settings), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"its settings are not JSON ({error})", where=where) from error
     wrong = [slot for slot in checkpoint.components if slot not in SLOTS or slot in QUANTIZER_SLOTS]
     if wrong:
         allowed = ", ".join(slot for slot in SLOTS if slot not in QUANTIZER_SLOTS)
@@ -60,10 +81,35 @@ def open_checkpoint(path: pathlib.Path, registry: Registry, form: str) -> Checkp
     return checkpoint
 
 
-def export_checkpoint(path: pathlib.Path, out: pathlib.Path, form: str, registry: Registry) -> None:
-    """Write the stored coder at ``path`` in another library's format, whole or not at all.
+def import_record(checkpoint: Checkpoint, path: pathlib.Path, form: str) -> dict[str, Any]:
+    """JSON values for the ``source`` of a coder: from what it was made, and how that is known again."""
+    folder = path if path.is_dir() else path.parent
+    files = {}
+    for file in checkpoint.files:
+        name = file.relative_to(folder) if file.is_relative_to(folder) else pathlib.PurePath(file.name)
+        files[name.as_posix()] = {"sha256": sha256_of(file), "bytes": file.stat().st_size}
+    tensors = checkpoint.dense.tensors()
+    return {
+        "path": str(path),
+        "format": form,
+        "files": files,
+        "dtypes": {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()},
+        "settings": dict(checkpoint.settings),
+    }
 
-    Normalisation, rotation and quantization are folded into dense float32 weights.
+
+def export_checkpoint(
+    path: pathlib.Path, out: pathlib.Path, form: str, registry: Registry, *, dtype: str | None = None
+) -> None:
+    """Write the stored coder at ``path``, or one for each layer, in another library's format, whole or not at
+    all.
+
+    Normalisation, rotation and quantization are folded into dense weights. What was imported and is unchanged
+    is written with the same tensors, bit for bit.
+
+    Args:
+        dtype: float32, float16 or bfloat16, in which tensors are written; None: those in which they were
+            imported, where they hold every value, else float32.
 
     Raises:
         ConfigError: if the coder has no dense form, or something is at ``out`` already.
@@ -74,14 +120,49 @@ def export_checkpoint(path: pathlib.Path, out: pathlib.Path, form: str, registry
             "there is something of that name already", where=str(out), next="choose another --out"
         )
     writer = compose_format(form, registry)
-    folder = artifact_folder(path)
-    dense = load(folder, registry=registry).dense()
-    source = read_description(folder)["source"]
+    folder = set_folder(path)
+    if folder is None:
+        one = _exported(artifact_folder(path), form, registry, dtype)
+    else:
+        members = member_folders(folder)
+        several = {name: _exported(place, form, registry, dtype) for name, place in members.items()}
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as holder:
             written = pathlib.Path(holder) / out.name
-            writer.write(dense, written, source)
+            if folder is None:
+                writer.write(one, written)
+            else:
+                writer.write_set(several, written)
             written.rename(out)
     except OSError as error:
         raise ConfigError(f"cannot be written: {error}", where=str(out)) from error
+
+
+def _exported(folder: pathlib.Path, form: str, registry: Registry, dtype: str | None) -> Checkpoint:
+    """A stored coder as a checkpoint for a format."""
+    coder = load(folder, registry=registry)
+    source = read_description(folder)["source"]
+    imported = source.get(IMPORTED) or {}
+    dense = coder.dense()
+    kind: Literal["sae", "transcoder"] = "sae" if coder.is_autoencoder else "transcoder"
+    settings = imported.get("settings") if imported.get("format") == form else None
+    return Checkpoint(
+        in_types(dense, dtype or imported.get("dtypes") or "float32"),
+        kind,
+        Provenance.of_record(source),
+        settings or {},
+    )
+
+
+def in_types(dense: DenseForm, dtypes: str | Mapping[str, str]) -> DenseForm:
+    """With tensors of the one type; or of the type of each, if those hold all values, else float32."""
+    if isinstance(dtypes, str):
+        return dense.in_dtypes(TYPES[dtypes])
+    known = {name: TYPES[kind] for name, kind in dtypes.items() if kind in TYPES}
+    tensors = dense.tensors()
+    for name, wanted in known.items():
+        for rows in tensors[name].split(ROWS_AT_ONCE) if name in tensors else ():
+            if not torch.equal(rows.to(wanted).to(rows.dtype), rows):
+                return dense.in_dtypes(torch.float32)
+    return dense.in_dtypes(known)

@@ -8,14 +8,16 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from qsae_core.artifact import artifact
-from qsae_core.artifact.checkpoints import format_of, open_checkpoint
+from qsae_core.artifact.checkpoints import IMPORTED, format_of, import_record, members_of, open_checkpoint
+from qsae_core.artifact.coder_sets import save_set
 from qsae_core.artifact.description import NO_DATA
+from qsae_core.coders.coder_set import CoderSet
 from qsae_core.coders.linear import LinearCoder
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.compose.compose import compose_coder
@@ -23,18 +25,15 @@ from qsae_core.compose.kernels import activate_kernels
 from qsae_core.config.layers import Layer
 from qsae_core.config.run import RunConfig, resolve
 from qsae_core.contracts.coder import CoderShape
-from qsae_core.contracts.dense import DenseForm
+from qsae_core.contracts.dense import ROWS_AT_ONCE, DenseForm
 from qsae_core.contracts.format import Checkpoint
+from qsae_core.contracts.provenance import Provenance
 from qsae_core.errors import ArtifactError, ConfigError, PluginError
 from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, QUANTIZER_SLOTS, SLOTS
 from qsae_core.plugins.records import load_plugins
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
-
-ROUNDING = 1e-6
-"""By which an encoder's bias may differ, relative to what it is a sum of; and a threshold, in absolute terms:
-a jumprelu may have a least one."""
 
 
 def read_checkpoint(
@@ -65,8 +64,10 @@ def import_checkpoint(
     *,
     format: str | None = None,
     message: Callable[[str], None],
-) -> MatrixCoder:
+) -> MatrixCoder | CoderSet:
     """``read_checkpoint``, stored as a folder that ``load`` and every command take like a trained coder's.
+
+    A folder of several coders becomes one of a coder for each layer.
 
     Args:
         layers: the data that it is evaluated and quantized on, metrics and evaluations, over what the
@@ -82,19 +83,93 @@ def import_checkpoint(
             "there is something of that name already", where=str(out), next="choose another --out"
         )
     form = format or format_of(path, registry)
-    checkpoint = open_checkpoint(path, registry, form)
-    coder = compose_checkpoint(checkpoint, registry, str(path))
-    made = Layer({**checkpoint.components, **blocks(checkpoint, registry)}, str(path), fallback=True)
-    config: RunConfig = resolve([made, *layers], registry)
-    source = {**checkpoint.source, "imported_from": {"path": str(path), "format": form}}
+    members = members_of(path, registry, form)
+    if not members:
+        checkpoint = open_checkpoint(path, registry, form)
+        coder = compose_checkpoint(checkpoint, registry, str(path))
+        config, source = _described(checkpoint, path, form, layers, registry, message)
+        artifact.save(coder, out, config, registry, source)
+        return coder
+    return _import_set(members, out, registry, layers, form=form, message=message)
+
+
+def _import_set(
+    members: Mapping[str, pathlib.Path],
+    out: pathlib.Path,
+    registry: Registry,
+    layers: Sequence[Layer],
+    *,
+    form: str,
+    message: Callable[[str], None],
+) -> CoderSet:
+    """Several coders as one folder, read one after another."""
+    coders, sources, places, config = {}, {}, [], None
+    for name, member in members.items():
+        checkpoint = open_checkpoint(member, registry, form)
+        coders[name] = compose_checkpoint(checkpoint, registry, str(member))
+        places.append(checkpoint.provenance)
+        said = message if config is None else _silent
+        own, sources[name] = _described(checkpoint, member, form, layers, registry, said)
+        config = config or own
+    assert config is not None
+    try:
+        found = CoderSet(coders)
+    except ConfigError as error:
+        raise ArtifactError(
+            f"its coders are of different shapes: {error.where}",
+            where=str(next(iter(members.values())).parent),
+            next="import one of them: give its own path",
+        ) from error
+    save_set(found.eval(), out, _for_all(config, places, layers, registry), registry, sources)
+    return found
+
+
+def _for_all(
+    config: RunConfig, places: Sequence[Provenance], layers: Sequence[Layer], registry: Registry
+) -> RunConfig:
+    """The configuration of the first of several coders, with data that gives the vectors of them all."""
+    first = places[0]
+    of_all = replace(
+        first,
+        sources=tuple(place for own in places for place in own.sources),
+        targets=tuple(place for own in places for place in own.targets),
+    )
+    block = of_all.data_block()
+    if block is None or any("data" in layer.tree for layer in layers):
+        return config
+    tree = {name: value for name, value in config.to_dict().items() if name != "versions"}
+    return resolve([Layer({**tree, "data": block}, "the checkpoints", fallback=True)], registry)
+
+
+def _described(
+    checkpoint: Checkpoint,
+    path: pathlib.Path,
+    form: str,
+    layers: Sequence[Layer],
+    registry: Registry,
+    message: Callable[[str], None],
+) -> tuple[RunConfig, dict[str, Any]]:
+    """The configuration of an imported coder, and what is recorded of its source."""
+    tree = {**checkpoint.components, **blocks(checkpoint, registry)}
+    block = checkpoint.provenance.data_block()
+    if block is not None and "data" not in tree and block["use"] in registry.names("data"):
+        tree["data"] = block
+    made = Layer(tree, str(path), fallback=True)
+    config = resolve([made, *layers], registry)
+    source = {**checkpoint.provenance.record(), IMPORTED: import_record(checkpoint, path, form)}
     if not any("data" in layer.tree for layer in (made, *layers)):
         source[NO_DATA] = True
         message(
             "no data was chosen for it: evaluate and quantize it with --model, --layer and --site, or with "
             "--data-path; given here, they are recorded for it"
         )
-    artifact.save(coder, out, config, registry, source)
-    return coder
+    for note in checkpoint.notes:
+        message(note)
+    return config, source
+
+
+def _silent(text: str) -> None:
+    """What was said of the first of several coders."""
 
 
 def compose_checkpoint(checkpoint: Checkpoint, registry: Registry, place: str) -> MatrixCoder:
@@ -108,7 +183,8 @@ def compose_checkpoint(checkpoint: Checkpoint, registry: Registry, place: str) -
         PluginError: if one of them is not installed.
     """
     dense, chosen = checkpoint.dense, blocks(checkpoint, registry)
-    shape = CoderShape(dense.W_enc.shape[1], dense.W_dec.shape[1])
+    n = dense.layers
+    shape = CoderShape(dense.W_enc.shape[1] // n, dense.W_dec.shape[1] // n, n, n)
     try:
         coder = compose_coder(chosen, registry, shape, place=place)
     except ConfigError as error:
@@ -116,6 +192,7 @@ def compose_checkpoint(checkpoint: Checkpoint, registry: Registry, place: str) -
     name = next(chosen[slot]["use"] for slot in CODER_SLOTS if slot in chosen)
     if not isinstance(coder, LinearCoder):
         raise ArtifactError(f"'{name}' is not made of one encoder and one decoder matrix", where=place)
+    dense = dense.with_offset(coder.subtract_b_dec)
     _take(coder, dense)
     reason = _difference(coder, dense)
     if reason is not None:
@@ -131,7 +208,8 @@ def blocks(checkpoint: Checkpoint, registry: Registry) -> dict[str, dict[str, An
     """
     dense, slot = checkpoint.dense, checkpoint.kind
     found: dict[str, dict[str, Any]] = {name: {"use": "none"} for name in QUANTIZER_SLOTS}
-    found["activation"] = {"use": dense.activation}
+    if dense.activation != "gated":  # that is the SAE's own, and no component
+        found["activation"] = {"use": dense.activation}
     found["sparsity"] = {"use": "none"} if dense.k is None else {"use": "topk", "k": dense.k}
     found[slot] = {"use": _usual_coder(dense, slot, registry)}
     for name, block in checkpoint.components.items():
@@ -141,8 +219,11 @@ def blocks(checkpoint: Checkpoint, registry: Registry) -> dict[str, dict[str, An
         _check_installed(name, block, registry)
     found[slot] |= {"n_latents": dense.n_latents, "normalize": "none", "rotate": False}
     spec = registry.get(slot, found[slot]["use"])
-    if dense.W_skip is not None and "skip" in spec.config.model_fields:
+    fields = spec.config.model_fields
+    if dense.W_skip is not None and "skip" in fields:
         found[slot]["skip"] = True
+    if "subtract_b_dec" in fields:
+        found[slot]["subtract_b_dec"] = dense.subtracts_b_dec
     parts = spec.default_parts
     return {name: block for name, block in found.items() if parts.get(name, {}) is not None}
 
@@ -152,6 +233,10 @@ def _usual_coder(dense: DenseForm, slot: str, registry: Registry) -> str:
     if slot == "transcoder":
         installed = registry.names(slot)
         return slot if slot in installed or not installed else installed[0]
+    if dense.layers > 1:
+        return "crosscoder"
+    if dense.activation == "gated":
+        return "gated"
     plain_rank = dense.k is not None and not dense.ranks_by_norm
     return "topk" if plain_rank else "jumprelu" if dense.activation == "jumprelu" else "vanilla"
 
@@ -170,42 +255,34 @@ def _check_installed(slot: str, block: Mapping[str, Any], registry: Registry) ->
 @torch.no_grad()
 def _take(coder: LinearCoder, dense: DenseForm) -> None:
     """Give the coder, whose normalisation does nothing, the matrices of the dense form."""
+    coder.eval()
     coder.W_enc.master.copy_(dense.W_enc)
     coder.W_dec.master.copy_(dense.W_dec)
     coder.b_dec.copy_(dense.b_dec)
+    coder.b_enc.copy_(dense.b_enc)
     if dense.W_skip is not None and coder.W_skip is not None:
         coder.W_skip.copy_(dense.W_skip)
-    b_enc = dense.b_enc.double()
-    if coder.subtract_b_dec:
-        b_enc = b_enc + dense.projected(dense.b_dec)
-    coder.b_enc.copy_(b_enc)
     point = coder.activation.pointwise()
-    if dense.threshold is not None and point is not None and point.function == "jumprelu":
-        coder.activation.take_thresholds(dense.threshold)
-    coder.eval()
+    if point is not None and point.function == dense.activation:
+        coder.activation.take(dense.pointwise)
 
 
 def _difference(coder: MatrixCoder, dense: DenseForm) -> str | None:
-    """What the coder's own dense form has otherwise, beyond rounding."""
+    """What the coder's own dense form has otherwise, to the last bit."""
     try:
         found = coder.dense()
     except ConfigError as error:
         return error.what
-    for name in ("activation", "k", "ranks_by_norm"):
+    for name in ("activation", "k", "ranks_by_norm", "subtracts_b_dec"):
         own, wanted = getattr(found, name), getattr(dense, name)
         if own != wanted:
             return f"{name} is {wanted}, and the coder's is {own}"
-    sums_F = dense.b_enc.abs() + dense.W_enc.abs() @ _padded(dense.b_dec.abs(), dense.W_enc)
-    slack = {"b_enc": ROUNDING * sums_F, "threshold": torch.tensor(ROUNDING)}
     for name, wanted in dense.tensors().items():
         own = getattr(found, name)
         if own is None:
             return f"it has {name}, which the coder has no place for"
-        if bool(((own - wanted).abs() > slack.get(name, torch.tensor(0.0))).any()):
-            return f"{name} differs by up to {float((own - wanted).abs().max()):.3g}"
+        parts = zip(own.split(ROWS_AT_ONCE), wanted.split(ROWS_AT_ONCE), strict=True)
+        off = max(float((a - b.float()).abs().max()) for a, b in parts)
+        if off:
+            return f"{name} differs by up to {off:.3g}"
     return None
-
-
-def _padded(b_dec: Tensor, W_enc_FD: Tensor) -> Tensor:
-    """What may be subtracted from inputs: ``b_dec``, or nothing where widths differ."""
-    return b_dec if b_dec.shape[0] == W_enc_FD.shape[1] else b_dec.new_zeros(W_enc_FD.shape[1])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -14,7 +16,7 @@ from qsae_core.coders.quantized_values import QuantizedValues
 from qsae_core.component import name_of
 from qsae_core.contracts.activation import Activation
 from qsae_core.contracts.coder import CoderShape
-from qsae_core.contracts.dense import ROWS_AT_ONCE, DenseForm, Function
+from qsae_core.contracts.dense import ROWS_AT_ONCE, DenseForm
 from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.errors import ConfigError
 
@@ -71,10 +73,11 @@ def no_dense_form(coder: object, reason: str) -> ConfigError:
 
 @torch.no_grad()
 def linear_form(coder: Linear, own: str | None) -> DenseForm:
-    """The dense form: normalisation, rotation and the activation's scale go into the matrices, in float64.
+    """The dense form: normalisation and rotation go into the matrices, in float64.
 
-    ``W_enc ((x - mean) / s R) = (W_enc R^T / s) (x - mean)``; codes stay what they are, and with them
-    thresholds and ranks.
+    ``W_enc ((x - mean) / s R - b) = (W_enc R^T / s) (x - (mean + s b R^T))``, where the offset on the right
+    is ``b_dec`` as the data has it; codes stay what they are, and with them thresholds and ranks. Where
+    nothing is normalised, tensors are those of the coder, bit for bit.
 
     Args:
         own: what the variant has defined anew of the formula; None: nothing.
@@ -84,59 +87,54 @@ def linear_form(coder: Linear, own: str | None) -> DenseForm:
     """
     if own is not None:
         raise no_dense_form(coder, f"it defines '{own}' in its own way")
-    if max(coder.shape.layers_in, coder.shape.layers_out) > 1:
-        raise no_dense_form(coder, "it reads or writes several layers")
+    layers = coder.norm_in.layers
+    if (coder.shape.layers_in, coder.shape.layers_out) != (layers, layers):
+        raise no_dense_form(coder, "it reads or writes several layers, with other vectors than they have")
     if not coder.code_quantizer.quantizer.is_identity:
         raise no_dense_form(coder, "the values of its codes are quantized")
     norm_in, norm_out = (copy.deepcopy(norm).double() for norm in (coder.norm_in, coder.norm_out))
-    W_dec, b_dec = coder.W_dec(), coder.b_dec.double()
-    importance_F = torch.ones_like(coder.b_enc) if coder.unit_norm_rows else W_dec.norm(dim=1)
-    function, threshold, k = _selection(coder, importance_F.double())
-    W_enc, b_enc = _encoder(coder, norm_in, b_dec)
-    b_dec, W_skip = norm_out.inverse(b_dec), None
+
+    def read(rows: Tensor) -> Tensor:
+        return (norm_in.unrotated(norm_in.by_layer(rows)) / norm_in.scale).flatten(1)
+
+    def written(rows: Tensor) -> Tensor:
+        return norm_out.inverse_direction(norm_out.by_layer(rows)).flatten(1)
+
+    W_dec, b_dec = coder.W_dec(), norm_out.inverse(norm_out.by_layer(coder.b_dec[None].double())).flatten()
+    W_skip = None
     if coder.W_skip is not None:
-        W_skip = norm_in.unrotated(coder.W_skip.detach().double()) / norm_in.scale
-        W_skip = norm_out.inverse_direction(W_skip.T).T
+        W_skip = written(read(coder.W_skip.detach().double()).T).T
         b_dec = b_dec - W_skip @ norm_in.mean
     dense = DenseForm(
-        W_enc=W_enc,
-        b_enc=b_enc,
-        W_dec=torch.cat([_stored(norm_out.inverse_direction(w.double())) for w in W_dec.split(ROWS_AT_ONCE)]),
+        W_enc=by_rows(read if norm_in.changes else None, coder.W_enc()),
+        b_enc=_stored(coder.b_enc),
+        W_dec=by_rows(written if norm_out.changes else None, W_dec),
         b_dec=_stored(b_dec),
-        activation=function,
-        threshold=None if threshold is None else _stored(threshold),
-        k=k,
-        ranks_by_norm=not coder.unit_norm_rows and k is not None,
         W_skip=None if W_skip is None else _stored(W_skip),
+        subtracts_b_dec=coder.subtract_b_dec,
+        layers=layers,
     )
+    importance_F = torch.ones_like(coder.b_enc) if coder.unit_norm_rows else W_dec.norm(dim=1)
+    dense = _selected(dense, coder, importance_F.double().cpu())
+    if not coder.subtract_b_dec and bool(norm_in.mean.any()):
+        dense = dense.moved_by(norm_in.mean.flatten().cpu())
     dense.validate(name_of(coder))
     return dense
 
 
-def _encoder(coder: Linear, norm_in: Normalization, b_dec: Tensor) -> tuple[Tensor, Tensor]:
-    """``W_enc`` and ``b_enc`` of the dense form, a few rows at a time."""
-    W_enc, point, parts = coder.W_enc(), coder.activation.pointwise(), []
-    assert point is not None  # _selection has seen one
-    for rows in torch.arange(coder.b_enc.shape[0], device=b_dec.device).split(ROWS_AT_ONCE):
-        W, bias = W_enc[rows].double(), coder.b_enc[rows].double()
-        if coder.subtract_b_dec:
-            bias = bias - W @ b_dec
-        W = norm_in.unrotated(W) / norm_in.scale
-        bias = bias - W @ norm_in.mean
-        if point.scale is not None:
-            W, bias = W * point.scale[rows].double()[:, None], bias * point.scale[rows].double()
-        if point.shift is not None:
-            bias = bias + point.shift[rows].double()
-        parts.append((_stored(W), _stored(bias)))
-    return torch.cat([W for W, _ in parts]), torch.cat([bias for _, bias in parts])
+def by_rows(change: Callable[[Tensor], Tensor] | None, W: Tensor) -> Tensor:
+    """float32, on the CPU: a change of a matrix made in float64, a few rows at a time."""
+    if change is None:
+        return _stored(W)  # itself, where it is float32 on the CPU
+    return torch.cat([_stored(change(rows.double())) for rows in W.split(ROWS_AT_ONCE)])
 
 
 def _stored(tensor: Tensor) -> Tensor:
-    return tensor.float().cpu().contiguous()
+    return tensor.detach().float().cpu().contiguous()
 
 
-def _selection(coder: Linear, importance_F: Tensor) -> tuple[Function, Tensor | None, int | None]:
-    """Activation, thresholds ``[F]`` and k of activation and rule together.
+def _selected(dense: DenseForm, coder: Linear, importance_F: Tensor) -> DenseForm:
+    """With what activation and rule do together.
 
     Args:
         importance_F: float64, what the rule multiplies latents with.
@@ -147,12 +145,24 @@ def _selection(coder: Linear, importance_F: Tensor) -> tuple[Function, Tensor | 
         raise no_dense_form(coder, f"other libraries have no activation '{name_of(activation)}'")
     if kept is None:
         raise no_dense_form(coder, f"other libraries have no sparsity rule '{name_of(rule)}'")
-    threshold = None if point.threshold is None else point.threshold.detach().double()
-    if kept.above is None or (kept.above == 0 and point.function == "relu"):
-        return point.function, threshold, kept.largest
+    dense = replace(
+        dense,
+        activation=point.function,
+        threshold=None if point.threshold is None else _stored(point.threshold),
+        r_mag=None if point.r_mag is None else _stored(point.r_mag),
+        b_mag=None if point.b_mag is None else _stored(point.b_mag),
+        k=kept.largest,
+        ranks_by_norm=not coder.unit_norm_rows and kept.largest is not None,
+    )
+    if kept.above is None or (kept.above == 0 and point.function in ("relu", "gated")):
+        return dense
+    if point.function == "gated":
+        dense = dense.plain()
     # an atom of norm 0 is never above anything
     most = torch.finfo(torch.float32).max
-    above = (kept.above / importance_F).nan_to_num(nan=most).clamp_max(most)
+    above_F = (kept.above / importance_F).nan_to_num(nan=most).clamp_max(most)
     if point.function == "relu":
-        above = above.clamp_min(0)
-    return "jumprelu", above if threshold is None else torch.maximum(threshold, above), kept.largest
+        above_F = above_F.clamp_min(0)
+    if dense.threshold is not None:
+        above_F = torch.maximum(dense.threshold.double(), above_F)
+    return replace(dense, activation="jumprelu", threshold=_stored(above_F))

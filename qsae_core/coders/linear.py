@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from qsae_core import kernels
-from qsae_core.coder_options import CoderConfig, TranscoderConfig
+from qsae_core.coder_options import CoderConfig, OffsetConfig, TranscoderConfig
 from qsae_core.coders import inputs, splitting
 from qsae_core.coders.calibrated_coder import CalibratedCoder
 from qsae_core.coders.dead_latents import DeadLatents
@@ -64,7 +64,8 @@ class LinearCoder(LivingLatents, CalibratedCoder):
     unit_norm_rows: bool = True
     """Keep decoder rows at unit norm: project the gradient before the step, renormalise after it."""
     subtract_b_dec: bool = True
-    """Subtract ``b_dec`` from the input before encoding; transcoders do not."""
+    """Subtract ``b_dec`` from the input before encoding; transcoders do not. An ``OffsetConfig`` says it for
+    each coder."""
     encoder_scale: float = 0.1
     """Norm of the encoder's rows at the start, ``encoder_scale * W_dec``. At norm 1 a token's k latents, far
     from orthogonal, add up to more than the token, and the first steps do no more than undo that."""
@@ -77,6 +78,8 @@ class LinearCoder(LivingLatents, CalibratedCoder):
 
     def __init__(self, config: CoderConfig, shape: CoderShape, parts: Parts) -> None:
         super().__init__(config, shape, parts)
+        if isinstance(config, OffsetConfig):
+            self.subtract_b_dec = config.subtract_b_dec
         n, own = self.n_latents, self.own_latents
         # layers that are normalised one by one are one long vector to the matrices
         d_in, d_out = shape.d_in * self.norm_in.layers, shape.d_out * self.norm_out.layers

@@ -54,6 +54,11 @@ class Normalization(nn.Module):
         """Whether what it gives has the mean 0 over the data."""
         return self.mode != "none"
 
+    @property
+    def changes(self) -> bool:
+        """Whether vectors are other ones in the normalised space."""
+        return bool(self.rotated) or bool(self.mean.any()) or bool((self.scale != 1).any())
+
     @torch.no_grad()
     def fit(self, sample_BD: Tensor, *, rotate: bool) -> None:
         """Measure mean and RMS on ``[B, D]`` (or ``[B, L, D]``) vectors and draw the rotation.

@@ -23,6 +23,7 @@ from qsae_core.conformance.verdicts import (
     set_seed,
 )
 from qsae_core.contracts.activation import Activation
+from qsae_core.contracts.dense import Pointwise
 
 RULES = Rules()
 N_LATENTS = 12
@@ -149,7 +150,7 @@ def _order(subject: Subject, case: Case) -> None:
 
 @RULES.each_case(
     "pointwise",
-    "pointwise is None or the very function; a jumprelu takes the thresholds that it is given.",
+    "pointwise is None or the very function; take makes a jumprelu one of other thresholds.",
 )
 def _pointwise(subject: Subject, case: Case) -> None:
     activation = built(subject, case)
@@ -158,11 +159,11 @@ def _pointwise(subject: Subject, case: Case) -> None:
         raise NotApplicable("other libraries have no word for the activation")
     if point.function == "jumprelu":
         thresholds_F = torch.linspace(0.1, 2, N_LATENTS)
-        activation.take_thresholds(thresholds_F)
+        activation.take(Pointwise("jumprelu", thresholds_F))
         point = activation.pointwise()
         assert point is not None
         assert point.threshold is not None
-        expect_equal(point.threshold, thresholds_F, "the thresholds after take_thresholds")
+        expect_equal(point.threshold, thresholds_F, "the thresholds after take")
     latents_BF = activation(pre_activations())
     expect_equal(latents_BF, point(pre_activations()), f"latents against those of {point.function}")
 

@@ -43,14 +43,15 @@ def _dense(subject: Subject, case: Case) -> None:
 @torch.no_grad()
 def expect_same_function(coder: MatrixCoder, dense: DenseForm, x_BD: torch.Tensor, what: str) -> None:
     """Fail unless codes and reconstructions of a coder are those of a dense form."""
-    codes_BF, wanted_BF = coder.encode(x_BD).to_dense().double(), dense.encode(x_BD.double())
+    flat_BD = x_BD.double().flatten(1)  # layers one after another
+    codes_BF, wanted_BF = coder.encode(x_BD).to_dense().double(), dense.encode(flat_BD)
     expect(codes_BF.shape == wanted_BF.shape, f"{what} gives {list(wanted_BF.shape)} latents.")
     same_B = ((codes_BF != 0) == (wanted_BF != 0)).all(1)
     others = 1 - same_B.double().mean().item()
     expect(others <= TIES, f"{what} has other active latents for {others:.0%} of the tokens.")
     pairs = {
         "latents": (codes_BF, wanted_BF),
-        "reconstructions": (coder(x_BD).double(), dense.reconstruct(x_BD.double())),
+        "reconstructions": (coder(x_BD).double().flatten(1), dense.reconstruct(flat_BD)),
     }
     for name, (actual, wanted) in pairs.items():
         error, size = (actual - wanted)[same_B].abs().max().item(), actual.abs().max().item()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import pathlib
 import tempfile
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 
@@ -16,9 +18,9 @@ from qsae_core.conformance.check import Rules
 from qsae_core.conformance.coder_dense import ROUNDING, expect_same_function
 from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.subject import Subject
-from qsae_core.conformance.toy_forms import SOURCE, damages, files, foreign, forms, pickles, vectors
+from qsae_core.conformance.toy_forms import PROVENANCE, damages, files, foreign, forms, pickles, vectors
 from qsae_core.conformance.verdicts import CheckFailure, NotApplicable, expect, expect_equal
-from qsae_core.contracts.dense import DenseForm
+from qsae_core.contracts.dense import DTYPES, DenseForm
 from qsae_core.contracts.format import Checkpoint, CheckpointFormat
 from qsae_core.errors import ArtifactError, PluginError, QsaeError
 
@@ -90,6 +92,25 @@ def _expect_composed(subject: Subject, checkpoint: Checkpoint, dense: DenseForm,
     expect_same_function(coder, dense, vectors().float(), f"the coder composed from the {name}")
 
 
+@RULES.each_case(
+    "writes-again", "what was read and is unchanged is written with the same tensors, in the same types."
+)
+def _writes_again(subject: Subject, case: Case) -> None:
+    form: CheckpointFormat = subject.build(case)
+    for name, _, path in _written(form):
+        for dtype in DTYPES:
+            first, second = (path.parent / f"{which}-{dtype}" for which in ("first", "second"))
+            given = form.read(path)
+            form.write(dataclasses.replace(given, dense=given.dense.in_dtypes(dtype)), first)
+            read = form.read(first)
+            form.write(read, second)
+            again = form.read(second)
+            for field, tensor in read.dense.tensors().items():
+                what = f"{field} of the {name}, of {dtype}, read, written and read again"
+                expect_equal(getattr(again.dense, field), tensor, what)
+            expect(again.settings == read.settings, f"settings of the {name} are others when written again.")
+
+
 @RULES.each_case("damaged", "read refuses a truncated or overwritten file with a QsaeError.")
 def _damaged(subject: Subject, case: Case) -> None:
     form: CheckpointFormat = subject.build(case)
@@ -130,6 +151,10 @@ def _try(form: CheckpointFormat, path: pathlib.Path, file: pathlib.Path, trap: p
     expect(not trap.exists(), f"it unpickled {file.name}.")
 
 
+def _kind(dense: DenseForm) -> Literal["sae", "transcoder"]:
+    return "sae" if dense.W_enc.shape[1] == dense.W_dec.shape[1] and dense.W_skip is None else "transcoder"
+
+
 def _written(form: CheckpointFormat) -> Iterator[tuple[str, DenseForm, pathlib.Path]]:
     """(name, dense form, path) of every toy form that the format has a place for.
 
@@ -141,7 +166,7 @@ def _written(form: CheckpointFormat) -> Iterator[tuple[str, DenseForm, pathlib.P
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
             path = pathlib.Path(folder) / "checkpoint"
             try:
-                form.write(dense, path, SOURCE)
+                form.write(Checkpoint(dense, _kind(dense), PROVENANCE), path)
             except QsaeError:
                 continue
             written += 1

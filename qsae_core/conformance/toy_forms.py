@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from qsae_core.contracts.dense import DenseForm
+from qsae_core.contracts.provenance import Provenance
 
 D, E, F, K = 8, 6, 24, 5
-SOURCE = {"model": "toy", "layer": 3, "site": "resid_post"}
+PROVENANCE = Provenance.at(3, "resid_post", model="toy", context=128)
 
 
 def _form(seed: int, d_out: int = D, **more: Any) -> DenseForm:
@@ -42,11 +43,28 @@ def forms() -> dict[str, DenseForm]:
         "TopK SAE that ranks by norm": _form(2, k=K, ranks_by_norm=True),
         "JumpReLU SAE": _form(3, activation="jumprelu", threshold=thresholds_F),
         "TopK SAE with signed latents": _form(4, activation="identity", k=K),
+        "ReLU SAE that subtracts b_dec": _form(10, subtracts_b_dec=True),
+        "TopK SAE that subtracts b_dec": _form(11, k=K, subtracts_b_dec=True),
+        "JumpReLU SAE that subtracts b_dec": _form(
+            12, activation="jumprelu", threshold=thresholds_F, subtracts_b_dec=True
+        ),
+        "gated SAE": _form(13, activation="gated", **_magnitudes(13), subtracts_b_dec=True),
+        "gated SAE that subtracts nothing": _form(14, activation="gated", **_magnitudes(14)),
         "ReLU transcoder": _form(5, E),
         "TopK transcoder": _form(6, E, k=K),
         "JumpReLU transcoder": _form(7, E, activation="jumprelu", threshold=thresholds_F),
         "TopK transcoder with a skip connection": _form(8, E, k=K, W_skip=skip),
+        "JumpReLU transcoder with a skip connection": _form(
+            15, E, activation="jumprelu", threshold=thresholds_F, W_skip=skip
+        ),
+        "ReLU transcoder with a skip connection": _form(16, E, W_skip=skip),
     }
+
+
+def _magnitudes(seed: int) -> dict[str, Any]:
+    """Of gated latents, some of whose thresholds lie below 0."""
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(F, generator=generator) / 2 for name in ("r_mag", "b_mag")}
 
 
 def vectors() -> Tensor:

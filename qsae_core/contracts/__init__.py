@@ -16,6 +16,7 @@ from qsae_core.contracts.metric import Metric, Observation, Origin, computed, me
 from qsae_core.contracts.named_tensors import ActivationWord, NamedTensors
 from qsae_core.contracts.norm_limit import NormLimit
 from qsae_core.contracts.one_layer import OneLayer
+from qsae_core.contracts.provenance import Provenance
 from qsae_core.contracts.quantizer import Calibration, Lookup, Packed, Quantizer, straight_through
 from qsae_core.contracts.shards import RankSlices, shard
 from qsae_core.contracts.shuffled_blocks import Columns, ShuffledBlocks, batches_of, permutation
@@ -59,6 +60,7 @@ __all__ = [
     "Packed",
     "Parts",
     "Pointwise",
+    "Provenance",
     "Quantizer",
     "RankSlices",
     "Result",

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from qsae_core.component import ComponentConfig
+from qsae_core.component import ComponentConfig, name_of
 from qsae_core.contracts.dense import Pointwise
+from qsae_core.errors import ConfigError
 
 
 class Activation(nn.Module, abc.ABC):
@@ -55,6 +56,13 @@ class Activation(nn.Module, abc.ABC):
         """What evaluation computes, as other libraries write it; None where they have no word for it."""
         return None
 
-    def take_thresholds(self, threshold_F: Tensor) -> None:
-        """Become the jumprelu of these thresholds; for activations whose ``pointwise`` is one."""
-        raise NotImplementedError(f"{type(self).__name__} has no thresholds")
+    def take(self, point: Pointwise) -> None:
+        """Become this function, by what is learned of it; for activations whose ``pointwise`` is not None.
+
+        Raises:
+            ConfigError: if it is another one.
+        """
+        own = self.pointwise()
+        if own is None or own.function != point.function:
+            name = "no function of other libraries" if own is None else own.function
+            raise ConfigError(f"activation '{name_of(self)}' is {name}, not {point.function}")

@@ -10,27 +10,39 @@ from typing import Any, Literal
 
 from qsae_core.component import ComponentConfig
 from qsae_core.contracts.dense import DenseForm
+from qsae_core.contracts.provenance import Provenance
+from qsae_core.errors import ArtifactError
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What a format reads."""
+    """One coder of another library: what a format reads, and what it writes."""
 
     dense: DenseForm
     kind: Literal["sae", "transcoder"] = "sae"
-    source: Mapping[str, Any] = field(default_factory=dict)
-    """JSON values about where it comes from, in the file's own words: model, layer, site, dataset."""
+    provenance: Provenance = field(default_factory=Provenance)
+    """Which vectors it is for."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values: the library's own configuration, as its file has it. Of a coder that was imported from
+    the same format they come back in ``write``, which changes what the coder's weights and rule say
+    otherwise, and leaves the rest; of others there are none."""
+    files: tuple[pathlib.Path, ...] = ()
+    """The files that it was read from, whose checksums are recorded."""
     components: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Slot -> block ``{"use": name, ...options}``, where the file says more than the dense form: the SAE
-    with the options that it was trained with, ``data`` with its model and layer. Core chooses the rest, and
-    refuses components that do not compute what the dense form does."""
+    with the options that it was trained with. Core chooses the rest, and refuses components that do not
+    compute what the dense form does."""
+    notes: tuple[str, ...] = ()
+    """Sentences that the user should read: where the library's own loader computes something else."""
 
 
 class CheckpointFormat(abc.ABC):
     """Another library's checkpoint. Built as ``Class(config)``.
 
-    Nothing is unpickled: no ``pickle.load``, and no ``torch.load`` but with ``weights_only=True``. A variant
-    that a dense form, or a file, cannot hold exactly is refused with the reason, never approximated.
+    Files come from strangers, and are read by ``qsae_core.reading``: nothing is unpickled, and nothing is
+    allocated before it is known that the file holds so much. A variant that a dense form, or a file, cannot
+    hold exactly is refused with the reason, never approximated. What ``read`` gave of an unchanged file,
+    ``write`` writes again with the same tensors, bit for bit.
     """
 
     def __init__(self, config: ComponentConfig) -> None:
@@ -38,23 +50,42 @@ class CheckpointFormat(abc.ABC):
 
     @abc.abstractmethod
     def recognizes(self, path: pathlib.Path) -> bool:
-        """Whether the file or folder is of this format and of no other; raises nothing."""
+        """Whether the file or folder is of this format and of no other; raises nothing. A folder of several
+        (``members``) is too."""
+
+    def members(self, path: pathlib.Path) -> Mapping[str, pathlib.Path]:
+        """Of a folder of several coders: name -> path of each, for ``read``, in the order of layers; nothing
+        for a single coder. Names are those of layers or of places.
+
+        Raises:
+            ArtifactError: if it is damaged.
+        """
+        return {}
 
     @abc.abstractmethod
     def read(self, path: pathlib.Path) -> Checkpoint:
-        """What the file or folder holds; no coder is made of it here.
+        """What the file or folder of one coder holds; no coder is made of it here.
 
         Raises:
             ArtifactError: if it is damaged, not of this format, or a variant with no dense form.
         """
 
     @abc.abstractmethod
-    def write(self, dense: DenseForm, path: pathlib.Path, source: Mapping[str, Any]) -> None:
+    def write(self, checkpoint: Checkpoint, path: pathlib.Path) -> None:
         """Write a file or folder as that library would have; nothing is at ``path`` yet.
-
-        Args:
-            source: JSON values about the coder's data (model, layer, site), as far as they are known.
 
         Raises:
             ArtifactError: if that library has no such variant.
         """
+
+    def write_set(self, checkpoints: Mapping[str, Checkpoint], path: pathlib.Path) -> None:
+        """Write a folder whose ``members`` are these.
+
+        Raises:
+            ArtifactError: if that library has no such folders, or no place for one of them.
+        """
+        raise ArtifactError(
+            "this format has no folder of several coders",
+            where=str(path),
+            next="export one of them: give the folder of its layer",
+        )

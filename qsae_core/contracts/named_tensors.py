@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from qsae_core.contracts.dense import DenseForm, Function
 from qsae_core.contracts.format import Checkpoint, CheckpointFormat
+from qsae_core.contracts.provenance import Provenance
 from qsae_core.errors import ArtifactError
-from qsae_core.results.files import read_json
+from qsae_core.reading import file_in, json_settings, safetensors_names, safetensors_tensors
 
 
 class ActivationWord(NamedTuple):
@@ -38,7 +36,8 @@ class NamedTensors(CheckpointFormat):
     tensors_file: ClassVar[str]
     settings_file: ClassVar[str]
     names: ClassVar[Mapping[str, str]]
-    """Field of ``DenseForm`` -> the tensor's name; ``threshold`` and ``W_skip`` where there may be one."""
+    """Field of ``DenseForm`` -> the tensor's name; ``threshold``, ``r_mag``, ``b_mag`` and ``W_skip`` where
+    there may be one."""
     transposed: ClassVar[frozenset[str]] = frozenset()
     """Fields that are stored the other way round: ``W_enc`` as ``[D, F]``."""
     subtracts_b_dec: ClassVar[bool] = False
@@ -63,22 +62,27 @@ class NamedTensors(CheckpointFormat):
         return known and marked and all(self.names[field] in found for field in _REQUIRED)
 
     def read(self, path: pathlib.Path) -> Checkpoint:
-        """The dense form; all else in the JSON file is the source."""
+        """The dense form, and all of the JSON file as settings."""
         settings, tensors = self.load_settings(path), self.load_tensors(path)
         dense = self.to_dense(tensors, settings, str(path))
         dense.validate(str(path))
         is_sae = dense.W_skip is None and dense.W_enc.shape[1] == dense.W_dec.shape[1]
-        own = {self.activation_key, self.k_key, *self.marks}
-        source = {key: value for key, value in settings.items() if key not in own}
-        return Checkpoint(dense, "sae" if is_sae else "transcoder", source)
+        return Checkpoint(
+            dense,
+            "sae" if is_sae else "transcoder",
+            self.provenance(settings),
+            settings,
+            (path / self.settings_file, path / self.tensors_file),
+        )
 
-    def write(self, dense: DenseForm, path: pathlib.Path, source: Mapping[str, Any]) -> None:
+    def write(self, checkpoint: Checkpoint, path: pathlib.Path) -> None:
         """Both files, in a folder."""
-        dense.validate(str(path))
-        tensors, settings = self.from_dense(dense, str(path))
+        checkpoint.dense.validate(str(path))
+        tensors, settings = self.from_dense(checkpoint.dense, str(path))
+        known = checkpoint.settings or self.settings_of(checkpoint.provenance)
         path.mkdir(parents=True)
         self.save_tensors(path, tensors)
-        text = json.dumps({**source, **settings}, indent=2, allow_nan=False)
+        text = json.dumps({**known, **settings}, indent=2, allow_nan=False)
         (path / self.settings_file).write_text(text + "\n", encoding="utf-8")
 
     # --- what a library may do otherwise
@@ -104,9 +108,16 @@ class NamedTensors(CheckpointFormat):
             raise _damaged(f"{self.k_key} is {k!r}, not a whole number", where)
         if word.function != "jumprelu":
             found.pop("threshold", None)
-        fields = {field: self._turned(field, tensor).float() for field, tensor in found.items()}
-        dense = DenseForm(**fields, activation=word.function, k=k, ranks_by_norm=word.ranks_by_norm)
-        return self._moved(dense, -1, where) if self.subtracts_b_dec else dense
+        if word.function != "gated":
+            found = {name: tensor for name, tensor in found.items() if name not in ("r_mag", "b_mag")}
+        fields: dict[str, Any] = {name: self._turned(name, tensor) for name, tensor in found.items()}
+        return DenseForm(
+            **fields,
+            activation=word.function,
+            k=k,
+            ranks_by_norm=word.ranks_by_norm,
+            subtracts_b_dec=self.subtracts_b_dec,
+        )
 
     def from_dense(self, dense: DenseForm, where: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The library's tensors and settings of a dense form.
@@ -115,6 +126,8 @@ class NamedTensors(CheckpointFormat):
             ArtifactError: if the library has no such variant.
         """
         has_k = dense.k is not None
+        if all(word.function != dense.activation for word in self.words.values()):
+            dense = dense.plain()  # gated latents as the jumprelu that they are
         asked = ActivationWord(dense.activation, has_k, has_k and dense.ranks_by_norm)
         name = next((name for name, word in self.words.items() if word == asked), None)
         homeless = sorted(dense.tensors().keys() - self.names.keys())
@@ -126,7 +139,7 @@ class NamedTensors(CheckpointFormat):
                 where=where,
                 allowed=f"{', '.join(self.words)}, with tensors for {', '.join(self.names)}",
             )
-        dense = self._moved(dense, 1, where) if self.subtracts_b_dec else dense
+        dense = dense.with_offset(self.subtracts_b_dec)
         tensors = {
             self.names[field]: self._turned(field, tensor).clone().contiguous()
             for field, tensor in dense.tensors().items()
@@ -134,13 +147,21 @@ class NamedTensors(CheckpointFormat):
         settings = {**self.marks, self.activation_key: name} | ({self.k_key: dense.k} if has_k else {})
         return tensors, settings
 
+    def provenance(self, settings: Mapping[str, Any]) -> Provenance:
+        """What the JSON file says of where the vectors are from: nothing, unless a library says it."""
+        return Provenance()
+
+    def settings_of(self, provenance: Provenance) -> dict[str, Any]:
+        """What the JSON file should say of it."""
+        return {}
+
     def load_tensors(self, path: pathlib.Path) -> dict[str, Tensor]:
         """Name -> tensor of the file; raises an ArtifactError where there is none, or it is damaged."""
-        return self._opened(path, values=True)
+        return safetensors_tensors(file_in(path, self.tensors_file))
 
     def load_names(self, path: pathlib.Path) -> set[str]:
         """The names of ``load_tensors``, without reading values."""
-        return set(self._opened(path, values=False))
+        return set(safetensors_names(file_in(path, self.tensors_file)))
 
     def save_tensors(self, path: pathlib.Path, tensors: dict[str, Tensor]) -> None:
         """What ``load_tensors`` reads."""
@@ -148,32 +169,12 @@ class NamedTensors(CheckpointFormat):
 
     def load_settings(self, path: pathlib.Path) -> dict[str, Any]:
         """The JSON file; raises an ArtifactError where it is missing, or no mapping."""
-        settings = read_json(path / self.settings_file)
-        if not isinstance(settings, dict):
-            raise _damaged(f"{self.settings_file} is no mapping", str(path))
-        return settings
+        return json_settings(file_in(path, self.settings_file))
 
     # --- mechanics
 
-    def _opened(self, path: pathlib.Path, *, values: bool) -> dict[str, Tensor]:
-        file, nothing = path / self.tensors_file, torch.empty(0)
-        try:
-            with safe_open(file, framework="pt") as reader:
-                names = reader.keys()
-                return {n: reader.get_tensor(n).clone() if values else nothing for n in names}
-        except (SafetensorError, OSError, ValueError) as error:
-            raise _damaged(f"it cannot be read ({error})", str(file)) from error
-
     def _turned(self, field: str, tensor: Tensor) -> Tensor:
         return tensor.T if field in self.transposed and tensor.dim() == 2 else tensor
-
-    def _moved(self, dense: DenseForm, sign: int, where: str) -> DenseForm:
-        """With ``sign W_enc b_dec`` added to ``b_enc``."""
-        dense.validate(where)
-        if dense.W_enc.shape[1] != dense.b_dec.shape[0]:
-            raise _damaged("b_dec cannot be subtracted from inputs of another width", where)
-        b_enc = dense.b_enc.double() + sign * dense.projected(dense.b_dec)
-        return dataclasses.replace(dense, b_enc=b_enc.float())
 
 
 _REQUIRED = ("W_enc", "b_enc", "W_dec", "b_dec")

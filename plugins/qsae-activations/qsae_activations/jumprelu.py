@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from qsae_activations import JumpReLUConfig
 from qsae_core.contracts import Activation, Pointwise
 
-LEAST_THETA = 1e-6
+LEAST_THETA = 0.0
 
 
 class JumpReLU(Activation):
@@ -54,9 +54,11 @@ class JumpReLU(Activation):
         return Pointwise("jumprelu", self.theta.detach().clamp_min(LEAST_THETA))
 
     @torch.no_grad()
-    def take_thresholds(self, threshold_F: Tensor) -> None:
+    def take(self, point: Pointwise) -> None:
         """``theta <- threshold``."""
-        self.theta.copy_(threshold_F)
+        super().take(point)
+        assert point.threshold is not None
+        self.theta.copy_(point.threshold)
 
     def _theta(self, pre_acts: Tensor, latent_index: Tensor | None) -> Tensor:
         theta = self.theta if latent_index is None else self.theta.index_select(0, latent_index)

@@ -31,9 +31,11 @@ def dense_form(coder: SparseCoder) -> tuple[DenseForm | None, str | None]:
     if not isinstance(coder, MatrixCoder):
         return None, "it is no coder of matrices"
     try:
-        form = coder.dense()
+        form = coder.dense().plain()
     except ConfigError as error:
         return None, error.what
+    if form.layers > 1:
+        return None, "it reads several layers"
     here: dict[str, Any] = {name: tensor.to(coder.device) for name, tensor in form.tensors().items()}
     return replace(form, **here), None
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from qsae_core import ComponentSpec, RestartConfig, hookimpl
+from qsae_core import ComponentSpec, OffsetConfig, RestartConfig, hookimpl
 
 
-class BatchTopKConfig(RestartConfig):
+class BatchTopKConfig(RestartConfig, OffsetConfig):
     """BatchTopK SAE (Bussmann et al., 2024): the k B largest latents of a batch, squared error plus AuxK."""
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from qsae_core import CoderConfig, ComponentSpec, hookimpl
+from qsae_core import ComponentSpec, OffsetConfig, hookimpl
 
 
-class GatedConfig(CoderConfig):
+class GatedConfig(OffsetConfig):
     """Gated SAE (Rajamanoharan et al., 2024): gates and magnitudes share W_enc; a term trains gates."""
 
 

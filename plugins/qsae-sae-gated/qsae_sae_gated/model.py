@@ -41,10 +41,18 @@ class GatedLatents(Activation):
         return latents + FAINT * (pre_BF > 0) if self.training else latents
 
     def pointwise(self) -> Pointwise:
-        """A jumprelu of ``m = e^r pi + (b_mag - e^r b_gate)``: ``pi > 0`` is ``m > b_mag - e^r b_gate``."""
-        gain = self.r.detach().double().exp()
-        shift = self.b_mag.detach().double() - gain * self.b_gate[0].detach().double()
-        return Pointwise("jumprelu", shift.clamp_min(0), gain, shift)
+        """Gated latents, with the coder's b_enc as ``b_gate``."""
+        r, b_mag, b_gate = (p.detach() for p in (self.r, self.b_mag, self.b_gate[0]))
+        return Pointwise("gated", r_mag=r, b_mag=b_mag, b_gate=b_gate)
+
+    @torch.no_grad()
+    def take(self, point: Pointwise) -> None:
+        """``r`` and ``b_mag``; ``b_gate`` is the coder's b_enc."""
+        super().take(point)
+        assert point.r_mag is not None
+        assert point.b_mag is not None
+        self.r.copy_(point.r_mag)
+        self.b_mag.copy_(point.b_mag)
 
     def gates(self, pre_N: Tensor, latent_N: Tensor) -> Tensor:
         """``ReLU(pi)``, which the auxiliary term and the penalty read in place of 1."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from qsae_core import CoderConfig, ComponentSpec, hookimpl, option
+from qsae_core import ComponentSpec, OffsetConfig, hookimpl, option
 
 
-class JumpReLUConfig(CoderConfig):
+class JumpReLUConfig(OffsetConfig):
     """JumpReLU SAE (Rajamanoharan et al., 2024): f = z 1[z > theta], squared error plus an L0 penalty."""
 
     preact_coefficient: float = option(

@@ -44,7 +44,8 @@ class JumpReLUSAE(LinearCoder):
         dead = self.dead.mask().nonzero().squeeze(1)
         if not dead.numel():
             return x_BD.new_zeros(())
-        pre_acts = (x_BD - self.b_dec) @ as_rows(W_enc_FD).take(dead).T + self.b_enc[dead]
+        read_BD = x_BD if self.encoder_offset is None else x_BD - self.encoder_offset
+        pre_acts = read_BD @ as_rows(W_enc_FD).take(dead).T + self.b_enc[dead]
         theta = self.activation.get_parameter("theta")
         norms = as_rows(W_dec_FE).norms().detach()
         return (torch.relu(theta[dead] - pre_acts) * norms[dead]).sum(1).mean()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from qsae_core import ComponentSpec, RestartConfig, hookimpl
+from qsae_core import ComponentSpec, OffsetConfig, RestartConfig, hookimpl
 
 
-class TopKConfig(RestartConfig):
+class TopKConfig(RestartConfig, OffsetConfig):
     """TopK SAE (Gao et al., 2024): f = top_k(ReLU(W_enc (x - b_dec) + b_enc)), squared error plus AuxK."""
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from qsae_core import CoderConfig, ComponentSpec, hookimpl
+from qsae_core import ComponentSpec, OffsetConfig, hookimpl
 
 
-class VanillaConfig(CoderConfig):
+class VanillaConfig(OffsetConfig):
     """ReLU SAE with L1 (Bricken et al., 2023; norm-weighted penalty: Conerly et al., 2024)."""
 
 

@@ -32,8 +32,10 @@ def encoder_columns(folder: pathlib.Path) -> EncoderColumns | None:
     """
     coder = qsae_core.load(folder)
     try:
-        form = coder.dense()
+        form = coder.dense().plain()
     except ConfigError:  # several layers, levels, bits: then there is no one encoder row of a latent
+        return None
+    if form.layers > 1:
         return None
     norms_F = form.W_enc.double().norm(dim=1)
     largest_F = max_cosines(unit_rows(form.W_enc))

@@ -1,0 +1,74 @@
+"""Provenance: which vectors of which language model a coder is for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MODEL, LAYER, SOURCE, TARGET = "model", "layer", "source_sites", "target_sites"
+CONTEXT, DATASET = "context", "dataset"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Which vectors of which language model a coder is for, in this framework's words; None or nothing where
+    it is not known, or has no word here."""
+
+    model: str | None = None
+    """A name on the Hugging Face Hub, or a path, as the data source ``lm`` takes it."""
+    sources: tuple[str, ...] = ()
+    """Places that are encoded, as ``8.mlp_in``: a layer and one of ``SITE_NAMES``."""
+    targets: tuple[str, ...] = ()
+    """Places that are reconstructed; of an autoencoder its sources."""
+    context: int | None = None
+    """Tokens of a context in training."""
+    dataset: str | None = None
+    """A data set's name on the Hub, or what the text was."""
+
+    @classmethod
+    def at(cls, layer: int, site: str, target_site: str | None = None, **known: Any) -> Provenance:
+        """Of a coder of one layer."""
+        source = f"{layer}.{site}"
+        return cls(sources=(source,), targets=(f"{layer}.{target_site}" if target_site else source,), **known)
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Provenance:
+        """From the ``source`` of a stored coder."""
+
+        def known(name: str, kind: type) -> Any:
+            value = record.get(name)
+            return value if isinstance(value, kind) and not isinstance(value, bool) else None
+
+        sources, targets = (tuple(map(str, known(name, list) or ())) for name in (SOURCE, TARGET))
+        return cls(known(MODEL, str), sources, targets, known(CONTEXT, int), known(DATASET, str))
+
+    def record(self) -> dict[str, Any]:
+        """JSON values of what is known, under the names that data sources use."""
+        layers = sorted({int(place.partition(".")[0]) for place in self.sources})
+        values = {
+            MODEL: self.model,
+            LAYER: ",".join(map(str, layers)) or None,
+            SOURCE: list(self.sources) or None,
+            TARGET: list(self.targets) or None,
+            CONTEXT: self.context,
+            DATASET: self.dataset,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    def data_block(self) -> dict[str, Any] | None:
+        """Options of the data source ``lm`` that reads these vectors; None where model or places are not
+        known."""
+        if self.model is None or not self.sources or not self.targets:
+            return None
+        found: dict[str, Any] = {"use": "lm", "model": self.model}
+        if len(self.sources) == len(self.targets) == 1:
+            (source,), (target,) = self.sources, self.targets
+            layer, _, site = source.partition(".")
+            if source == target:
+                return found | {"layer": int(layer), "site": site}
+            target_layer, _, target_site = target.partition(".")
+            places = {"source_layer": int(layer), "source_site": site}
+            return found | places | {"target_layer": int(target_layer), "target_site": target_site}
+        found["sites"] = ",".join(self.sources)
+        return found if self.targets == self.sources else found | {"target_sites": ",".join(self.targets)}
