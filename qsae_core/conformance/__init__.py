@@ -33,18 +33,28 @@ from qsae_core.conformance.verdicts import CheckFailure
 from qsae_core.lazy import lazily
 
 if TYPE_CHECKING:
+    from qsae_core.conformance.golden import Computed, check_golden, expect_computes
     from qsae_core.conformance.reference_parts import plain_parts
 
 __all__ = [
     "Case",
     "Check",
     "CheckFailure",
+    "Computed",
+    "check_golden",
     "checks_for",
     "checks_for_component",
     "choices",
+    "expect_computes",
     "expecting",
     "parametrize_with_checks",
     "plain_parts",
 ]
 
-__getattr__ = lazily(__name__, {"plain_parts": "qsae_core.conformance.reference_parts"})
+LATER = {
+    "Computed": "qsae_core.conformance.golden",
+    "check_golden": "qsae_core.conformance.golden",
+    "expect_computes": "qsae_core.conformance.golden",
+    "plain_parts": "qsae_core.conformance.reference_parts",
+}
+__getattr__ = lazily(__name__, LATER)
