@@ -14,7 +14,8 @@ from qsae_core.artifact.artifact import load
 from qsae_core.artifact.description import read_description
 from qsae_core.artifact.places import artifact_folder, member_folders, set_folder
 from qsae_core.compose.compose import compose_format
-from qsae_core.contracts.dense import DTYPES, ROWS_AT_ONCE, DenseForm
+from qsae_core.contracts.cross_layer import Form
+from qsae_core.contracts.dense import DTYPES, ROWS_AT_ONCE
 from qsae_core.contracts.format import Checkpoint
 from qsae_core.contracts.provenance import Provenance
 from qsae_core.errors import ArtifactError, ConfigError
@@ -69,7 +70,7 @@ def open_checkpoint(path: pathlib.Path, registry: Registry, form: str) -> Checkp
     """
     checkpoint = compose_format(form, registry).read(path)
     where = f"{path} (format {form})"
-    checkpoint.dense.validate(where)
+    checkpoint.form.validate(where)
     try:
         json.dumps(dict(checkpoint.settings), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -88,7 +89,7 @@ def import_record(checkpoint: Checkpoint, path: pathlib.Path, form: str) -> dict
     for file in checkpoint.files:
         name = file.relative_to(folder) if file.is_relative_to(folder) else pathlib.PurePath(file.name)
         files[name.as_posix()] = {"sha256": sha256_of(file), "bytes": file.stat().st_size}
-    tensors = checkpoint.dense.tensors()
+    tensors = checkpoint.form.tensors()
     return {
         "path": str(path),
         "format": form,
@@ -144,25 +145,24 @@ def _exported(folder: pathlib.Path, form: str, registry: Registry, dtype: str | 
     coder = load(folder, registry=registry)
     source = read_description(folder)["source"]
     imported = source.get(IMPORTED) or {}
-    dense = coder.dense()
     kind: Literal["sae", "transcoder"] = "sae" if coder.is_autoencoder else "transcoder"
     settings = imported.get("settings") if imported.get("format") == form else None
     return Checkpoint(
-        in_types(dense, dtype or imported.get("dtypes") or "float32"),
+        in_types(coder.form(), dtype or imported.get("dtypes") or "float32"),
         kind,
         Provenance.of_record(source),
         settings or {},
     )
 
 
-def in_types(dense: DenseForm, dtypes: str | Mapping[str, str]) -> DenseForm:
+def in_types(form: Form, dtypes: str | Mapping[str, str]) -> Form:
     """With tensors of the one type; or of the type of each, if those hold all values, else float32."""
     if isinstance(dtypes, str):
-        return dense.in_dtypes(TYPES[dtypes])
+        return form.in_dtypes(TYPES[dtypes])
     known = {name: TYPES[kind] for name, kind in dtypes.items() if kind in TYPES}
-    tensors = dense.tensors()
+    tensors = form.tensors()
     for name, wanted in known.items():
         for rows in tensors[name].split(ROWS_AT_ONCE) if name in tensors else ():
             if not torch.equal(rows.to(wanted).to(rows.dtype), rows):
-                return dense.in_dtypes(torch.float32)
-    return dense.in_dtypes(known)
+                return form.in_dtypes(torch.float32)
+    return form.in_dtypes(known)

@@ -12,19 +12,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from qsae_core.artifact import artifact
 from qsae_core.artifact.checkpoints import IMPORTED, format_of, import_record, members_of, open_checkpoint
 from qsae_core.artifact.coder_sets import save_set
 from qsae_core.artifact.description import NO_DATA
 from qsae_core.coders.coder_set import CoderSet
-from qsae_core.coders.linear import LinearCoder
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.compose.compose import compose_coder
 from qsae_core.compose.kernels import activate_kernels
 from qsae_core.config.layers import Layer
 from qsae_core.config.run import RunConfig, resolve
 from qsae_core.contracts.coder import CoderShape
+from qsae_core.contracts.cross_layer import CrossLayerForm, Form
 from qsae_core.contracts.dense import ROWS_AT_ONCE, DenseForm
 from qsae_core.contracts.format import Checkpoint
 from qsae_core.contracts.provenance import Provenance
@@ -179,22 +180,22 @@ def compose_checkpoint(checkpoint: Checkpoint, registry: Registry, place: str) -
         place: what errors call the checkpoint.
 
     Raises:
-        ArtifactError: if installed components do not compute what its dense form does, with what differs.
+        ArtifactError: if installed components do not compute what its form does, with what differs.
         PluginError: if one of them is not installed.
     """
-    dense, chosen = checkpoint.dense, blocks(checkpoint, registry)
-    n = dense.layers
-    shape = CoderShape(dense.W_enc.shape[1] // n, dense.W_dec.shape[1] // n, n, n)
+    form, chosen = checkpoint.form, blocks(checkpoint, registry)
+    shape = CoderShape(*form.widths)
     try:
         coder = compose_coder(chosen, registry, shape, place=place)
     except ConfigError as error:
         raise ArtifactError(error.what, where=place, allowed=error.allowed, next=error.next) from error
     name = next(chosen[slot]["use"] for slot in CODER_SLOTS if slot in chosen)
-    if not isinstance(coder, LinearCoder):
-        raise ArtifactError(f"'{name}' is not made of one encoder and one decoder matrix", where=place)
-    dense = dense.with_offset(coder.subtract_b_dec)
-    _take(coder, dense)
-    reason = _difference(coder, dense)
+    try:
+        wanted = coder.form_to_take(form)
+        coder.take_form(wanted)
+    except ConfigError as error:
+        raise ArtifactError(error.what, where=place) from error
+    reason = _difference(coder, wanted)
     if reason is not None:
         raise ArtifactError(f"'{name}' does not compute what the checkpoint does: {reason}", where=place)
     return coder.eval()
@@ -206,39 +207,41 @@ def blocks(checkpoint: Checkpoint, registry: Registry) -> dict[str, dict[str, An
     Raises:
         PluginError: if one is not installed.
     """
-    dense, slot = checkpoint.dense, checkpoint.kind
+    form, slot = checkpoint.form, checkpoint.kind
     found: dict[str, dict[str, Any]] = {name: {"use": "none"} for name in QUANTIZER_SLOTS}
-    if dense.activation != "gated":  # that is the SAE's own, and no component
-        found["activation"] = {"use": dense.activation}
-    found["sparsity"] = {"use": "none"} if dense.k is None else {"use": "topk", "k": dense.k}
-    found[slot] = {"use": _usual_coder(dense, slot, registry)}
+    if form.activation != "gated":  # that is the SAE's own, and no component
+        found["activation"] = {"use": form.activation}
+    found["sparsity"] = {"use": "none"} if form.k is None else {"use": "topk", "k": form.k}
+    found[slot] = {"use": _usual_coder(form, slot, registry)}
     for name, block in checkpoint.components.items():
         if name in (slot, *PART_SLOTS):
             found[name] = dict(block)
     for name, block in found.items():
         _check_installed(name, block, registry)
-    found[slot] |= {"n_latents": dense.n_latents, "normalize": "none", "rotate": False}
+    found[slot] |= {"n_latents": form.n_latents, "normalize": "none", "rotate": False}
     spec = registry.get(slot, found[slot]["use"])
     fields = spec.config.model_fields
-    if dense.W_skip is not None and "skip" in fields:
-        found[slot]["skip"] = True
+    if "skip" in fields:
+        found[slot]["skip"] = any(name.endswith("W_skip") for name in form.tensors())
     if "subtract_b_dec" in fields:
-        found[slot]["subtract_b_dec"] = dense.subtracts_b_dec
+        found[slot]["subtract_b_dec"] = isinstance(form, DenseForm) and form.subtracts_b_dec
     parts = spec.default_parts
     return {name: block for name, block in found.items() if parts.get(name, {}) is not None}
 
 
-def _usual_coder(dense: DenseForm, slot: str, registry: Registry) -> str:
+def _usual_coder(form: Form, slot: str, registry: Registry) -> str:
     """The SAE that is trained with this activation and rule; the transcoder, or another one that there is."""
+    if isinstance(form, CrossLayerForm):
+        return "cross-layer-transcoder"
     if slot == "transcoder":
         installed = registry.names(slot)
         return slot if slot in installed or not installed else installed[0]
-    if dense.layers > 1:
+    if form.layers > 1:
         return "crosscoder"
-    if dense.activation == "gated":
+    if form.activation == "gated":
         return "gated"
-    plain_rank = dense.k is not None and not dense.ranks_by_norm
-    return "topk" if plain_rank else "jumprelu" if dense.activation == "jumprelu" else "vanilla"
+    plain_rank = form.k is not None and not form.ranks_by_norm
+    return "topk" if plain_rank else "jumprelu" if form.activation == "jumprelu" else "vanilla"
 
 
 def _check_installed(slot: str, block: Mapping[str, Any], registry: Registry) -> None:
@@ -253,35 +256,21 @@ def _check_installed(slot: str, block: Mapping[str, Any], registry: Registry) ->
 
 
 @torch.no_grad()
-def _take(coder: LinearCoder, dense: DenseForm) -> None:
-    """Give the coder, whose normalisation does nothing, the matrices of the dense form."""
-    coder.eval()
-    coder.W_enc.master.copy_(dense.W_enc)
-    coder.W_dec.master.copy_(dense.W_dec)
-    coder.b_dec.copy_(dense.b_dec)
-    coder.b_enc.copy_(dense.b_enc)
-    if dense.W_skip is not None and coder.W_skip is not None:
-        coder.W_skip.copy_(dense.W_skip)
-    point = coder.activation.pointwise()
-    if point is not None and point.function == dense.activation:
-        coder.activation.take(dense.pointwise)
-
-
-def _difference(coder: MatrixCoder, dense: DenseForm) -> str | None:
-    """What the coder's own dense form has otherwise, to the last bit."""
+def _difference(coder: MatrixCoder, wanted: Form) -> str | None:
+    """What the coder's own form has otherwise, to the last bit."""
     try:
-        found = coder.dense()
+        found = coder.form()
     except ConfigError as error:
         return error.what
-    for name in ("activation", "k", "ranks_by_norm", "subtracts_b_dec"):
-        own, wanted = getattr(found, name), getattr(dense, name)
-        if own != wanted:
-            return f"{name} is {wanted}, and the coder's is {own}"
-    for name, wanted in dense.tensors().items():
-        own = getattr(found, name)
-        if own is None:
+    for name, value in vars(wanted).items():
+        own = getattr(found, name, None)
+        if isinstance(value, str | int | None) and not isinstance(own, Tensor) and own != value:
+            return f"{name} is {value}, and the coder's is {own}"
+    own_tensors = found.tensors()
+    for name, tensor in wanted.tensors().items():
+        if name not in own_tensors:
             return f"it has {name}, which the coder has no place for"
-        parts = zip(own.split(ROWS_AT_ONCE), wanted.split(ROWS_AT_ONCE), strict=True)
+        parts = zip(own_tensors[name].split(ROWS_AT_ONCE), tensor.split(ROWS_AT_ONCE), strict=True)
         off = max(float((a - b.float()).abs().max()) for a, b in parts)
         if off:
             return f"{name} differs by up to {off:.3g}"

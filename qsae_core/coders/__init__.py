@@ -5,6 +5,7 @@ from qsae_core.coders.calibrated_coder import CalibratedCoder
 from qsae_core.coders.coder_set import CoderSet
 from qsae_core.coders.dead_latents import EVERY_STEPS as AUXK_EVERY_STEPS
 from qsae_core.coders.dead_latents import DeadLatents, auxk_loss
+from qsae_core.coders.dense import by_rows, in_shared_words, no_dense_form, threshold_of
 from qsae_core.coders.first_pairs import TRANSCODER_BIAS_RATE, begin_at_tokens, first_pairs
 from qsae_core.coders.inputs import check_codes, kept_inputs
 from qsae_core.coders.level_rules import LevelRules
@@ -40,14 +41,18 @@ __all__ = [
     "RoutedCoder",
     "auxk_loss",
     "begin_at_tokens",
+    "by_rows",
     "check_codes",
     "check_gates",
     "first_pairs",
     "fvu_by_level",
+    "in_shared_words",
     "kept_inputs",
+    "no_dense_form",
     "normalize_rows_",
     "restart",
     "step",
     "step_candidates",
+    "threshold_of",
     "usual_l0",
 ]

@@ -16,7 +16,7 @@ from qsae_core.coders.quantized_values import QuantizedValues
 from qsae_core.component import name_of
 from qsae_core.contracts.activation import Activation
 from qsae_core.contracts.coder import CoderShape
-from qsae_core.contracts.dense import ROWS_AT_ONCE, DenseForm
+from qsae_core.contracts.dense import ROWS_AT_ONCE, DenseForm, Function, Kept, Pointwise
 from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.errors import ConfigError
 
@@ -139,12 +139,7 @@ def _selected(dense: DenseForm, coder: Linear, importance_F: Tensor) -> DenseFor
     Args:
         importance_F: float64, what the rule multiplies latents with.
     """
-    activation, rule = coder.activation, coder.sparsity
-    point, kept = activation.pointwise(), rule.kept()
-    if point is None:
-        raise no_dense_form(coder, f"other libraries have no activation '{name_of(activation)}'")
-    if kept is None:
-        raise no_dense_form(coder, f"other libraries have no sparsity rule '{name_of(rule)}'")
+    point, kept = in_shared_words(coder, coder.activation, coder.sparsity)
     dense = replace(
         dense,
         activation=point.function,
@@ -154,15 +149,43 @@ def _selected(dense: DenseForm, coder: Linear, importance_F: Tensor) -> DenseFor
         k=kept.largest,
         ranks_by_norm=not coder.unit_norm_rows and kept.largest is not None,
     )
-    if kept.above is None or (kept.above == 0 and point.function in ("relu", "gated")):
-        return dense
-    if point.function == "gated":
+    if point.function == "gated" and kept.above:
         dense = dense.plain()
+    above_F = threshold_of(kept, dense.activation, dense.threshold, importance_F)
+    if above_F is None:
+        return dense
+    return replace(dense, activation="jumprelu", threshold=_stored(above_F))
+
+
+def in_shared_words(coder: object, activation: Activation, rule: SparsityRule) -> tuple[Pointwise, Kept]:
+    """What activation and rule are called elsewhere.
+
+    Raises:
+        ConfigError: if they are called nothing; ``coder`` is named in it.
+    """
+    point, kept = activation.pointwise(), rule.kept()
+    if point is None:
+        raise no_dense_form(coder, f"other libraries have no activation '{name_of(activation)}'")
+    if kept is None:
+        raise no_dense_form(coder, f"other libraries have no sparsity rule '{name_of(rule)}'")
+    return point, kept
+
+
+def threshold_of(
+    kept: Kept, function: Function, threshold_F: Tensor | None, importance_F: Tensor
+) -> Tensor | None:
+    """float64 ``[F]``: the thresholds of the jumprelu that a rule makes of an activation; None where it
+    leaves the activation as it is.
+
+    Args:
+        threshold_F: of a jumprelu.
+        importance_F: float64, what the rule multiplies latents with.
+    """
+    if kept.above is None or (kept.above == 0 and function in ("relu", "gated")):
+        return None
     # an atom of norm 0 is never above anything
     most = torch.finfo(torch.float32).max
     above_F = (kept.above / importance_F).nan_to_num(nan=most).clamp_max(most)
-    if point.function == "relu":
+    if function == "relu":
         above_F = above_F.clamp_min(0)
-    if dense.threshold is not None:
-        above_F = torch.maximum(dense.threshold.double(), above_F)
-    return replace(dense, activation="jumprelu", threshold=_stored(above_F))
+    return above_F if threshold_F is None else torch.maximum(threshold_F.double(), above_F)

@@ -17,7 +17,7 @@ from qsae_core.coder_options import CoderConfig, OffsetConfig, TranscoderConfig
 from qsae_core.coders import inputs, splitting
 from qsae_core.coders.calibrated_coder import CalibratedCoder
 from qsae_core.coders.dead_latents import DeadLatents
-from qsae_core.coders.dense import defined_anew, linear_form
+from qsae_core.coders.dense import defined_anew, linear_form, no_dense_form
 from qsae_core.coders.drawn_rows import drawn_rows
 from qsae_core.coders.fused import FusedDecoder, FusedEncoder, fused_decoder, fused_encoder
 from qsae_core.coders.living_latents import LivingLatents
@@ -29,6 +29,7 @@ from qsae_core.component import name_of
 from qsae_core.contracts.activation import Activation
 from qsae_core.contracts.coder import CoderShape, Parts
 from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.cross_layer import Form
 from qsae_core.contracts.data import Batch
 from qsae_core.contracts.dense import DenseForm
 from qsae_core.contracts.quantizer import Calibration
@@ -215,6 +216,26 @@ class LinearCoder(LivingLatents, CalibratedCoder):
     def dense(self) -> DenseForm:
         """As MatrixCoder, of a variant that encodes and decodes as a LinearCoder; others override it."""
         return linear_form(self, defined_anew(type(self), LinearCoder))
+
+    @torch.no_grad()
+    def take_form(self, form: Form) -> None:
+        """As MatrixCoder, of a dense form with an offset like this coder's."""
+        if not isinstance(form, DenseForm):
+            raise no_dense_form(self, "a cross-layer transcoder has matrices for each layer")
+        self.eval()
+        self.W_enc.master.copy_(form.W_enc)
+        self.W_dec.master.copy_(form.W_dec)
+        self.b_dec.copy_(form.b_dec)
+        self.b_enc.copy_(form.b_enc)
+        if form.W_skip is not None and self.W_skip is not None:
+            self.W_skip.copy_(form.W_skip)
+        point = self.activation.pointwise()
+        if point is not None and point.function == form.activation:
+            self.activation.take(form.pointwise)
+
+    def form_to_take(self, form: Form) -> Form:
+        """As MatrixCoder."""
+        return form.with_offset(self.subtract_b_dec) if isinstance(form, DenseForm) else form
 
     def refusal_to_screen(self) -> str | None:
         """Why ``screen`` cannot be used, from the sparsity rule and the activation; None where it can."""

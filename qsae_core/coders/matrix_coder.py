@@ -20,6 +20,7 @@ from qsae_core.coders.quantized_matrix import QuantizedMatrix
 from qsae_core.coders.quantized_values import QuantizedValues
 from qsae_core.contracts.coder import AtomErrors, CoderShape, Parts
 from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.cross_layer import Form
 from qsae_core.contracts.data import Batch
 from qsae_core.contracts.dense import DenseForm
 from qsae_core.contracts.quantizer import Lookup
@@ -114,6 +115,27 @@ class MatrixCoder(CoderMatrices):
             ConfigError: if there is none that computes the same, with the reason.
         """
         raise no_dense_form(self, "it is more than one encoder and one decoder matrix")
+
+    def form(self) -> Form:
+        """What a checkpoint of another library may hold of it: ``dense()``, unless a coder has another form.
+
+        Raises:
+            ConfigError: if it has none.
+        """
+        return self.dense()
+
+    def take_form(self, form: Form) -> None:
+        """Become what a form describes, with matrices, biases and thresholds as they are: of a coder that was
+        just made, without normalisation. What it computes otherwise, ``form`` shows.
+
+        Raises:
+            ConfigError: if it is made of other matrices.
+        """
+        raise no_dense_form(self, "it is more than one encoder and one decoder matrix")
+
+    def form_to_take(self, form: Form) -> Form:
+        """The same function, written as this coder computes it."""
+        return form
 
     def refusal_to_screen(self) -> str | None:
         """Why ``screen`` cannot be other than ``none`` here; None where it can."""

@@ -101,7 +101,7 @@ def _writes_again(subject: Subject, case: Case) -> None:
         for dtype in DTYPES:
             first, second = (path.parent / f"{which}-{dtype}" for which in ("first", "second"))
             given = form.read(path)
-            form.write(dataclasses.replace(given, dense=given.dense.in_dtypes(dtype)), first)
+            form.write(dataclasses.replace(given, form=given.dense.in_dtypes(dtype)), first)
             read = form.read(first)
             form.write(read, second)
             again = form.read(second)

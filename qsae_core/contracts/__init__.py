@@ -5,8 +5,9 @@ from qsae_core.contracts.chosen_sites import ChosenSites, chosen_sites
 from qsae_core.contracts.code_quantizer import CodeQuantizer
 from qsae_core.contracts.coder import AtomErrors, Budget, CoderShape, LossOutput, Parts, SparseCoder
 from qsae_core.contracts.codes import SparseCodes, concatenate, join_latents, split_latents
+from qsae_core.contracts.cross_layer import CrossLayerForm, Form, LayerForm
 from qsae_core.contracts.data import Batch, DataSource
-from qsae_core.contracts.dense import DenseForm, Kept, Pointwise
+from qsae_core.contracts.dense import DenseForm, Function, Kept, Pointwise
 from qsae_core.contracts.evaluation import Accumulator, Evaluation, EvaluationContext, Result, Table
 from qsae_core.contracts.format import Checkpoint, CheckpointFormat
 from qsae_core.contracts.held_out_part import HeldOutPart, Overlap
@@ -38,16 +39,20 @@ __all__ = [
     "CodeQuantizer",
     "CoderShape",
     "Columns",
+    "CrossLayerForm",
     "DataSource",
     "DenseForm",
     "Edit",
     "Edits",
     "Evaluation",
     "EvaluationContext",
+    "Form",
+    "Function",
     "HeldOutPart",
     "Kept",
     "KernelSet",
     "LanguageModel",
+    "LayerForm",
     "Lookup",
     "LossOutput",
     "Metric",

@@ -115,6 +115,12 @@ class DenseForm:
         return self.W_enc.shape[0]
 
     @property
+    def widths(self) -> tuple[int, int, int, int]:
+        """Width in, width out, layers in, layers out."""
+        n = self.layers
+        return self.W_enc.shape[1] // n, self.W_dec.shape[1] // n, n, n
+
+    @property
     def pointwise(self) -> Pointwise:
         """The activation."""
         return Pointwise(self.activation, self.threshold, self.r_mag, self.b_mag, self.b_enc)

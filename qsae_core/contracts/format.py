@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from qsae_core.component import ComponentConfig
+from qsae_core.contracts.cross_layer import Form
 from qsae_core.contracts.dense import DenseForm
 from qsae_core.contracts.provenance import Provenance
 from qsae_core.errors import ArtifactError
@@ -18,7 +19,7 @@ from qsae_core.errors import ArtifactError
 class Checkpoint:
     """One coder of another library: what a format reads, and what it writes."""
 
-    dense: DenseForm
+    form: Form
     kind: Literal["sae", "transcoder"] = "sae"
     provenance: Provenance = field(default_factory=Provenance)
     """Which vectors it is for."""
@@ -34,6 +35,20 @@ class Checkpoint:
     compute what the dense form does."""
     notes: tuple[str, ...] = ()
     """Sentences that the user should read: where the library's own loader computes something else."""
+
+    @property
+    def dense(self) -> DenseForm:
+        """``form``, of anything but a cross-layer transcoder.
+
+        Raises:
+            ArtifactError: for one.
+        """
+        if isinstance(self.form, DenseForm):
+            return self.form
+        raise ArtifactError(
+            "it is a cross-layer transcoder, for which this format has no place",
+            allowed="an SAE, a transcoder, or one for each layer",
+        )
 
 
 class CheckpointFormat(abc.ABC):

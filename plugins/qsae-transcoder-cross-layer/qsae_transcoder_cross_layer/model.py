@@ -25,12 +25,13 @@ from qsae_core.contracts import (
     split_latents,
 )
 from qsae_core.kernels import Rows, decode, encode, full_precision, squared_error
+from qsae_transcoder_cross_layer.form import FormedLayers
 from qsae_transcoder_cross_layer.layers import ENCODER_NORM
 from qsae_transcoder_cross_layer.living import LivingLayers
 from qsae_transcoder_cross_layer.sums import sum_of_layers
 
 
-class CrossLayerTranscoder(LivingLayers):
+class CrossLayerTranscoder(LivingLayers, FormedLayers):
     """f_l = rule(act(W_enc^l x_l + b_enc^l)); y_hat_L = sum_{l <= L} f_l W_dec[l -> L] + b_dec^L [+ W_skip^L
     x_L].
 
