@@ -15,10 +15,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from qsae_core.contracts.cross_layer import CrossLayerForm, Form, LayerForm
 from qsae_core.contracts.dense import DenseForm
 from qsae_core.contracts.provenance import Provenance
 
-D, E, F, K = 8, 6, 24, 5
+D, E, F, K, LAYERS = 8, 6, 24, 5, 3
 PROVENANCE = Provenance.at(3, "resid_post", model="toy", context=128)
 
 
@@ -33,8 +34,8 @@ def _form(seed: int, d_out: int = D, **more: Any) -> DenseForm:
     return DenseForm(normal(F, D), normal(F) / 2, W_dec, normal(d_out), **more)
 
 
-def forms() -> dict[str, DenseForm]:
-    """What it is -> a dense form."""
+def forms() -> dict[str, Form]:
+    """What it is -> a form."""
     thresholds_F = torch.linspace(0.1, 1.5, F)
     skip = torch.randn(E, D, generator=torch.Generator().manual_seed(9))
     return {
@@ -58,6 +59,13 @@ def forms() -> dict[str, DenseForm]:
             15, E, activation="jumprelu", threshold=thresholds_F, W_skip=skip
         ),
         "ReLU transcoder with a skip connection": _form(16, E, W_skip=skip),
+        "ReLU crosscoder of two layers": _form(17, layers=2),
+        "JumpReLU crosscoder of two layers": _form(
+            18, activation="jumprelu", threshold=thresholds_F, layers=2
+        ),
+        "ReLU cross-layer transcoder": _cross_layer(19),
+        "TopK cross-layer transcoder": _cross_layer(20, k=K),
+        "JumpReLU cross-layer transcoder with a skip connection": _cross_layer(21, jumps=True, skips=True),
     }
 
 
@@ -67,9 +75,35 @@ def _magnitudes(seed: int) -> dict[str, Any]:
     return {name: torch.randn(F, generator=generator) / 2 for name in ("r_mag", "b_mag")}
 
 
-def vectors() -> Tensor:
-    """float64 ``[64, D]``."""
-    return torch.randn(64, D, generator=torch.Generator().manual_seed(10), dtype=torch.float64)
+def _cross_layer(
+    seed: int, *, jumps: bool = False, skips: bool = False, k: int | None = None
+) -> CrossLayerForm:
+    """Of three layers."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(*size, generator=generator)
+
+    layers = [
+        LayerForm(
+            normal(F, D),
+            normal(F) / 2,
+            normal(F, LAYERS - number, E),
+            normal(E),
+            threshold=torch.linspace(0.1, 1.5, F) + number if jumps else None,
+            W_skip=normal(E, D) if skips else None,
+        )
+        for number in range(LAYERS)
+    ]
+    return CrossLayerForm(tuple(layers), "jumprelu" if jumps else "relu", k)
+
+
+def vectors(form: Form) -> Tensor:
+    """float64 ``[64, D]``, or ``[64, L, D]`` where a form has several layers."""
+    width, _, layers, _ = form.widths
+    generator = torch.Generator().manual_seed(10)
+    x = torch.randn(64, layers, width, generator=generator, dtype=torch.float64)
+    return x if layers > 1 else x[:, 0]
 
 
 def foreign(folder: pathlib.Path) -> dict[str, pathlib.Path]:

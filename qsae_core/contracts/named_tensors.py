@@ -131,6 +131,8 @@ class NamedTensors(CheckpointFormat):
         asked = ActivationWord(dense.activation, has_k, has_k and dense.ranks_by_norm)
         name = next((name for name, word in self.words.items() if word == asked), None)
         homeless = sorted(dense.tensors().keys() - self.names.keys())
+        if dense.layers > 1:
+            homeless, name = [f"{dense.layers} layers in one code"], name or ""
         if name is None or homeless:
             largest = f" and the {dense.k} largest latents{' by norm' * asked.ranks_by_norm}"
             what = f"activation {dense.activation}{largest * has_k}" if name is None else homeless[0]

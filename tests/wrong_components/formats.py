@@ -58,11 +58,11 @@ class FailsOnForeign(RightFormat):
 
 
 class LosesBias(RightFormat):
-    """Forgets the encoder's bias."""
+    """Writes zeros for the encoder's bias."""
 
-    def to_dense(self, tensors: Mapping[str, Tensor], settings: Mapping[str, Any], where: str) -> DenseForm:
-        dense = super().to_dense(tensors, settings, where)
-        return dataclasses.replace(dense, b_enc=0 * dense.b_enc)
+    def from_dense(self, dense: DenseForm, where: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors, settings = super().from_dense(dense, where)
+        return {**tensors, "b_enc": torch.zeros_like(tensors["b_enc"])}, settings
 
 
 class ForgetsItsFiles(RightFormat):
@@ -77,6 +77,15 @@ class LetsDamageThrough(RightFormat):
 
     def load_tensors(self, path: pathlib.Path) -> dict[str, Tensor]:
         return safetensors.torch.load_file(path / self.tensors_file)
+
+
+class RoundsTheOffset(RightFormat):
+    """Takes b_dec out of the encoder's bias, and back into it."""
+
+    def to_dense(self, tensors: Mapping[str, Tensor], settings: Mapping[str, Any], where: str) -> DenseForm:
+        dense = super().to_dense(tensors, settings, where)
+        is_sae = dense.W_enc.shape[1] == dense.W_dec.shape[1] and dense.W_skip is None
+        return dense.with_offset(True) if is_sae else dense
 
 
 class Unpickles(RightFormat):
@@ -111,6 +120,7 @@ WRONG = [
     (form(LosesBias), "round-trip"),
     (form(ForgetsItsFiles), "round-trip"),
     (form(LetsDamageThrough), "damaged"),
+    (form(RoundsTheOffset), "writes-again"),
     (form(Unpickles), "never-unpickles"),
     (form(FailsToConstruct), "constructs"),
 ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from qsae_core import ComponentSpec, RestartConfig, hookimpl
+from qsae_core import ComponentSpec, OffsetConfig, RestartConfig, hookimpl
 
 
-class CrosscoderConfig(RestartConfig):
+class CrosscoderConfig(RestartConfig, OffsetConfig):
     """Crosscoder (Lindsey et al., 2024): z = sum_l W_enc^l x_l + b_enc, and every layer is decoded from z's
     code."""
 
