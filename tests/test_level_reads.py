@@ -23,6 +23,7 @@ from qsae_cli.main import cli
 from qsae_core.artifact import artifact, places, tensor_files
 from qsae_core.artifact import description as coder_json
 from qsae_core.errors import ArtifactError
+from qsae_core.reading import safetensors_files
 
 F, D = 96, 64
 SMALL = (
@@ -171,6 +172,8 @@ def bytes_read(monkeypatch):
 
     real = safetensors.safe_open
     monkeypatch.setattr(tensor_files.safetensors, "safe_open", Reader)
+    in_memory = safetensors_files.values_in_memory
+    monkeypatch.setattr(safetensors_files, "values_in_memory", lambda *place: counted(in_memory(*place)))
     return counts
 
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 import qsae_core
 from qsae_core import ComponentConfig, ComponentSpec
 from qsae_core.artifact.checkpoints import format_of, open_checkpoint
-from qsae_core.artifact.imported import compose_checkpoint, import_checkpoint
+from qsae_core.artifact.composed import compose_checkpoint
+from qsae_core.artifact.imported import import_checkpoint
 from qsae_core.contracts import ActivationWord, Checkpoint, DenseForm, NamedTensors
 from qsae_core.errors import ArtifactError, ConfigError, PluginError
 from qsae_core.plugins.records import load_plugins

@@ -28,6 +28,7 @@ from qsae_core.artifact.description import (
 )
 from qsae_core.artifact.places import MASTERS, TENSORS, artifact_folder
 from qsae_core.artifact.tensor_files import load_part, load_tensors, part_bytes, save_tensors, tensor_reader
+from qsae_core.coders.drawn_rows import blank_rows
 from qsae_core.coders.export import Cut, Export, layout_at_level
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.coders.nesting import check_level
@@ -163,7 +164,8 @@ def _composed(
     """The coder as described, with initial weights; what does not go together is a fault of the file."""
     shape, place = CoderShape(**description["shape"]), str(file)
     try:
-        return compose_coder(components(description), registry, shape, place=place, level=level)
+        with blank_rows():  # restore fills them
+            return compose_coder(components(description), registry, shape, place=place, level=level)
     except ConfigError as error:
         where = error.where if error.where and error.where.startswith(place) else place
         raise ArtifactError(error.what, where=where, allowed=error.allowed, next=COPY) from error

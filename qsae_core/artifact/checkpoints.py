@@ -20,7 +20,7 @@ from qsae_core.contracts.format import Checkpoint
 from qsae_core.contracts.provenance import Provenance
 from qsae_core.errors import ArtifactError, ConfigError
 from qsae_core.kinds import QUANTIZER_SLOTS, SLOTS
-from qsae_core.reading import sha256_of
+from qsae_core.reading import let_go, sha256_of
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
@@ -71,6 +71,8 @@ def open_checkpoint(path: pathlib.Path, registry: Registry, form: str) -> Checkp
     checkpoint = compose_format(form, registry).read(path)
     where = f"{path} (format {form})"
     checkpoint.form.validate(where)
+    for tensor in checkpoint.form.tensors().values():
+        let_go(tensor)
     try:
         json.dumps(dict(checkpoint.settings), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:

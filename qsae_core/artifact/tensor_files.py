@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from qsae_core.errors import ArtifactError
+from qsae_core.reading import let_go, safetensors_in_memory, safetensors_tensors
 from qsae_core.results.files import COPY
 
 WHOLE = "the file as qsae wrote it, beside the JSON file of the same coder"
@@ -67,8 +68,7 @@ def load_tensors(path: pathlib.Path, text: str = "") -> dict[str, Tensor]:
     Raises:
         ArtifactError: if the file is missing, truncated or altered, or the text is not the one of saving.
     """
-    # a copy: tensors of a mapped file are not aligned, and BLAS may round differently on unaligned memory
-    return {name: tensor.clone() for name, tensor in _checked(path, text).items()}
+    return _checked(path, text)
 
 
 def load_part(
@@ -106,17 +106,21 @@ def tensor_reader(path: pathlib.Path, text: str = "") -> Callable[[str], Tensor]
     Raises:
         ArtifactError: as ``load_tensors``; and by the reader, if the file holds no such tensor.
     """
-    tensors = _checked(path, text)
+    with _opened(path) as reader:
+        mapped = safetensors_tensors(path)
+        _check(mapped, text, "sha256", reader, path)
+    for tensor in mapped.values():
+        let_go(tensor)
 
     def read(name: str) -> Tensor:
-        if name not in tensors:
+        if name not in mapped:
             raise ArtifactError(
                 f"holds no tensor {name}",
                 where=str(path),
                 allowed="the file that qsae wrote under this name, beside the coder",
                 next=COPY,
             )
-        return tensors[name].clone()
+        return mapped[name].clone()
 
     return read
 
@@ -179,9 +183,9 @@ def _opened(path: pathlib.Path) -> Iterator[Any]:
 
 
 def _checked(path: pathlib.Path, text: str) -> dict[str, Tensor]:
-    """Every tensor of a file, mapped and not copied, after its checksum."""
+    """Every tensor of a file, in memory of its own, after its checksum."""
     with _opened(path) as reader:
-        tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118 (no mapping)
+        tensors = safetensors_in_memory(path)
         _check(tensors, text, "sha256", reader, path)
     return tensors
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from qsae_core.artifact import artifact, places
 from qsae_core.artifact.coder_sets import save_set
-from qsae_core.artifact.imported import blocks, compose_checkpoint
+from qsae_core.artifact.composed import blocks, compose_checkpoint
 from qsae_core.baselines.random_dictionary import random_dictionary
 from qsae_core.coders.coder_set import CoderSet, as_one
 from qsae_core.coders.matrix_coder import MatrixCoder

@@ -6,6 +6,7 @@ from qsae_core.coders.coder_set import CoderSet
 from qsae_core.coders.dead_latents import EVERY_STEPS as AUXK_EVERY_STEPS
 from qsae_core.coders.dead_latents import DeadLatents, auxk_loss
 from qsae_core.coders.dense import by_rows, in_shared_words, no_dense_form, threshold_of
+from qsae_core.coders.drawn_rows import unit_rows
 from qsae_core.coders.first_pairs import TRANSCODER_BIAS_RATE, begin_at_tokens, first_pairs
 from qsae_core.coders.inputs import check_codes, kept_inputs
 from qsae_core.coders.level_rules import LevelRules
@@ -54,5 +55,6 @@ __all__ = [
     "step",
     "step_candidates",
     "threshold_of",
+    "unit_rows",
     "usual_l0",
 ]

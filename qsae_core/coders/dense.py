@@ -100,21 +100,21 @@ def linear_form(coder: Linear, own: str | None) -> DenseForm:
     def written(rows: Tensor) -> Tensor:
         return norm_out.inverse_direction(norm_out.by_layer(rows)).flatten(1)
 
-    W_dec, b_dec = coder.W_dec(), norm_out.inverse(norm_out.by_layer(coder.b_dec[None].double())).flatten()
+    b_dec = norm_out.inverse(norm_out.by_layer(coder.b_dec[None].double())).flatten()
     W_skip = None
     if coder.W_skip is not None:
         W_skip = written(read(coder.W_skip.detach().double()).T).T
         b_dec = b_dec - W_skip @ norm_in.mean
     dense = DenseForm(
-        W_enc=by_rows(read if norm_in.changes else None, coder.W_enc()),
+        W_enc=by_rows(read if norm_in.changes else None, coder.W_enc),
         b_enc=_stored(coder.b_enc),
-        W_dec=by_rows(written if norm_out.changes else None, W_dec),
+        W_dec=by_rows(written if norm_out.changes else None, coder.W_dec),
         b_dec=_stored(b_dec),
         W_skip=None if W_skip is None else _stored(W_skip),
         subtracts_b_dec=coder.subtract_b_dec,
         layers=layers,
     )
-    importance_F = torch.ones_like(coder.b_enc) if coder.unit_norm_rows else W_dec.norm(dim=1)
+    importance_F = torch.ones_like(coder.b_enc) if coder.unit_norm_rows else coder.W_dec.rows().norms()
     dense = _selected(dense, coder, importance_F.double().cpu())
     if not coder.subtract_b_dec and bool(norm_in.mean.any()):
         dense = dense.moved_by(norm_in.mean.flatten().cpu())
@@ -122,11 +122,15 @@ def linear_form(coder: Linear, own: str | None) -> DenseForm:
     return dense
 
 
-def by_rows(change: Callable[[Tensor], Tensor] | None, W: Tensor) -> Tensor:
-    """float32, on the CPU: a change of a matrix made in float64, a few rows at a time."""
+def by_rows(change: Callable[[Tensor], Tensor] | None, matrix: QuantizedMatrix) -> Tensor:
+    """``[F, D]``, on the CPU: a matrix as evaluation uses it, changed in float64 a few rows at a time and
+    float32 then; without a change in the float type in which it is stored, if it is stored so."""
     if change is None:
-        return _stored(W)  # itself, where it is float32 on the CPU
-    return torch.cat([_stored(change(rows.double())) for rows in W.split(ROWS_AT_ONCE)])
+        stored = matrix.floats()
+        return _stored(matrix()) if stored is None else stored.cpu().contiguous()
+    everything = torch.arange(matrix.shape[0], device=matrix.device)
+    rows = matrix.rows()
+    return torch.cat([_stored(change(rows.take(part).double())) for part in everything.split(ROWS_AT_ONCE)])
 
 
 def _stored(tensor: Tensor) -> Tensor:

@@ -18,12 +18,12 @@ from qsae_core.coders import inputs, splitting
 from qsae_core.coders.calibrated_coder import CalibratedCoder
 from qsae_core.coders.dead_latents import DeadLatents
 from qsae_core.coders.dense import defined_anew, linear_form, no_dense_form
-from qsae_core.coders.drawn_rows import drawn_rows
+from qsae_core.coders.drawn_rows import rows_like, unit_rows
 from qsae_core.coders.fused import FusedDecoder, FusedEncoder, fused_decoder, fused_encoder
 from qsae_core.coders.living_latents import LivingLatents
 from qsae_core.coders.loss_units import LossUnits
 from qsae_core.coders.normalization import Normalization
-from qsae_core.coders.quantized_matrix import QuantizedMatrix, normalize_rows_
+from qsae_core.coders.quantized_matrix import QuantizedMatrix
 from qsae_core.coders.quantized_values import QuantizedValues
 from qsae_core.component import name_of
 from qsae_core.contracts.activation import Activation
@@ -37,6 +37,7 @@ from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.errors import ConfigError
 from qsae_core.kernels import Matrix, Rows, as_rows, partners
 from qsae_core.kernels.precision import full_precision
+from qsae_core.reading import let_go
 
 OFF = -1e9
 """Encoder bias of a latent that is switched off: no input makes up for it, and times a gate of 0 it is 0."""
@@ -84,14 +85,12 @@ class LinearCoder(LivingLatents, CalibratedCoder):
         n, own = self.n_latents, self.own_latents
         # layers that are normalised one by one are one long vector to the matrices
         d_in, d_out = shape.d_in * self.norm_in.layers, shape.d_out * self.norm_out.layers
-        atoms = drawn_rows(config.n_latents, d_out, own)
-        normalize_rows_(atoms)
+        atoms = unit_rows(config.n_latents, d_out, own)
         if self.is_autoencoder:
-            directions = atoms.clone()
+            directions = rows_like(atoms, self.encoder_scale)
         else:
-            directions = drawn_rows(config.n_latents, d_in, own)
-            normalize_rows_(directions)
-        self.W_enc = QuantizedMatrix(directions.mul_(self.encoder_scale), parts.encoder_quantizer((n, d_in)))
+            directions = unit_rows(config.n_latents, d_in, own, self.encoder_scale)
+        self.W_enc = QuantizedMatrix(directions, parts.encoder_quantizer((n, d_in)))
         self.W_dec = QuantizedMatrix(atoms, parts.quantizer((n, d_out)))
         self.b_enc = nn.Parameter(torch.zeros(n, dtype=torch.float32))
         self.b_dec = nn.Parameter(torch.zeros(d_out, dtype=torch.float32))
@@ -223,8 +222,9 @@ class LinearCoder(LivingLatents, CalibratedCoder):
         if not isinstance(form, DenseForm):
             raise no_dense_form(self, "a cross-layer transcoder has matrices for each layer")
         self.eval()
-        self.W_enc.master.copy_(form.W_enc)
-        self.W_dec.master.copy_(form.W_dec)
+        for matrix, rows in ((self.W_enc, form.W_enc), (self.W_dec, form.W_dec)):
+            matrix.take(rows)
+            let_go(rows)
         self.b_dec.copy_(form.b_dec)
         self.b_enc.copy_(form.b_enc)
         if form.W_skip is not None and self.W_skip is not None:

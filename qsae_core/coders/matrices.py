@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.coders import inputs, nesting
+from qsae_core.coders.drawn_rows import blank_rows
 from qsae_core.coders.export import Cut, Export
 from qsae_core.coders.quantized_matrix import QuantizedMatrix
 from qsae_core.coders.quantized_values import QuantizedValues
@@ -106,7 +107,7 @@ class CoderMatrices(SparseCoder):
     def shell_of_level(self: Coder, level: int) -> Coder:
         """A coder of the same class, as large as a level is, with initial weights; ``restore`` fills it."""
         config = self.config if self.config.prefixes() is None else self.config.first_groups(level)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), blank_rows():
             return type(self)(config, self.shape, self.parts)
 
     def restore(self, export: Export) -> None:

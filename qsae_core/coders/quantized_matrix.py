@@ -94,6 +94,12 @@ class QuantizedMatrix(nn.Module):
         return master
 
     @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        kept = self.master if self._packed is None else next(iter(self._packed.tensors.values()))
+        return kept.device
+
+    @property
     def is_restored(self) -> bool:
         """Whether only the packed form is left, which nothing changes any more."""
         return self._packed is not None
@@ -139,6 +145,20 @@ class QuantizedMatrix(nn.Module):
         packed = self.quantizer.pack(self.master.detach())
         self.quantizer.train(was_training)
         return packed
+
+    def floats(self) -> Tensor | None:
+        """``[F, D]``: the matrix in the float type in which it is stored; None if it is stored otherwise."""
+        return self.quantizer.floats(self.pack())
+
+    @torch.no_grad()
+    def take(self, rows_FD: Tensor) -> None:
+        """Become this matrix: its master does, or, where it is stored as floats of another type than float32,
+        the stored form alone, without a master."""
+        packed = None if self.quantizer.is_identity else self.quantizer.pack(rows_FD)
+        if packed is not None and self.quantizer.floats(packed) is not None:
+            self.restore(packed.tensors, packed.shape, packed.layout)
+        else:
+            self.master.copy_(rows_FD)
 
     def restore(
         self,

@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from qsae_core.artifact.imported import compose_checkpoint
+from qsae_core.artifact.composed import compose_checkpoint
 from qsae_core.conformance.cases import Case
 from qsae_core.conformance.check import Rules
 from qsae_core.conformance.coder_dense import ROUNDING, expect_same_function

@@ -18,7 +18,8 @@ from torch import Tensor
 from qsae_core.artifact import artifact
 from qsae_core.artifact.checkpoints import export_checkpoint, format_of, members_of, open_checkpoint
 from qsae_core.artifact.coder_sets import load_set
-from qsae_core.artifact.imported import compose_checkpoint, import_checkpoint
+from qsae_core.artifact.composed import compose_checkpoint
+from qsae_core.artifact.imported import import_checkpoint
 from qsae_core.artifact.places import set_folder
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.conformance.verdicts import expect, expect_equal

@@ -129,6 +129,11 @@ class Quantizer(nn.Module, abc.ABC):
         """
         return self.unpack(packed).index_select(0, rows_R)
 
+    def floats(self, packed: Packed) -> Tensor | None:
+        """``[F, D]``: the stored matrix, where it is stored as floats (float32, float16, bfloat16): such a
+        coder can be quantized like one of float32. None where it is stored otherwise."""
+        return None
+
     def lookup(self, packed: Packed) -> Lookup | None:
         """The packed matrix as codes into a table of points, with scales; None where it is not one.
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pathlib
 from typing import TYPE_CHECKING
 
+import torch
+
 from qsae_core.artifact import artifact, places
 from qsae_core.artifact import description as coder_json
 from qsae_core.artifact.tensor_files import load_tensors
+from qsae_core.coders.drawn_rows import blank_rows
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.compose.compose import compose_coder
 from qsae_core.contracts.coder import CoderShape
@@ -20,10 +23,13 @@ if TYPE_CHECKING:
 
 
 def float_coder(folder: pathlib.Path, device: str, registry: Registry) -> tuple[MatrixCoder, bool]:
-    """The stored coder, or where it is quantized the one of its float masters; and whether it is that one."""
+    """The stored coder, or where it is quantized the one of its float masters; and whether it is that one.
+
+    Of one that is stored as 16-bit floats it is the same in float32.
+    """
     stored = artifact.load(folder, registry=registry)
     masters = _of_masters(folder, registry) if stored.is_quantized else None
-    source = masters or stored
+    source = masters or _widened(stored, folder, registry)
     if source.is_quantized:
         raise ConfigError(
             "this coder is quantized already",
@@ -36,15 +42,37 @@ def float_coder(folder: pathlib.Path, device: str, registry: Registry) -> tuple[
     return source.to(device).eval(), masters is not None
 
 
+def _widened(stored: MatrixCoder, folder: pathlib.Path, registry: Registry) -> MatrixCoder:
+    """The coder itself, or where its matrices are 16-bit floats one of the same in float32."""
+    matrices = stored.matrices()
+    if not stored.is_quantized or any(matrix.floats() is None for matrix in matrices.values()):
+        return stored
+    coder = _unquantized(folder, registry)
+    state = {name: t for name, t in stored.inference_state().items() if name in coder.state_dict()}
+    coder.load_state_dict(state, strict=False)
+    with torch.no_grad():
+        for name, matrix in coder.matrices().items():
+            stored_rows = matrices[name].floats()
+            assert stored_rows is not None
+            matrix.master.copy_(stored_rows)
+    return coder
+
+
+def _unquantized(folder: pathlib.Path, registry: Registry) -> MatrixCoder:
+    """The coder that a description composes, without quantizers, with any weights."""
+    description = coder_json.usable_description(folder, registry)
+    blocks = coder_json.components(description)
+    unquantized = {slot: {"use": "none"} for slot in QUANTIZER_SLOTS if slot in blocks}
+    with blank_rows():
+        return compose_coder({**blocks, **unquantized}, registry, CoderShape(**description["shape"]))
+
+
 def _of_masters(folder: pathlib.Path, registry: Registry) -> MatrixCoder | None:
     """A coder without quantizers, of the masters beside the one at ``folder``; None without these."""
     file = folder / places.MASTERS
     if not file.exists():
         return None
-    description = coder_json.usable_description(folder, registry)
-    blocks = coder_json.components(description)
-    unquantized = {slot: {"use": "none"} for slot in QUANTIZER_SLOTS if slot in blocks}
-    coder = compose_coder({**blocks, **unquantized}, registry, CoderShape(**description["shape"]))
+    coder = _unquantized(folder, registry)
     text = (folder / coder_json.DESCRIPTION).read_text(encoding="utf-8")
     state = load_tensors(file, text)
     kept = {name: t for name, t in state.items() if not any(part in name for part in OF_QUANTIZERS)}

@@ -6,8 +6,9 @@ until they are used. All faults are ArtifactErrors.
 """
 
 from qsae_core.reading.files import file_in, is_file_in, sha256_of
+from qsae_core.reading.mapped import let_go
 from qsae_core.reading.npz_files import npz_tensors
-from qsae_core.reading.safetensors_files import safetensors_names, safetensors_tensors
+from qsae_core.reading.safetensors_files import safetensors_in_memory, safetensors_names, safetensors_tensors
 from qsae_core.reading.settings_files import json_settings, yaml_settings
 from qsae_core.reading.torch_files import only_tensors, torch_contents
 
@@ -15,8 +16,10 @@ __all__ = [
     "file_in",
     "is_file_in",
     "json_settings",
+    "let_go",
     "npz_tensors",
     "only_tensors",
+    "safetensors_in_memory",
     "safetensors_names",
     "safetensors_tensors",
     "sha256_of",

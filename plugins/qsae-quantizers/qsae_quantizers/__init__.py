@@ -6,6 +6,7 @@ from qsae_core import ComponentConfig, ComponentSpec, hookimpl
 from qsae_quantizers.configs import (
     DorefaConfig,
     EwgsConfig,
+    HalfConfig,
     LsqConfig,
     NoneConfig,
     ResidualBinaryConfig,
@@ -17,6 +18,7 @@ from qsae_quantizers.configs import (
 __all__ = [
     "DorefaConfig",
     "EwgsConfig",
+    "HalfConfig",
     "LsqConfig",
     "NoneConfig",
     "ResidualBinaryConfig",
@@ -28,6 +30,7 @@ __all__ = [
 
 QUANTIZERS: dict[str, tuple[type[ComponentConfig], str]] = {
     "none": (NoneConfig, "none:NoQuantizer"),
+    "half": (HalfConfig, "half:Half"),
     "ste": (SteConfig, "ste:Ste"),
     "lsq": (LsqConfig, "lsq:Lsq"),
     "ewgs": (EwgsConfig, "ewgs:Ewgs"),

@@ -25,6 +25,14 @@ class NoneConfig(ComponentConfig):
     """Leave the weights as they are: float32, 32 bits each."""
 
 
+class HalfConfig(ComponentConfig):
+    """Store weights as 16-bit floats; those that are of that type already stay as they are."""
+
+    dtype: Literal["bfloat16", "float16"] = option(
+        "bfloat16", "bfloat16 (8 bits of precision, the range of float32) or float16 (11 bits, up to 65504)"
+    )
+
+
 class ScaledConfig(ComponentConfig):
     """Options of every quantizer with scales."""
 

@@ -15,12 +15,16 @@ class NoQuantizer(Quantizer):
         return weight_FD
 
     def pack(self, weight_FD: Tensor) -> Packed:
-        """``{"weight": float32 [F, D]}``, a copy."""
-        weight = weight_FD.detach().float().clone()
+        """``{"weight": float32 [F, D]}``, the very tensor that came in, where it is float32."""
+        weight = weight_FD.detach().float()
         return Packed({"weight": weight}, (weight.shape[0], weight.shape[1]))
 
     def unpack(self, packed: Packed) -> Tensor:
         """The float32 matrix."""
+        return packed.tensors["weight"]
+
+    def floats(self, packed: Packed) -> Tensor:
+        """The stored matrix itself."""
         return packed.tensors["weight"]
 
     @property

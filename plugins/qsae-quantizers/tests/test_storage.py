@@ -237,5 +237,6 @@ def test_none_leaves_weights_alone():
     packed = quantizer.pack(weight)
     assert packed.bits_per_weight == 32
     assert torch.equal(quantizer.unpack(packed), weight)
-    weight.zero_()
-    assert packed.tensors["weight"].any()  # a copy
+    assert (
+        packed.tensors["weight"].data_ptr() == weight.data_ptr()
+    )  # matrices may be larger than memory twice

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from qsae_core.coders import (
     Normalization,
+    QuantizedMatrix,
     QuantizedValues,
     by_rows,
     in_shared_words,
@@ -61,9 +62,7 @@ class FormedLayers(LayerMatrices):
         biases = self._b_enc[number].detach().double(), self.b_dec.detach().double()
         b_enc, b_dec = biases[0], biases[1].unflatten(0, (-1, self.shape.d_out))[number]
         norms = copy.deepcopy(self.norm_in).double(), copy.deepcopy(self.norm_target).double()
-        layer = _in_data(
-            norms, number, self._encoders[number](), b_enc, self._decoders[number](), b_dec, W_skip
-        )
+        layer = _in_data(norms, number, self._encoders[number], b_enc, self._decoders[number], b_dec, W_skip)
         layer = replace(layer, threshold=None if threshold is None else _stored(threshold))
         return layer, point.function if above_F is None else "jumprelu"
 
@@ -75,8 +74,8 @@ class FormedLayers(LayerMatrices):
         self.eval()
         widths = self.b_dec.view(len(form.layers), -1)
         for number, layer in enumerate(form.layers):
-            self._encoders[number].master.copy_(layer.W_enc)
-            self._decoders[number].master.copy_(layer.W_dec.flatten(1))
+            self._encoders[number].take(layer.W_enc)
+            self._decoders[number].take(layer.W_dec.flatten(1))
             self.b_enc[self._range(number)] = layer.b_enc.float()
             widths[number] = layer.b_dec
             if layer.W_skip is not None and self.W_skip is not None:
@@ -89,9 +88,9 @@ class FormedLayers(LayerMatrices):
 def _in_data(
     norms: tuple[Normalization, Normalization],
     number: int,
-    W_enc: Tensor,
+    encoder: QuantizedMatrix,
     b_enc: Tensor,
-    W_dec: Tensor,
+    decoder: QuantizedMatrix,
     b_dec: Tensor,
     W_skip: Tensor | None,
 ) -> LayerForm:
@@ -99,7 +98,7 @@ def _in_data(
 
     Args:
         norms: of source and target, in float64.
-        W_dec: ``[F, (L - l) E]``.
+        decoder: ``[F, (L - l) E]``.
     """
     source, target = norms
     mean, scale, width = source.mean[number], source.scale[number], len(b_dec)
@@ -111,7 +110,8 @@ def _in_data(
         return (target.unrotated(rows.unflatten(1, (-1, width))) * target.scale[number:]).flatten(1)
 
     changes = source.changes or target.changes
-    W_enc, W_dec = by_rows(read if changes else None, W_enc), by_rows(written if changes else None, W_dec)
+    W_enc = by_rows(read if changes else None, encoder)
+    W_dec = by_rows(written if changes else None, decoder)
     if changes:
         b_enc = b_enc - torch.cat([rows.double() @ mean for rows in W_enc.split(ROWS_AT_ONCE)])
         b_dec = target.unrotated(b_dec) * target.scale[number] + target.mean[number]

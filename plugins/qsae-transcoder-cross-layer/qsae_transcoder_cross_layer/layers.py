@@ -20,7 +20,7 @@ from qsae_core.coders import (
     QuantizedMatrix,
     QuantizedValues,
     check_gates,
-    normalize_rows_,
+    unit_rows,
 )
 from qsae_core.contracts import Activation, CoderShape, Parts, SparseCodes, SparsityRule
 from qsae_core.errors import ConfigError
@@ -52,9 +52,10 @@ class LayerMatrices(CalibratedCoder):
         widths = [(n_layers - layer) * shape.d_out for layer in range(n_layers)]
         self.W_enc, self.W_dec = nn.ModuleList(), nn.ModuleList()
         for width in widths:
-            enc, dec = _unit_rows(size, shape.d_in), _unit_rows(size, width)
+            enc = unit_rows(size, shape.d_in, slice(size), ENCODER_NORM)
+            dec = unit_rows(size, width, slice(size))
             quantizers = parts.encoder_quantizer((size, shape.d_in)), parts.quantizer((size, width))
-            self.W_enc.append(QuantizedMatrix(enc.mul_(ENCODER_NORM), quantizers[0]))
+            self.W_enc.append(QuantizedMatrix(enc, quantizers[0]))
             self.W_dec.append(QuantizedMatrix(dec, quantizers[1]))
         self.b_enc = nn.Parameter(torch.zeros(config.n_latents, dtype=torch.float32))
         self.b_dec = nn.Parameter(torch.zeros(widths[0], dtype=torch.float32))
@@ -172,9 +173,3 @@ def latents_of_a_layer(n_latents: int, shape: CoderShape) -> int:
             next=f"--n-latents {larger}",
         )
     return size
-
-
-def _unit_rows(rows: int, columns: int) -> Tensor:
-    matrix = torch.randn(rows, columns, dtype=torch.float32)
-    normalize_rows_(matrix)
-    return matrix
