@@ -136,6 +136,8 @@ def _restored(
     coder = _composed(folder / DESCRIPTION, description, export.level, registry)
     try:
         coder.restore(export)
+        for matrix in coder.matrices().values():
+            matrix.check_stored()
     except (ConfigError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ArtifactError(

@@ -177,6 +177,13 @@ class QuantizedMatrix(nn.Module):
         self._packed = packed if level is None else self.quantizer.at_level(packed, level)
         self._level = level
 
+    def check_stored(self) -> None:
+        """Unpack the last row of a stored form, so that a layout that no quantizer wrote is noticed now; what
+        it raises is the quantizer's own."""
+        if self._packed is not None and self.shape[0]:
+            last = torch.tensor([self.shape[0] - 1], device=self.device)
+            self.quantizer.unpack_rows(self._packed, last)
+
     @property
     def levels(self) -> int:
         """Precisions at which the packed matrix can be read."""

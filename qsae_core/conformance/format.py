@@ -161,6 +161,16 @@ def _kind(form: Form) -> Literal["sae", "transcoder"]:
     return "sae" if form.W_enc.shape[1] == form.W_dec.shape[1] else "transcoder"
 
 
+def written_forms(form: CheckpointFormat, folder: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
+    """(name, path) of every toy form that a format has a place for, each written below a folder."""
+    for number, (name, toy) in enumerate(forms().items()):
+        path = folder / str(number) / "checkpoint"
+        path.parent.mkdir(parents=True)
+        with contextlib.suppress(QsaeError):
+            form.write(Checkpoint(toy, _kind(toy), PROVENANCE), path)
+            yield name, path
+
+
 def _written(form: CheckpointFormat) -> Iterator[tuple[str, Form, pathlib.Path]]:
     """(name, form, path) of every toy form that the format has a place for.
 
