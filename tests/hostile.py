@@ -128,10 +128,8 @@ def resettled(data: bytes, chance: random.Random) -> tuple[bytes, str] | None:
         del holder[key]
     else:
         holder[key] = chance.choice(VALUES)
-    return (
-        json.dumps(settings).encode(),
-        f"{key!r} of {str(list(holder))[:80]} -> {holder[key:] if isinstance(holder, list) else holder.get(key, 'gone')!r}",
-    )
+    value = holder[key] if isinstance(holder, list) else holder.get(key, "gone")
+    return json.dumps(settings).encode(), f"{key!r} of {str(list(holder))[:80]} -> {value!r}"
 
 
 def changed_files(

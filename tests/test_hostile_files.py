@@ -1,4 +1,4 @@
-"""Thousands of damaged and malicious files for every reader: a clear error or the contents, and nothing else."""
+"""Thousands of damaged and malicious files for every reader: a clear error or the contents."""
 
 from __future__ import annotations
 
