@@ -38,6 +38,7 @@ def forms() -> dict[str, Form]:
     """What it is -> a form."""
     thresholds_F = torch.linspace(0.1, 1.5, F)
     skip = torch.randn(E, D, generator=torch.Generator().manual_seed(9))
+    square_skip = torch.randn(D, D, generator=torch.Generator().manual_seed(26))
     return {
         "ReLU SAE": _form(0),
         "TopK SAE": _form(1, k=K),
@@ -66,6 +67,14 @@ def forms() -> dict[str, Form]:
         "ReLU cross-layer transcoder": _cross_layer(19),
         "TopK cross-layer transcoder": _cross_layer(20, k=K),
         "JumpReLU cross-layer transcoder with a skip connection": _cross_layer(21, jumps=True, skips=True),
+        "ReLU transcoder of one width with a skip connection": _form(22, W_skip=square_skip),
+        "JumpReLU transcoder of one width with a skip connection": _form(
+            23, activation="jumprelu", threshold=thresholds_F, W_skip=square_skip
+        ),
+        "TopK transcoder of one width with a skip connection": _form(24, k=K, W_skip=square_skip),
+        "TopK transcoder of one width with signed latents and a skip connection": _form(
+            25, activation="identity", k=K, W_skip=square_skip
+        ),
     }
 
 
