@@ -1,4 +1,4 @@
-"""Format ``circuit-tracer``: per-layer and cross-layer transcoders, as circuit-tracer attributes with them."""
+"""Format ``circuit-tracer``: the per-layer and cross-layer transcoders that circuit-tracer attributes to."""
 
 from __future__ import annotations
 

@@ -53,11 +53,8 @@ def read_layer(path: pathlib.Path) -> Checkpoint:
             where=str(path),
             allowed=f"W_enc and W_dec [F, D], b_enc [F], b_dec [D], perhaps {THRESHOLD}, {W_SKIP} and {K}",
         )
-    dense = DenseForm(
-        **{name: tensors[name] for name in MATRICES},
-        **_rule(tensors, beside, str(path)),
-        W_skip=tensors.get(W_SKIP),
-    )
+    matrices: dict[str, Any] = {name: tensors[name] for name in MATRICES}
+    dense = DenseForm(**matrices, **_rule(tensors, beside, str(path)), W_skip=tensors.get(W_SKIP))
     dense.validate(str(path))
     named = NAME.fullmatch(path.name)
     return Checkpoint(
@@ -81,11 +78,9 @@ def _rule(tensors: Mapping[str, Tensor], beside: Beside, where: str) -> dict[str
         k = beside.settings[K]
     found = "topk" if k is not None else "relu" if threshold is None else "jumprelu"
     if (word or found) != found or (found == "topk" and threshold is not None):
-        raise ArtifactError(
-            f"the tensors are those of a {found} ({', '.join(sorted(tensors))}), and the activation is {word}",
-            where=where,
-            allowed=f"{THRESHOLD} for jumprelu alone, and {K} for topk alone",
-        )
+        fault = f"the activation is {word or found}, and the tensors are {', '.join(sorted(tensors))}"
+        allowed = f"{THRESHOLD} for jumprelu alone, and {K} for topk alone"
+        raise ArtifactError(fault, where=where, allowed=allowed)
     if k is not None:  # the k largest z keep their signs
         return {"activation": "identity", "k": k}
     return {"activation": found} | ({} if threshold is None else {"threshold": threshold})

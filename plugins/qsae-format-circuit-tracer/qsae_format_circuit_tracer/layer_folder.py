@@ -98,9 +98,9 @@ def _layer(name: str, checkpoint: Checkpoint, where: str) -> int:
     layers = {place.partition(".")[0] for place in places} or {name}
     if len(layers) != 1 or not (layer := layers.pop()).isdecimal():
         raise ArtifactError(
-            f"circuit-tracer's transcoders are of one layer each, and {name} is of {', '.join(places) or name}",
+            f"circuit-tracer's transcoders are of one layer each, and one is of {', '.join(places) or name}",
             where=where,
-            allowed="one that reads and writes the same layer",
+            allowed="transcoders that read and write the same layer",
         )
     return int(layer)
 

@@ -1,10 +1,10 @@
 """Checkpoints as circuit-tracer writes them, and what it computes with them; run by a Python that has it.
 
     python write_golden.py OUT --seed 0     makes OUT/CASE/checkpoint and OUT/CASE/expected.safetensors
-    python write_golden.py OUT --compute    for checkpoints that are there already, with OUT/CASE/x.safetensors
+    python write_golden.py OUT --compute    for checkpoints that are there, with x in OUT/CASE/x.safetensors
 
-circuit-tracer 0.5.0 has the class TopK, and loads no file with it; its main branch (0.4.1, April 2026) does. The
-files of ``topk-*`` are the main branch's, and what is expected of them is computed by the class.
+circuit-tracer 0.5.0 has the class TopK, and loads no file with it; its main branch (0.4.1, April 2026) does.
+The files of ``topk-*`` are the main branch's, and what is expected of them is computed by the class.
 Shapes: B tokens, D width, F latents, L layers.
 """
 
@@ -164,9 +164,9 @@ def computed(path: pathlib.Path, x: Tensor) -> dict[str, Tensor]:
         return {"x": x, "latents": one.encode(x), "reconstruction": one(x)}
     several = loaded_set(path)
     if isinstance(several, CrossLayerTranscoder):
-        latents = several.encode(x)
-        found = {"x": x, "latents": latents, "reconstruction": several(x)}
-        return {name: tensor.transpose(0, 1).flatten(1).contiguous() for name, tensor in found.items()}
+        latents_BLF, x_hat_BLD = several.encode(x).transpose(0, 1), several(x).transpose(0, 1)
+        found = {"x": x.transpose(0, 1), "latents": latents_BLF.flatten(1), "reconstruction": x_hat_BLD}
+        return {name: tensor.contiguous() for name, tensor in found.items()}
     config = yaml.safe_load((path / "config.yaml").read_text()) if is_cached(str(path)) else {}
     of_each = {}
     for number, one in enumerate(several):
