@@ -19,7 +19,10 @@ else:
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DISTS = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml"))
-FAMILIES = ("quantizers", "quantizers-post-training", "code-quantizers", "activations", "sparsity", "metrics")
+FAMILIES = (
+    *("quantizers", "quantizers-post-training", "code-quantizers", "activations", "sparsity", "metrics"),
+    "formats-published",
+)
 COMMANDS = ("bench", "compare", "report", "saebench", "samples", "splice", "store")
 """Where a command is all that a plugin brings, or what it is about, the plugin has a name of one word."""
 SINGLE = ("sae", "transcoder", "data", "evaluation", "format", "tracker", "kernels")

@@ -17,7 +17,7 @@ from qsae_core.conformance.check import Rules
 from qsae_core.conformance.coder_dense import ROUNDING, expect_same_function
 from qsae_core.conformance.general import check_constructs
 from qsae_core.conformance.subject import Subject
-from qsae_core.conformance.toy_forms import PROVENANCE, damages, files, foreign, forms, pickles, vectors
+from qsae_core.conformance.toy_forms import damages, files, foreign, forms, pickles, provenance, vectors
 from qsae_core.conformance.verdicts import CheckFailure, NotApplicable, expect, expect_equal
 from qsae_core.contracts.cross_layer import Form
 from qsae_core.contracts.dense import DTYPES, DenseForm
@@ -104,7 +104,7 @@ def _writes_again(subject: Subject, case: Case) -> None:
             first, second = (path.parent / which / str(dtype) / path.name for which in ("first", "second"))
             for folder in (first.parent, second.parent):
                 folder.mkdir(parents=True)
-            form.write(Checkpoint(toy.in_dtypes(dtype), _kind(toy), PROVENANCE), first)
+            form.write(Checkpoint(toy.in_dtypes(dtype), _kind(toy), provenance(toy)), first)
             form.write(form.read(first), second)
             names = [file.relative_to(first) for file in files(first)]
             expect(
@@ -182,7 +182,7 @@ def _written(form: CheckpointFormat) -> Iterator[tuple[str, Form, pathlib.Path]]
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
             path = pathlib.Path(folder) / "checkpoint"
             try:
-                form.write(Checkpoint(toy, _kind(toy), PROVENANCE), path)
+                form.write(Checkpoint(toy, _kind(toy), provenance(toy)), path)
             except QsaeError:
                 continue
             written += 1

@@ -20,7 +20,6 @@ from qsae_core.contracts.dense import DenseForm
 from qsae_core.contracts.provenance import Provenance
 
 D, E, F, K, LAYERS = 8, 6, 24, 5, 3
-PROVENANCE = Provenance.at(3, "resid_post", model="toy", context=128)
 
 
 def _form(seed: int, d_out: int = D, **more: Any) -> DenseForm:
@@ -38,6 +37,7 @@ def forms() -> dict[str, Form]:
     """What it is -> a form."""
     thresholds_F = torch.linspace(0.1, 1.5, F)
     skip = torch.randn(E, D, generator=torch.Generator().manual_seed(9))
+    square_skip = torch.randn(D, D, generator=torch.Generator().manual_seed(26))
     return {
         "ReLU SAE": _form(0),
         "TopK SAE": _form(1, k=K),
@@ -64,8 +64,17 @@ def forms() -> dict[str, Form]:
             18, activation="jumprelu", threshold=thresholds_F, layers=2
         ),
         "ReLU cross-layer transcoder": _cross_layer(19),
+        "ReLU cross-layer transcoder of one width": _cross_layer(27, d_out=D),
         "TopK cross-layer transcoder": _cross_layer(20, k=K),
         "JumpReLU cross-layer transcoder with a skip connection": _cross_layer(21, jumps=True, skips=True),
+        "ReLU transcoder of one width with a skip connection": _form(22, W_skip=square_skip),
+        "JumpReLU transcoder of one width with a skip connection": _form(
+            23, activation="jumprelu", threshold=thresholds_F, W_skip=square_skip
+        ),
+        "TopK transcoder of one width with a skip connection": _form(24, k=K, W_skip=square_skip),
+        "TopK transcoder of one width with signed latents and a skip connection": _form(
+            25, activation="identity", k=K, W_skip=square_skip
+        ),
     }
 
 
@@ -76,7 +85,7 @@ def _magnitudes(seed: int) -> dict[str, Any]:
 
 
 def _cross_layer(
-    seed: int, *, jumps: bool = False, skips: bool = False, k: int | None = None
+    seed: int, d_out: int = E, *, jumps: bool = False, skips: bool = False, k: int | None = None
 ) -> CrossLayerForm:
     """Of three layers."""
     generator = torch.Generator().manual_seed(seed)
@@ -88,14 +97,24 @@ def _cross_layer(
         LayerForm(
             normal(F, D),
             normal(F) / 2,
-            normal(F, LAYERS - number, E),
-            normal(E),
+            normal(F, LAYERS - number, d_out),
+            normal(d_out),
             threshold=torch.linspace(0.1, 1.5, F) + number if jumps else None,
-            W_skip=normal(E, D) if skips else None,
+            W_skip=normal(d_out, D) if skips else None,
         )
         for number in range(LAYERS)
     ]
     return CrossLayerForm(tuple(layers), "jumprelu" if jumps else "relu", k)
+
+
+def provenance(form: Form) -> Provenance:
+    """Where the vectors of a toy form are from."""
+    n_layers = form.widths[2]
+    if n_layers == 1:
+        return Provenance.at(3, "resid_post", model="toy", context=128)
+    sites = ("mlp_in", "mlp_out") if isinstance(form, CrossLayerForm) else ("resid_post", "resid_post")
+    source, target = (tuple(f"{layer}.{site}" for layer in range(n_layers)) for site in sites)
+    return Provenance("toy", source, target, context=128)
 
 
 def vectors(form: Form) -> Tensor:
