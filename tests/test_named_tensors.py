@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import qsae_core
 from qsae_core import ComponentConfig, ComponentSpec
+from qsae_core.artifact import checkpoints
 from qsae_core.artifact.checkpoints import format_of, open_checkpoint
 from qsae_core.artifact.composed import compose_checkpoint
 from qsae_core.artifact.imported import import_checkpoint
@@ -257,3 +258,22 @@ def test_nothing_is_written_over(path, tmp_path, registry):
         import_checkpoint(path, tmp_path / "taken", registry, message=print)
     with pytest.raises(PluginError, match="'theirs'"):
         qsae_core.read_checkpoint(path, format="theirs", registry=registry)
+
+
+def test_a_format_is_told_what_the_coder_is_made_of(tmp_path, path, registry, monkeypatch):
+    class Keeps(Theirs):
+        def write(self, checkpoint, path):
+            self.given = checkpoint
+
+    keeps = Keeps(TheirConfig())
+    monkeypatch.setattr(checkpoints, "compose_format", lambda name, registry: keeps)
+    import_checkpoint(path, tmp_path / "stored", registry, format="theirs", message=lambda text: None)
+    with pytest.raises(ConfigError, match="cannot be written"):  # it has written nothing
+        checkpoints.export_checkpoint(tmp_path / "stored", tmp_path / "out", "theirs", registry)
+    slots = keeps.given.components
+    assert (slots["sae"]["use"], slots["activation"], slots["sparsity"]["use"]) == (
+        "vanilla",
+        {"use": "relu"},
+        "none",
+    )
+    assert "data" not in slots

@@ -19,7 +19,7 @@ from qsae_core.contracts.dense import DTYPES, ROWS_AT_ONCE
 from qsae_core.contracts.format import Checkpoint
 from qsae_core.contracts.provenance import Provenance
 from qsae_core.errors import ArtifactError, ConfigError
-from qsae_core.kinds import QUANTIZER_SLOTS, SLOTS
+from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, QUANTIZER_SLOTS, SLOTS
 from qsae_core.reading import let_go, sha256_of
 
 if TYPE_CHECKING:
@@ -145,7 +145,8 @@ def export_checkpoint(
 def _exported(folder: pathlib.Path, form: str, registry: Registry, dtype: str | None) -> Checkpoint:
     """A stored coder as a checkpoint for a format."""
     coder = load(folder, registry=registry)
-    source = read_description(folder)["source"]
+    description = read_description(folder)
+    source, config = description["source"], description["config"]
     imported = source.get(IMPORTED) or {}
     kind: Literal["sae", "transcoder"] = "sae" if coder.is_autoencoder else "transcoder"
     settings = imported.get("settings") if imported.get("format") == form else None
@@ -154,6 +155,7 @@ def _exported(folder: pathlib.Path, form: str, registry: Registry, dtype: str | 
         kind,
         Provenance.of_record(source),
         settings or {},
+        components={slot: config[slot] for slot in (*CODER_SLOTS, *PART_SLOTS) if slot in config},
     )
 
 

@@ -32,7 +32,8 @@ class Checkpoint:
     components: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Slot -> block ``{"use": name, ...options}``, where the file says more than the dense form: the SAE
     with the options that it was trained with. Core chooses the rest, and refuses components that do not
-    compute what the dense form does."""
+    compute what the dense form does. In ``write``, all that the coder is made of: what it was trained with
+    may be what another library has a word for (nested groups, k latents on average)."""
     notes: tuple[str, ...] = ()
     """Sentences that the user should read: where the library's own loader computes something else."""
 
