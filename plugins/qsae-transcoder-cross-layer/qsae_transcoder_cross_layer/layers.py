@@ -52,8 +52,8 @@ class LayerMatrices(CalibratedCoder):
         widths = [(n_layers - layer) * shape.d_out for layer in range(n_layers)]
         self.W_enc, self.W_dec = nn.ModuleList(), nn.ModuleList()
         for width in widths:
-            enc = unit_rows(size, shape.d_in, slice(size), ENCODER_NORM)
-            dec = unit_rows(size, width, slice(size))
+            enc = unit_rows(size, shape.d_in, slice(0, size), ENCODER_NORM)
+            dec = unit_rows(size, width, slice(0, size))
             quantizers = parts.encoder_quantizer((size, shape.d_in)), parts.quantizer((size, width))
             self.W_enc.append(QuantizedMatrix(enc, quantizers[0]))
             self.W_dec.append(QuantizedMatrix(dec, quantizers[1]))
