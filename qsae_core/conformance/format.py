@@ -104,7 +104,11 @@ def _writes_again(subject: Subject, case: Case) -> None:
             first, second = (path.parent / which / str(dtype) / path.name for which in ("first", "second"))
             for folder in (first.parent, second.parent):
                 folder.mkdir(parents=True)
-            form.write(Checkpoint(toy.in_dtypes(dtype), _kind(toy), provenance(toy)), first)
+            try:
+                form.write(Checkpoint(toy.in_dtypes(dtype), _kind(toy), provenance(toy)), first)
+            except ArtifactError as error:
+                expect(dtype is not torch.float32, f"it refuses the {name} in float32: {error}")
+                continue  # its files have no such type
             form.write(form.read(first), second)
             names = [file.relative_to(first) for file in files(first)]
             expect(
