@@ -171,7 +171,7 @@ def written_forms(form: CheckpointFormat, folder: pathlib.Path) -> Iterator[tupl
         path = folder / str(number) / "checkpoint"
         path.parent.mkdir(parents=True)
         with contextlib.suppress(QsaeError):
-            form.write(Checkpoint(toy, _kind(toy), PROVENANCE), path)
+            form.write(Checkpoint(toy, _kind(toy), provenance(toy)), path)
             yield name, path
 
 
