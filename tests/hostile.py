@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 SPARE = 400 * 2**20
 SECONDS = 20
 FORBIDDEN = ("pickle.find_class", "os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "os.spawn")
@@ -192,7 +193,7 @@ class Reader:
 
 
 def format_targets(folder: pathlib.Path) -> Iterator[Target]:
-    """(name, path, what is called) of each kind of file that each installed format writes."""
+    """(name, path, what is called) of each kind of file that installed formats write, and of golden ones."""
     from qsae_core.artifact.checkpoints import open_checkpoint
     from qsae_core.compose.compose import compose_format
     from qsae_core.conformance.format import written_forms
@@ -200,18 +201,32 @@ def format_targets(folder: pathlib.Path) -> Iterator[Target]:
     from qsae_core.plugins.records import load_plugins
 
     registry = load_plugins().registry
-    for name in registry.names("format"):
+
+    def target(name: str, path: pathlib.Path) -> list[Callable[[], Any]]:
         form = compose_format(name, registry)
-        for number, (what, path) in enumerate(written_forms(form, folder / name)):
 
-            def read(form: Any = form, path: pathlib.Path = path, name: str = name) -> None:
-                members = form.members(path) or {"": path}
-                for member in members.values():
-                    open_checkpoint(member, registry, name)
+        def read() -> None:
+            for member in (form.members(path) or {"": path}).values():
+                open_checkpoint(member, registry, name)
 
-            with contextlib.suppress(QsaeError):
-                read()  # what is imported when it is first used is imported now
-            yield f"{name} {number} {what}", path, [lambda form=form, path=path: form.recognizes(path), read]
+        with contextlib.suppress(QsaeError):
+            read()  # what is imported when it is first used is imported now
+        return [lambda: form.recognizes(path), read]
+
+    for name in registry.names("format"):
+        for what, path in written_forms(compose_format(name, registry), folder / name):
+            yield f"{name} {what}", path, target(name, path)
+    for golden in sorted(ROOT.glob("plugins/*/tests/golden/*/checkpoint*")):
+        place = folder / "golden" / golden.parent.parent.parent.parent.name / golden.parent.name / golden.name
+        (shutil.copytree if golden.is_dir() else _copy)(golden, place)
+        for name in registry.names("format"):
+            if compose_format(name, registry).recognizes(place):
+                yield f"{name} {golden.parent.name}", place, target(name, place)
+
+
+def _copy(source: pathlib.Path, place: pathlib.Path) -> None:
+    place.parent.mkdir(parents=True)
+    shutil.copyfile(source, place)
 
 
 def artifact_targets(folder: pathlib.Path) -> Iterator[Target]:

@@ -18,6 +18,8 @@ from qsae_core.reading.zips import Entry, zip_entries
 
 HEADER = 2**16
 """Bytes in which the header of an array has to end."""
+ODD = (EOFError, NotImplementedError, RuntimeError)
+"""What zipfile raises for entries that it does not read."""
 RATIO = 100
 """Of an array's bytes to those that a compressed one may have in the file; weights hardly compress."""
 ALLOWED = "arrays of numbers, as numpy.savez writes them"
@@ -37,7 +39,7 @@ def npz_tensors(path: pathlib.Path) -> dict[str, Tensor]:
                 name.removesuffix(".npy"): _array(path, archive, name, entry)
                 for name, entry in entries.items()
             }
-    except (OSError, ValueError, TypeError, SyntaxError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (OSError, ValueError, TypeError, SyntaxError, zipfile.BadZipFile, zlib.error, *ODD) as error:
         what = " ".join(str(error).split())[:200]
         raise ArtifactError(f"cannot be read ({what})", where=str(path), allowed=ALLOWED) from error
 

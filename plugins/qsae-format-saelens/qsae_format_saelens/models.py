@@ -93,8 +93,8 @@ def name_in_transformer_lens(model: str) -> str | None:
 
 def family_of(model: str) -> Family | None:
     """Of a model on the hub by its name, of a folder by its config.json; None where that is not known."""
-    folder = pathlib.Path(model).expanduser()
-    if folder.is_dir():
+    folder = _folder(model)
+    if folder is not None:
         try:
             kind = json_settings(file_in(folder, "config.json")).get("model_type")
         except ArtifactError:
@@ -102,6 +102,15 @@ def family_of(model: str) -> Family | None:
         return FAMILIES.get("llama" if kind in _LIKE_LLAMA else str(kind))
     last = model.lower().rpartition("/")[2]
     return next((FAMILIES[kind] for kind, part in _BY_NAME if re.search(part, last)), None)
+
+
+def _folder(model: str) -> pathlib.Path | None:
+    """The folder that a name is a path of; None where there is none, or it is no path."""
+    try:
+        folder = pathlib.Path(model).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # too long, of no user
+        return None
 
 
 def is_bert(model: str) -> bool:
