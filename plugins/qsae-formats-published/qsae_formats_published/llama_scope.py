@@ -12,7 +12,6 @@ for the file's encoder E, e and decoder D, d. The threshold is not scaled: it wa
 
 from __future__ import annotations
 
-import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -96,7 +95,8 @@ def _folded(tensors: Mapping[str, Any], settings: Mapping[str, Any], where: str)
 def _rule(settings: Mapping[str, Any], n_latents: int, where: str) -> dict[str, Any]:
     """Activation, threshold and k."""
     word, threshold = settings.get("act_fn"), settings.get("jump_relu_threshold")
-    if not isinstance(threshold, int | float) or isinstance(threshold, bool) or not math.isfinite(threshold):
+    is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    if not is_number or not abs(threshold) <= torch.finfo(torch.float32).max:  # NaN is not, either
         raise ArtifactError(f"jump_relu_threshold is {threshold!r}", where=where, allowed="a number")
     if word == "jumprelu" or (word == "topk" and threshold > 0):  # found for a TopK after its training
         return {"activation": "jumprelu", "threshold": torch.full((n_latents,), float(threshold))}
