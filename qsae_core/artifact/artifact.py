@@ -138,7 +138,7 @@ def _restored(
         coder.restore(export)
         for matrix in coder.matrices().values():
             matrix.check_stored()
-    except (ConfigError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except (ArithmeticError, ConfigError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ArtifactError(
             f"does not fit the coder that it describes ({reason})",

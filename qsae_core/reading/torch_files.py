@@ -118,12 +118,12 @@ class _Filled:
         dtype = KINDS.get(storage.kind)
         if dtype is None:
             raise ValueError(f"it has a tensor of {storage.kind}, which is not read here")
+        entry = self.entries.get(f"{self.prefix}data/{storage.key}")
+        if entry is None or entry.size != storage.n_values * dtype.itemsize:
+            there = "nothing" if entry is None else f"{entry.size} bytes"
+            raise ValueError(f"{storage.n_values} values of {dtype} are described, and there is {there}")
         values = self.storages.get((storage.key, dtype))
         if values is None:
-            entry = self.entries.get(f"{self.prefix}data/{storage.key}")
-            if entry is None or entry.size != storage.n_values * dtype.itemsize:
-                there = "nothing" if entry is None else f"{entry.size} bytes"
-                raise ValueError(f"{storage.n_values} values of {dtype} are described, and there is {there}")
             values = mapped_values(self.path, entry, dtype)
             self.storages[storage.key, dtype] = values
         if len(shape) != len(stride) or len(shape) > 8:

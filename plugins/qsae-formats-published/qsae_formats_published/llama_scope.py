@@ -31,6 +31,8 @@ SAELENS = (
     "SAELens's loader gives the latents in another unit (times sqrt(D) / average norm), and compares the "
     "threshold without the atoms' norms"
 )
+MOST = torch.finfo(torch.float32).max
+"""Of a threshold; NaN is not at most that."""
 
 
 class LlamaScope(OpenMoss):
@@ -95,8 +97,7 @@ def _folded(tensors: Mapping[str, Any], settings: Mapping[str, Any], where: str)
 def _rule(settings: Mapping[str, Any], n_latents: int, where: str) -> dict[str, Any]:
     """Activation, threshold and k."""
     word, threshold = settings.get("act_fn"), settings.get("jump_relu_threshold")
-    is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
-    if not is_number or not abs(threshold) <= torch.finfo(torch.float32).max:  # NaN is not, either
+    if not isinstance(threshold, int | float) or isinstance(threshold, bool) or not abs(threshold) <= MOST:
         raise ArtifactError(f"jump_relu_threshold is {threshold!r}", where=where, allowed="a number")
     if word == "jumprelu" or (word == "topk" and threshold > 0):  # found for a TopK after its training
         return {"activation": "jumprelu", "threshold": torch.full((n_latents,), float(threshold))}
