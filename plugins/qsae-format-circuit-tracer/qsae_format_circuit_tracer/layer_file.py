@@ -129,6 +129,9 @@ def own_form(checkpoint: Checkpoint, where: str) -> DenseForm:
             where=where,
             allowed="transcoders of one width with relu, with jumprelu (which a trained BatchTopK is), or "
             "with the k largest and activation identity: signs stay there",
+            next="train with --sparsity batchtopk, or with --activation identity"
+            if dense.activation == "relu" and dense.k
+            else None,
         )
     return (dense.plain() if dense.activation == "gated" else dense).with_offset(False)
 

@@ -33,7 +33,7 @@ class Published(CheckpointFormat):
     """Which of them are the other way round: with a column for each latent."""
     more: ClassVar[frozenset[str]] = frozenset()
     """Further tensors that there may be."""
-    elsewhere: ClassVar[str] = "sae-lens or dictionary-learning, which have ReLU, JumpReLU and TopK coders"
+    elsewhere: ClassVar[str] = "saelens or dictionary-learning, which have ReLU, JumpReLU and TopK coders"
     """Formats that are written, for such coders."""
 
     def recognizes(self, path: pathlib.Path) -> bool:
@@ -50,10 +50,12 @@ class Published(CheckpointFormat):
     def write(self, checkpoint: Checkpoint, path: pathlib.Path) -> None:
         """Refuse."""
         raise ArtifactError(
-            "files in this format are read, and not written",
-            where=str(path),
-            allowed=self.elsewhere,
+            "files in this format are read, and not written", where=str(path), allowed=self.elsewhere
         )
+
+    def write_set(self, checkpoints: Mapping[str, Checkpoint], path: pathlib.Path) -> None:
+        """Refuse."""
+        self.write(next(iter(checkpoints.values())), path)
 
     # --- tensors
 
