@@ -20,6 +20,8 @@ from qsae_core.contracts.dense import DenseForm
 from qsae_core.contracts.provenance import Provenance
 
 D, E, F, K, LAYERS = 8, 6, 24, 5, 3
+PROVENANCE = Provenance.at(3, "resid_post", model="toy", context=128)
+"""Of a form that reads one layer."""
 
 
 def _form(seed: int, d_out: int = D, **more: Any) -> DenseForm:
@@ -111,7 +113,7 @@ def provenance(form: Form) -> Provenance:
     """Where the vectors of a toy form are from."""
     n_layers = form.widths[2]
     if n_layers == 1:
-        return Provenance.at(3, "resid_post", model="toy", context=128)
+        return PROVENANCE
     sites = ("mlp_in", "mlp_out") if isinstance(form, CrossLayerForm) else ("resid_post", "resid_post")
     source, target = (tuple(f"{layer}.{site}" for layer in range(n_layers)) for site in sites)
     return Provenance("toy", source, target, context=128)
