@@ -197,3 +197,19 @@ def test_a_matryoshka_is_read_with_its_groups(tmp_path):
     coder = qsae_core.read_checkpoint(tmp_path / "ae.pt", registry=load_plugins().registry)
     assert (coder.component_name, coder.prefixes) == ("matryoshka", (1, 4))
     assert coder.at_level(1).n_latents == 1
+
+
+def test_the_offset_of_a_transcoder_is_in_its_bias(tmp_path):
+    tensors = {
+        "bias": torch.tensor([1.0]),
+        "encoder.weight": torch.tensor([[1.0], [2.0]]),
+        "encoder.bias": torch.tensor([0.5, 0.0]),
+        "decoder.weight": torch.tensor([[2.0, 3.0]]),
+    }
+    torch.save(tensors, tmp_path / "ae.pt")
+    (tmp_path / "config.json").write_text('{"trainer": {}, "buffer": {"io": "in_and_out"}}')
+    coder = qsae_core.read_checkpoint(tmp_path)
+    assert (coder.component_name, coder.is_autoencoder) == ("transcoder", False)
+    assert coder.b_enc.tolist() == [0.5 - 1.0, 0.0 - 2.0]
+    # of x = 3: 1 * (3 - 1) + 0.5 and 2 * (3 - 1); 2.5 * 2 + 4 * 3 + 1
+    assert coder(torch.tensor([[3.0]])).tolist() == [[18.0]]
