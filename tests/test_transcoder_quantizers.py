@@ -27,6 +27,7 @@ SMALL = (
     "--eval reconstruction --lr 0.01"
 )
 MOST_BITS = 10.5
+FLOATS = {"none": 32, "half": 16}
 """A grid has at most 8 bits a weight, and rows of 12 to 24 weights a scale or two of 16."""
 OPTIONS = {"vector": "codebook-bits 4"}
 """The usual codebook of 256 vectors would be larger than these matrices."""
@@ -34,7 +35,7 @@ OPTIONS = {"vector": "codebook-bits 4"}
 
 def test_they_are_all_here():
     assert set(TRANSCODERS) == set(REGISTRY.names("transcoder"))
-    assert len(QUANTIZERS) == 14
+    assert len(QUANTIZERS) == 15
 
 
 def chosen(slot: str, name: str) -> str:
@@ -86,7 +87,7 @@ def expect_stored_as_it_computes(made: dict, name: str) -> None:
     bits = made["coders"]["coder"]["artifact"]["bits_per_weight"]
     coder = qsae_core.load(pathlib.Path(made["path"]))
     for matrix in coder.decoders():
-        assert bits[matrix] == 32 if name == "none" else bits[matrix] < MOST_BITS
+        assert bits[matrix] == FLOATS[name] if name in FLOATS else bits[matrix] < MOST_BITS
     several = (2,) if coder.reads_layers else ()
     x = torch.randn(5, *several, coder.shape.d_in) + 3
     assert torch.equal(coder.decode(coder.encode(x)), coder(x))

@@ -151,6 +151,17 @@ class QuantizedMatrix(nn.Module):
         return self.quantizer.floats(self.pack())
 
     @torch.no_grad()
+    def replace(self, rows_FD: Tensor) -> None:
+        """Have this tensor as the master, without a copy; an optimiser of the master goes on with it."""
+        self.master.data = rows_FD
+        self._cache, self._rows = None, None
+
+    def keep_packed(self) -> None:
+        """Have the stored form alone, without a master."""
+        packed = self.pack()
+        self.restore(packed.tensors, packed.shape, packed.layout)
+
+    @torch.no_grad()
     def take(self, rows_FD: Tensor) -> None:
         """Become this matrix: its master does, or, where it is stored as floats of another type than float32,
         the stored form alone, without a master."""

@@ -14,12 +14,15 @@ from torch import Tensor
 from qsae_core.coders.calibrated_coder import CalibratedCoder
 from qsae_core.coders.linear import LinearCoder
 from qsae_core.coders.matrix_coder import MatrixCoder
+from qsae_core.coders.quantized_matrix import QuantizedMatrix
 from qsae_core.coders.quantized_values import QuantizedValues
 from qsae_core.component import name_of
 from qsae_core.config.run import RunConfig
 from qsae_core.config.settings import QuantizeConfig
 from qsae_core.contracts.coder import AtomErrors
+from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.data import Batch, DataSource
+from qsae_core.contracts.dense import ROWS_AT_ONCE
 from qsae_core.contracts.quantizer import Calibration
 from qsae_core.errors import ConfigError
 from qsae_core.quantization.finetuning import finetune
@@ -55,15 +58,24 @@ def calibrated(coder: MatrixCoder) -> CalibratedCoder:
 
 
 @torch.no_grad()
-def take_floats(coder: MatrixCoder, source: MatrixCoder) -> None:
+def take_floats(coder: MatrixCoder, source: MatrixCoder, *, over: bool = False) -> None:
     """Give a coder with quantizers the weights and buffers of a stored float one.
+
+    Args:
+        over: take matrices over, without a copy; the source cannot be used any more.
 
     Raises:
         ConfigError: if the two do not have the same tensors.
     """
-    state = source.state_dict()
-    state |= {f"{name}.weight": matrix() for name, matrix in source.matrices().items()}
+    state, floats = source.state_dict(), {name: matrix() for name, matrix in source.matrices().items()}
+    matrices = coder.matrices()
+    taken = floats.keys() & matrices.keys() if over and all(m.is_plain for m in matrices.values()) else set()
+    state |= {f"{name}.weight": floats[name] for name in floats.keys() - taken}
+    for name in taken:
+        state.pop(f"{name}.weight", None)
+        matrices[name].replace(floats[name].detach())
     result = coder.load_state_dict(state, strict=False)
+    result.missing_keys[:] = [n for n in result.missing_keys if n.removesuffix(".weight") not in taken]
     missing = [n for n in result.missing_keys if not any(part in n for part in OF_QUANTIZERS)]
     if missing or result.unexpected_keys:
         odd = ", ".join([*missing, *result.unexpected_keys])
@@ -79,7 +91,8 @@ def take_floats(coder: MatrixCoder, source: MatrixCoder) -> None:
 
 def fit(
     coder: CalibratedCoder,
-    source: MatrixCoder,
+    batch: Batch,
+    float_codes: SparseCodes,
     data: DataSource,
     config: RunConfig,
     method: QuantizeConfig,
@@ -87,30 +100,39 @@ def fit(
 ) -> Fitted:
     """Calibrate and fine-tune.
 
-    Latents whose atoms are rounded to zero are switched off.
+    Latents whose atoms are rounded to zero are switched off. Without fine-tuning all that is not a decoder is
+    packed in the end, and its masters are gone: matrices may be large.
+
+    Args:
+        batch: calibration vectors, on the coder's device.
+        float_codes: what the float coder makes of them.
+        data: goes on behind them.
 
     Raises:
         TrainingError: if the loss of fine-tuning is not finite at a rate that was given.
     """
-    batch = data.next_batch(method.tokens).to(coder.device)
     if normalizes(coder, method):
         message("normalising the coder's inputs, which leaves its function as it is")
         assert isinstance(coder, LinearCoder)  # as refusal_to_rotate says
         normalize_coder(coder, batch)
     coder.units.fit(coder.norm_out(coder.target(batch)).flatten(1))  # artifacts do not hold them
     decoders = coder.decoders()
-    masters = {name: matrix.master.detach().clone() for name, matrix in decoders.items()}
+    masters = {name: matrix.master.detach() for name, matrix in decoders.items()}
     rates: list[float | None] = []
     for index in range(method.rounds):
         message(f"calibrating on {len(batch)} vectors, round {index + 1} of {method.rounds}")
         with torch.no_grad():
-            codes = (coder if index else source).encode(batch.x).detach()
+            codes = coder.encode(batch.x).detach() if index else float_codes
             _calibrate(coder, masters, coder.calibrations(batch, codes))
-            coder.switch_off(torch.cat([(matrix() == 0).all(1) for matrix in decoders.values()]))
+            coder.switch_off(torch.cat([_zero_rows(matrix) for matrix in decoders.values()]))
         _measure_ranges(coder, batch)
         if method.steps_of_round:
             message(f"fine-tuning the encoder for {method.steps_of_round} steps")
             rates.append(finetune(coder, data, batch, config, method, message))
+    if not method.steps_of_round:
+        for name, matrix in coder.matrices().items():
+            if name not in decoders:
+                matrix.keep_packed()
     with torch.no_grad():
         errors = coder.errors_of_rows(list(masters.values())) if coder.is_quantized else None
     return Fitted(errors, rates)
@@ -122,13 +144,19 @@ def _calibrate(
     """Put one decoder after the other on its grid: several are one problem, since they add up."""
     decoders = coder.decoders()
     for name, matrix in decoders.items():
-        matrix.master.copy_(masters[name])
+        matrix.replace(masters[name])
     for name, calibration in calibrations:
         matrix, wanted = decoders[name], masters[name]
         if calibration.missed is not None:
             wanted = wanted + making_up(calibration.codes, calibration.missed)
-        matrix.master.copy_(matrix.quantizer.calibrate(wanted, calibration))
+        matrix.replace(matrix.quantizer.calibrate(wanted, calibration))
         matrix.eval()  # a stochastic quantizer rounds as it will be stored
+
+
+def _zero_rows(matrix: QuantizedMatrix) -> Tensor:
+    """bool ``[F]``: rows that are zero on the grid."""
+    quantized = matrix.quantizer.fake_quantize(matrix.master.detach())
+    return torch.cat([(rows == 0).all(1) for rows in quantized.split(ROWS_AT_ONCE)])
 
 
 @torch.no_grad()

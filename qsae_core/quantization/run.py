@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from qsae_core.artifact import places
+from qsae_core.artifact.description import read_description
 from qsae_core.coders.calibrated_coder import CalibratedCoder
 from qsae_core.coders.coder_set import CoderSet, as_one
+from qsae_core.coders.drawn_rows import blank_rows
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.compose.compose import compose_coder, compose_data
 from qsae_core.compose.setup import resolve_device
 from qsae_core.config.run import RunConfig
 from qsae_core.config.settings import QuantizeConfig
-from qsae_core.contracts.coder import AtomErrors
-from qsae_core.contracts.data import DataSource
+from qsae_core.contracts.coder import AtomErrors, CoderShape
+from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.contracts.one_layer import OneLayer
 from qsae_core.errors import ConfigError, TrainingError
 from qsae_core.evaluation.evaluate import entries
@@ -86,34 +89,36 @@ def _quantize(
 ) -> Run:
     device = resolve_device(config.run.device)
     several = (folder / places.MEMBERS).is_file()
-    folders: Mapping[Any, pathlib.Path] = places.member_folders(folder) if several else {None: folder}
-    pairs: dict[str | None, _Pair] = {}
-    for layer, place in folders.items():
-        pairs[layer], config = _pair(place, config, registry, method, message, device)
+    folders: dict[str | None, pathlib.Path] = {None: folder}
+    if several:
+        folders = {name: place for name, place in places.member_folders(folder).items()}
     description = places.stored_description(folder)
     opened = compose_data(config, registry, device=device)
     try:
-        source = as_one({layer: pair.source for layer, pair in pairs.items()})
-        data = data_of(source, opened, folder, description)
+        shells = {layer: _shell(place, config, registry) for layer, place in folders.items()}
+        data = data_of(as_one(shells), opened, folder, description)
         before = origins(description)
         part = measured_part(data, config, before, folder, calibrated=True)
         part = part.warned(of_other_sites(data, description, several=several))
         if part.warning:
             message(f"warning: {part.warning}")
+        begun, config = _begin(folders, shells, data, config, registry, method, message, device)
         made: dict[str, Any] = {"path": str(folder), "sha256": places.identity(folder)}
         made["method"] = method.model_dump(mode="json")
         with _open(config, data, method, folder, made) as run:
             started = time.perf_counter()
-            fitted = _fit_all(pairs, data, config, method, message)
+            fitted = _fit_all(begun, data, config, method, message)
             seconds = time.perf_counter() - started
-            coder = as_one({layer: pair.coder for layer, pair in pairs.items()})
+            coder = as_one(shells)
             errors = _errors(coder, fitted)
             save_coder(coder, run.final, config, registry, data, before=before)
+            of_masters = all(one.of_masters for one in begun.values())
+            del coder, shells, begun  # matrices may be large: from here on the stored one is measured
+            source = as_one({layer: float_coder(p, device, registry)[0] for layer, p in folders.items()})
             options: dict[str, Any] = {"atom_errors": errors, "device": device}
             options |= {"twin": source, "watch": watch}
             entry = finished_entry(run.final, run, data, config, registry, part=part, **options)
             evaluations = entries(evaluate_coder(source, data, config, registry, watch=watch)[WHOLE])
-            of_masters = all(pair.of_masters for pair in pairs.values())
             origin = made | {"of_masters": of_masters, "evaluations": evaluations}
             origin |= {"finetuning_rates": [found.rates for found in fitted]}
             record: dict[str, Any] = {"model": data.model_name, "layer": data.layer}
@@ -128,50 +133,73 @@ def _quantize(
         opened.close()
 
 
-class _Pair(NamedTuple):
-    """A float coder, and the one that takes its weights to a grid."""
+def _shell(folder: pathlib.Path, config: RunConfig, registry: Registry) -> MatrixCoder:
+    """The coder that takes the weights of a stored one to a grid, before it has them."""
+    shape = CoderShape(**read_description(folder)["shape"])
+    with blank_rows():
+        return calibrated(compose_coder(config, registry, shape))
 
-    source: MatrixCoder
+
+class _Begun(NamedTuple):
+    """A coder that has the float weights, and what they are calibrated on."""
+
     coder: CalibratedCoder
+    batch: Batch
+    float_codes: SparseCodes
+    behind: dict[str, Any]
+    """The state of the data behind the batch."""
     of_masters: bool
-    """Whether the source is that of the float masters beside a quantized coder."""
+    """Whether the weights are the float masters beside a quantized coder."""
 
 
-def _pair(
-    folder: pathlib.Path,
+def _begin(
+    folders: Mapping[str | None, pathlib.Path],
+    shells: Mapping[str | None, MatrixCoder],
+    data: DataSource,
     config: RunConfig,
     registry: Registry,
     method: QuantizeConfig,
     message: Callable[[str], None],
     device: str,
-) -> tuple[_Pair, RunConfig]:
-    """The two coders, and the configuration as the new one has it."""
-    source, of_masters = float_coder(folder, device, registry)
-    coder = calibrated(compose_coder(config, registry, source.shape).to(device))
-    take_floats(coder, source)
-    rotated = rotate(coder, method.rotate, message)
-    options = {"rotate": rotated, **({"normalize": "scale"} if normalizes(coder, method) else {})}
-    return _Pair(source, coder, of_masters), _with_options(config, **options)
+) -> tuple[dict[str | None, _Begun], RunConfig]:
+    """Each coder with its float weights, and the codes of these on the same vectors of the training stream;
+    and the configuration as the new coders have it. Never are two copies of a matrix in memory."""
+    at_first, found = data.state_dict(), {}
+    for number, (layer, place) in enumerate(folders.items()):
+        if number:
+            data.load_state_dict(at_first)
+        source, of_masters = float_coder(place, device, registry)
+        coder = shells[layer].to(device)
+        own = data if layer is None else OneLayer(data, number)
+        batch = own.next_batch(method.tokens).to(device)
+        with torch.no_grad():
+            codes = source.encode(batch.x).detach()
+        take_floats(coder, source, over=True)
+        del source
+        rotated = rotate(coder, method.rotate, message)
+        options = {"rotate": rotated, **({"normalize": "scale"} if normalizes(coder, method) else {})}
+        config = _with_options(config, **options)
+        found[layer] = _Begun(calibrated(coder), batch, codes, data.state_dict(), of_masters)
+    return found, config
 
 
 def _fit_all(
-    pairs: Mapping[str | None, _Pair],
+    begun: Mapping[str | None, _Begun],
     data: DataSource,
     config: RunConfig,
     method: QuantizeConfig,
     message: Callable[[str], None],
 ) -> list[Fitted]:
-    """Fit each coder to the same vectors of the training stream, and chance begins alike for each."""
-    begin, found = data.state_dict(), []
-    for number, (layer, pair) in enumerate(pairs.items()):
+    """Fit each coder, and chance begins alike for each."""
+    found = []
+    for number, (layer, one) in enumerate(begun.items()):
         own = data if layer is None else OneLayer(data, number)
-        if number:
-            data.load_state_dict(begin)
-        devices = [pair.coder.device] if pair.coder.device.type == "cuda" else []
+        data.load_state_dict(one.behind)
+        devices = [one.coder.device] if one.coder.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(config.run.seed)
             say = message if layer is None else functools.partial(_of_layer, message, layer)
-            found.append(fit(pair.coder, pair.source, own, config, method, say))
+            found.append(fit(one.coder, one.batch, one.float_codes, own, config, method, say))
     return found
 
 
