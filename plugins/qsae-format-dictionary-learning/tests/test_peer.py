@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import qsae_core
 from qsae_core.conformance import Computed, check_golden, expect_computes
-from qsae_core.conformance.toy_forms import PROVENANCE, forms, vectors
+from qsae_core.conformance.toy_forms import forms, provenance, vectors
 from qsae_core.contracts import Checkpoint
 from qsae_core.errors import QsaeError
 
@@ -60,7 +60,7 @@ def test_the_library_reads_every_form_that_is_written(tmp_path):
     for name, form in forms().items():
         folder = tmp_path / name.replace(" ", "-")
         try:
-            FORMAT.write(Checkpoint(form, provenance=PROVENANCE), folder)
+            FORMAT.write(Checkpoint(form, provenance=provenance(form)), folder)
         except QsaeError:
             continue
         written[folder] = form

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 import qsae_core
 from qsae_core.conformance import Computed, check_golden, expect_computes
-from qsae_core.conformance.toy_forms import PROVENANCE, forms, vectors
-from qsae_core.contracts import Checkpoint, DenseForm
+from qsae_core.conformance.toy_forms import forms, provenance, vectors
+from qsae_core.contracts import Checkpoint, Provenance
 from qsae_core.errors import QsaeError
 
 HERE = pathlib.Path(__file__).parent
@@ -62,29 +62,18 @@ def test_files_of_the_library_with_other_weights(tmp_path, seed):
             check_golden(tmp_path / "golden" / case, "sparsify", writes=writes)
 
 
-def square(form):
-    """A transcoder's form with as many outputs as inputs, as this library has them."""
-    d = form.W_enc.shape[1]
-    generator = torch.Generator().manual_seed(0)
-    return DenseForm(
-        form.W_enc,
-        form.b_enc,
-        torch.randn(form.n_latents, d, generator=generator),
-        torch.randn(d, generator=generator),
-        k=form.k,
-        W_skip=None if form.W_skip is None else torch.randn(d, d, generator=generator),
-    )
+def kind_of(form):
+    return "sae" if form.tensors().keys().isdisjoint({"W_skip"}) else "transcoder"
 
 
 def test_the_library_reads_every_form_that_is_written(tmp_path):
-    toys = {name: ("sae", form) for name, form in forms().items()}
-    for name in ("TopK transcoder", "TopK transcoder with a skip connection"):
-        toys[f"square {name}"] = ("transcoder", square(toys[name][1]))
+    toys = {name: (kind_of(form), form) for name, form in forms().items()}
+    toys["TopK SAE as a transcoder"] = ("transcoder", toys["TopK SAE"][1])
     written = {}
     for name, (kind, form) in toys.items():
         folder = tmp_path / name.replace(" ", "-")
         try:
-            FORMAT.write(Checkpoint(form, kind, PROVENANCE), folder)
+            FORMAT.write(Checkpoint(form, kind, provenance(form)), folder)
         except QsaeError:
             continue
         written[folder] = form
@@ -136,7 +125,7 @@ def test_the_library_reads_a_coder_of_each_layer(tmp_path):
     model = "HuggingFaceTB/SmolLM2-135M"
     coders = {
         place.partition(".")[0]: Checkpoint(
-            form, provenance=type(PROVENANCE)(model, (place,), (place,), context=128)
+            form, provenance=Provenance(model, (place,), (place,), context=128)
         )
         for place in places
     }
