@@ -218,7 +218,7 @@ def importing_torch() -> set[str]:
 
     Forked from one process that has imported what they share, since a start of Python takes longer.
     """
-    tops = [path.name.replace("-", "_") for path in PLUGINS]
+    tops = [path.name.replace("-", "_") for path in PLUGINS if "entry-points" in project(path)["project"]]
     commands = [f"qsae_cli.{name}" for name in LIGHT_COMMANDS]
     program = """
 import importlib, os, sys

@@ -18,7 +18,10 @@ else:
     import tomli as tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-DISTS = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml"))
+ELSEWHERE = ("qsae-in-saelens",)
+"""Installed where another library is, whose classes they derive from; no plugins of qsae."""
+EVERY = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml"))
+DISTS = [dist for dist in EVERY if dist not in ELSEWHERE]
 FAMILIES = (
     *("quantizers", "quantizers-post-training", "code-quantizers", "activations", "sparsity", "metrics"),
     "formats-published",
@@ -61,6 +64,19 @@ def test_its_project_file(dist):
     assert re.fullmatch(r"\d+\.\d+\.\d+", project["version"])
     assert "qsae>=0.1,<0.2" in project["dependencies"]
     assert project["entry-points"] == {"qsae": {module.removeprefix("qsae_"): module}}
+
+
+@pytest.mark.parametrize("dist", ELSEWHERE)
+def test_what_is_installed_elsewhere(dist):
+    module = dist.replace("-", "_")
+    file = tomllib.loads(read(dist, "pyproject.toml"))
+    assert file["tool"]["flit"]["module"] == {"name": module}
+    assert "entry-points" not in file["project"]
+    assert "qsae>=0.1,<0.2" in file["project"]["dependencies"]
+    assert read(dist, f"{module}/py.typed") == ""
+    assert read(dist, f"{module}/__init__.py").startswith('"""')
+    assert read(dist, "README.md").startswith(f"# {dist}\n")
+    assert f"[{dist}](plugins/{dist})" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @every_plugin

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -17,6 +18,7 @@ from qsae_core.compose.compose import compose_format
 from qsae_core.contracts.cross_layer import Form
 from qsae_core.contracts.dense import DTYPES, ROWS_AT_ONCE
 from qsae_core.contracts.format import Checkpoint
+from qsae_core.contracts.packed_format import PackedFormat
 from qsae_core.contracts.provenance import Provenance
 from qsae_core.errors import ArtifactError, ConfigError
 from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, QUANTIZER_SLOTS, SLOTS
@@ -59,6 +61,16 @@ def members_of(path: pathlib.Path, registry: Registry, form: str) -> dict[str, p
         PluginError: if there is no such format.
     """
     return dict(compose_format(form, registry).members(path))
+
+
+def packed_format(form: str, registry: Registry) -> PackedFormat | None:
+    """The format of that name, where it keeps weights packed, else None.
+
+    Raises:
+        PluginError: if there is no such format.
+    """
+    found = compose_format(form, registry)
+    return found if isinstance(found, PackedFormat) else None
 
 
 def open_checkpoint(path: pathlib.Path, registry: Registry, form: str) -> Checkpoint:
@@ -107,8 +119,8 @@ def export_checkpoint(
     """Write the stored coder at ``path``, or one for each layer, in another library's format, whole or not at
     all.
 
-    Normalisation, rotation and quantization are folded into dense weights. What was imported and is unchanged
-    is written with the same tensors, bit for bit.
+    Normalisation, rotation and quantization are folded into dense weights, unless the format keeps them
+    packed. What was imported and is unchanged is written with the same tensors, bit for bit.
 
     Args:
         dtype: float32, float16 or bfloat16, in which tensors are written; None: those in which they were
@@ -122,24 +134,33 @@ def export_checkpoint(
         raise ConfigError(
             "there is something of that name already", where=str(out), next="choose another --out"
         )
-    writer = compose_format(form, registry)
-    folder = set_folder(path)
-    if folder is None:
-        one = _exported(artifact_folder(path), form, registry, dtype)
-    else:
-        members = member_folders(folder)
-        several = {name: _exported(place, form, registry, dtype) for name, place in members.items()}
+    write = _writing(path, form, registry, dtype)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as holder:
             written = pathlib.Path(holder) / out.name
-            if folder is None:
-                writer.write(one, written)
-            else:
-                writer.write_set(several, written)
+            write(written)
             written.rename(out)
     except OSError as error:
         raise ConfigError(f"cannot be written: {error}", where=str(out)) from error
+
+
+def _writing(
+    path: pathlib.Path, form: str, registry: Registry, dtype: str | None
+) -> Callable[[pathlib.Path], None]:
+    """What writes the stored coder, or one for each layer, to a path."""
+    packed = packed_format(form, registry)
+    if packed is not None:
+        if dtype is not None:
+            raise ConfigError(f"{form} keeps weights packed, and writes none as {dtype}", where=str(path))
+        return functools.partial(packed.pack, artifact_folder(path))
+    writer = compose_format(form, registry)
+    folder = set_folder(path)
+    if folder is None:
+        return functools.partial(writer.write, _exported(artifact_folder(path), form, registry, dtype))
+    places = member_folders(folder).items()
+    several = {name: _exported(place, form, registry, dtype) for name, place in places}
+    return functools.partial(writer.write_set, several)
 
 
 def _exported(folder: pathlib.Path, form: str, registry: Registry, dtype: str | None) -> Checkpoint:

@@ -9,10 +9,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from qsae_core.artifact import artifact
-from qsae_core.artifact.checkpoints import IMPORTED, format_of, import_record, members_of, open_checkpoint
+from qsae_core.artifact.checkpoints import (
+    IMPORTED,
+    format_of,
+    import_record,
+    members_of,
+    open_checkpoint,
+    packed_format,
+)
 from qsae_core.artifact.coder_sets import save_set
 from qsae_core.artifact.composed import blocks, compose_checkpoint
 from qsae_core.artifact.description import NO_DATA
+from qsae_core.artifact.packed import import_packed, read_packed
 from qsae_core.coders.coder_set import CoderSet
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.compose.kernels import activate_kernels
@@ -43,8 +51,10 @@ def read_checkpoint(
     place = pathlib.Path(path)
     registry = registry or load_plugins().registry
     activate_kernels("auto", registry)
-    checkpoint = open_checkpoint(place, registry, format or format_of(place, registry))
-    return compose_checkpoint(checkpoint, registry, str(place))
+    form = format or format_of(place, registry)
+    if (packed := packed_format(form, registry)) is not None:
+        return read_packed(packed, place, registry)
+    return compose_checkpoint(open_checkpoint(place, registry, form), registry, str(place))
 
 
 def import_checkpoint(
@@ -74,6 +84,8 @@ def import_checkpoint(
             "there is something of that name already", where=str(out), next="choose another --out"
         )
     form = format or format_of(path, registry)
+    if (packed := packed_format(form, registry)) is not None:
+        return import_packed(packed, path, out, registry, layers)
     members = members_of(path, registry, form)
     if not members:
         checkpoint = open_checkpoint(path, registry, form)

@@ -17,6 +17,7 @@ from qsae_core.contracts.metric import Metric, Observation, Origin, computed, me
 from qsae_core.contracts.named_tensors import ActivationWord, NamedTensors
 from qsae_core.contracts.norm_limit import NormLimit
 from qsae_core.contracts.one_layer import OneLayer
+from qsae_core.contracts.packed_format import PackedFormat
 from qsae_core.contracts.provenance import Provenance
 from qsae_core.contracts.quantizer import Calibration, Lookup, Packed, Quantizer, straight_through
 from qsae_core.contracts.shards import RankSlices, shard
@@ -63,6 +64,7 @@ __all__ = [
     "Origin",
     "Overlap",
     "Packed",
+    "PackedFormat",
     "Parts",
     "Pointwise",
     "Provenance",

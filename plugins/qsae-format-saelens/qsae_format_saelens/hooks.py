@@ -115,8 +115,8 @@ def _place_of_module(name: str, model: str | None) -> str | None:
 
 def metadata_of(provenance: Provenance) -> dict[str, Any]:
     """What cfg.json should say of where the vectors are from, as far as that is known."""
-    model = provenance.model
     found: dict[str, Any] = {}
+    model = provenance.model if _is_language_model(provenance) else None
     if model is not None:
         found["model_name"] = name_in_transformer_lens(model) or model
         found["model_from_pretrained_kwargs"] = {}
@@ -133,6 +133,12 @@ def metadata_of(provenance: Provenance) -> dict[str, Any]:
             found |= _words(layer, site, family, side)
     values = {"context_size": provenance.context, "dataset_path": provenance.dataset}
     return found | {name: value for name, value in values.items() if value is not None}
+
+
+def _is_language_model(provenance: Provenance) -> bool:
+    """Whether the model's name is one of a language model, and not of a file of vectors."""
+    model = provenance.model or ""
+    return bool(provenance.sources) or "/" in model or name_in_transformer_lens(model) is not None
 
 
 def _words(layer: str, site: str, family: Family | None, side: str) -> dict[str, Any]:

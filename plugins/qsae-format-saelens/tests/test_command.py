@@ -29,7 +29,7 @@ def fvu(path):
 def test_the_worked_example(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     qsae(TRAIN)
-    assert qsae("export results/mine/2/4 --format saelens --out mine_saelens") == "wrote mine_saelens\n"
+    qsae("export results/mine/2/4 --format saelens --out mine_saelens")
     qsae("import mine_saelens --out mine_again")
     assert fvu("mine_again") == pytest.approx(fvu("results/mine/2/4"), rel=1e-4)
     qsae("export mine_again --format saelens --out mine_once_more")

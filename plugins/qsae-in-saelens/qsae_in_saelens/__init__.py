@@ -1,0 +1,12 @@
+"""The architecture ``qsae`` of SAELens: importing this registers it, for ``SAE.load_from_disk``."""
+
+from __future__ import annotations
+
+from qsae_format_saelens import ARCHITECTURE
+from sae_lens import register_sae_class
+
+from qsae_in_saelens.sae import QsaeSAE, QsaeSAEConfig
+
+__all__ = ["QsaeSAE", "QsaeSAEConfig"]
+
+register_sae_class(ARCHITECTURE, QsaeSAE, QsaeSAEConfig)
