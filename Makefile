@@ -7,7 +7,7 @@ PLUGINS := $(wildcard plugins/*/pyproject.toml)
 WORKERS ?= 2
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: demo test test-fast test-pythons test-oldest lint bench setup clean
+.PHONY: demo test test-fast test-pythons test-oldest lint bench dist check-dist setup clean
 
 demo: setup  ## train a ternary SAE on real hidden states and print what it cost
 	$(BIN)/qsae train --sae ternary --quantizer ste --overwrite
@@ -34,6 +34,19 @@ bench: setup  ## measure qsae beside its peers, each from PyPI in a venv of its 
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement benchmarks/requirements.txt
 	$(BIN)/python -m benchmarks
 
+dist: .venvs/dist/.ready  ## a wheel and an sdist of every distribution, into dist/
+	.venvs/dist/bin/python .ci/dist
+
+check-dist: dist  ## what is in them; fresh environments of every Python here with nothing of the checkout
+	.venvs/dist/bin/python .ci/check-dist
+
+# the build backends of all distributions, so that none is built in an environment of its own
+.venvs/dist/.ready: pyproject.toml
+	$(PYTHON) -m venv --clear .venvs/dist
+	.venvs/dist/bin/python -m pip install --quiet --upgrade pip
+	.venvs/dist/bin/python -m pip install --quiet --group dist
+	touch $@
+
 setup: $(VENV)/.ready
 
 # torch first and from the constraints file (any other specification pulls gigabytes of CUDA); then core and
@@ -48,4 +61,4 @@ $(VENV)/.ready: pyproject.toml constraints.txt plugins/requirements-dev.txt $(PL
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venvs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venvs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

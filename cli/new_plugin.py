@@ -95,7 +95,8 @@ def _files(kind: str, name: str) -> Iterator[tuple[str, str]]:
 
 def _values(kind: str, name: str) -> Mapping[str, str]:
     major, minor = __version__.split(".")[:2]
-    core = f"qsae>={major}.{minor},<{major}.{int(minor) + 1}"
+    after = f"0.{int(minor) + 1}" if major == "0" else str(int(major) + 1)
+    core = f"qsae>={major}.{minor},<{after}"
     key = f"{kind}_{name.replace('-', '_')}"
     return {
         "kind": kind,

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from qsae_cli import main
+from qsae_core import __version__
 from qsae_core.plugins.records import Plugins, discover, load_plugins
 
 
@@ -37,7 +38,7 @@ class PluginSite:
         source: str,
         *,
         version: str = "1.0",
-        requires: str | None = "qsae>=0.1,<0.2",
+        requires: str | None = f"qsae=={__version__}",
         entry_points: str | None = None,
         files: Mapping[str, str] | None = None,
     ) -> None:

@@ -184,8 +184,11 @@ def test_core_knows_neither_the_command_line_nor_any_plugin():
 
 def test_every_package_of_core_is_installed():
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    packages = {".".join(p.parent.relative_to(ROOT).parts) for p in CORE.rglob("__init__.py")}
-    assert sorted(setup["packages"]) == sorted(packages | {"qsae_cli"})
+    found = {
+        ".".join(p.parent.relative_to(ROOT).parts)
+        for p in [*CORE.rglob("__init__.py"), *CLI.rglob("__init__.py")]
+    }
+    assert sorted(setup["packages"]) == sorted(re.sub("^cli", "qsae_cli", package) for package in found)
 
 
 # --- torch

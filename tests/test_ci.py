@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
+import importlib
 import json
 import pathlib
+import sys
 import types
 
 import pytest
 from packaging.requirements import Requirement
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))  # pytest's importlib mode leaves it out
+from ci_scripts import script
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
 def pythons() -> types.ModuleType:
-    loader = importlib.machinery.SourceFileLoader("ci_pythons", str(ROOT / ".ci" / "pythons"))
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+    return script("pythons")
+
+
+@pytest.fixture
+def interpreters() -> types.ModuleType:
+    return importlib.import_module("interpreters")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +61,7 @@ def test_a_file_with_tests_that_need_torch_among_others_is_run_without_it(python
     assert marked <= set(pythons.TORCH_FREE)
 
 
-def test_a_build_with_cuda_is_never_taken(pythons, monkeypatch):
+def test_a_build_with_cuda_is_never_taken(interpreters, monkeypatch):
     """pip names what it would install; of these only the second is for CPUs."""
     urls = [
         "https://example.org/torch-2.13.0-cp312-cp312-manylinux_2_28_x86_64.whl",
@@ -71,9 +74,13 @@ def test_a_build_with_cuda_is_never_taken(pythons, monkeypatch):
         report = {"install": [{"download_info": {"url": urls[len(asked) - 1]}}]}
         return types.SimpleNamespace(returncode=0, stdout=json.dumps(report))
 
-    monkeypatch.setattr(pythons.subprocess, "run", run)
-    monkeypatch.setattr(pythons.sys, "platform", "linux")
-    assert pythons.cpu_torch(12, "torch==2.13.0") == ["torch==2.13.0", "--index-url", pythons.CPU_INDEX]
+    monkeypatch.setattr(interpreters.subprocess, "run", run)
+    monkeypatch.setattr(interpreters.sys, "platform", "linux")
+    assert interpreters.cpu_torch(12, "torch==2.13.0") == [
+        "torch==2.13.0",
+        "--index-url",
+        interpreters.CPU_INDEX,
+    ]
     assert all("--dry-run" in command for command in asked)
     urls[1], asked[:] = urls[0], []
-    assert pythons.cpu_torch(12, "torch==2.13.0") is None
+    assert interpreters.cpu_torch(12, "torch==2.13.0") is None

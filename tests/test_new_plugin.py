@@ -14,6 +14,7 @@ import zipfile
 import pytest
 from click.testing import CliRunner
 from flit_core import buildapi
+from packaging.requirements import Requirement
 
 import qsae_core
 from qsae_cli import new_plugin as module
@@ -66,7 +67,9 @@ def test_it_has_the_shape_of_a_plugin(kind, tmp_path):
     assert f'parametrize_with_checks("{distribution}")' in conformance
     project = (tmp_path / "p" / "pyproject.toml").read_text()
     assert f'[project.entry-points.qsae]\n{kind}_probe = "{package}"\n' in project
-    assert '"qsae>=0.1,<0.2"' in project
+    (core,) = re.findall(r'"(qsae[<>=][^"]*)"', project)
+    assert Requirement(core).specifier.contains(qsae_core.__version__)
+    assert not Requirement(core).specifier.contains(f"{int(qsae_core.__version__.split('.')[0]) + 1}.0")
 
 
 def test_a_format_takes_fewer_than_sixty_lines_of_python(tmp_path):

@@ -57,12 +57,12 @@ def test_its_project_file(dist):
             "build-backend": "flit_core.buildapi",
         }
         assert file["tool"]["flit"]["module"] == {"name": module}
+        assert "tests/" in file["tool"]["flit"]["sdist"]["include"]
     project = file["project"]
     assert (project["name"], project["readme"], project["license"]) == (dist, "README.md", "MIT")
     assert project["requires-python"] == ">=3.10"
     assert project["description"].endswith(".")
-    assert re.fullmatch(r"\d+\.\d+\.\d+", project["version"])
-    assert "qsae>=0.1,<0.2" in project["dependencies"]
+    assert "qsae" in {re.match(r"[\w-]+", line)[0] for line in project["dependencies"]}
     assert project["entry-points"] == {"qsae": {module.removeprefix("qsae_"): module}}
 
 

@@ -8,6 +8,7 @@ import textwrap
 import click
 import pytest
 
+from qsae_core import __version__
 from qsae_core.errors import PluginError, TrainingError
 from qsae_core.plugins.discovery import incompatibility, normalize
 
@@ -295,7 +296,7 @@ def test_an_incompatible_plugin_is_not_imported(plugin_site):
     plugin_site.add("acme-new", "raise AssertionError", requires="qsae>=7,<8")
     (record,) = plugin_site.load().records
     assert record.status == "incompatible"
-    assert "it needs qsae <8,>=7, and this is qsae 0.1.0" in record.error
+    assert f"it needs qsae <8,>=7, and this is qsae {__version__}" in record.error
     assert "acme_new" not in sys.modules
 
 
