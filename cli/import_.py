@@ -16,11 +16,12 @@ SCOPE = Scope(
 
 
 @click.command("import", cls=ConfiguredCommand, scope=SCOPE)
-@click.argument("path", type=click.Path(path_type=pathlib.Path))
+@click.argument("path", type=click.Path(path_type=str))
 @click.option("--out", required=True, type=click.Path(path_type=pathlib.Path), help="Folder to write.")
 @click.option("--format", "form", metavar="NAME", help="Its format.  [default: the one that recognizes it]")
-def import_(layers: list[Layer], path: pathlib.Path, out: pathlib.Path, form: str | None) -> None:
-    """Make a coder of the checkpoint at PATH, a file or folder of another library.
+def import_(layers: list[Layer], path: str, out: pathlib.Path, form: str | None) -> None:
+    """Make a coder of the checkpoint at PATH, a file or folder of another library, or the address of one
+    (hf://user/repo/path).
 
     Every command reads the folder that it writes like a trained coder's. It computes what the checkpoint
     says, with its matrices bit for bit; a variant that installed components do not compute is refused.

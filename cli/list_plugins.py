@@ -12,6 +12,7 @@ from qsae_cli.lazy_command import LazyCommand
 from qsae_cli.output import json_option, print_json, print_table
 from qsae_core import QsaeError
 from qsae_core.plugins.records import PluginRecord, Plugins, load_plugins
+from qsae_core.registry import import_target
 
 
 @click.command("list-plugins")
@@ -19,8 +20,8 @@ from qsae_core.plugins.records import PluginRecord, Plugins, load_plugins
 @click.option(
     "--strict",
     is_flag=True,
-    help="Also import every component and command, and exit with 1 if a plugin is broken or incompatible or "
-    "a component is contested. Blocked plugins are fine.",
+    help="Also import every component, command and reader of addresses, and exit with 1 if a plugin is "
+    "broken or incompatible or a component is contested. Blocked plugins are fine.",
 )
 def list_plugins(as_json: bool, strict: bool) -> None:
     """List the installed plugins and what they bring.
@@ -51,7 +52,8 @@ def _entry(record: PluginRecord, plugins: Plugins, target_errors: list[str]) -> 
 
 
 def _target_faults(plugins: Plugins) -> dict[str, list[str]]:
-    """Distribution -> what is wrong with what it names for its components and commands; imports it all."""
+    """Distribution -> what is wrong with what it names for its components, addresses and commands; imports
+    it all."""
     from qsae_core.kinds import KINDS
 
     faults: dict[str, list[str]] = {}
@@ -62,6 +64,12 @@ def _target_faults(plugins: Plugins) -> dict[str, list[str]]:
                 registry.load_target(spec)
             except QsaeError as error:
                 faults.setdefault(registry.provider(kind, spec.name).name, []).append(str(error))
+    for name, schemes in plugins.addresses.items():
+        for scheme, target in schemes.items():
+            try:
+                import_target(target, f"addresses {scheme}://")
+            except QsaeError as error:
+                faults.setdefault(name, []).append(str(error))
     context = click.get_current_context().find_root()
     assert isinstance(context.command, click.Group)
     for record in plugins.records:

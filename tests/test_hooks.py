@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 import json
+import pathlib
+import sys
 import textwrap
 
 import pytest
 
 from qsae_core.kinds import KINDS
 from qsae_core.plugins import hookspecs
+from qsae_core.plugins.addresses import local_path
 
 REGISTRATION = {
     "qsae_register_saes": "sae",
@@ -68,7 +71,7 @@ def test_these_are_all_hooks():
         for name, value in vars(hookspecs).items()
         if name.startswith("qsae_") and inspect.isfunction(value)
     }
-    assert hooks == REGISTRATION.keys() | LIFE_CYCLE | {"qsae_register_commands"}
+    assert hooks == REGISTRATION.keys() | LIFE_CYCLE | {"qsae_register_commands", "qsae_register_addresses"}
     assert {kind.hook: kind.name for kind in KINDS.values()} == REGISTRATION
 
 
@@ -108,6 +111,25 @@ def test_register_commands_adds_a_command(plugin_site):
     plugin_site.add("acme", source)
     assert plugin_site.qsae("hello", QSAE_PLUGINS="acme").stdout == "hello\n"
     assert "Say hello." in plugin_site.qsae("--help", QSAE_PLUGINS="acme").stdout
+
+
+def test_register_addresses_is_asked_when_an_address_is_given(plugin_site, monkeypatch):
+    source = """
+        from qsae_core import hookimpl
+
+        @hookimpl
+        def qsae_register_addresses():
+            return {"shelf": "acme.reading:fetch"}
+    """
+    reading = (
+        "import pathlib\ndef fetch(address, names):\n    return pathlib.Path('/', *names, address[8:])\n"
+    )
+    plugin_site.add("acme", source, files={"reading.py": reading})
+    plugins = plugin_site.load()
+    assert plugins.records[0].hooks == ("qsae_register_addresses",)
+    assert "acme.reading" not in sys.modules
+    monkeypatch.setattr("qsae_core.plugins.addresses.load_plugins", lambda: plugins)
+    assert local_path("shelf://a/b", ("x", "y")) == pathlib.Path("/x/y/a/b")
 
 
 @pytest.mark.torch

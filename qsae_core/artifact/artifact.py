@@ -26,7 +26,7 @@ from qsae_core.artifact.description import (
     read_description,
     usable_description,
 )
-from qsae_core.artifact.places import MASTERS, TENSORS, artifact_folder
+from qsae_core.artifact.places import CODER_FILES, MASTERS, TENSORS, artifact_folder
 from qsae_core.artifact.tensor_files import load_part, load_tensors, part_bytes, save_tensors, tensor_reader
 from qsae_core.coders.drawn_rows import blank_rows
 from qsae_core.coders.export import Cut, Export, layout_at_level
@@ -41,6 +41,7 @@ from qsae_core.contracts.quantizer import Packed
 from qsae_core.errors import ArtifactError, ConfigError
 from qsae_core.kernels import Kind
 from qsae_core.kernels.packed_rows import Arithmetic
+from qsae_core.plugins.addresses import local_path
 from qsae_core.plugins.records import load_plugins
 from qsae_core.results.files import COPY, atomic_folder
 
@@ -104,7 +105,8 @@ def load(
     ``coder.requires_grad_(True)`` is for training on.
 
     Args:
-        path: a run's folder, its ``checkpoints/final``, or any folder with ``coder.json``.
+        path: a run's folder, its ``checkpoints/final``, or any folder with ``coder.json``; or the address of
+            one (``hf://user/repo/path``), of which a plugin fetches the two files that are read.
         level: 1 to the coder's ``levels``: its first groups of latents, or the first bit planes of its
             decoder; only the bytes of that level are read. None: the whole coder.
         screen: ``int8`` or ``bf16``: encode through a low-precision product that names twice as many
@@ -116,10 +118,11 @@ def load(
 
     Raises:
         ArtifactError: if nothing is there, a file is truncated or altered, or was made by a later format.
-        PluginError: if a component's plugin is not installed; the message names the distribution.
+        PluginError: if a component's plugin is not installed; the message names the distribution. Or that of
+            the address.
         ConfigError: if there is no such level, device, screen, arithmetic, or kernel set for it.
     """
-    folder = artifact_folder(pathlib.Path(path))
+    folder = artifact_folder(local_path(path, CODER_FILES, beside=CODER_FILES))
     place = usable_device(device)
     registry = registry or load_plugins().registry
     activate_kernels(kernels, registry)

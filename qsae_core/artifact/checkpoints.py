@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 
 IMPORTED = "imported_from"
 """Key of ``source``: what an imported coder was made of."""
+SETTINGS_FILES = ("*.json", "*.yaml", "*.yml")
+"""What lies beside a checkpoint's file and says how it is read."""
+CHECKPOINT_FILES = tuple(
+    f"**/{name}" for name in (*SETTINGS_FILES, "*.safetensors", "*.npz", "*.pt", "*.pth", "*.bin")
+)
+"""What is read below a checkpoint's path: files that ``qsae_core.reading`` opens, none of them code."""
 TYPES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
 """Name -> type in which tensors may be written."""
 
@@ -96,8 +102,12 @@ def open_checkpoint(path: pathlib.Path, registry: Registry, form: str) -> Checkp
     return checkpoint
 
 
-def import_record(checkpoint: Checkpoint, path: pathlib.Path, form: str) -> dict[str, Any]:
-    """JSON values for the ``source`` of a coder: from what it was made, and how that is known again."""
+def import_record(checkpoint: Checkpoint, path: pathlib.Path, form: str, named: str) -> dict[str, Any]:
+    """JSON values for the ``source`` of a coder: from what it was made, and how that is known again.
+
+    Args:
+        named: the path as the user gave it, or an address of which it was made.
+    """
     folder = path if path.is_dir() else path.parent
     files = {}
     for file in checkpoint.files:
@@ -105,7 +115,7 @@ def import_record(checkpoint: Checkpoint, path: pathlib.Path, form: str) -> dict
         files[name.as_posix()] = {"sha256": sha256_of(file), "bytes": file.stat().st_size}
     tensors = checkpoint.form.tensors()
     return {
-        "path": str(path),
+        "path": named,
         "format": form,
         "files": files,
         "dtypes": {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()},

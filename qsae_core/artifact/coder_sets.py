@@ -17,6 +17,7 @@ from qsae_core.artifact.places import (
     FORMAT,
     FORMAT_VERSION,
     MEMBERS,
+    SET_FILES,
     artifact_folder,
     checksum,
     member_folders,
@@ -26,6 +27,7 @@ from qsae_core.coders.coder_set import CoderSet
 from qsae_core.errors import ArtifactError
 from qsae_core.kernels import Kind
 from qsae_core.kernels.packed_rows import Arithmetic
+from qsae_core.plugins.addresses import local_path
 from qsae_core.results.files import atomic_folder, write_json
 from qsae_core.results.run import slug
 
@@ -72,16 +74,17 @@ def load_set(
     ``[B, L, d_in]`` as one coder.
 
     Args:
-        path: a run's folder, its ``checkpoints/final``, or any folder with ``coders.json``.
+        path: a run's folder, its ``checkpoints/final``, or any folder with ``coders.json``; or an address.
         device, screen, arithmetic, kernels: as ``load`` takes them.
 
     Raises:
         ArtifactError: if there are no several coders, or one cannot be read.
         PluginError, ConfigError: as ``load``.
     """
-    folder = set_folder(pathlib.Path(path))
+    place = local_path(path, SET_FILES, beside=SET_FILES)
+    folder = set_folder(place)
     if folder is None:
-        one = artifact_folder(pathlib.Path(path))  # says what is there, if that is no coder either
+        one = artifact_folder(place)  # says what is there, if that is no coder either
         raise ArtifactError(
             f"holds one coder, and no set of them (no {MEMBERS})",
             where=str(one),

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from qsae_core.artifact import artifact
 from qsae_core.artifact.checkpoints import (
+    CHECKPOINT_FILES,
     IMPORTED,
+    SETTINGS_FILES,
     format_of,
     import_record,
     members_of,
@@ -29,6 +31,7 @@ from qsae_core.config.run import RunConfig, resolve
 from qsae_core.contracts.format import Checkpoint
 from qsae_core.contracts.provenance import Provenance
 from qsae_core.errors import ArtifactError, ConfigError
+from qsae_core.plugins.addresses import is_address, local_path
 from qsae_core.plugins.records import load_plugins
 
 if TYPE_CHECKING:
@@ -41,14 +44,15 @@ def read_checkpoint(
     """The coder in another library's file or folder, in evaluation mode: ``encode``, ``decode``, ``forward``.
 
     Args:
-        path: of a format that is installed.
+        path: of a format that is installed; or an address (``hf://user/repo/path``), of which a plugin
+            fetches tensors and settings.
         format: which; None: the one that recognizes it.
 
     Raises:
         ArtifactError: if no format recognizes it, it is damaged, or it cannot be had exactly.
         PluginError: if a component that it takes is not installed; the message names the distribution.
     """
-    place = pathlib.Path(path)
+    place = local_path(path, CHECKPOINT_FILES, beside=SETTINGS_FILES)
     registry = registry or load_plugins().registry
     activate_kernels("auto", registry)
     form = format or format_of(place, registry)
@@ -58,7 +62,7 @@ def read_checkpoint(
 
 
 def import_checkpoint(
-    path: pathlib.Path,
+    path: str | os.PathLike[str],
     out: pathlib.Path,
     registry: Registry,
     layers: Sequence[Layer] = (),
@@ -71,6 +75,7 @@ def import_checkpoint(
     A folder of several coders becomes one of a coder for each layer.
 
     Args:
+        path: as ``read_checkpoint`` takes it; the record has it as it is given here.
         layers: the data that it is evaluated and quantized on, metrics and evaluations, over what the
             checkpoint says.
         message: is told what the user should know.
@@ -83,21 +88,25 @@ def import_checkpoint(
         raise ConfigError(
             "there is something of that name already", where=str(out), next="choose another --out"
         )
-    form = format or format_of(path, registry)
+    place = local_path(path, CHECKPOINT_FILES, beside=SETTINGS_FILES)
+    shown = os.fspath(path) if is_address(path) else str(place)
+    form = format or format_of(place, registry)
     if (packed := packed_format(form, registry)) is not None:
-        return import_packed(packed, path, out, registry, layers)
-    members = members_of(path, registry, form)
+        return import_packed(packed, place, out, registry, layers)
+    members = members_of(place, registry, form)
     if not members:
-        checkpoint = open_checkpoint(path, registry, form)
-        coder = compose_checkpoint(checkpoint, registry, str(path))
-        config, source = _described(checkpoint, path, form, layers, registry, message)
+        checkpoint = open_checkpoint(place, registry, form)
+        coder = compose_checkpoint(checkpoint, registry, str(place))
+        config, source = _described(checkpoint, place, form, shown, layers, registry, message)
         artifact.save(coder, out, config, registry, source)
         return coder
-    return _import_set(members, out, registry, layers, form=form, message=message)
+    named = {name: str(member).replace(str(place), shown, 1) for name, member in members.items()}
+    return _import_set(members, named, out, registry, layers, form=form, message=message)
 
 
 def _import_set(
     members: Mapping[str, pathlib.Path],
+    named: Mapping[str, str],
     out: pathlib.Path,
     registry: Registry,
     layers: Sequence[Layer],
@@ -112,7 +121,7 @@ def _import_set(
         coders[name] = compose_checkpoint(checkpoint, registry, str(member))
         places.append(checkpoint.provenance)
         said = message if config is None else _silent
-        own, sources[name] = _described(checkpoint, member, form, layers, registry, said)
+        own, sources[name] = _described(checkpoint, member, form, named[name], layers, registry, said)
         config = config or own
     assert config is not None
     try:
@@ -148,6 +157,7 @@ def _described(
     checkpoint: Checkpoint,
     path: pathlib.Path,
     form: str,
+    named: str,
     layers: Sequence[Layer],
     registry: Registry,
     message: Callable[[str], None],
@@ -159,7 +169,7 @@ def _described(
         tree["data"] = block
     made = Layer(tree, str(path), fallback=True)
     config = resolve([made, *layers], registry)
-    source = {**checkpoint.provenance.record(), IMPORTED: import_record(checkpoint, path, form)}
+    source = {**checkpoint.provenance.record(), IMPORTED: import_record(checkpoint, path, form, named)}
     if not any("data" in layer.tree for layer in (made, *layers)):
         source[NO_DATA] = True
         message(

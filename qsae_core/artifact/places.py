@@ -13,6 +13,7 @@ from typing import Any
 
 from qsae_core.artifact.description import DESCRIPTION, read_description
 from qsae_core.errors import ArtifactError
+from qsae_core.plugins.addresses import was_address
 from qsae_core.results.files import COPY, read_json
 from qsae_core.results.run import slug
 
@@ -20,6 +21,13 @@ TENSORS, MASTERS = "coder.safetensors", "masters.safetensors"
 MEMBERS = "coders.json"
 FORMAT, FORMAT_VERSION = "qsae-coders", 1
 """Of ``coders.json``."""
+
+_FOLDERS = ("", "checkpoints/final/", "final/")
+"""Where below a path ``artifact_folder`` and ``set_folder`` look."""
+CODER_FILES = tuple(f"{folder}{name}" for folder in _FOLDERS for name in (DESCRIPTION, TENSORS, MEMBERS))
+"""What is read of one coder below the path of a run or a stored coder."""
+SET_FILES = (*CODER_FILES, *(f"{folder}*/{name}" for folder in _FOLDERS for name in (DESCRIPTION, TENSORS)))
+"""What is read of several."""
 
 
 def artifact_folder(path: pathlib.Path) -> pathlib.Path:
@@ -30,6 +38,13 @@ def artifact_folder(path: pathlib.Path) -> pathlib.Path:
     """
     asked = "a run's folder, its checkpoints/final, or a folder that qsae wrote"
     if not os.path.exists(path):  # pathlib's raises where a name is too long
+        if was_address(path):
+            raise ArtifactError(
+                "is an address, and a folder is asked for here",
+                where=str(path),
+                allowed=asked,
+                next="fetch it into a folder first; qsae_core.load and qsae import take addresses, as text",
+            )
         raise ArtifactError(
             "there is no such file or folder", where=str(path), allowed=asked, next="qsae runs"
         )
@@ -40,13 +55,14 @@ def artifact_folder(path: pathlib.Path) -> pathlib.Path:
             allowed=f"{path.parent}, and dictionary(quantized=False) for float atoms",
             next=f"qsae evaluate {path.parent}",
         )
-    candidates = [path.parent] if path.is_file() else [path, path / "checkpoints" / "final", path / "final"]
+    candidates = [path.parent] if path.is_file() else [path / folder for folder in _FOLDERS]
     for candidate in candidates:
         if (candidate / DESCRIPTION).is_file():
             return candidate
     several = set_folder(path)
     if several is not None:
         found = [str(d.parent) for d in sorted(several.glob(f"*/{DESCRIPTION}"))]
+        found = found or ["the folder of one layer below it"]  # of an address these were not fetched
         raise ArtifactError(
             "holds several coders, one for each layer, and one is asked for here",
             where=str(path),
@@ -74,7 +90,7 @@ def set_folder(path: pathlib.Path) -> pathlib.Path | None:
     """The folder with ``coders.json`` that a user means by a run, a checkpoint or a file; else None."""
     if not os.path.exists(path):  # pathlib's raises where a name is too long
         return None
-    candidates = [path.parent] if path.is_file() else [path, path / "checkpoints" / "final", path / "final"]
+    candidates = [path.parent] if path.is_file() else [path / folder for folder in _FOLDERS]
     return next((c for c in candidates if (c / MEMBERS).is_file()), None)
 
 

@@ -90,6 +90,20 @@ def qsae_register_commands(cli: click.Group) -> None:
     """
 
 
+@hookspec
+def qsae_register_addresses() -> dict[str, str]:  # type: ignore[empty-body]
+    """Addresses of what lies elsewhere: scheme -> ``"package.module:function"``; ``hf`` is that of ``hf://...``.
+
+    The function is imported when somebody gives an address where a coder is read (``qsae_core.load``,
+    ``load_set``, ``read_checkpoint``, ``qsae import``). ``function(address: str, names: Sequence[str])``
+    gives the local folder (a path) that has, of the files at the address, those with the given names in the
+    same places. A name is a relative path; in it ``*`` stands for any part of a folder's or file's name, and
+    ``**/`` at its beginning for folders, if any. Nothing else has to be there, and nothing of it is run.
+    Where none of the files is at the address it raises a QsaeError, which the user sees as it is. A scheme
+    that two plugins claim is refused.
+    """
+
+
 @hookspec(historic=True)
 def qsae_configure(run_config: RunConfig) -> None:
     """Called with the resolved configuration, also for plugins loaded later: when the data is open, on whose

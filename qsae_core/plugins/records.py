@@ -21,7 +21,13 @@ from qsae_core.errors import PluginError, QsaeError
 from qsae_core.kinds import KINDS
 from qsae_core.plugins import hookspecs
 from qsae_core.plugins.discovery import Candidate, find_candidates, incompatibility, read_selection
-from qsae_core.plugins.registration import HOOK_KINDS, RuleError, collect_components, implemented_hooks
+from qsae_core.plugins.registration import (
+    HOOK_KINDS,
+    RuleError,
+    collect_addresses,
+    collect_components,
+    implemented_hooks,
+)
 from qsae_core.registry import DISABLE, Provider, Registry
 
 if TYPE_CHECKING:
@@ -71,6 +77,8 @@ class Plugins:
     def __init__(self, core_version: str, *, trace: bool = False) -> None:
         self.core_version = core_version
         self.registry = Registry()
+        self.addresses: dict[str, dict[str, str]] = {}
+        """Plugin -> scheme -> target of the function that reads addresses with it."""
         self._records: dict[str, PluginRecord] = {}
         self._pm = _FunctionHooks("qsae")
         self._pm.add_hookspecs(hookspecs)
@@ -159,7 +167,9 @@ class Plugins:
         hooks = implemented_hooks(self._pm, module)
         self._pm.register(module, name=candidate.name)
         before = functools.partial(self._trace_call, plugins=[candidate.name], arguments={})
-        return hooks, collect_components(self._pm, candidate.name, module, before)
+        specs = collect_components(self._pm, candidate.name, module, before)
+        self.addresses[candidate.name] = collect_addresses(self._pm, candidate.name, module, before)
+        return hooks, specs
 
     def _ask_for_commands(self, impl: pluggy.HookImpl) -> dict[str, click.Command]:
         import click
@@ -175,6 +185,7 @@ class Plugins:
     def _spoil(self, name: str, error: BaseException) -> None:
         if self._pm.has_plugin(name):
             self._pm.unregister(name=name)
+        self.addresses.pop(name, None)
         refused = isinstance(error, (RuleError, pluggy.PluginValidationError))
         sentence = " ".join(str(error).split()) if refused else f"{type(error).__name__}: {error}"
         trace = None if isinstance(error, RuleError) else "".join(traceback.format_exception(error))

@@ -21,6 +21,7 @@ HOOK_KINDS = {kind.hook: kind.name for kind in KINDS.values()}
 """Registration hook -> the kind that it lists."""
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -81,6 +82,37 @@ def collect_components(
                     raise RuleError(f"it registers {kind} {spec.name!r} twice; give one of them another name")
                 specs.append(spec)
     return specs
+
+
+def collect_addresses(
+    pm: pluggy.PluginManager, plugin: str, module: types.ModuleType, before: Callable[[str], None]
+) -> dict[str, str]:
+    """Call ``qsae_register_addresses`` of one registered plugin, where it has it: scheme -> target, checked.
+
+    Raises:
+        RuleError: if it returns anything else, or names a module of its own that does not exist.
+        Exception: whatever the hook raises.
+    """
+    hook, found = "qsae_register_addresses", {}
+    for impl in getattr(pm.hook, hook).get_hookimpls():
+        if impl.plugin_name != plugin:
+            continue
+        before(hook)
+        returned = impl.function()
+        if not isinstance(returned, dict):
+            raise RuleError(f"{hook} returned {_brief(returned)}; it must return a dict of scheme -> target")
+        for scheme, target in returned.items():
+            if not (isinstance(scheme, str) and _SCHEME.fullmatch(scheme)):
+                raise RuleError(
+                    f"{hook}: {scheme!r} is no scheme; one has lower-case letters and digits (hf)"
+                )
+            if not (isinstance(target, str) and _TARGET.fullmatch(target)):
+                raise RuleError(f'{hook}: {scheme} has {target!r}; it must read "package.module:function"')
+            missing = _missing_module(target.partition(":")[0], module)
+            if missing:
+                raise RuleError(f"{hook}: {target!r} is in a module that does not exist: {missing}")
+        found.update(returned)
+    return found
 
 
 def _check(spec: Any, hook: str, kind: str, module: types.ModuleType) -> None:
