@@ -17,8 +17,10 @@ from benchmarks.processes import CLEARED
 from benchmarks.settings import Settings
 
 EVALUATED, SPLICED = 8192, 4096
-"""Held-out tokens of an evaluation; of these the ones that the language model predicts with the coder in it."""
+"""Held-out tokens of an evaluation; of these, those that the language model reads with the coder in it."""
 TEXT, OTHER_TEXT = "news/train.jsonl", "news/test.jsonl"
+SHARE = "0.99"
+"""Of the other text's documents: of an imported coder nobody knows that it was trained on none of them."""
 STATES, MODEL = "states.npy", "smollm2"
 
 
@@ -39,11 +41,12 @@ class Calls:
         links = {MODEL: pathlib.Path(str(self._settings.model)), "news": texts / "news", STATES: states}
         for name, target in links.items():
             link = self.folder / name
-            link.unlink(missing_ok=True)
-            link.symlink_to(target.resolve())
+            if link.resolve() != target.resolve():
+                link.unlink(missing_ok=True)
+                link.symlink_to(target.resolve())
 
     def imported(self, name: str, inner: str, form: str) -> dict[str, Any]:
-        """The coder of a library's files, whether writing it in their format gives the same bytes, and sizes."""
+        """The coder of a library's files, sizes, and which files come back with the same bytes."""
         source, out, back = f"{name}/0", f"imported/{name}", f"exported/{name}"
         source = source if inner == "." else f"{source}/{inner}"
         for path in (out, back):
@@ -80,7 +83,7 @@ class Calls:
         Args:
             twin: whether there is a coder that it was made from, to be compared with latent by latent.
         """
-        data = ["--data", "lm", *self._given, "--dataset", OTHER_TEXT]
+        data = ["--data", "lm", *self._given, "--dataset", OTHER_TEXT, "--held-out-share", SHARE]
         chosen = ["--eval", "loss-recovered", "--eval", "quantization-error" if twin else "reconstruction"]
         sizes = ["--tokens", str(EVALUATED), "--eval.loss-recovered.tokens", str(SPLICED)]
         alone = ["--no-compare-float"] if twin else []
@@ -88,7 +91,7 @@ class Calls:
         return {"evaluate": found["command"], "evaluations": json.loads(found["output"])}
 
     def _run(self, *arguments: str) -> dict[str, Any]:
-        """The command and its output, without what it says of its progress; ends the benchmark if it fails."""
+        """The command and what it prints, without its progress; ends the benchmark if it fails."""
         inherited = {name: value for name, value in os.environ.items() if name not in CLEARED}
         done = subprocess.run(
             [self._settings.qsae, *arguments],

@@ -2,7 +2,7 @@
 
 Each library trains a TopK SAE on the same hidden states and saves it with its own function. ``qsae import``
 makes a coder of its files, ``qsae quantize`` rounds that, and ``qsae evaluate`` measures both in the language
-model. What the library's own SAE reconstructs of the held-out states stands beside what the imported one does.
+model. What the library's own SAE makes of the held-out states stands beside what the imported one does.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from qsae_core.artifact import artifact
 NAME = "existing-saes"
 KIND, OTHER_KIND = "news", "code"
 """Of text: trained and measured on; measured on besides."""
-SIZES = Sizes(batch_size=1024, n_latents=4096, k=32, steps=200, held_out=16_384)
+SIZES = Sizes(batch_size=1024, n_latents=4096, k=32, steps=400, held_out=16_384)
 QUICK = Sizes(batch_size=128, n_latents=256, k=8, steps=20, held_out=1024)
+TOKENS = SIZES.steps * SIZES.batch_size
 TIMEOUT = 3600
 
 
@@ -66,8 +67,8 @@ class Library(NamedTuple):
         name: a key of ``contenders.SCRIPTS``.
         form: the format that reads and writes its files.
         inner: folder of these files within the one that it saves to.
-        attempt: the learning rate that was best for it in ``quality-news``, and a window of its auxiliary loss
-            that is as much shorter than its own as the run is.
+        attempt: with the learning rate that was best for it in ``quality-news``, and with an auxiliary loss for
+            latents that have not fired for an eighth of the run.
     """
 
     name: str
@@ -122,9 +123,7 @@ def libraries(sizes: Sizes) -> list[Library]:
 def run(settings: Settings) -> dict[str, Any]:
     """``{sizes, "model", "layer", "contenders": [{library, "original": ..., "widths": [...]}]}``."""
     task = make_task(settings)
-    found = [
-        of_library(library, task) for library in libraries(task.sizes) if library.slug in settings.peers
-    ]
+    found = [of_library(library, task) for library in libraries(task.sizes) if library.slug in settings.peers]
     return {
         **task.sizes._asdict(),
         "d": int(np.load(task.train, mmap_mode="r").shape[1]),
@@ -139,7 +138,8 @@ def make_task(settings: Settings) -> Task:
     if settings.model is None or settings.layer is None:
         raise SystemExit(f"{NAME} needs --model DIR and --layer N")
     sizes = QUICK if settings.quick else SIZES
-    sizes = sizes._replace(n_latents=settings.n_latents or sizes.n_latents)
+    steps = settings.tokens // sizes.batch_size if settings.tokens else sizes.steps
+    sizes = sizes._replace(n_latents=settings.n_latents or sizes.n_latents, steps=steps)
     model, layer, rows = settings.model, settings.layer, sizes.steps * sizes.batch_size
     stem = f"{pathlib.Path(model).name}-{layer}"
     text, _ = texts.files(settings.data / "texts", KIND)
@@ -237,5 +237,6 @@ def _errors(folder: pathlib.Path, task: Task) -> dict[str, Any]:
 def _by_kind(x_hat: np.ndarray, task: Task) -> dict[str, float]:
     parts = np.split(x_hat, len(task.held_out))
     return {
-        kind: fvu(np.load(path), part) for (kind, path), part in zip(task.held_out.items(), parts, strict=True)
+        kind: fvu(np.load(path), part)
+        for (kind, path), part in zip(task.held_out.items(), parts, strict=True)
     }
