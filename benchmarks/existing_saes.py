@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import pathlib
 import shutil
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -166,33 +167,48 @@ def of_library(library: Library, task: Task) -> dict[str, Any]:
     if "error" in trained:
         progress(f"{NAME}: {library.name}: {trained['error']}")
         return {"library": library.name, **trained}
-    calls = Calls(task.folder, task.settings)
-    imported = calls.imported(library.slug, library.inner, library.form)
-    key = [library, task.sizes, digest(task.train), digest(task.both), imported["sha256"]]
+    imported = Calls(task.folder, task.settings).imported(library.slug, library.inner, library.form)
+    record = {"library": library.name, "form": library.form, **trained, "imported": imported}
+    record["original"] = _original(library, task, imported)
+    progress(f"{NAME}: {library.name}: {record['original']['fvu']}, its own {trained['fvu']}")
+    record["widths"] = []
+    for width in WIDTHS:
+        found = at_width(library, task, imported, width)
+        record["widths"].append({**width._asdict(), **found})
+        progress(f"{NAME}: {library.name}, {width.bits} bits: {found['bytes']:,} bytes, {found['fvu']}")
+    return record
 
-    def kept(what: Any, measure: Any) -> dict[str, Any]:
-        given = json.dumps([NAME, key, what, [path.read_text() for path in sources("qsae")]])
-        return keep(task.settings.folder / "kept", given, measure)
 
-    def original() -> dict[str, Any]:
-        folder = calls.folder / imported["artifact"]
-        return {**_errors(folder, task), **calls.evaluated(imported["artifact"], twin=False)}
+def _original(library: Library, task: Task, imported: dict[str, Any]) -> dict[str, Any]:
+    """What the imported coder does."""
 
-    def rounded(width: Width) -> dict[str, Any]:
-        made = calls.quantized(imported["artifact"], f"{library.slug}-{width.bits}bit", width.arguments)
+    def measure() -> dict[str, Any]:
+        calls, artifact = Calls(task.folder, task.settings), imported["artifact"]
+        return {**_errors(calls.folder / artifact, task), **calls.evaluated(artifact, twin=False)}
+
+    return _kept(library, task, imported, "original", measure)
+
+
+def at_width(library: Library, task: Task, imported: dict[str, Any], width: Width) -> dict[str, Any]:
+    """The imported coder rounded: commands, bytes, errors and evaluations."""
+
+    def measure() -> dict[str, Any]:
+        calls, name = Calls(task.folder, task.settings), f"{library.slug}-{width.bits}bit"
+        made = calls.quantized(imported["artifact"], name, width.arguments)
         folder = calls.folder / made["artifact"]
         found = {**made, "bytes": bytes_of(folder), **_errors(folder, task)}
         return {**found, **calls.evaluated(made["run"], twin=True)}
 
-    record = {"library": library.name, "form": library.form, **trained, "imported": imported}
-    record["original"] = kept("original", original)
-    progress(f"{NAME}: {library.name}: {record['original']['fvu']}, its own {trained['fvu']}")
-    record["widths"] = []
-    for width in WIDTHS:
-        found = kept(width, lambda width=width: rounded(width))
-        record["widths"].append({**width._asdict(), **found})
-        progress(f"{NAME}: {library.name}, {width.bits} bits: {found['bytes']:,} bytes, {found['fvu']}")
-    return record
+    return _kept(library, task, imported, width, measure)
+
+
+def _kept(
+    library: Library, task: Task, imported: dict[str, Any], what: object, measure: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """The record of an imported coder, found again by its files, the vectors and qsae's source."""
+    key = [library, task.sizes, digest(task.train), digest(task.both), imported["sha256"]]
+    given = json.dumps([NAME, key, what, [path.read_text() for path in sources("qsae")]])
+    return keep(task.settings.folder / "kept", given, measure)
 
 
 def _trained(library: Library, task: Task) -> dict[str, Any]:
