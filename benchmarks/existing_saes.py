@@ -68,7 +68,7 @@ class Library(NamedTuple):
         name: a key of ``contenders.SCRIPTS``.
         form: the format that reads and writes its files.
         inner: folder of these files within the one that it saves to.
-        attempt: with the learning rate that was best for it in ``quality-news``, and with an auxiliary loss for
+        attempt: with the learning rate that was best for it in ``quality-news``, and an auxiliary loss for
             latents that have not fired for an eighth of the run.
     """
 
@@ -203,7 +203,11 @@ def at_width(library: Library, task: Task, imported: dict[str, Any], width: Widt
 
 
 def _kept(
-    library: Library, task: Task, imported: dict[str, Any], what: object, measure: Callable[[], dict[str, Any]]
+    library: Library,
+    task: Task,
+    imported: dict[str, Any],
+    what: object,
+    measure: Callable[[], dict[str, Any]],
 ) -> dict[str, Any]:
     """The record of an imported coder, found again by its files, the vectors and qsae's source."""
     key = [library, task.sizes, digest(task.train), digest(task.both), imported["sha256"]]

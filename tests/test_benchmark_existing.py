@@ -89,7 +89,9 @@ def call(command: str, output: str = "") -> dict[str, Any]:
 
 
 def width(bits: int, fvu: float, delta: float, survived: float) -> dict[str, Any]:
-    measured = evaluations(loss_recovered={"delta_ce": delta}, quantization_error={"survived_share": survived})
+    measured = evaluations(
+        loss_recovered={"delta_ce": delta}, quantization_error={"survived_share": survived}
+    )
     return {
         "bits": bits,
         "quantizer": "mixed",
