@@ -23,6 +23,7 @@ from benchmarks import (
     cross_layer_step,
     end_to_end,
     evaluation,
+    existing_saes,
     fidelity,
     inference,
     install_peers,
@@ -40,6 +41,7 @@ from benchmarks import (
 )
 from benchmarks.pages import end_to_end as page_end_to_end
 from benchmarks.pages import evaluation as page_evaluation
+from benchmarks.pages import existing_saes as page_existing_saes
 from benchmarks.pages import performance as page
 from benchmarks.pages import quality as page_quality
 from benchmarks.pages import real_run as page_real_run
@@ -64,13 +66,19 @@ BENCHMARKS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     store.READING: store.read,
     end_to_end.NAME: end_to_end.run,
     evaluation.NAME: evaluation.run,
+    existing_saes.NAME: existing_saes.run,
     **{name: functools.partial(quality.run_kind, kind) for kind, name in quality.NAMES.items()},
     **{
         name: functools.partial(quality_transcoders.run_kind, kind)
         for kind, name in quality_transcoders.NAMES.items()
     },
 }
-WITH_MODEL = (end_to_end.NAME, *quality.NAMES.values(), *quality_transcoders.NAMES.values())
+WITH_MODEL = (
+    end_to_end.NAME,
+    existing_saes.NAME,
+    *quality.NAMES.values(),
+    *quality_transcoders.NAMES.values(),
+)
 """Benchmarks on a model that has to be given."""
 ENVIRONMENTS = "QSAE_BENCH_PEERS"
 
@@ -92,6 +100,7 @@ def main(arguments: Sequence[str]) -> int:
         page_transcoders.render(settings, target.with_name("quality-transcoders.md")),
         page_end_to_end.render(settings, target.with_name("end-to-end.md")),
         page_evaluation.render(settings, target.with_name("evaluation-speed.md")),
+        page_existing_saes.render(settings, target.with_name("existing-saes.md")),
     ):
         if path is not None:
             results.progress(f"wrote {path}")
@@ -134,7 +143,12 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         help=f"of the coders; default: 4096, in {end_to_end.NAME} {end_to_end.SIZES.n_latents}",
     )
-    add("--tokens", type=int, help=f"that {end_to_end.NAME} trains on; default: {end_to_end.TOKENS:,}")
+    add(
+        "--tokens",
+        type=int,
+        help=f"that {end_to_end.NAME} and {existing_saes.NAME} train on; "
+        f"default: {end_to_end.TOKENS:,} and {existing_saes.TOKENS:,}",
+    )
     return parser
 
 

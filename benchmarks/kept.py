@@ -20,7 +20,7 @@ from benchmarks.settings import ROOT
 CHUNK_BYTES = 2**24
 SOURCES = ("qsae_core", "cli", "plugins", "benchmarks/qsae_training.py")
 SUFFIXES = {".py", ".c", ".h", ".cpp"}
-PLACES = {"out", "train", "train_target", "held_out", "threads"}
+PLACES = {"out", "train", "train_target", "held_out", "threads", "save"}
 """Parts of a ``Spec`` that change no number beyond rounding, or that are known by their content."""
 
 
@@ -40,19 +40,30 @@ class Kept:
     ) -> dict[str, Any]:
         """The record that is there, or a new one; what failed is not kept."""
         given = {name: value for name, value in spec._asdict().items() if name not in PLACES}
-        texts = [path.read_text() for path in _sources(contender.library)]
+        texts = [path.read_text() for path in sources(contender.library)]
         key = json.dumps([contender.library, contender.kind, given, self._vectors, texts])
-        path = self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
-        if path.exists():
-            return dict(json.loads(path.read_text()))
-        found = measure()
-        if not any("error" in attempt for attempt in found["attempts"]):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(found))
-        return found
+        return keep(self._folder, key, measure)
 
 
-def _sources(library: str) -> list[pathlib.Path]:
+def keep(
+    folder: pathlib.Path, key: str, measure: Callable[[], dict[str, Any]], *, again: bool = False
+) -> dict[str, Any]:
+    """The record that is there under a key, or a new one; one with an error is not kept.
+
+    Args:
+        again: measure in any case.
+    """
+    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+    if path.exists() and not again:
+        return dict(json.loads(path.read_text()))
+    found = measure()
+    if not any("error" in attempt for attempt in (found, *found.get("attempts", []))):
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found))
+    return found
+
+
+def sources(library: str) -> list[pathlib.Path]:
     """The files on which a library's side depends, but for the machine and qsae's own dependencies."""
     if library == "qsae":
         roots = [ROOT / source for source in SOURCES]

@@ -56,7 +56,7 @@ class Settings:
         layer: of that model; None: the middle one.
         n_latents: F at which the quality benchmarks and ``end-to-end`` compare TopK SAEs; None: their own
             choice.
-        tokens: that every side of ``end-to-end`` trains on; None: its own choice.
+        tokens: that every side of ``end-to-end`` and of ``existing-saes`` trains on; None: their own choice.
     """
 
     folder: pathlib.Path

@@ -51,6 +51,7 @@ def train(spec: Spec, attempt: dict[str, Any]) -> Trained:
         trainer_configs=[{"trainer": make, **_config(spec, attempt)}],
         steps=spec.steps,
         normalize_activations=True,
+        save_dir=spec.save,
         device="cpu",
         autocast_dtype=torch.float32,
     )

@@ -53,7 +53,8 @@ def train(spec: Spec, attempt: dict[str, Any]) -> Trained:
     # fit() takes the batches once for their norm, and then once more for training
     batches = itertools.chain(Batches(spec), Batches(spec))
     trained = SAETrainer(training, sae, batches).fit()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = spec.save or temporary
         trained.save_inference_model(folder)
         served = SAE.load_from_disk(folder, device="cpu")
 

@@ -41,6 +41,8 @@ def train(spec: Spec, attempt: dict[str, Any]) -> Trained:
         step(batch, number, next(targets))
     if signum:
         optimizer.eval()  # the averaged weights, which its trainer saves
+    if spec.save is not None:
+        coder.save_to_disk(spec.save)
 
     def reconstruct(x: Tensor) -> tuple[Tensor, Tensor]:
         top = coder.encode(x)

@@ -43,6 +43,11 @@ class Spec(NamedTuple):
     """For each coder: ``kind`` and ``lr``, perhaps its own ``seed``, and what the side alone understands."""
     train_target: str | None = None
     """For transcoders: ``.npy`` file of float32 ``[steps * B, E]``, the targets of the rows of ``train``."""
+    save: str | None = None
+    """Folder that takes each coder as its library saves it, that of attempt N in a folder N; None: nowhere.
+
+    For ``train``, the folder of the attempt's own.
+    """
 
     @property
     def d(self) -> int:
@@ -101,10 +106,11 @@ def main(train: Callable[[Spec, dict[str, Any]], Trained], distribution: str) ->
     torch.set_num_threads(spec.threads)
     seconds = []
     for number, attempt in enumerate(spec.attempts):
-        seeded = spec._replace(seed=attempt.get("seed", spec.seed))
-        torch.manual_seed(seeded.seed)
+        save = None if spec.save is None else str(pathlib.Path(spec.save) / str(number))
+        own = spec._replace(seed=attempt.get("seed", spec.seed), save=save)
+        torch.manual_seed(own.seed)
         started = time.perf_counter()
-        trained = train(seeded, attempt)
+        trained = train(own, attempt)
         seconds.append(time.perf_counter() - started)
         write_arrays(spec, number, trained)
         print(f"attempt {number}: {seconds[-1]:.1f} s", flush=True)
