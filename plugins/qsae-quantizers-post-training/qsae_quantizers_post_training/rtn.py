@@ -27,9 +27,10 @@ class Rtn(Quantizer):
     def fake_quantize(self, weight_FD: Tensor) -> Tensor:
         """``[F, D]`` on the grid; the gradient is the identity."""
         with torch.no_grad():
-            weight = weight_FD.detach().float()
-            scale_F = self.points.scales(weight)
-            quantized = (self.points.round(weight, scale_F) * scale_F[:, None]).to(weight_FD.dtype)
+            quantized = torch.empty_like(weight_FD)
+            for rows, out in zip(weight_FD.detach().split(AT_ONCE), quantized.split(AT_ONCE), strict=True):
+                scale_R = self.points.scales(rows.float())
+                out.copy_(self.points.round(rows.float(), scale_R).mul_(scale_R[:, None]))
         return straight_through(weight_FD, quantized)
 
     def grid(self) -> Tensor:
@@ -43,10 +44,12 @@ class Rtn(Quantizer):
             ArtifactError: if a weight is NaN or infinite.
         """
         weight = finite(weight_FD)
-        scale_F = self.points.scales(weight)
-        steps = self.points.round(weight, scale_F) + self.points.top
-        codes = pack_planes(steps.to(torch.uint8), self.config.n_bits)
-        tensors = {"codes": codes, "scales": scale_F.bfloat16()}
+        scales, steps = [], torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
+        for rows, out in zip(weight.split(AT_ONCE), steps.split(AT_ONCE), strict=True):
+            scales.append(self.points.scales(rows))
+            out.copy_(self.points.round(rows, scales[-1]).add_(self.points.top))
+        codes = pack_planes(steps, self.config.n_bits)
+        tensors = {"codes": codes, "scales": torch.cat(scales).bfloat16()}
         return Packed(tensors, (weight.shape[0], weight.shape[1]), {"n_bits": self.config.n_bits})
 
     def unpack(self, packed: Packed) -> Tensor:
@@ -70,3 +73,5 @@ class Rtn(Quantizer):
 
 
 ROWS = {"codes": 1, "scales": 0}
+AT_ONCE = 4096
+"""Rows whose floats are in memory beside the matrix at one time."""
