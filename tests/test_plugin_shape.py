@@ -26,7 +26,7 @@ FAMILIES = (
     *("quantizers", "quantizers-post-training", "code-quantizers", "activations", "sparsity", "metrics"),
     "formats-published",
 )
-COMMANDS = ("bench", "compare", "report", "saebench", "samples", "splice", "store")
+COMMANDS = ("bench", "compare", "hub", "report", "saebench", "samples", "splice", "store")
 """Where a command is all that a plugin brings, or what it is about, the plugin has a name of one word."""
 SINGLE = ("sae", "transcoder", "data", "evaluation", "format", "tracker", "kernels")
 COMPILED = ("qsae-kernels-cpu",)

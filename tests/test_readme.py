@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -32,8 +33,10 @@ PROGRAMS = {
     "pip": "import runpy; runpy.run_module('pip', run_name='__main__')",
 }
 SECTIONS = list(dict.fromkeys(block.section for block in blocks(README)))
-BUILT_ELSEWHERE = {"Two commands", "Install"}
-"""Sections with tests of their own: `make` would set up an environment; installing needs a closer look."""
+SHARED = "Share on the Hugging Face Hub"
+BUILT_ELSEWHERE = {"Two commands", "Install", SHARED}
+"""Sections with tests of their own: `make` would set up an environment; installing needs a closer look, and
+sharing a hub."""
 
 
 def own_runs(folder: str) -> set[str]:
@@ -46,6 +49,7 @@ class Reader:
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder, self.site = folder, folder / "site"
+        self.environ = {"HF_HUB_OFFLINE": "1"}
         self.outputs: dict[str, str] = {}
 
     def follow(self, section: list[Block]) -> None:
@@ -98,7 +102,7 @@ class Reader:
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **self.environ},
             capture_output=True,
             text=True,
             timeout=300,
@@ -157,6 +161,26 @@ def sections() -> list:
 
 def _shown(name: str) -> list[str]:
     return [line for b in blocks(README) if b.section == name for line in (b.mark or "", *commands(b))]
+
+
+@pytest.fixture
+def logged_in(reader: Reader) -> Iterator[None]:
+    """To a hub on this machine, of which nothing else knows."""
+    sys.path.insert(0, str(ROOT / "plugins" / "qsae-hub" / "tests"))
+    from hub_server import OWNER, running_hub
+
+    with running_hub() as hub:
+        own = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, "HF_TOKEN": OWNER, "HF_HUB_DISABLE_XET": "1"}
+        reader.environ = {**own, "HF_HOME": str(reader.folder / "hub")}
+        yield
+
+
+@pytest.mark.slow
+def test_the_section_on_sharing_works_with_a_hub(reader, logged_in):
+    reader.follow([block for block in blocks(README) if block.section == SHARED])
+    assert (reader.folder / "pulled" / "checkpoints" / "final" / "coder.safetensors").is_file()
+    (push,) = [output for command, output in reader.outputs.items() if command.startswith("qsae push")]
+    assert 'load it: qsae_core.load("hf://me/my-saes/layer-9/ternary")' in push
 
 
 @pytest.mark.parametrize("name", [p for p in sections() if p.values[0] not in BUILT_ELSEWHERE])

@@ -43,7 +43,7 @@ def artifact_folder(path: pathlib.Path) -> pathlib.Path:
                 "is an address, and a folder is asked for here",
                 where=str(path),
                 allowed=asked,
-                next="fetch it into a folder first; qsae_core.load and qsae import take addresses",
+                next="fetch it into a folder first; qsae_core.load and qsae import take addresses, as text",
             )
         raise ArtifactError(
             "there is no such file or folder", where=str(path), allowed=asked, next="qsae runs"

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from qsae_core.artifact.artifact import measurements, save, serve_with
     from qsae_core.artifact.coder_sets import set_measurements
     from qsae_core.artifact.places import (
+        MASTERS,
+        MEMBERS,
         artifact_folder,
         identity,
         member_folders,
@@ -37,7 +39,14 @@ if TYPE_CHECKING:
     from qsae_core.quantization.run import quantize_artifact
     from qsae_core.registry import Registry
     from qsae_core.results.evaluated import with_evaluated
-    from qsae_core.results.files import atomic_file, is_full, read_json, remove_leftovers, temporary_beside
+    from qsae_core.results.files import (
+        atomic_file,
+        atomic_folder,
+        is_full,
+        read_json,
+        remove_leftovers,
+        temporary_beside,
+    )
     from qsae_core.results.quantized import check_trained
     from qsae_core.results.run import FLOAT_TWIN, MAIN, slug, values_of
     from qsae_core.results.words import coder_label, measured_on, quantizers_of, rounds_atoms
@@ -48,6 +57,8 @@ __all__ = [
     "CODER_SLOTS",
     "FLOAT_TWIN",
     "MAIN",
+    "MASTERS",
+    "MEMBERS",
     "PART_SLOTS",
     "QUANTIZER_SLOTS",
     "SLOTS",
@@ -59,6 +70,7 @@ __all__ = [
     "activate_kernels",
     "artifact_folder",
     "atomic_file",
+    "atomic_folder",
     "check_section",
     "check_trained",
     "checked_layer",
@@ -108,7 +120,15 @@ __all__ = [
 _FROM = {
     "artifact.artifact": ("measurements", "save", "serve_with"),
     "artifact.coder_sets": ("set_measurements",),
-    "artifact.places": ("artifact_folder", "identity", "member_folders", "set_folder", "stored_description"),
+    "artifact.places": (
+        "MASTERS",
+        "MEMBERS",
+        "artifact_folder",
+        "identity",
+        "member_folders",
+        "set_folder",
+        "stored_description",
+    ),
     "compose.compose": ("compose_coder", "compose_data", "open_data"),
     "compose.kernels": ("activate_kernels",),
     "compose.setup": ("resolve_device",),
@@ -126,7 +146,14 @@ _FROM = {
     "quantization.run": ("quantize_artifact",),
     "registry": ("Registry",),
     "results.evaluated": ("with_evaluated",),
-    "results.files": ("atomic_file", "is_full", "read_json", "remove_leftovers", "temporary_beside"),
+    "results.files": (
+        "atomic_file",
+        "atomic_folder",
+        "is_full",
+        "read_json",
+        "remove_leftovers",
+        "temporary_beside",
+    ),
     "results.quantized": ("check_trained",),
     "results.run": ("FLOAT_TWIN", "MAIN", "slug", "values_of"),
     "results.words": ("coder_label", "measured_on", "quantizers_of", "rounds_atoms"),
