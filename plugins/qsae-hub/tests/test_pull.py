@@ -200,6 +200,14 @@ def test_offline_half_a_coder_is_none(pushed, offline):
 PLUGINS = pathlib.Path(__file__).resolve().parents[2]
 
 
+def golden(*parts):
+    """A folder of another plugin's tests."""
+    folder = PLUGINS.joinpath(parts[0], "tests", "golden", *parts[1:])
+    if not folder.is_dir():
+        pytest.skip(f"the tests of {parts[0]} are not beside these")
+    return folder
+
+
 def upload(hub, name, folder, below):
     """What a golden folder of a format's tests has, as a repository."""
     data = {
@@ -215,8 +223,7 @@ def source(folder):
 
 def test_a_checkpoint_is_imported_from_the_address_of_its_folder(hub, qsae):
     """The names in the path say which vectors it is for, in huggingface_hub's cache too."""
-    golden = PLUGINS / "qsae-format-gemma-scope" / "tests" / "golden" / "res"
-    (npz,) = golden.rglob("*.npz")
+    (npz,) = golden("qsae-format-gemma-scope", "res").rglob("*.npz")
     repo = hub.add(
         "google/gemma-scope-2b-pt-res",
         {f"layer_{n}/width_16k/average_l0_71/params.npz": npz.read_bytes() for n in (19, 20)},
@@ -238,16 +245,14 @@ def test_a_checkpoint_is_imported_from_the_address_of_its_folder(hub, qsae):
 
 
 def test_of_a_file_what_lies_beside_it_is_fetched_too(hub, qsae):
-    golden = PLUGINS / "qsae-formats-published" / "tests" / "golden" / "qwen-scope" / "checkpoint"
-    upload(hub, "Qwen/SAE", golden, "")
+    upload(hub, "Qwen/SAE", golden("qsae-formats-published", "qwen-scope", "checkpoint"), "")
     qsae("import", "hf://Qwen/SAE/layer3.sae.pt", "--out", "qwen")
     assert set(hub.sent) == {"layer3.sae.pt", "config.json"}  # and no other layer's
     assert set(source("qwen")["imported_from"]["files"]) == set(hub.sent)
 
 
 def test_a_folder_of_several_is_imported_as_one_for_each(hub, qsae):
-    golden = PLUGINS / "qsae-formats-published" / "tests" / "golden" / "llama-scope_set" / "checkpoint"
-    upload(hub, "fnlp/saes", golden, "all/")
+    upload(hub, "fnlp/saes", golden("qsae-formats-published", "llama-scope_set", "checkpoint"), "all/")
     qsae("import", "hf://fnlp/saes/all", "--out", "llama")
     assert not [path for path in hub.sent if path.endswith((".py", ".md"))]
     members = sorted(pathlib.Path("llama").glob("*/coder.json"))
