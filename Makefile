@@ -7,7 +7,7 @@ PLUGINS := $(wildcard plugins/*/pyproject.toml)
 WORKERS ?= 2
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: demo test test-fast test-pythons test-oldest lint bench dist check-dist setup clean
+.PHONY: demo test test-fast test-pythons test-oldest lint bench docs dist check-dist setup clean
 
 demo: setup  ## train a ternary SAE on real hidden states and print what it cost
 	$(BIN)/qsae train --sae ternary --quantizer ste --overwrite
@@ -34,17 +34,21 @@ bench: setup  ## measure qsae beside its peers, each from PyPI in a venv of its 
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement benchmarks/requirements.txt
 	$(BIN)/python -m benchmarks
 
+docs: .venvs/docs/.ready  ## the site, into build/site; a link or a page that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/mkdocs build --strict
+
 dist: .venvs/dist/.ready  ## a wheel and an sdist of every distribution, into dist/
 	.venvs/dist/bin/python .ci/dist
 
 check-dist: dist  ## what is in them; fresh environments of every Python here with nothing of the checkout
 	.venvs/dist/bin/python .ci/check-dist
 
-# the build backends of all distributions, so that none is built in an environment of its own
-.venvs/dist/.ready: pyproject.toml
-	$(PYTHON) -m venv --clear .venvs/dist
-	.venvs/dist/bin/python -m pip install --quiet --upgrade pip
-	.venvs/dist/bin/python -m pip install --quiet --group dist
+# environments of their own, without torch, of a group of pyproject.toml each: the build backends of all
+# distributions, so that none is built in another environment; what makes the site
+.venvs/%/.ready: pyproject.toml
+	$(PYTHON) -m venv --clear .venvs/$*
+	.venvs/$*/bin/python -m pip install --quiet --upgrade pip
+	.venvs/$*/bin/python -m pip install --quiet --group $*
 	touch $@
 
 setup: $(VENV)/.ready
