@@ -17,7 +17,8 @@ from qsae_core.plugins.addresses import was_address
 from qsae_core.results.files import COPY, read_json
 from qsae_core.results.run import slug
 
-TENSORS, MASTERS = "coder.safetensors", "masters.safetensors"
+TENSORS = "coder.safetensors"
+MASTERS = "masters.safetensors"
 MEMBERS = "coders.json"
 FORMAT, FORMAT_VERSION = "qsae-coders", 1
 """Of ``coders.json``."""
