@@ -141,13 +141,17 @@ def _original(library: Library, task: Task, imported: dict[str, Any]) -> dict[st
 
 def at_width(library: Library, task: Task, imported: dict[str, Any], width: Width) -> dict[str, Any]:
     """The imported coder rounded: commands, bytes, errors and evaluations."""
+    calls, name = Calls(task.folder, task.settings), f"{library.slug}-{width.bits}bit"
 
-    def measure() -> dict[str, Any]:
-        calls, name = Calls(task.folder, task.settings), f"{library.slug}-{width.bits}bit"
+    def rounded() -> dict[str, Any]:
         made = calls.quantized(imported["artifact"], name, width.arguments)
         folder = calls.folder / made["artifact"]
-        found = {**made, "bytes": bytes_of(folder), **_errors(folder, task)}
-        return {**found, **calls.evaluated(made["run"], twin=True)}
+        return {**made, "bytes": bytes_of(folder), **_errors(folder, task)}
+
+    def measure() -> dict[str, Any]:
+        gone = not (calls.folder / "results" / name).exists()
+        found = _kept(library, task, imported, [width, "rounded"], rounded, again=gone)
+        return {**found, **calls.evaluated(found["run"], twin=True)}
 
     return _kept(library, task, imported, width, measure)
 
@@ -158,11 +162,13 @@ def _kept(
     imported: dict[str, Any],
     what: object,
     measure: Callable[[], dict[str, Any]],
+    *,
+    again: bool = False,
 ) -> dict[str, Any]:
     """The record of an imported coder, found again by its files, the vectors and qsae's source."""
     key = [library, task.sizes, digest(task.train), digest(task.both), imported["sha256"]]
     given = json.dumps([NAME, key, what, _own_sources()])
-    return keep(task.settings.folder / "kept", given, measure)
+    return keep(task.settings.folder / "kept", given, measure, again=again)
 
 
 def _own_sources() -> list[str]:
