@@ -60,7 +60,7 @@ class Calls:
             **made,
             "export": written,
             "artifact": out,
-            "sha256": _sha256(self.folder / out),
+            "sha256": file_hashes(self.folder / out),
             "files": {n: path.stat().st_size for n, path in sorted(files.items())},
             "same_bytes": same,
             "bytes": bytes_of(self.folder / out),
@@ -113,6 +113,7 @@ def bytes_of(folder: pathlib.Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _sha256(folder: pathlib.Path) -> dict[str, str]:
-    """File -> its hash."""
-    return {path.name: digest(path) for path in sorted(folder.iterdir()) if path.is_file()}
+def file_hashes(folder: pathlib.Path) -> dict[str, str]:
+    """File below a folder -> its sha256."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): digest(path) for path in files}

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from benchmarks import processes, texts
-from benchmarks.contenders import SAE_LENS_RATE, SCRIPTS, topk_rate
-from benchmarks.existing_commands import Calls, bytes_of
+from benchmarks.contenders import SCRIPTS
+from benchmarks.existing_commands import Calls, bytes_of, file_hashes
+from benchmarks.existing_libraries import WIDTHS, Library, Width, libraries
 from benchmarks.kept import digest, keep, sources
 from benchmarks.peers.training import CHUNK_ROWS, Spec, arrays_file
 from benchmarks.quality import held_out_states
@@ -36,51 +37,6 @@ SIZES = Sizes(batch_size=1024, n_latents=4096, k=32, steps=400, held_out=16_384)
 QUICK = Sizes(batch_size=128, n_latents=256, k=8, steps=20, held_out=1024)
 TOKENS = SIZES.steps * SIZES.batch_size
 TIMEOUT = 3600
-
-
-class Width(NamedTuple):
-    """What both matrices are rounded to, under a name."""
-
-    bits: int
-    quantizer: str
-    decoder_bits: float
-    encoder_bits: int
-
-    @property
-    def arguments(self) -> list[str]:
-        """Of ``qsae quantize``."""
-        decoder = ["--quantizer", self.quantizer, "--quantizer.n-bits", f"{self.decoder_bits:g}"]
-        return [*decoder, "--encoder-quantizer", "rtn", "--encoder-quantizer.n-bits", str(self.encoder_bits)]
-
-
-WIDTHS = (
-    Width(8, "gptq", 8, 8),
-    Width(4, "mixed", 3.75, 4),  # with scales, biases and coder.json below an eighth of float32
-    Width(3, "mixed", 3, 3),
-    Width(2, "mixed", 2, 2),
-)
-
-
-class Library(NamedTuple):
-    """How a library trains its SAE, and what of its files is imported.
-
-    Attributes:
-        name: a key of ``contenders.SCRIPTS``.
-        form: the format that reads and writes its files.
-        inner: folder of these files within the one that it saves to.
-        attempt: with the learning rate that was best for it in ``quality-news``, and an auxiliary loss for
-            latents that have not fired for an eighth of the run.
-    """
-
-    name: str
-    form: str
-    inner: str
-    attempt: dict[str, Any]
-
-    @property
-    def slug(self) -> str:
-        """Names folders."""
-        return SCRIPTS[self.name][1]
 
 
 class Task(NamedTuple):
@@ -102,23 +58,6 @@ class Task(NamedTuple):
     def folder(self) -> pathlib.Path:
         """Where commands are run."""
         return self.settings.folder / NAME
-
-
-def libraries(sizes: Sizes) -> list[Library]:
-    """All that have TopK SAEs."""
-    rate, window = topk_rate(sizes.n_latents), sizes.steps * sizes.batch_size // 8
-    own = {"kind": "topk", "lr": 10 * SAE_LENS_RATE, "dead_window": window // sizes.batch_size}
-    adam = {"optimizer": "adam", "lr": 20 * rate, "auxk_alpha": 1 / 32, "dead_after_tokens": window}
-    return [
-        Library("SAELens", "saelens", ".", own),
-        Library(
-            "dictionary_learning",
-            "dictionary-learning",
-            "trainer_0",
-            {"kind": "topk", "lr": 10 * rate, "dead_after_tokens": window},
-        ),
-        Library("sparsify", "sparsify", ".", adam),
-    ]
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -167,7 +106,7 @@ def of_library(library: Library, task: Task) -> dict[str, Any]:
     if "error" in trained:
         progress(f"{NAME}: {library.name}: {trained['error']}")
         return {"library": library.name, **trained}
-    imported = Calls(task.folder, task.settings).imported(library.slug, library.inner, library.form)
+    imported = _imported(library, task)
     record = {"library": library.name, "form": library.form, **trained, "imported": imported}
     record["original"] = _original(library, task, imported)
     progress(f"{NAME}: {library.name}: {record['original']['fvu']}, its own {trained['fvu']}")
@@ -177,6 +116,17 @@ def of_library(library: Library, task: Task) -> dict[str, Any]:
         record["widths"].append({**width._asdict(), **found})
         progress(f"{NAME}: {library.name}, {width.bits} bits: {found['bytes']:,} bytes, {found['fvu']}")
     return record
+
+
+def _imported(library: Library, task: Task) -> dict[str, Any]:
+    """The library's files as a coder; ``Calls.imported``."""
+    calls, out = Calls(task.folder, task.settings), task.folder / "imported" / library.slug
+    given = json.dumps([NAME, library, file_hashes(task.folder / library.slug), _own_sources()])
+
+    def measure() -> dict[str, Any]:
+        return calls.imported(library.slug, library.inner, library.form)
+
+    return keep(task.settings.folder / "kept", given, measure, again=not out.exists())
 
 
 def _original(library: Library, task: Task, imported: dict[str, Any]) -> dict[str, Any]:
@@ -191,13 +141,17 @@ def _original(library: Library, task: Task, imported: dict[str, Any]) -> dict[st
 
 def at_width(library: Library, task: Task, imported: dict[str, Any], width: Width) -> dict[str, Any]:
     """The imported coder rounded: commands, bytes, errors and evaluations."""
+    calls, name = Calls(task.folder, task.settings), f"{library.slug}-{width.bits}bit"
 
-    def measure() -> dict[str, Any]:
-        calls, name = Calls(task.folder, task.settings), f"{library.slug}-{width.bits}bit"
+    def rounded() -> dict[str, Any]:
         made = calls.quantized(imported["artifact"], name, width.arguments)
         folder = calls.folder / made["artifact"]
-        found = {**made, "bytes": bytes_of(folder), **_errors(folder, task)}
-        return {**found, **calls.evaluated(made["run"], twin=True)}
+        return {**made, "bytes": bytes_of(folder), **_errors(folder, task)}
+
+    def measure() -> dict[str, Any]:
+        gone = not (calls.folder / "results" / name).exists()
+        found = _kept(library, task, imported, [width, "rounded"], rounded, again=gone)
+        return {**found, **calls.evaluated(found["run"], twin=True)}
 
     return _kept(library, task, imported, width, measure)
 
@@ -208,11 +162,17 @@ def _kept(
     imported: dict[str, Any],
     what: object,
     measure: Callable[[], dict[str, Any]],
+    *,
+    again: bool = False,
 ) -> dict[str, Any]:
     """The record of an imported coder, found again by its files, the vectors and qsae's source."""
     key = [library, task.sizes, digest(task.train), digest(task.both), imported["sha256"]]
-    given = json.dumps([NAME, key, what, [path.read_text() for path in sources("qsae")]])
-    return keep(task.settings.folder / "kept", given, measure)
+    given = json.dumps([NAME, key, what, _own_sources()])
+    return keep(task.settings.folder / "kept", given, measure, again=again)
+
+
+def _own_sources() -> list[str]:
+    return [path.read_text() for path in sources("qsae")]
 
 
 def _trained(library: Library, task: Task) -> dict[str, Any]:

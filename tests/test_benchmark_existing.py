@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import existing_saes
+from benchmarks import existing_libraries
 from benchmarks.existing_commands import bytes_of
 from benchmarks.kept import keep
 from benchmarks.pages import existing_saes as page
@@ -69,7 +69,7 @@ def test_bytes_are_those_of_all_files_of_a_folder(tmp_path: pathlib.Path) -> Non
 
 def test_four_bits_fit_into_an_eighth() -> None:
     """F = 4096, d = 576: weights, a bfloat16 scale per row, a byte per row for `mixed`, 20 kB of all else."""
-    four = next(width for width in existing_saes.WIDTHS if width.bits == 4)
+    four = next(width for width in existing_libraries.WIDTHS if width.bits == 4)
     rows, columns = 4096, 576
     decoder = rows * (columns * four.decoder_bits / 8 + 2 + 1)
     encoder = rows * (columns * four.encoder_bits / 8 + 2)
