@@ -90,7 +90,11 @@ def incompatibility(requires: tuple[str, ...], core_version: str) -> str | None:
     least, below = f">={major}.{minor}", f"<{major}.{int(minor) + 1}"
     usual = (f"qsae{least},{below}", f"qsae{below},{least}")
     for line in requires:
-        if line in usual or not re.match(r"\s*qsae(?![\w.-])", line, re.IGNORECASE):
+        if (
+            line in usual
+            or line == f"qsae=={core_version}"
+            or not re.match(r"\s*qsae(?![\w.-])", line, re.IGNORECASE)
+        ):
             continue  # the range that new-plugin writes, as build tools order it, needs no slow import
         from packaging.requirements import InvalidRequirement, Requirement
 
