@@ -62,9 +62,8 @@ def relinked(text: str, uri: str, places: Places) -> tuple[str, list[str]]:
     return "".join([*pieces, LINK.sub(replaced, text[end:])]), faults
 
 
-def expanded(nav: object, pages: Iterable[Page]) -> object:
-    """A navigation in which ``folder/*`` stands for the pages there that are made and not named otherwise."""
-    uris = [page.uri for page in pages]
+def expanded(nav: object, uris: Iterable[str]) -> object:
+    """A navigation with, for ``folder/*``, the pages there that it does not name; for ``*`` those of the top."""
     named = set(_named(nav))
     return _expanded(nav, [uri for uri in uris if uri not in named])
 
@@ -87,8 +86,8 @@ def _expanded(nav: object, uris: list[str]) -> object:
         return nav
     found: list[object] = []
     for entry in nav:
-        if isinstance(entry, str) and entry.endswith("/*"):
-            found += [uri for uri in uris if posixpath.dirname(uri) == entry.removesuffix("/*")]
+        if isinstance(entry, str) and entry.endswith("*"):
+            found += [uri for uri in uris if posixpath.dirname(uri) == posixpath.dirname(entry)]
         else:
             found.append(_expanded(entry, uris))
     return found

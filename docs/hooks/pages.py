@@ -167,6 +167,12 @@ def all_pages() -> list[Page]:
     ]
 
 
+def written_pages() -> list[str]:
+    """The pages that lie in ``docs`` and its folders as they are."""
+    folder = ROOT / "docs"
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.md"))
+
+
 def extra_files() -> dict[str, str]:
     """Place in the site -> file of the repository, of those that pages link to and that are no pages."""
     return {f"{FILES}/{p}": p for p in (f.relative_to(ROOT).as_posix() for f in ROOT.glob("configs/*.yaml"))}

@@ -9,7 +9,7 @@ from links import Places, expanded, relinked
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page as SitePage
-from pages import ROOT, all_pages, extra_files
+from pages import ROOT, all_pages, extra_files, written_pages
 
 LOG = logging.getLogger("mkdocs.hooks.site")
 """A warning here is an error of `make docs`."""
@@ -24,7 +24,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     CODE.mkdir(parents=True, exist_ok=True)
     if not (CODE / "qsae_cli").exists():
         (CODE / "qsae_cli").symlink_to(ROOT / "cli", target_is_directory=True)
-    config.nav = expanded(config.nav, PAGES)
+    config.nav = expanded(config.nav, [*written_pages(), *(page.uri for page in PAGES)])
     return config
 
 

@@ -16,10 +16,8 @@ from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.kernels import Matrix, as_rows, partners, processes
 
 DEAD_AFTER_TOKENS = 10_000_000
-EVERY_STEPS = 8
+EVERY_STEPS, SHARE_OF_TOKENS = 8, 8
 """AuxK is computed at every eighth step on an eighth of the batch, and weighs eight times as much there."""
-SHARE_OF_TOKENS = 8
-"""The inverse of that eighth of the batch."""
 
 
 class DeadLatents(nn.Module):
