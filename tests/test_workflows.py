@@ -1,4 +1,4 @@
-"""Workflows of GitHub: what they run is there, for every supported Python, by actions of one exact version."""
+"""GitHub's workflows: what they run is there, for every supported Python, by actions of one version."""
 
 from __future__ import annotations
 

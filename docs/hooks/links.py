@@ -63,7 +63,7 @@ def relinked(text: str, uri: str, places: Places) -> tuple[str, list[str]]:
 
 
 def expanded(nav: object, uris: Iterable[str]) -> object:
-    """A navigation with, for ``folder/*``, the pages there that it does not name; for ``*`` those of the top."""
+    """A navigation with the pages of a folder that it does not name in place of ``folder/*``, or ``*``."""
     named = set(_named(nav))
     return _expanded(nav, [uri for uri in uris if uri not in named])
 
