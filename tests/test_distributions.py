@@ -105,6 +105,17 @@ def test_one_distribution_depends_on_every_folder_in_this_version(out):
     assert required["qsae"].extras == set()
 
 
+def test_flit_is_told_to_put_tests_into_every_sdist():
+    made_by_flit = [d for d in distributions() if "flit" in d.file["tool"]]
+    assert len(made_by_flit) > 50
+    without = [
+        d.name
+        for d in made_by_flit
+        if "tests/" not in d.file["tool"]["flit"].get("sdist", {}).get("include", [])
+    ]
+    assert without == []
+
+
 def test_what_builds_them_is_in_the_environment_that_does():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     there = {Requirement(line).name: Requirement(line) for line in project["dependency-groups"]["dist"]}
