@@ -78,10 +78,11 @@ def test_the_encoders_columns_are_those_of_its_rows(run, qsae, tmp_path):
     qsae("saebench", run, "--out", tmp_path)
     rows = read(tmp_path / "core" / "mine_1_6_eval_results.json")["eval_result_details"]
     form = qsae_core.load(run).dense()
+    assert form.subtracts_b_dec  # as SAEs here do: its share of a pre-activation is part of the columns' bias
     W, cosine = form.W_enc.double(), torch.nn.functional.cosine_similarity
     between = cosine(W[:, None], W[None], dim=2).fill_diagonal_(-torch.inf)
     for name, expected in (
-        ("encoder_bias", form.b_enc),
+        ("encoder_bias", form.b_enc.double() - form.W_enc.double() @ form.b_dec.double()),
         ("encoder_norm", W.norm(dim=1)),
         ("max_encoder_cosine_sim", between.max(1).values),
         ("encoder_decoder_cosine_sim", cosine(W, form.W_dec.double(), dim=1)),
