@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -10,6 +13,11 @@ from qsae_cli.options.choice_options import Scope
 from qsae_cli.options.component_options import ConfiguredCommand
 from qsae_core.config.layers import Layer
 
+if TYPE_CHECKING:
+    from qsae_core.config.run import RunConfig
+    from qsae_core.registry import Registry
+
+Trained = Literal["unknown", "data", "elsewhere"]
 SCOPE = Scope(
     slots=("data",), lists=("metrics", "evaluate"), sections=(), needs_coder=False, config_file=False
 )
@@ -19,7 +27,16 @@ SCOPE = Scope(
 @click.argument("path", type=click.Path(path_type=str))
 @click.option("--out", required=True, type=click.Path(path_type=pathlib.Path), help="Folder to write.")
 @click.option("--format", "form", metavar="NAME", help="Its format.  [default: the one that recognizes it]")
-def import_(layers: list[Layer], path: str, out: pathlib.Path, form: str | None) -> None:
+@click.option(
+    "--trained-on",
+    type=click.Choice(["unknown", "data", "elsewhere"]),
+    default="unknown",
+    show_default=True,
+    help="What it was trained on, which no other library records: all of the data that is chosen here, or "
+    "none of what it will be measured on, which then is measured whole. Of a coder of which that is unknown, "
+    "the held-out part of any data is measured.",
+)
+def import_(layers: list[Layer], path: str, out: pathlib.Path, form: str | None, trained_on: Trained) -> None:
     """Make a coder of the checkpoint at PATH, a file or folder of another library, or the address of one
     (hf://user/repo/path).
 
@@ -36,6 +53,32 @@ def import_(layers: list[Layer], path: str, out: pathlib.Path, form: str | None)
     def note(text: str) -> None:
         click.echo(f"qsae: note: {text}", err=True)
 
-    coder = import_checkpoint(path, out, load_plugins().registry, layers, format=form, message=note)
+    registry = load_plugins().registry
+    known = None if trained_on == "unknown" else functools.partial(_origins, trained_on, layers, registry)
+    coder = import_checkpoint(path, out, registry, layers, format=form, trained_on=known, message=note)
     widths = " -> ".join(str(n) for n in dict.fromkeys((coder.shape.d_in, coder.shape.d_out)))
     click.echo(f"{name_of(coder)}: {coder.n_latents:,} latents, d={widths}\nartifact: {out}")
+
+
+def _origins(
+    trained_on: Trained, layers: Sequence[Layer], registry: Registry, config: RunConfig
+) -> list[dict[str, Any]]:
+    """What is recorded of the data that a coder of a configuration was trained on."""
+    if trained_on == "elsewhere":
+        return []
+    from qsae_core.compose.compose import compose_data
+    from qsae_core.errors import ConfigError
+    from qsae_core.evaluation.measured_part import whole_origin
+
+    if not any("data" in layer.tree for layer in layers):
+        raise ConfigError(
+            "no data is chosen that it was trained on",
+            where="--trained-on",
+            allowed="data, with the data that the other library trained it on",
+            next="add --data-path FILE, or --model NAME --layer N --site SITE and --text or --dataset",
+        )
+    data = compose_data(config, registry)
+    try:
+        return [whole_origin(data, config)]
+    finally:
+        data.close()

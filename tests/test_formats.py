@@ -104,6 +104,41 @@ def test_what_was_imported_is_quantized_fine_tuned_compared_and_written_again(si
     assert values(site, "second")["fvu"] == pytest.approx(fvus[2], rel=1e-4)
 
 
+def test_what_is_measured_follows_what_it_was_trained_on(site):
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randn(8, 32, generator=generator)
+    pathlib.Path("theirs").mkdir()
+    tensors = {"W_enc": rows.T.contiguous(), "b_enc": torch.zeros(8), "W_dec": rows, "b_dec": torch.zeros(32)}
+    save_file(tensors, "theirs/sae_weights.safetensors")
+    settings = {"format": "qsae-format-theirs", "architecture": "topk", "k": 2, "hook": "blocks.3"}
+    pathlib.Path("theirs/cfg.json").write_text(json.dumps(settings))
+    save_file({"x": torch.randn(1000, 32, generator=generator)}, "states.safetensors")
+    on = ("--data-path", "states.safetensors")
+    for name, given in (("unknown", ()), ("elsewhere", ("--trained-on", "elsewhere"))):
+        site.qsae("import", "theirs", "--out", name, *given)
+    unknown = site.qsae("evaluate", "unknown", *on, "--tokens", "1000")
+    assert "what this coder was trained on is not recorded" in unknown.stderr
+    assert "1,000 held-out" not in unknown.stdout
+    refused = site.qsae("import", "theirs", "--out", "these", "--trained-on", "data")
+    assert "no data is chosen that it was trained on" in refused.stderr
+    assert not pathlib.Path("these").exists()
+    site.qsae("import", "theirs", "--out", "these", "--trained-on", "data", *on)
+    these = site.qsae("evaluate", "these", "--tokens", "1000")
+    assert "this coder was trained on some of what is measured" in these.stderr
+    save_file({"x": torch.randn(700, 32, generator=generator)}, "others.safetensors")
+    others = site.qsae("evaluate", "these", "--data-path", "others.safetensors")
+    assert "warning" not in others.stderr
+    assert "measured on 700 vectors of all 700 rows of others.safetensors" in others.stdout
+    elsewhere = site.qsae("evaluate", "elsewhere", *on, "--tokens", "1000")
+    assert "warning" not in elsewhere.stderr
+    assert "measured on 1,000 vectors of all 1,000 rows of states.safetensors" in elsewhere.stdout
+    quantized = ("quantize", "elsewhere", *on, "--quantizer", "rtn", "--tokens", "512", "--name", "small")
+    site.qsae(*quantized)  # which calibrates: from then on what is held out is measured
+    after = site.qsae("evaluate", "results/small/tensors/0", *on, "--tokens", "1000")
+    assert "warning" not in after.stderr
+    assert "measured on 49 vectors of the 49 held-out of the 1,000 rows" in after.stdout
+
+
 def test_atoms_of_any_norm_keep_it_and_do_not_change_the_ranks(site):
     generator = torch.Generator().manual_seed(0)
     W_enc = torch.randn(32, 8, generator=generator)

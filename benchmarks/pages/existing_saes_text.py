@@ -53,8 +53,11 @@ WHERE_ELSE = """\
 
 * `--model`, `--layer` and a text at `qsae import` say on what the coder is evaluated and calibrated from then
   on; each later command may say something else. Where the files name model and layer, nothing need be said.
-* What an imported coder was trained on is recorded nowhere, so `qsae evaluate` takes the held-out part of the
-  data that it is given: of documents that are surely others, `--held-out-share 0.99` takes nearly all.
+* No library records what an SAE was trained on, so `qsae evaluate` takes the held-out part of the data that
+  it is given; of documents that are surely others `--held-out-share 0.99` takes nearly all, as above.
+  `qsae import --trained-on data` records that it was the data that is given there (then other data is
+  measured whole, and that data with a warning), `--trained-on elsewhere` that it was none of what it will be
+  measured on.
 * The four-bit coder in its library's format has dense weights again: the values of the rounded coder at the
   old size. What makes it small is kept in qsae's folder alone, which `qsae_core.load` reads without making
   float matrices of it.

@@ -23,6 +23,9 @@ DESCRIPTION = "coder.json"
 NO_DATA = "no_data"
 """Key of ``source``, true of a coder that was imported without data: its ``config`` then has no data of its
 own."""
+TRAINED_ON = "trained_on"
+"""Key of ``source``: for each data source that went into a coder, its component and its
+``HeldOutPart.record``; absent where that is not known."""
 
 
 class _Entry(BaseModel):

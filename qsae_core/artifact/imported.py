@@ -21,7 +21,7 @@ from qsae_core.artifact.checkpoints import (
 )
 from qsae_core.artifact.coder_sets import save_set
 from qsae_core.artifact.composed import blocks, compose_checkpoint
-from qsae_core.artifact.description import NO_DATA
+from qsae_core.artifact.description import NO_DATA, TRAINED_ON
 from qsae_core.artifact.packed import import_packed, read_packed
 from qsae_core.coders.coder_set import CoderSet
 from qsae_core.coders.matrix_coder import MatrixCoder
@@ -36,6 +36,9 @@ from qsae_core.plugins.records import load_plugins
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
+
+Origins = Sequence[Mapping[str, Any]]
+"""What ``TRAINED_ON`` records."""
 
 
 def read_checkpoint(
@@ -68,6 +71,7 @@ def import_checkpoint(
     layers: Sequence[Layer] = (),
     *,
     format: str | None = None,
+    trained_on: Callable[[RunConfig], Origins] | None = None,
     message: Callable[[str], None],
 ) -> MatrixCoder | CoderSet:
     """``read_checkpoint``, stored as a folder that ``load`` and every command take like a trained coder's.
@@ -78,6 +82,8 @@ def import_checkpoint(
         path: as ``read_checkpoint`` takes it; the record has it as it is given here.
         layers: the data that it is evaluated and quantized on, metrics and evaluations, over what the
             checkpoint says.
+        trained_on: what to record of the data that it was trained on, which no other library does, from the
+            coder's configuration; None: that is not known.
         message: is told what the user should know.
 
     Raises:
@@ -92,29 +98,40 @@ def import_checkpoint(
     shown = os.fspath(path) if is_address(path) else str(place)
     form = format or format_of(place, registry)
     if (packed := packed_format(form, registry)) is not None:
+        if trained_on is not None:
+            raise ConfigError(
+                f"{form} keeps what qsae recorded of what its coder was trained on",
+                where="--trained-on",
+                allowed="checkpoints of other libraries, which record nothing of that",
+                next="leave it out",
+            )
         return import_packed(packed, place, out, registry, layers)
     members = members_of(place, registry, form)
     if not members:
         checkpoint = open_checkpoint(place, registry, form)
         coder = compose_checkpoint(checkpoint, registry, str(place))
         config, source = _described(checkpoint, place, form, shown, layers, registry, message)
-        artifact.save(coder, out, config, registry, source)
+        artifact.save(coder, out, config, registry, source | _origins(trained_on, config))
         return coder
     named = {name: str(member).replace(str(place), shown, 1) for name, member in members.items()}
-    return _import_set(members, named, out, registry, layers, form=form, message=message)
+    coders, sources, config = _several(members, named, registry, layers, form=form, message=message)
+    known = _origins(trained_on, config)
+    sources = {name: source | known for name, source in sources.items()}
+    save_set(coders, out, config, registry, sources)
+    return coders
 
 
-def _import_set(
+def _several(
     members: Mapping[str, pathlib.Path],
     named: Mapping[str, str],
-    out: pathlib.Path,
     registry: Registry,
     layers: Sequence[Layer],
     *,
     form: str,
     message: Callable[[str], None],
-) -> CoderSet:
-    """Several coders as one folder, read one after another."""
+) -> tuple[CoderSet, dict[str, dict[str, Any]], RunConfig]:
+    """Several coders, read one after another; what is recorded of each one's source, and their
+    configuration."""
     coders, sources, places, config = {}, {}, [], None
     for name, member in members.items():
         checkpoint = open_checkpoint(member, registry, form)
@@ -132,8 +149,7 @@ def _import_set(
             where=str(next(iter(members.values())).parent),
             next="import one of them: give its own path",
         ) from error
-    save_set(found.eval(), out, _for_all(config, places, layers, registry), registry, sources)
-    return found
+    return found.eval(), sources, _for_all(config, places, layers, registry)
 
 
 def _for_all(
@@ -179,6 +195,10 @@ def _described(
     for note in checkpoint.notes:
         message(note)
     return config, source
+
+
+def _origins(trained_on: Callable[[RunConfig], Origins] | None, config: RunConfig) -> dict[str, Any]:
+    return {} if trained_on is None else {TRAINED_ON: list(trained_on(config))}
 
 
 def _silent(text: str) -> None:

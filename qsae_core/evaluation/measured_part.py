@@ -6,16 +6,16 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from qsae_core.artifact.description import TRAINED_ON
 from qsae_core.config.run import RunConfig
 from qsae_core.contracts.data import DataSource
 from qsae_core.contracts.held_out_part import HeldOutPart, Overlap
 from qsae_core.errors import ArtifactError
 from qsae_core.results.files import COPY
 
-TRAINED_ON = "trained_on"
-"""Key of an artifact's ``source``: for each data source that went into it, its component and its
-``HeldOutPart.record``."""
 Origins = Sequence[Mapping[str, Any]]
+_WHOLE = "whole"
+"""Key of an origin, true where nothing of that data was held out, as another library trains."""
 
 
 class MeasuredPart(NamedTuple):
@@ -50,10 +50,14 @@ def source_record(data: DataSource, config: RunConfig, before: Origins | None = 
     Args:
         before: what the coder was trained on before this run; None: not recorded, and it stays so.
     """
-    part = data.held_out_part()
-    origin = {"use": _component(part, config), "part": None if part is None else part.record()}
+    origin = _origin(data.held_out_part(), config)
     record = {"model": data.model_name, "layer": data.layer, **data.describe()}
     return record if before is None else {**record, TRAINED_ON: [*before, origin]}
+
+
+def whole_origin(data: DataSource, config: RunConfig) -> dict[str, Any]:
+    """What ``origins`` has of a coder that was trained on all of the data, nothing of it held out."""
+    return {**_origin(data.held_out_part(), config), _WHOLE: True}
 
 
 def origins(description: Mapping[str, Any]) -> Origins | None:
@@ -96,8 +100,8 @@ def _part(
         warning = "what this coder was trained on is not recorded, so what is held out here is measured"
         return MeasuredPart(part.name(), warning, None)
     try:
-        own = [origin["part"] for origin in trained_on if origin["use"] == _component(part, config)]
-        overlaps = {Overlap.TRAINING if record is None else part.overlap(record) for record in own}
+        own = [origin for origin in trained_on if origin["use"] == _component(part, config)]
+        overlaps = {_overlap(part, origin["part"], whole=origin.get(_WHOLE, False)) for origin in own}
     except (AttributeError, KeyError, TypeError) as error:
         raise ArtifactError(
             f"what it says of the training data cannot be read ({type(error).__name__}: {error})",
@@ -108,13 +112,22 @@ def _part(
     if Overlap.HELD_OUT in overlaps:
         warning = (
             f"this coder was trained on some of what is measured ({part.name()}): its training data is held "
-            "out otherwise here than it was in training"
+            "out otherwise here than it was in training, if anything of it was"
         )
         return MeasuredPart(part.name(), warning, None)
     if Overlap.TRAINING in overlaps or calibrated:
         return MeasuredPart(part.name(), None, None)
     part.take_all()
     return MeasuredPart(part.name(), None, part.size(), is_other=bool(own) and not part.is_endless)
+
+
+def _overlap(part: HeldOutPart, record: Mapping[str, Any] | None, *, whole: bool) -> Overlap:
+    found = Overlap.TRAINING if record is None else part.overlap(record)
+    return Overlap.HELD_OUT if whole and found is Overlap.TRAINING else found
+
+
+def _origin(part: HeldOutPart | None, config: RunConfig) -> dict[str, Any]:
+    return {"use": _component(part, config), "part": None if part is None else part.record()}
 
 
 def _component(part: HeldOutPart | None, config: RunConfig) -> str:
