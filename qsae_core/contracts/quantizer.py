@@ -172,11 +172,13 @@ class Quantizer(nn.Module, abc.ABC):
         return packed
 
     def calibrate(self, weight_FD: Tensor, calibration: Calibration) -> Tensor:
-        """The quantized matrix that serves best on calibration data, for post-training quantization.
+        """The quantized matrix that serves best on calibration data, for post-training quantization, which
+        calls it in place of ``initialize``.
 
         Returns:
             float32 ``[F, D]`` that ``fake_quantize`` leaves as it is, bit for bit.
         """
+        self.initialize(weight_FD.detach())
         return self.fake_quantize(weight_FD.detach())
 
     @property

@@ -85,7 +85,6 @@ def take_floats(coder: MatrixCoder, source: MatrixCoder, *, over: bool = False) 
             allowed="quantizers that leave a coder's other tensors as they are",
             next="choose another: qsae describe quantizer",
         )
-    coder.begin_quantization()
     coder.eval()
 
 
@@ -100,8 +99,8 @@ def fit(
 ) -> Fitted:
     """Calibrate and fine-tune.
 
-    Latents whose atoms are rounded to zero are switched off. Without fine-tuning all that is not a decoder is
-    packed in the end, and its masters are gone: matrices may be large.
+    Latents whose atoms are rounded to zero are switched off. Without fine-tuning matrices are packed as soon
+    as they are known, and their masters are gone: they may be large.
 
     Args:
         batch: calibration vectors, on the coder's device.
@@ -116,7 +115,12 @@ def fit(
         assert isinstance(coder, LinearCoder)  # as refusal_to_rotate says
         normalize_coder(coder, batch)
     coder.units.fit(coder.norm_out(coder.target(batch)).flatten(1))  # artifacts do not hold them
-    decoders = coder.decoders()
+    decoders, packs = coder.decoders(), not method.steps_of_round
+    for name, matrix in coder.matrices().items():
+        if name not in decoders:
+            matrix.quantizer.initialize(matrix.master.detach())
+            if packs:
+                matrix.keep_packed()
     masters = {name: matrix.master.detach() for name, matrix in decoders.items()}
     rates: list[float | None] = []
     for index in range(method.rounds):
@@ -126,13 +130,12 @@ def fit(
             _calibrate(coder, masters, coder.calibrations(batch, codes))
             coder.switch_off(torch.cat([_zero_rows(matrix) for matrix in decoders.values()]))
         _measure_ranges(coder, batch)
-        if method.steps_of_round:
+        if not packs:
             message(f"fine-tuning the encoder for {method.steps_of_round} steps")
             rates.append(finetune(coder, data, batch, config, method, message))
-    if not method.steps_of_round:
-        for name, matrix in coder.matrices().items():
-            if name not in decoders:
-                matrix.keep_packed()
+    if packs:
+        for matrix in decoders.values():
+            matrix.keep_packed()
     with torch.no_grad():
         errors = coder.errors_of_rows(list(masters.values())) if coder.is_quantized else None
     return Fitted(errors, rates)
@@ -154,9 +157,8 @@ def _calibrate(
 
 
 def _zero_rows(matrix: QuantizedMatrix) -> Tensor:
-    """bool ``[F]``: rows that are zero on the grid."""
-    quantized = matrix.quantizer.fake_quantize(matrix.master.detach())
-    return torch.cat([(rows == 0).all(1) for rows in quantized.split(ROWS_AT_ONCE)])
+    """bool ``[F]``: rows that are zero on the grid, on which the matrix is."""
+    return torch.cat([(rows == 0).all(1) for rows in matrix.master.detach().split(ROWS_AT_ONCE)])
 
 
 @torch.no_grad()

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from qsae_core.coders.linear import LinearCoder
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.coders.normalization import Normalization
 from qsae_core.config.settings import QuantizeConfig
 from qsae_core.contracts.data import Batch
+from qsae_core.contracts.dense import ROWS_AT_ONCE
 from qsae_core.errors import ConfigError
 
 OF_QUANTIZERS = ("quantizer.", "code_quantizer.")
@@ -55,8 +57,13 @@ def rotate_coder(coder: MatrixCoder) -> None:
         tensor = parameters[name]
         for dim, norm in enumerate(norms, start=-len(norms)):
             if any(norm is one for one in turned):
-                tensor.copy_(norm.direction(tensor.movedim(dim, -1)).movedim(-1, dim))
-    coder.begin_quantization()
+                _turn(tensor.movedim(dim, -1), norm)
+
+
+def _turn(tensor: Tensor, norm: Normalization) -> None:
+    """Turn the last dimension in place, a few rows at a time: matrices may be large."""
+    for rows in tensor.split(ROWS_AT_ONCE) if tensor.dim() > 1 else [tensor]:
+        rows.copy_(norm.direction(rows))
 
 
 def refusal_to_rotate(coder: MatrixCoder) -> str | None:
@@ -120,4 +127,3 @@ def normalize_coder(coder: LinearCoder, sample: Batch) -> None:
         coder.W_skip.mul_(source.scale / target.scale)
     coder.W_dec.master.div_(target.scale)
     coder.b_dec.sub_(n).div_(target.scale)
-    coder.begin_quantization()

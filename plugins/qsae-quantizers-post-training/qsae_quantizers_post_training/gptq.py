@@ -12,6 +12,13 @@ from qsae_core.contracts import Calibration, SparseCodes
 from qsae_quantizers_post_training import GptqConfig, MixedConfig, VectorConfig
 from qsae_quantizers_post_training.rtn import Rtn
 
+BATCH = 128
+"""Rows whose errors are spread over later rows together."""
+COLUMNS = 128
+"""Columns of a matrix that are held a second time."""
+TOKENS = 2048
+"""Tokens whose codes are dense at one time."""
+
 
 class Gptq(Rtn):
     """Rounding that minimises ``||f W - f W_hat||^2`` over calibration codes f; without these it is rtn."""
@@ -22,7 +29,7 @@ class Gptq(Rtn):
     def calibrate(self, weight_FD: Tensor, calibration: Calibration) -> Tensor:
         """float32 ``[F, D]`` on the grid, of no more calibration error than rounding to nearest has."""
         weight = weight_FD.detach().float()
-        return calibrated(weight, self.fake_quantize(weight), self._round, calibration.codes, self.config)
+        return calibrated(weight, self.fake_quantize, self._round, calibration.codes, self.config)
 
     def _round(self, weight_RD: Tensor, rows_R: Tensor) -> Tensor:
         scale_R = self.points.best(weight_RD)
@@ -31,56 +38,63 @@ class Gptq(Rtn):
 
 def calibrated(
     weight_FD: Tensor,
-    nearest_FD: Tensor,
+    nearest: Callable[[Tensor], Tensor],
     rounding: Callable[[Tensor, Tensor], Tensor],
     codes: SparseCodes,
     config: GptqConfig | MixedConfig | VectorConfig,
     turn_F: Tensor | None = None,
 ) -> Tensor:
-    """float32 ``[F, D]`` on a quantizer's grid, of no more error in ``f W`` than ``nearest_FD`` has.
+    """float32 ``[F, D]`` on a quantizer's grid, of no more error in ``f W`` than rounding to nearest has.
 
     Args:
         weight_FD: float32.
-        nearest_FD: float32, what ``fake_quantize`` makes of it: the result where that is no worse.
+        nearest: the quantizer's ``fake_quantize``: what it makes of the weight is the result where that is no
+            worse. It is asked again then, rather than kept: matrices may be large.
         rounding: rows ``[R, D]`` and their numbers ``[R]`` -> the same rows on the grid.
         codes: f.
         turn_F: rows of a smaller number are rounded first; within one, and without it, by falling energy.
     """
-    codes, quantized = codes.detach(), nearest_FD.clone()
+    codes, quantized = codes.detach(), nearest(weight_FD)
+    of_nearest = error(codes, weight_FD, quantized)
+    energy_F = _energies(codes)
     for latents_C in clusters(codes, config.block):
-        f_NC = columns(codes, latents_C)
-        H_CC = f_NC.T @ f_NC
-        order_C = H_CC.diagonal().argsort(descending=True)
+        order_C = energy_F[latents_C].argsort(descending=True)
         if turn_F is not None:
             order_C = order_C[turn_F[latents_C][order_C].argsort(stable=True)]
-        latents_C, H_CC = latents_C[order_C], H_CC[order_C][:, order_C]
-        quantized[latents_C] = _compensated(weight_FD[latents_C], latents_C, rounding, H_CC, config.damping)
-    better = error(codes, weight_FD - quantized) < error(codes, weight_FD - nearest_FD)
-    return quantized if better else nearest_FD
+        latents_C = latents_C[order_C]
+        rows_CD, H_CC = weight_FD[latents_C], _gram(codes, latents_C)
+        quantized[latents_C] = _compensated(rows_CD, latents_C, rounding, H_CC, config.damping)
+    return quantized if error(codes, weight_FD, quantized) < of_nearest else nearest(weight_FD)
 
 
 def _compensated(
-    weight_CD: Tensor,
+    left_CD: Tensor,
     latents_C: Tensor,
     rounding: Callable[[Tensor, Tensor], Tensor],
     H_CC: Tensor,
     damping: float,
 ) -> Tensor:
-    """Rows rounded in their order; each one's error is spread over those still to come."""
+    """Rows rounded in their order, in place; each one's error is spread over those still to come: at once over
+    those of its batch, and from the whole batch over the others, in one product. H is lost."""
     H_CC.diagonal().add_(damping * H_CC.diagonal().mean())
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(H_CC))
-    U = torch.linalg.cholesky(inverse, upper=True)  # H^-1 = U^T U; row j: the latents from j on
-    left, quantized = weight_CD.clone(), torch.empty_like(weight_CD)
-    for j in range(left.shape[0]):
-        row = quantized[j] = rounding(left[j : j + 1], latents_C[j : j + 1])[0]
-        left[j + 1 :].addr_(U[j, j + 1 :], (left[j] - row) / U[j, j], alpha=-1)
-    return quantized
+    torch.linalg.cholesky(H_CC, out=H_CC)
+    torch.cholesky_inverse(H_CC, out=H_CC)
+    U = torch.linalg.cholesky(H_CC, upper=True, out=H_CC)  # H^-1 = U^T U; row j: the latents from j on
+    for begin in range(0, left_CD.shape[0], BATCH):
+        rows_RD, U_RR = left_CD[begin : begin + BATCH], U[begin : begin + BATCH, begin : begin + BATCH]
+        errors_RD = torch.empty_like(rows_RD)
+        for j in range(rows_RD.shape[0]):
+            row = rounding(rows_RD[j : j + 1], latents_C[begin + j : begin + j + 1])[0]
+            errors_RD[j] = (rows_RD[j] - row) / U_RR[j, j]
+            rows_RD[j] = row
+            rows_RD[j + 1 :].addr_(U_RR[j, j + 1 :], errors_RD[j], alpha=-1)
+        left_CD[begin + BATCH :].addmm_(U[begin : begin + BATCH, begin + BATCH :].T, errors_RD, alpha=-1)
+    return left_CD
 
 
 def clusters(codes: SparseCodes, size: int) -> list[Tensor]:
     """Latents that fire, in groups of at most ``size``: around the strongest left, those active with it."""
-    energy_F = codes.values.new_zeros(codes.n_latents)
-    energy_F.index_add_(0, codes.indices.long(), codes.values.square())
+    energy_F = _energies(codes)
     left, found, rows = energy_F > 0, [], codes.rows
     while left.any():
         seed = int(torch.where(left, energy_F, -1).argmax())
@@ -96,17 +110,37 @@ def clusters(codes: SparseCodes, size: int) -> list[Tensor]:
     return found
 
 
-def columns(codes: SparseCodes, latents_C: Tensor) -> Tensor:
-    """float32 ``[N, C]``: the dense codes of these latents."""
+def _energies(codes: SparseCodes) -> Tensor:
+    """float32 ``[F]``: ``sum f_j^2``."""
+    energy_F = codes.values.new_zeros(codes.n_latents)
+    return energy_F.index_add_(0, codes.indices.long(), codes.values.square())
+
+
+def _gram(codes: SparseCodes, latents_C: Tensor) -> Tensor:
+    """float32 ``[C, C]``: ``f^T f`` of these latents; dense codes of some tokens at a time."""
     place_F = torch.full((codes.n_latents,), -1, device=latents_C.device)
     place_F[latents_C] = torch.arange(latents_C.numel(), device=latents_C.device)
-    place = place_F[codes.indices.long()]
-    dense = codes.values.new_zeros(codes.batch_size, latents_C.numel())
-    dense[codes.rows[place >= 0], place[place >= 0]] = codes.values[place >= 0]
-    return dense
+    place_N = place_F[codes.indices.long()]
+    inside_N = place_N >= 0
+    token_N, place_N, value_N = codes.rows[inside_N], place_N[inside_N], codes.values[inside_N]
+    gram_CC = value_N.new_zeros(latents_C.numel(), latents_C.numel())
+    begins = torch.arange(0, codes.batch_size + TOKENS, TOKENS, device=token_N.device)
+    places = torch.searchsorted(token_N, begins).tolist()  # tokens ascend
+    for begin, first, last in zip(begins.tolist(), places, places[1:], strict=False):
+        part = slice(first, last)
+        dense_TC = value_N.new_zeros(TOKENS, latents_C.numel())
+        dense_TC[token_N[part] - begin, place_N[part]] = value_N[part]
+        gram_CC.addmm_(dense_TC.T, dense_TC)
+    return gram_CC
 
 
-def error(codes: SparseCodes, difference_FD: Tensor) -> float:
-    """``||f (W - W_hat)||^2``."""
-    product = kernels.sparse_product(codes.indices, codes.offsets, codes.values, difference_FD)
-    return product.double().square().sum().item()
+def error(codes: SparseCodes, weight_FD: Tensor, quantized_FD: Tensor) -> float:
+    """``||f (W - W_hat)||^2``, some columns at a time."""
+    total = 0.0
+    for columns_FC, others_FC in zip(
+        weight_FD.split(COLUMNS, 1), quantized_FD.split(COLUMNS, 1), strict=True
+    ):
+        difference_FC = columns_FC - others_FC
+        product = kernels.sparse_product(codes.indices, codes.offsets, codes.values, difference_FC)
+        total += product.double().square().sum().item()
+    return total

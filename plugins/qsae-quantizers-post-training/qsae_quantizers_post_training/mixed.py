@@ -12,7 +12,7 @@ from qsae_core.contracts import Calibration, Lookup, Packed, Quantizer, straight
 from qsae_core.kernels import pack_planes, unpack_planes
 from qsae_quantizers_post_training import MixedConfig
 from qsae_quantizers_post_training.gptq import calibrated
-from qsae_quantizers_post_training.uniform import Uniform, finite
+from qsae_quantizers_post_training.uniform import AT_ONCE, Uniform, finite
 
 MOST_BITS = 8
 LEAST_ENERGY = 1e-3
@@ -50,9 +50,8 @@ class Mixed(Quantizer):
         energy_F.index_add_(0, codes.indices.long(), codes.values.float().square())
         energy_F += LEAST_ENERGY * energy_F.mean()
         self.widths.copy_(widths(weight, energy_F, self.config.n_bits))
-        nearest = self.fake_quantize(weight)
         # wide rows come last: they can hold what makes up for the errors of narrow ones
-        return calibrated(weight, nearest, self._round, codes, self.config, turn_F=self.widths)
+        return calibrated(weight, self.fake_quantize, self._round, codes, self.config, turn_F=self.widths)
 
     def _round(self, weight_RD: Tensor, rows_R: Tensor) -> Tensor:
         """Rows of these numbers at the scales of least error."""
@@ -65,17 +64,16 @@ class Mixed(Quantizer):
     def fake_quantize(self, weight_FD: Tensor) -> Tensor:
         """``[F, D]`` on the grid; the gradient is the identity."""
         with torch.no_grad():
-            points_FD, scale_F = self._quantized(weight_FD.detach().float())
-            quantized = points_FD.mul_(scale_F[:, None]).to(weight_FD.dtype)
+            quantized = torch.empty_like(weight_FD)
+            for rows, widths_R, out in self._blocks(weight_FD.detach(), quantized):
+                points_RD, scale_R = _points(rows.float(), widths_R)
+                out.copy_(points_RD.mul_(scale_R[:, None]))
         return straight_through(weight_FD, quantized)
 
-    def _quantized(self, weight_FD: Tensor) -> tuple[Tensor, Tensor]:
-        """Points ``[F, D]`` and scales ``[F]``, both 0 where a row has no bits."""
-        points_FD, scale_F = torch.zeros_like(weight_FD), torch.zeros_like(weight_FD[:, 0])
-        for grid, rows in _by_width(self.widths):
-            scale_F[rows] = grid.scales(weight_FD[rows])
-            points_FD[rows] = grid.round(weight_FD[rows], scale_F[rows])
-        return points_FD, scale_F
+    def _blocks(self, *matrices_FD: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Some rows of each, the widths of these behind those of the first one: matrices may be large."""
+        first, *others = (matrix.split(AT_ONCE) for matrix in matrices_FD)
+        return zip(first, self.widths.split(AT_ONCE), *others, strict=True)
 
     def grid(self) -> Tensor:
         """float ``[256]``: the points of the widest grid; those of narrower ones are among them."""
@@ -89,15 +87,9 @@ class Mixed(Quantizer):
         Raises:
             ArtifactError: if a weight is NaN or infinite.
         """
-        points_FD, scale_F = self._quantized(finite(weight_FD))
-        planes = -(-weight_FD.shape[1] // 8)
-        codes = torch.empty(int(self.widths.sum()) * planes, dtype=torch.uint8, device=weight_FD.device)
-        begins_F = _begins(self.widths, planes)
-        for grid, rows in _by_width(self.widths):
-            steps = (points_FD[rows] + grid.top).to(torch.uint8)
-            of_row = pack_planes(steps, grid.n_bits).transpose(0, 1).flatten(1)
-            codes[begins_F[rows, None] + torch.arange(of_row.shape[1], device=codes.device)] = of_row
-        tensors = {"codes": codes, "widths": self.widths.clone(), "scales": scale_F.bfloat16()}
+        packed = [_packed_rows(rows, widths_R) for rows, widths_R in self._blocks(finite(weight_FD))]
+        codes, scales = (torch.cat(parts) for parts in zip(*packed, strict=True))
+        tensors = {"codes": codes, "widths": self.widths.clone(), "scales": scales}
         return Packed(tensors, (weight_FD.shape[0], weight_FD.shape[1]))
 
     def unpack(self, packed: Packed) -> Tensor:
@@ -129,16 +121,44 @@ def widths(weight_FD: Tensor, energy_F: Tensor, mean_bits: float) -> Tensor:
 
     Bit after bit goes to the row whose error ``energy_j |w_j - q_j|^2`` it lowers the most.
     """
-    errors = [weight_FD.square().sum(1)]
-    for n_bits in range(1, MOST_BITS + 1):
-        scale_F = _grid(n_bits).best(weight_FD)
-        left = weight_FD - _grid(n_bits).round(weight_FD, scale_F) * scale_F[:, None]
-        errors.append(left.square().sum(1))
-    gains = -torch.stack(errors, 1).diff(dim=1) * energy_F[:, None]
+    errors = torch.cat([_errors(rows) for rows in weight_FD.split(AT_ONCE)])
+    gains = -errors.diff(dim=1) * energy_F[:, None]
     # a row's next bit never before the one below it
     order = gains.cummin(1).values.flatten().sort(descending=True, stable=True).indices
     rows = order[: round(mean_bits * weight_FD.shape[0])] // MOST_BITS
     return torch.bincount(rows, minlength=weight_FD.shape[0]).to(torch.uint8)
+
+
+def _errors(weight_RD: Tensor) -> Tensor:
+    """``[R, 9]``: squared errors of rows at each number of bits from 0 on."""
+    errors = [weight_RD.square().sum(1)]
+    for n_bits in range(1, MOST_BITS + 1):
+        scale_R = _grid(n_bits).best(weight_RD)
+        left = weight_RD - _grid(n_bits).round(weight_RD, scale_R) * scale_R[:, None]
+        errors.append(left.square().sum(1))
+    return torch.stack(errors, 1)
+
+
+def _points(weight_RD: Tensor, widths_R: Tensor) -> tuple[Tensor, Tensor]:
+    """Points ``[R, D]`` and scales ``[R]``, both 0 where a row has no bits."""
+    points_RD, scale_R = torch.zeros_like(weight_RD), torch.zeros_like(weight_RD[:, 0])
+    for grid, rows in _by_width(widths_R):
+        scale_R[rows] = grid.scales(weight_RD[rows])
+        points_RD[rows] = grid.round(weight_RD[rows], scale_R[rows])
+    return points_RD, scale_R
+
+
+def _packed_rows(weight_RD: Tensor, widths_R: Tensor) -> tuple[Tensor, Tensor]:
+    """The bytes of the codes, row after row, and bfloat16 ``[R]``: the scales."""
+    points_RD, scale_R = _points(weight_RD, widths_R)
+    planes = -(-weight_RD.shape[1] // 8)
+    codes = torch.empty(int(widths_R.sum()) * planes, dtype=torch.uint8, device=weight_RD.device)
+    begins_R = _begins(widths_R, planes)
+    for grid, rows in _by_width(widths_R):
+        steps = (points_RD[rows] + grid.top).to(torch.uint8)
+        of_row = pack_planes(steps, grid.n_bits).transpose(0, 1).flatten(1)
+        codes[begins_R[rows, None] + torch.arange(of_row.shape[1], device=codes.device)] = of_row
+    return codes, scale_R.bfloat16()
 
 
 def _grid(n_bits: int) -> Uniform:

@@ -11,7 +11,7 @@ from qsae_core import ComponentConfig
 from qsae_core.contracts import Lookup, Packed, Quantizer, straight_through
 from qsae_core.kernels import pack_planes, unpack_planes
 from qsae_quantizers_post_training import RtnConfig
-from qsae_quantizers_post_training.uniform import Uniform, finite
+from qsae_quantizers_post_training.uniform import AT_ONCE, Uniform, finite
 
 
 class Rtn(Quantizer):
@@ -73,5 +73,3 @@ class Rtn(Quantizer):
 
 
 ROWS = {"codes": 1, "scales": 0}
-AT_ONCE = 4096
-"""Rows whose floats are in memory beside the matrix at one time."""

@@ -12,7 +12,9 @@ from qsae_core.errors import ArtifactError
 FIRST_LOOK = 16
 """Columns that are enough to see that a row is not on the grid yet."""
 CANDIDATES, REFITS = 16, 3
-CHUNK = 2**23
+AT_ONCE = 4096
+"""Rows whose floats are in memory beside the matrix at one time."""
+CHUNK = 2**20
 """Entries of rows at candidate scales that are held at once."""
 
 

@@ -69,10 +69,9 @@ class Vector(Quantizer):
         energy_F = torch.zeros_like(weight[:, 0])
         energy_F.index_add_(0, codes.indices.long(), codes.values.float().square())
         self._learn(weight, energy_F + LEAST_ENERGY * energy_F.mean())
-        nearest = self.fake_quantize(weight)
         if not self.config.compensate:
-            return nearest
-        return calibrated(weight, nearest, self._round, codes, self.config)
+            return self.fake_quantize(weight)
+        return calibrated(weight, self.fake_quantize, self._round, codes, self.config)
 
     def _round(self, weight_RD: Tensor, rows_R: Tensor) -> Tensor:
         return self._fitted(weight_RD).matrix(self.codebook)

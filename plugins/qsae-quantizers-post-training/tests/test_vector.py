@@ -154,7 +154,7 @@ def test_latents_that_make_up_for_earlier_ones_leave_less_error(block):
         quantizer = learned(weight, codebook_bits=5, block=block, compensate=compensate)
         quantized = quantizer.calibrate(weight, Calibration(codes, codes.to_dense() @ weight))
         assert same_bits(quantizer.fake_quantize(quantized), quantized)
-        left.append(error(codes, weight - quantized))
+        left.append(error(codes, weight, quantized))
     assert left[1] < 0.7 * left[0]
 
 
