@@ -74,7 +74,7 @@ def _compensated(
     H_CC: Tensor,
     damping: float,
 ) -> Tensor:
-    """Rows rounded in their order, in place; each one's error is spread over those still to come: at once over
+    """Rows rounded in order, in place; the error of each is spread over those still to come: at once over
     those of its batch, and from the whole batch over the others, in one product. H is lost."""
     H_CC.diagonal().add_(damping * H_CC.diagonal().mean())
     torch.linalg.cholesky(H_CC, out=H_CC)
