@@ -6,7 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qsae_quantizers import SteConfig
+from qsae_quantizers import HalfConfig, SteConfig
+from qsae_quantizers.half import Half
 from qsae_quantizers.ste import Ste
 
 from qsae_core import kernels
@@ -145,6 +146,17 @@ GRIDS = {
     "one scale": SteConfig(n_bits=4, granularity="tensor"),
     "groups": SteConfig(n_bits=4, granularity="group", group_size=4),
 }
+
+
+def test_rows_of_16_bits_are_widened_a_few_at_a_time(monkeypatch):
+    torch.manual_seed(3)
+    weight, x, bias = torch.randn(9000, 8), torch.randn(5, 8), torch.randn(9000)
+    quantizer = Half(HalfConfig(dtype="bfloat16"), (9000, 8))
+    rows, found = PackedRows(quantizer.pack(weight), quantizer, "exact"), torch.empty(5, 9000)
+    monkeypatch.setattr(rows, "dense", lambda: pytest.fail("the whole matrix was widened"))
+    rows.pre_activations(x, bias, found)
+    expected = x.double() @ weight.bfloat16().double().T + bias
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize("grid", GRIDS)

@@ -82,7 +82,7 @@ def _search(
     importance_F: Tensor | None,
 ) -> tuple[SparseCodes, Tensor]:
     """The entries that stay (codes with empty values), their pre-activations ``[N]``; from a full product."""
-    weight_FD, chunk = rows.dense(), rows_per_chunk(rows.shape[0])
+    chunk = rows_per_chunk(rows.shape[0])
     ranks_batch = type(rule).finish_batch is not SparsityRule.finish_batch
     k_largest = _keeps_k_largest(rule)
     by_order, divided = k_largest and activation.keeps_order, k_largest and partners().world > 1
@@ -90,7 +90,7 @@ def _search(
     rule.begin_batch(x_BD.shape[0])
     for rows_CD in x_BD.split(chunk) if len(x_BD) else [x_BD]:
         pre_CF = workspace("pre-activations", (rows_CD.shape[0], rows.shape[0]), rows_CD)
-        torch.addmm(bias_F, rows_CD, weight_FD.T, out=pre_CF)
+        rows.pre_activations(rows_CD, bias_F, pre_CF)
         codes = rule.select(pre_CF if by_order else activation.candidates(pre_CF), importance_F)
         if rule.fixed_k is None and not ranks_batch:
             gathered.append(collect_rows(pre_CF, codes.indices, codes.offsets))

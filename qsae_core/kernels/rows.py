@@ -40,6 +40,10 @@ class Rows(abc.ABC):
         """``[R, D]``: some rows, differentiable where the matrix is trained."""
         return self.dense().index_select(0, rows_R)
 
+    def pre_activations(self, x_CD: Tensor, bias_F: Tensor, out_CF: Tensor) -> None:
+        """``x W^T + bias`` of all rows, into ``out``; without gradient."""
+        torch.addmm(bias_F, x_CD, self.dense().T, out=out_CF)
+
     def touched(self, codes: SparseCodes) -> tuple[Rows, SparseCodes]:
         """A matrix with at least the rows that the codes name, and the codes in its terms."""
         return self, codes
