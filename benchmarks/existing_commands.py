@@ -77,6 +77,13 @@ class Calls:
         path = pathlib.PurePosixPath(found[1])
         return {**made, "artifact": str(path), "run": str(path.parents[1])}
 
+    def packed(self, artifact: str, form: str, name: str) -> dict[str, Any]:
+        """A stored coder as a folder of a format that keeps weights packed."""
+        out = f"packed/{name}"
+        shutil.rmtree(self.folder / out, ignore_errors=True)
+        made = self._run("export", artifact, "--format", form, "--out", out)
+        return {**made, "folder": out, "bytes": bytes_of(self.folder / out)}
+
     def evaluated(self, path: str, *, twin: bool) -> dict[str, Any]:
         """In the language model, on held-out documents; values by evaluation.
 

@@ -2,7 +2,8 @@
 
 Each library trains a TopK SAE on the same hidden states and saves it with its own function. ``qsae import``
 makes a coder of its files, ``qsae quantize`` rounds that, and ``qsae evaluate`` measures both in the language
-model. What the library's own SAE makes of the held-out states stands beside what the imported one does.
+model. What the library's own SAE makes of the held-out states stands beside what the imported one does, and
+what SAELens itself computes with each rounded one, whose weights stay packed there.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from benchmarks import processes, texts
 from benchmarks.contenders import SCRIPTS
 from benchmarks.existing_commands import Calls, bytes_of, file_hashes
 from benchmarks.existing_libraries import WIDTHS, Library, Width, libraries
+from benchmarks.existing_served import FORM, served
 from benchmarks.kept import digest, keep, sources
 from benchmarks.peers.training import CHUNK_ROWS, Spec, arrays_file
 from benchmarks.quality import held_out_states
@@ -146,7 +148,10 @@ def at_width(library: Library, task: Task, imported: dict[str, Any], width: Widt
     def rounded() -> dict[str, Any]:
         made = calls.quantized(imported["artifact"], name, width.arguments)
         folder = calls.folder / made["artifact"]
-        return {**made, "bytes": bytes_of(folder), **_errors(folder, task)}
+        packed = calls.packed(made["artifact"], FORM, name)
+        x_hat = served(calls.folder / packed["folder"], task.both, task.settings)
+        by_saelens = {**packed, "fvu": _by_kind(x_hat, task)}
+        return {**made, "bytes": bytes_of(folder), **_errors(folder, task), "by_saelens": by_saelens}
 
     def measure() -> dict[str, Any]:
         gone = not (calls.folder / "results" / name).exists()

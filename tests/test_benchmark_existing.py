@@ -99,6 +99,7 @@ def width(bits: int, fvu: float, delta: float, survived: float) -> dict[str, Any
         "encoder_bits": bits,
         "bytes": 100 * bits,
         "fvu": {"news": fvu, "code": 2 * fvu},
+        "by_saelens": {**call("qsae export four"), "bytes": 90 * bits, "fvu": {"news": fvu + 0.0001}},
         "evaluate": "qsae evaluate four",
         **call(f"qsae quantize --n-bits {bits}", "artifact: results/x\n"),
         **measured,
@@ -136,9 +137,12 @@ RESULT = {
 
 
 def test_the_imported_coder_stands_beside_the_library_s_own() -> None:
-    """0.202 - 0.200001 is 0.1999 points, and 400 of 3200 bytes are an eighth."""
+    """0.202 - 0.200001 is 0.1999 points, and 400 of 3200 bytes are an eighth; SAELens reads 360 of them."""
     text = page._summary(RESULT)
-    assert "| sparsify | 0.200000 | 0.200001 | 1.0e-06 | 0.2020 | +0.20 | 0.1250 |" in text
+    assert (
+        "| sparsify | 0.200000 | 0.200001 | 1.0e-06 | 0.2020 | +0.20 | 0.1250 | 0.2021 | +0.21 | 0.1125 |"
+        in text
+    )
     assert "102,400 hidden states of small, layer 9" in text
 
 
@@ -155,3 +159,4 @@ def test_files_that_come_back_otherwise_are_named() -> None:
     assert "* sparsify: `sae.safetensors`; not `cfg.json`" in text
     assert "$ qsae import eai-sparsify/0\ntopk: 4,096 latents\n" in text
     assert "$ qsae quantize --n-bits 4\nartifact: results/x\n" in text
+    assert "packed as it is (360 bytes)" in text

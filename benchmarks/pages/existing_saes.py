@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.existing_commands import EVALUATED, SPLICED
 from benchmarks.existing_saes import KIND, NAME, OTHER_KIND
+from benchmarks.existing_served import FORM
 from benchmarks.pages.existing_saes_text import FORMATS, INTRODUCTION, REFUSED, WHERE_ELSE
 from benchmarks.pages.page import measured, write
 from benchmarks.pages.tables import count, percent, table
@@ -45,16 +46,21 @@ def _summary(result: Result) -> str:
                 f"{four['fvu'][KIND]:.4f}",
                 _points(four["fvu"][KIND] - ours),
                 f"{four['bytes'] / _size(record):.4f}",
+                f"{four['by_saelens']['fvu'][KIND]:.4f}",
+                _points(four["by_saelens"]["fvu"][KIND] - ours),
+                f"{four['by_saelens']['bytes'] / _size(record):.4f}",
             ]
         )
     columns = ["library", "FVU, as it computes", "imported", "apart", "4 bits", "points", "bytes"]
+    columns += ["in SAELens", "points", "bytes"]
     tokens = result["steps"] * result["batch_size"]
     return f"""\
 Three libraries trained a TopK SAE each (d={result["d"]}, F={count(result["n_latents"])}, k={result["k"]}) on
 the same {count(tokens)} hidden states of {result["model"]}, layer {result["layer"]}, read from {KIND}, and
 saved it with its own function. FVU is that of {count(result["held_out"])} states of documents that none of
 them was trained on; "points" are hundredths of FVU above the imported coder, "bytes" the share of the
-library's own files that the four-bit folder takes, `coder.json` included:
+library's own files that the four-bit folder takes, `coder.json` included. "In SAELens" is the same coder in
+SAELens' format (`--format {FORM}`), which SAELens loads and computes with in an environment of its own:
 
 {table(columns, rows)}
 """
@@ -72,6 +78,12 @@ def _commands(result: Result) -> str:
     for sentence, call in lines:
         parts += [f"{sentence}\n", _shown(call), ""]
     parts += ["Measure it in the language model, on other documents:\n", f"    {four['evaluate']}\n"]
+    packed = four["by_saelens"]
+    sentence = f"Use it in SAELens, packed as it is ({packed['bytes']:,} bytes)"
+    parts += [
+        f"{sentence}, with [qsae-in-saelens](../plugins/qsae-in-saelens):\n",
+        f"    {packed['command']}\n",
+    ]
     parts += ["Give it back to its library, as dense weights:\n", f"    {imported['export']['command']}\n"]
     return "\n".join([*parts, _exports(result)])
 
