@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pathlib
+
 from qsae_core import ComponentConfig, ComponentSpec, hookimpl
 
-__all__ = ["ARCHITECTURE", "STORED_FILES", "SaeLensConfig", "SaeLensPackedConfig", "file_of_bytes"]
+__all__ = ["ARCHITECTURE", "STORED_FILES", "SaeLensConfig", "SaeLensPackedConfig", "file_of_bytes", "pack"]
 
 ARCHITECTURE = "qsae"
 """What cfg.json calls a coder whose weights are packed."""
@@ -30,6 +32,17 @@ def file_of_bytes(data: bytes, where: str) -> bytes:
     from qsae_format_saelens.stored_bytes import decompressed  # numpy, when it is needed
 
     return decompressed(data, where)
+
+
+def pack(artifact: pathlib.Path, path: pathlib.Path) -> None:
+    """Write the stored coder in the folder ``artifact`` as a new folder ``path`` of ``saelens-packed``.
+
+    Raises:
+        ArtifactError: if it is damaged, or of several layers.
+    """
+    from qsae_format_saelens.packed import SaeLensPackedFormat  # torch, when it is needed
+
+    SaeLensPackedFormat(SaeLensPackedConfig()).pack(artifact, path)
 
 
 @hookimpl
