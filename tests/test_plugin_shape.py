@@ -18,7 +18,7 @@ else:
     import tomli as tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-ELSEWHERE = ("qsae-in-saelens",)
+ELSEWHERE = ("qsae-in-circuit-tracer", "qsae-in-saelens")
 """Installed where another library is, whose classes they derive from; no plugins of qsae."""
 EVERY = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml"))
 DISTS = [dist for dist in EVERY if dist not in ELSEWHERE]

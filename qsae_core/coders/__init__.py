@@ -5,7 +5,7 @@ from qsae_core.coders.calibrated_coder import CalibratedCoder
 from qsae_core.coders.coder_set import CoderSet
 from qsae_core.coders.dead_latents import EVERY_STEPS as AUXK_EVERY_STEPS
 from qsae_core.coders.dead_latents import DeadLatents, auxk_loss
-from qsae_core.coders.dense import by_rows, in_shared_words, no_dense_form, threshold_of
+from qsae_core.coders.dense import by_rows, defined_anew, in_shared_words, no_dense_form, threshold_of
 from qsae_core.coders.drawn_rows import unit_rows
 from qsae_core.coders.first_pairs import TRANSCODER_BIAS_RATE, begin_at_tokens, first_pairs
 from qsae_core.coders.inputs import check_codes, kept_inputs
@@ -45,6 +45,7 @@ __all__ = [
     "by_rows",
     "check_codes",
     "check_gates",
+    "defined_anew",
     "first_pairs",
     "fvu_by_level",
     "in_shared_words",

@@ -2,11 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 from qsae_core import ComponentConfig, ComponentSpec, hookimpl
+
+if TYPE_CHECKING:
+    from qsae_core.contracts import Provenance
+
+__all__ = ["FEATURE_INPUT_HOOK", "FEATURE_OUTPUT_HOOK", "CircuitTracerConfig", "layer_of", "stored_settings"]
+
+FEATURE_INPUT_HOOK, FEATURE_OUTPUT_HOOK = "feature_input_hook", "feature_output_hook"
+"""What ``config.yaml`` calls the hooks of what is read and written."""
 
 
 class CircuitTracerConfig(ComponentConfig):
     """A layer's file, a folder of all layers, or a cross-layer transcoder's folder."""
+
+
+def layer_of(name: str, provenance: Provenance, where: str) -> int:
+    """The layer that a coder of a set reads and writes: by its places, else by its name in the set.
+
+    Raises:
+        ArtifactError: if these are several, or no number.
+    """
+    from qsae_format_circuit_tracer import layer_folder  # torch, when it is needed
+
+    return layer_folder.layer_of(name, provenance, where)
+
+
+def stored_settings(sources: Sequence[Mapping[str, Any]], where: str) -> dict[str, Any]:
+    """What ``config.yaml`` of a set says where it is exported: as it was imported, or by its places; nothing
+    where those are not known.
+
+    Args:
+        sources: the ``source`` of each stored coder, in the order of layers.
+
+    Raises:
+        ArtifactError: if circuit-tracer has no hooks there.
+    """
+    from qsae_format_circuit_tracer import config_file
+
+    return config_file.stored_settings(sources, where)
 
 
 @hookimpl

@@ -12,13 +12,14 @@ import yaml
 from qsae_core.contracts import Provenance
 from qsae_core.errors import ArtifactError
 from qsae_core.reading import file_in, is_file_in, yaml_settings
+from qsae_format_circuit_tracer import FEATURE_INPUT_HOOK, FEATURE_OUTPUT_HOOK
 
 CONFIG = "config.yaml"
 TRAINING_RECORDS = ("wandb-config.yaml", "wanb-config.yaml")
 """Beside the layers of mwhanna's repositories, in place of ``config.yaml`` in some; both spellings are
 theirs."""
 SET, CROSS_LAYER = "transcoder_set", "cross_layer_transcoder"
-KIND, MODEL, INPUT, OUTPUT = "model_kind", "model_name", "feature_input_hook", "feature_output_hook"
+KIND, MODEL, INPUT, OUTPUT = "model_kind", "model_name", FEATURE_INPUT_HOOK, FEATURE_OUTPUT_HOOK
 PATHS, ACTIVATION, K = "transcoders", "activation", "k"
 ACTIVATIONS = ("relu", "jumprelu", "topk")
 
@@ -130,6 +131,14 @@ def settings_of(kind: str, provenances: Sequence[Provenance], where: str) -> dic
             )
         found[key] = hook
     return found
+
+
+def stored_settings(sources: Sequence[Mapping[str, Any]], where: str) -> dict[str, Any]:
+    """As the top module's."""
+    imported = sources[0].get("imported_from") or {}
+    settings = imported.get("settings") if imported.get("format") == "circuit-tracer" else None
+    provenances = [Provenance.of_record(source) for source in sources]
+    return dict(settings) if settings else settings_of(SET, provenances, where)
 
 
 def write_yaml(path: pathlib.Path, settings: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from qsae_core.contracts import Checkpoint, DenseForm
+from qsae_core.contracts import Checkpoint, DenseForm, Provenance
 from qsae_core.errors import ArtifactError
 from qsae_core.reading import file_in
 from qsae_format_circuit_tracer.config_file import (
@@ -64,7 +64,7 @@ def write_layers(checkpoints: Mapping[str, Checkpoint], path: pathlib.Path) -> N
         ArtifactError: if circuit-tracer has no such set.
     """
     where = str(path)
-    given = {_layer(name, checkpoint, where): checkpoint for name, checkpoint in checkpoints.items()}
+    given = {layer_of(name, checkpoint.provenance, where): checkpoint for name, checkpoint in checkpoints.items()}
     if sorted(given) != list(range(len(checkpoints))):
         raise ArtifactError(
             f"circuit-tracer takes a transcoder for every layer, and these are of {sorted(given)}",
@@ -92,9 +92,9 @@ def write_layers(checkpoints: Mapping[str, Checkpoint], path: pathlib.Path) -> N
         save_file(tensors_of(form), path / f"layer_{layer}.safetensors")
 
 
-def _layer(name: str, checkpoint: Checkpoint, where: str) -> int:
-    """The layer that a coder reads and writes."""
-    places = checkpoint.provenance.sources + checkpoint.provenance.targets
+def layer_of(name: str, provenance: Provenance, where: str) -> int:
+    """As the top module's."""
+    places = provenance.sources + provenance.targets
     layers = {place.partition(".")[0] for place in places} or {name}
     if len(layers) != 1 or not (layer := layers.pop()).isdecimal():
         raise ArtifactError(

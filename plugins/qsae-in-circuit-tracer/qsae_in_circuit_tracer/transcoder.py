@@ -1,0 +1,173 @@
+"""PackedTranscoder: a layer's transcoder of circuit-tracer around a coder of qsae, whose weights stay packed.
+
+Shapes: D width of both sides, F latents, B tokens, N entries; ``...`` any leading dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NoReturn
+
+import torch
+from circuit_tracer.transcoder.single_layer_transcoder import SingleLayerTranscoder
+from torch import Tensor
+
+from qsae_core.coders import LinearCoder, QuantizedMatrix
+from qsae_core.contracts import SparseCodes
+from qsae_core.kernels import full_precision
+
+
+class PackedTranscoder(SingleLayerTranscoder):  # type: ignore[misc]  # circuit_tracer has no types here
+    """Latents and reconstructions of a coder as ``qsae_core.load`` gives it, bit for bit in float32.
+
+    To circuit-tracer it is a transcoder with lazy weights: of the decoder the rows of active latents are
+    unpacked, of the encoder those and, for one product at a time, all. Only ``b_enc``, ``b_dec`` and
+    ``W_skip``, over the vectors as the model has them, are parameters; casts reach these, and the type of what
+    goes in and out. The coder computes in float32 whatever that is.
+
+    Args:
+        coder: one that ``check_serves`` has nothing against.
+        layer: of the model.
+        folder: where it was loaded from.
+        dtype: of what goes in and out.
+    """
+
+    def __init__(self, coder: LinearCoder, layer: int, folder: str, dtype: torch.dtype) -> None:
+        super().__init__(
+            d_model=coder.shape.d_in,
+            d_transcoder=coder.n_latents,
+            activation_function=LatentsOf(coder),
+            layer_idx=layer,
+            skip_connection=coder.has_skip,
+            transcoder_path=folder,
+            lazy_encoder=True,
+            lazy_decoder=True,
+            device=coder.device,
+            dtype=dtype,
+        )
+        self.__dict__["_coder"] = coder  # no submodule: casts would reach it
+        with torch.no_grad():
+            nothing_BD = torch.zeros(1, self.d_model, device=coder.device)
+            self.b_enc.copy_(self._pre_acts(nothing_BD)[0])
+            self.b_dec.copy_(coder.decode(self._codes(nothing_BD.new_zeros(1, coder.n_latents), nothing_BD))[0])
+            if coder.W_skip is not None:
+                # of normalised vectors there, and of the model's own here
+                read_ED = coder.norm_in.unrotated(coder.W_skip) / coder.norm_in.scale
+                self.W_skip.copy_(coder.norm_out.inverse_direction(read_ED.T).T)
+
+    @property
+    def coder(self) -> LinearCoder:
+        """The coder of qsae."""
+        found: LinearCoder = self.__dict__["_coder"]
+        return found
+
+    # --- weights, made anew whenever they are asked for, and kept nowhere
+
+    @property
+    def W_enc(self) -> Tensor:
+        """``[F, D]``: pre-activations are ``W_enc x + b_enc``."""
+        return self._get_encoder_vectors()
+
+    @property
+    def W_dec(self) -> Tensor:
+        """``[F, D]``."""
+        return self._get_decoder_vectors()
+
+    @torch.no_grad()
+    def _get_encoder_vectors(self, feat_ids: Tensor | None = None) -> Tensor:
+        """``[N, D]``: those of these latents; of all."""
+        rows = _unpacked(self.coder.W_enc, feat_ids)
+        return (self.coder.norm_in.unrotated(rows) / self.coder.norm_in.scale).to(self.dtype)
+
+    @torch.no_grad()
+    def _get_decoder_vectors(self, feat_ids: Tensor | None = None) -> Tensor:
+        """``[N, D]``: those of these latents; of all."""
+        return self.coder.norm_out.inverse_direction(_unpacked(self.coder.W_dec, feat_ids)).to(self.dtype)
+
+    # --- what circuit-tracer computes with whole matrices
+
+    @torch.no_grad()
+    def encode(self, input_acts: Tensor, apply_activation_function: bool = True) -> Tensor:
+        """``[..., D]`` -> ``[..., F]``: dense latents, or what is before their activation."""
+        x_BD = _rows(input_acts)
+        if apply_activation_function:
+            z_BD, W_enc = self.coder.normalized(x_BD), self.coder.W_enc()
+            acts_BF = self.coder.encode_normalized(z_BD, W_enc, self.coder.W_dec.rows()).to_dense()
+        else:
+            acts_BF = self._pre_acts(x_BD)
+        return acts_BF.to(self.dtype).view(*input_acts.shape[:-1], -1)
+
+    def encode_sparse(
+        self, input_acts: Tensor, zero_positions: slice = slice(0, 1)
+    ) -> tuple[Tensor, Tensor]:
+        """``[B, D]`` -> sparse ``[B, F]`` with nothing at some positions, and ``[N, D]``, the encoder's vector
+        for each entry."""
+        acts_BF = self.encode(input_acts)
+        acts_BF[zero_positions] = 0
+        sparse_acts = acts_BF.to_sparse()
+        return sparse_acts, self._get_encoder_vectors(sparse_acts.indices()[1])
+
+    def decode(self, acts: Tensor, input_acts: Tensor | None = None) -> Tensor:
+        """``[..., F]`` -> ``[..., D]``, with the skip connection of ``input_acts``."""
+        dense = acts.to_dense() if acts.is_sparse else acts
+        decoded_BD = self.coder.decode(self._codes(_rows(dense), input_acts))
+        return decoded_BD.to(self.dtype).view(*acts.shape[:-1], -1)
+
+    def to_safetensors(self, save_path: str) -> NoReturn:
+        """Refused: its weights are in qsae's own files.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            "packed weights are not written by circuit-tracer: `qsae export RUN --format circuit-tracer --out "
+            "FOLDER` writes float weights, and a copy of the folder that was loaded has the packed ones"
+        )
+
+    @full_precision
+    def _pre_acts(self, x_BD: Tensor) -> Tensor:
+        W_enc = self.coder.W_enc()
+        return torch.addmm(self.coder.encoder_bias(W_enc), self.coder.normalized(x_BD), W_enc.T)
+
+    def _codes(self, acts_BF: Tensor, input_acts: Tensor | None) -> SparseCodes:
+        codes = SparseCodes.from_dense(acts_BF)
+        skips = self.coder.has_skip and input_acts is not None
+        return replace(codes, inputs=_rows(input_acts)) if skips else codes
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PackedTranscoder:
+        """The coder follows to a device, and stays where parameters are put away on disk."""
+        super()._apply(fn, recurse)
+        if self.b_dec.device.type != "meta":
+            self.coder.to(self.b_dec.device)
+        return self
+
+
+class LatentsOf:
+    """A coder's latents of given pre-activations: its activation, its rule and its code quantizer."""
+
+    def __init__(self, coder: LinearCoder) -> None:
+        self.coder = coder
+
+    @torch.no_grad()
+    def __call__(self, features: Tensor) -> Tensor:
+        """``[..., F]`` -> ``[..., F]``."""
+        coder, pre_BF = self.coder, _rows(features)
+        importance_F = None if coder.unit_norm_rows else coder.W_dec.rows().norms()
+        coder.sparsity.begin_batch(len(pre_BF))
+        kept = coder.sparsity.select(coder.activation(pre_BF), importance_F)
+        codes: SparseCodes = coder.code_quantizer(coder.sparsity.finish_batch(kept, importance_F))
+        return codes.to_dense().to(features.dtype).view_as(features)
+
+
+def _unpacked(matrix: QuantizedMatrix, feat_ids: Tensor | None) -> Tensor:
+    """float32 rows of a stored matrix, each unpacked once however often it is named; all where none are."""
+    if feat_ids is None:
+        return matrix()
+    rows_R, place_N = torch.as_tensor(feat_ids, device=matrix.device).unique(return_inverse=True)
+    return matrix.quantizer.unpack_rows(matrix.pack(), rows_R)[place_N]
+
+
+def _rows(x: Tensor) -> Tensor:
+    """float32 ``[B, D]`` of ``[..., D]``."""
+    return x.reshape(-1, x.shape[-1]).float()
