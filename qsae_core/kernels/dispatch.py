@@ -112,7 +112,8 @@ def workspace(name: str, shape: tuple[int, ...], like: Tensor, dtype: torch.dtyp
     buffer = kept.get(key)
     if buffer is None or buffer.numel() < size or buffer.numel() > 4 * size + 2**20:
         kept.pop(key, None)  # before the new one is there
-        kept[key] = buffer = torch.empty(size, dtype=dtype, device=like.device)
+        with torch.inference_mode(False):  # else no later call outside of it could write there
+            kept[key] = buffer = torch.empty(size, dtype=dtype, device=like.device)
     return buffer[:size].view(shape)
 
 

@@ -10,7 +10,7 @@ from qsae_core import ComponentConfig, ComponentSpec, hookimpl
 if TYPE_CHECKING:
     from qsae_core.contracts import Provenance
 
-__all__ = ["FEATURE_INPUT_HOOK", "FEATURE_OUTPUT_HOOK", "CircuitTracerConfig", "layer_of", "stored_settings"]
+__all__ = ["FEATURE_INPUT_HOOK", "FEATURE_OUTPUT_HOOK", "CircuitTracerConfig", "layer_of", "stored_hooks"]
 
 FEATURE_INPUT_HOOK, FEATURE_OUTPUT_HOOK = "feature_input_hook", "feature_output_hook"
 """What ``config.yaml`` calls the hooks of what is read and written."""
@@ -31,19 +31,19 @@ def layer_of(name: str, provenance: Provenance, where: str) -> int:
     return layer_folder.layer_of(name, provenance, where)
 
 
-def stored_settings(sources: Sequence[Mapping[str, Any]], where: str) -> dict[str, Any]:
-    """What ``config.yaml`` of a set says where it is exported: as it was imported, or by its places; nothing
-    where those are not known.
+def stored_hooks(sources: Sequence[Mapping[str, Any]], where: str) -> dict[str, Any]:
+    """The hooks, and perhaps ``scan``, that ``config.yaml`` of stored coders says when they are exported: as they
+    were imported, else by their places; nothing where those are not known.
 
     Args:
-        sources: the ``source`` of each stored coder, in the order of layers.
+        sources: the ``source`` of each coder, in the order of layers.
 
     Raises:
         ArtifactError: if circuit-tracer has no hooks there.
     """
     from qsae_format_circuit_tracer import config_file
 
-    return config_file.stored_settings(sources, where)
+    return config_file.stored_hooks(sources, where)
 
 
 @hookimpl

@@ -20,7 +20,7 @@ TRAINING_RECORDS = ("wandb-config.yaml", "wanb-config.yaml")
 theirs."""
 SET, CROSS_LAYER = "transcoder_set", "cross_layer_transcoder"
 KIND, MODEL, INPUT, OUTPUT = "model_kind", "model_name", FEATURE_INPUT_HOOK, FEATURE_OUTPUT_HOOK
-PATHS, ACTIVATION, K = "transcoders", "activation", "k"
+PATHS, ACTIVATION, K, SCAN = "transcoders", "activation", "k", "scan"
 ACTIVATIONS = ("relu", "jumprelu", "topk")
 
 SITES = {"hook_resid_mid": "resid_mid", "mlp.hook_in": "mlp_in", "hook_mlp_out": "mlp_out"}
@@ -133,12 +133,13 @@ def settings_of(kind: str, provenances: Sequence[Provenance], where: str) -> dic
     return found
 
 
-def stored_settings(sources: Sequence[Mapping[str, Any]], where: str) -> dict[str, Any]:
+def stored_hooks(sources: Sequence[Mapping[str, Any]], where: str) -> dict[str, Any]:
     """As the top module's."""
     imported = sources[0].get("imported_from") or {}
     settings = imported.get("settings") if imported.get("format") == "circuit-tracer" else None
-    provenances = [Provenance.of_record(source) for source in sources]
-    return dict(settings) if settings else settings_of(SET, provenances, where)
+    if not settings:
+        settings = settings_of(SET, [Provenance.of_record(source) for source in sources], where)
+    return {key: settings[key] for key in (INPUT, OUTPUT, SCAN) if key in settings}
 
 
 def write_yaml(path: pathlib.Path, settings: Mapping[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from qsae_in_circuit_tracer.cross_layer import PackedCrossLayerTranscoder
 from qsae_in_circuit_tracer.loading import packed_transcoders
 from qsae_in_circuit_tracer.transcoder import PackedTranscoder
 
-__all__ = ["PackedTranscoder", "packed_transcoders"]
+__all__ = ["PackedCrossLayerTranscoder", "PackedTranscoder", "packed_transcoders"]

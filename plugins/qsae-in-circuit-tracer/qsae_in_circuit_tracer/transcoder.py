@@ -13,9 +13,10 @@ import torch
 from circuit_tracer.transcoder.single_layer_transcoder import SingleLayerTranscoder
 from torch import Tensor
 
-from qsae_core.coders import LinearCoder, QuantizedMatrix
+from qsae_core.coders import LinearCoder
 from qsae_core.contracts import SparseCodes
 from qsae_core.kernels import full_precision
+from qsae_in_circuit_tracer.latents import NOT_WRITTEN, LatentsOf, as_rows, unpacked
 
 
 class PackedTranscoder(SingleLayerTranscoder):  # type: ignore[misc]  # circuit_tracer has no types here
@@ -37,7 +38,7 @@ class PackedTranscoder(SingleLayerTranscoder):  # type: ignore[misc]  # circuit_
         super().__init__(
             d_model=coder.shape.d_in,
             d_transcoder=coder.n_latents,
-            activation_function=LatentsOf(coder),
+            activation_function=_latents_of(coder),
             layer_idx=layer,
             skip_connection=coder.has_skip,
             transcoder_path=folder,
@@ -77,20 +78,20 @@ class PackedTranscoder(SingleLayerTranscoder):  # type: ignore[misc]  # circuit_
     @torch.no_grad()
     def _get_encoder_vectors(self, feat_ids: Tensor | None = None) -> Tensor:
         """``[N, D]``: those of these latents; of all."""
-        rows = _unpacked(self.coder.W_enc, feat_ids)
+        rows = unpacked(self.coder.W_enc, feat_ids)
         return (self.coder.norm_in.unrotated(rows) / self.coder.norm_in.scale).to(self.dtype)
 
     @torch.no_grad()
     def _get_decoder_vectors(self, feat_ids: Tensor | None = None) -> Tensor:
         """``[N, D]``: those of these latents; of all."""
-        return self.coder.norm_out.inverse_direction(_unpacked(self.coder.W_dec, feat_ids)).to(self.dtype)
+        return self.coder.norm_out.inverse_direction(unpacked(self.coder.W_dec, feat_ids)).to(self.dtype)
 
     # --- what circuit-tracer computes with whole matrices
 
     @torch.no_grad()
     def encode(self, input_acts: Tensor, apply_activation_function: bool = True) -> Tensor:
         """``[..., D]`` -> ``[..., F]``: dense latents, or what is before their activation."""
-        x_BD = _rows(input_acts)
+        x_BD = as_rows(input_acts)
         if apply_activation_function:
             z_BD, W_enc = self.coder.normalized(x_BD), self.coder.W_enc()
             acts_BF = self.coder.encode_normalized(z_BD, W_enc, self.coder.W_dec.rows()).to_dense()
@@ -111,7 +112,7 @@ class PackedTranscoder(SingleLayerTranscoder):  # type: ignore[misc]  # circuit_
     def decode(self, acts: Tensor, input_acts: Tensor | None = None) -> Tensor:
         """``[..., F]`` -> ``[..., D]``, with the skip connection of ``input_acts``."""
         dense = acts.to_dense() if acts.is_sparse else acts
-        decoded_BD = self.coder.decode(self._codes(_rows(dense), input_acts))
+        decoded_BD = self.coder.decode(self._codes(as_rows(dense), input_acts))
         return decoded_BD.to(self.dtype).view(*acts.shape[:-1], -1)
 
     def to_safetensors(self, save_path: str) -> NoReturn:
@@ -120,10 +121,7 @@ class PackedTranscoder(SingleLayerTranscoder):  # type: ignore[misc]  # circuit_
         Raises:
             NotImplementedError: always.
         """
-        raise NotImplementedError(
-            "packed weights are not written by circuit-tracer: `qsae export RUN --format circuit-tracer --out "
-            "FOLDER` writes float weights, and a copy of the folder that was loaded has the packed ones"
-        )
+        raise NotImplementedError(NOT_WRITTEN)
 
     @full_precision
     def _pre_acts(self, x_BD: Tensor) -> Tensor:
@@ -133,7 +131,7 @@ class PackedTranscoder(SingleLayerTranscoder):  # type: ignore[misc]  # circuit_
     def _codes(self, acts_BF: Tensor, input_acts: Tensor | None) -> SparseCodes:
         codes = SparseCodes.from_dense(acts_BF)
         skips = self.coder.has_skip and input_acts is not None
-        return replace(codes, inputs=_rows(input_acts)) if skips else codes
+        return replace(codes, inputs=as_rows(input_acts)) if skips else codes
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PackedTranscoder:
         """The coder follows to a device, and stays where parameters are put away on disk."""
@@ -143,31 +141,8 @@ class PackedTranscoder(SingleLayerTranscoder):  # type: ignore[misc]  # circuit_
         return self
 
 
-class LatentsOf:
-    """A coder's latents of given pre-activations: its activation, its rule and its code quantizer."""
+def _latents_of(coder: LinearCoder) -> LatentsOf:
+    def importance() -> Tensor | None:
+        return None if coder.unit_norm_rows else coder.W_dec.rows().norms()
 
-    def __init__(self, coder: LinearCoder) -> None:
-        self.coder = coder
-
-    @torch.no_grad()
-    def __call__(self, features: Tensor) -> Tensor:
-        """``[..., F]`` -> ``[..., F]``."""
-        coder, pre_BF = self.coder, _rows(features)
-        importance_F = None if coder.unit_norm_rows else coder.W_dec.rows().norms()
-        coder.sparsity.begin_batch(len(pre_BF))
-        kept = coder.sparsity.select(coder.activation(pre_BF), importance_F)
-        codes: SparseCodes = coder.code_quantizer(coder.sparsity.finish_batch(kept, importance_F))
-        return codes.to_dense().to(features.dtype).view_as(features)
-
-
-def _unpacked(matrix: QuantizedMatrix, feat_ids: Tensor | None) -> Tensor:
-    """float32 rows of a stored matrix, each unpacked once however often it is named; all where none are."""
-    if feat_ids is None:
-        return matrix()
-    rows_R, place_N = torch.as_tensor(feat_ids, device=matrix.device).unique(return_inverse=True)
-    return matrix.quantizer.unpack_rows(matrix.pack(), rows_R)[place_N]
-
-
-def _rows(x: Tensor) -> Tensor:
-    """float32 ``[B, D]`` of ``[..., D]``."""
-    return x.reshape(-1, x.shape[-1]).float()
+    return LatentsOf(coder.activation, coder.sparsity, coder.code_quantizer, importance)
