@@ -1,0 +1,116 @@
+"""Transcoders that were trained and packed here, served to circuit-tracer in an environment of its own."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+import qsae_data_lm
+from click.testing import CliRunner
+
+from qsae_cli.main import cli
+
+pytestmark = [pytest.mark.peer, pytest.mark.slow]
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parents[2]
+BUILTIN = pathlib.Path(qsae_data_lm.__file__).parent / "builtin"
+LACKING = ("pluggy",)
+"""Of what core depends on, what circuit-tracer does not bring."""
+TRAIN = (
+    "--steps 8 --context 64 --buffer-tokens 2048 --batch-size 256 --statistics-tokens 512 --eval-tokens 256 "
+    "--eval-every 0 --threads 1 --eval reconstruction --no-compare-float"
+)
+PLACES = "--source-site mlp_in --target-site mlp_out"
+PER_LAYER = f"--transcoder transcoder --per-layer --n-latents 128 --layers 0-4 {PLACES}"
+ACROSS = f"--transcoder cross-layer-transcoder --n-latents 640 --layers 0-4 {PLACES}"
+FOUR_BITS = (
+    "--quantizer ste --quantizer.n-bits 4 --encoder-quantizer ste --encoder-quantizer.n-bits 4 "
+    "--sparsity batchtopk --k 8"
+)
+SERVED = {
+    "four-bits": f"{PER_LAYER} {FOUR_BITS}",
+    "skip": f"{PER_LAYER} {FOUR_BITS} --skip",
+    "nested": f"{PER_LAYER} {FOUR_BITS}".replace("--transcoder transcoder", "--transcoder matryoshka-transcoder"),
+    "thresholds": f"{PER_LAYER} --activation jumprelu --sparsity l0 --quantizer ste --grid ternary",
+    "floats": f"{PER_LAYER} --sparsity batchtopk --k 8",
+    "across": f"{ACROSS} {FOUR_BITS}",
+    # no files of circuit-tracer's hold these
+    "topk": f"{PER_LAYER} --sparsity topk --k 8 --quantizer ste --grid ternary",
+    "few-levels": f"{PER_LAYER} {FOUR_BITS} --code-quantizer ste",
+    "across-skip": f"{ACROSS} {FOUR_BITS} --skip",
+}
+IN_FLOATS = ("four-bits", "skip", "nested", "thresholds", "floats", "across")
+REFUSED = {
+    "sae": ("--sae topk --k 8 --per-layer --n-latents 128 --layers 0-1 --site mlp_in", "it is an SAE"),
+    "not-from-the-first": (PER_LAYER.replace("0-4", "1-2"), "are of 1, 2"),
+    "several-places": (PER_LAYER.replace("mlp_in", "attn_out").replace("0-4", "0-1"), "feature_input_hook"),
+    "a-single-one": (
+        "--transcoder transcoder --n-latents 128 --source-layer 2 --target-layer 2 " + PLACES,
+        "neither one of each layer nor a cross-layer transcoder",
+    ),
+    "bits": (f"{PER_LAYER} --activation step --sparsity topk --k 8", "activation 'step'"),
+}
+
+
+@pytest.fixture(scope="session")
+def peer(tmp_path_factory):
+    """Runs a script by the Python of an environment with circuit-tracer, which finds qsae and its plugins
+    here."""
+    folder = pathlib.Path(os.environ.get("QSAE_BENCH_PEERS", "no folder"))
+    python = folder / "circuit-tracer" / "bin" / "python"
+    if not python.exists():
+        pytest.skip("QSAE_BENCH_PEERS names no folder with an environment circuit-tracer")
+    # what pip would install, without an installation: records of distributions, and their sources
+    site, sources = tmp_path_factory.mktemp("site"), [ROOT, *sorted(ROOT.glob("plugins/qsae-*"))]
+    for found in importlib.metadata.distributions():
+        if found.name == "qsae" or (ROOT / "plugins" / found.name).is_dir():
+            record = site / f"{found.name.replace('-', '_')}-{found.version}.dist-info"
+            record.mkdir(exist_ok=True)
+            (record / "METADATA").write_text(found.read_text("METADATA") or found.read_text("PKG-INFO"))
+            (record / "entry_points.txt").write_text(found.read_text("entry_points.txt") or "")
+    for name in LACKING:
+        package = pathlib.Path(importlib.util.find_spec(name).origin).parent
+        shutil.copytree(package, site / name)
+
+    def run(script, *arguments):
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [site, *sources]))}
+        command = [str(python), str(HERE / script), *map(str, arguments)]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=1800
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def called(*arguments):
+    result = CliRunner().invoke(cli, [str(a) for a in arguments])
+    assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
+
+
+def trained(options, case, results):
+    """The run's folder; its coders are at CASE/stored."""
+    called(*f"train {options} {TRAIN} --name {case.name} --out {results}".split())
+    (run,) = (results / case.name).glob("*/*")
+    shutil.copytree(run / "checkpoints" / "final", case / "stored")
+    return run
+
+
+def test_circuit_tracer_serves_packed_transcoders(peer, tmp_path):
+    cases, results = tmp_path / "cases", tmp_path / "results"
+    for name, options in SERVED.items():
+        run = trained(options, cases / "served" / name, results)
+        if name in IN_FLOATS:
+            out = cases / "served" / name / "floats"
+            called("export", run, "--format", "circuit-tracer", "--out", out)
+    for name, (options, says) in REFUSED.items():
+        trained(options, cases / "refused" / name, results)
+        (cases / "refused" / name / "says").write_text(says)
+    lines = peer("in_circuit_tracer.py", cases, BUILTIN).splitlines()
+    assert len(lines) == len(SERVED) + len(REFUSED)
