@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import pickle
 import subprocess
 import sys
@@ -39,6 +40,27 @@ def test_gradients_still_reach_the_vectors(folder):
     with torch.no_grad():
         slope = (coder(x + step * direction).sum() - coder(x - step * direction).sum()) / (2 * step)
     assert float((x.grad * direction).sum()) == pytest.approx(float(slope), rel=0.02, abs=0.02)
+
+
+@pytest.mark.parametrize("screen", ["none", "int8"])
+def test_what_inference_mode_has_left_behind_serves_outside_of_it(folder, screen):
+    """In a thread of its own, whose buffers are made there."""
+    coder, x = qsae_core.load(folder, screen=screen, kernels="none"), torch.randn(64, 20)
+    wanted = qsae_core.load(folder, screen=screen, kernels="none")(x)
+
+    def used():
+        with torch.inference_mode():
+            first = coder(x[:32])
+        read = x.clone().requires_grad_()
+        last = coder(read)
+        last.sum().backward()
+        return first, last, read.grad
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        first, last, gradient = pool.submit(used).result()
+    assert torch.equal(first, wanted[:32])
+    assert torch.equal(last, wanted)
+    assert gradient.any()
 
 
 OTHER_PROCESS = """

@@ -32,7 +32,7 @@ def layer_of(name: str, provenance: Provenance, where: str) -> int:
 
 
 def stored_hooks(sources: Sequence[Mapping[str, Any]], where: str) -> dict[str, Any]:
-    """The hooks, and perhaps ``scan``, that ``config.yaml`` of stored coders says when they are exported: as they
+    """The hooks, and perhaps ``scan``, that ``config.yaml`` says where stored coders are exported: as they
     were imported, else by their places; nothing where those are not known.
 
     Args:

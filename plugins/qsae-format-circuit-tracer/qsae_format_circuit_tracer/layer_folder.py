@@ -64,7 +64,9 @@ def write_layers(checkpoints: Mapping[str, Checkpoint], path: pathlib.Path) -> N
         ArtifactError: if circuit-tracer has no such set.
     """
     where = str(path)
-    given = {layer_of(name, checkpoint.provenance, where): checkpoint for name, checkpoint in checkpoints.items()}
+    given = {
+        layer_of(name, checkpoint.provenance, where): checkpoint for name, checkpoint in checkpoints.items()
+    }
     if sorted(given) != list(range(len(checkpoints))):
         raise ArtifactError(
             f"circuit-tracer takes a transcoder for every layer, and these are of {sorted(given)}",

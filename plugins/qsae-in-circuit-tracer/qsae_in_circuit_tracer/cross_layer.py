@@ -7,14 +7,12 @@ Shapes: L layers, D width of both sides, F latents of a layer, N entries; ``...`
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
 from circuit_tracer.transcoder.cross_layer_transcoder import CrossLayerTranscoder
 from torch import Tensor
 
-from qsae_core.contracts import SparseCodes
 from qsae_core.kernels import full_precision
 from qsae_in_circuit_tracer.latents import NOT_WRITTEN, LatentsOf, unpacked
 
@@ -54,18 +52,18 @@ class PackedCrossLayerTranscoder(CrossLayerTranscoder):  # type: ignore[misc]  #
             self._fold(torch.zeros(1, n_layers, d, device=coder.device))
 
     @full_precision
-    def _fold(self, nothing_BLD: Tensor) -> None:
+    def _fold(self, zeros_BLD: Tensor) -> None:
         """Biases are what vectors of zeros, and no latents, give."""
         coder = self.coder
-        codes = SparseCodes.from_dense(nothing_BLD.new_zeros(1, coder.n_latents))
-        self.b_dec.copy_(coder.decode(replace(codes, inputs=nothing_BLD if coder.has_skip else None))[0])
-        biases = coder.b_enc.view(self.n_layers, -1)
-        for layer, z_BD in enumerate(coder.normalized(nothing_BLD)):
-            self.b_enc[layer] = torch.addmv(biases[layer], coder.W_enc[layer](), z_BD[0])
+        b_enc, b_dec = coder.b_enc.view(self.n_layers, -1), coder.b_dec.view(self.n_layers, -1).clone()
+        for layer, z_BD in enumerate(coder.normalized(zeros_BLD)):
+            self.b_enc[layer] = torch.addmv(b_enc[layer], coder.W_enc[layer](), z_BD[0])
             if coder.W_skip is not None:
+                b_dec[layer] += coder.W_skip[layer] @ z_BD[0]
                 read_ED = coder.norm_in.unrotated(coder.W_skip[layer]) / coder.norm_in.scale[layer]
                 # the other way round than that of a single layer: inputs @ W_skip
                 self.W_skip[layer] = coder.norm_out.unrotated(read_ED.T) * coder.norm_out.scale[layer]
+        self.b_dec.copy_(coder.norm_out.inverse(b_dec))
 
     @property
     def coder(self) -> Any:

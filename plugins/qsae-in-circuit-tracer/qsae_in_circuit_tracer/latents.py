@@ -12,8 +12,8 @@ from qsae_core.coders import QuantizedMatrix
 from qsae_core.contracts import Activation, SparseCodes, SparsityRule
 
 NOT_WRITTEN = (
-    "packed weights are not written by circuit-tracer: `qsae export RUN --format circuit-tracer --out FOLDER` "
-    "writes float weights, and a copy of the folder that was loaded has the packed ones"
+    "packed weights are not written by circuit-tracer: `qsae export RUN --format circuit-tracer --out "
+    "FOLDER` writes float weights, and a copy of the folder that was loaded has the packed ones"
 )
 
 

@@ -43,8 +43,8 @@ def packed_transcoders(
         scan: as circuit-tracer takes it; None: what is known.
 
     Raises:
-        ArtifactError: if there are no such coders, a file is damaged, layers are missing, or circuit-tracer has
-            no hook where the coders read or write.
+        ArtifactError: if there are no such coders, a file is damaged, layers are missing, or circuit-tracer
+            has no hook where the coders read or write.
         ConfigError: if circuit-tracer's formulas are not true of one of them.
         PluginError: if a component of theirs is not installed; the message names the distribution.
     """
@@ -87,7 +87,7 @@ def _cross_layer(
 def _check_layers(layers: Sequence[int], where: str) -> None:
     if list(layers) != list(range(len(layers))):
         raise ArtifactError(
-            f"circuit-tracer takes transcoders of every layer, and these are of {', '.join(map(str, layers))}",
+            f"circuit-tracer takes transcoders of every layer, these are of {', '.join(map(str, layers))}",
             where=where,
             allowed="layers 0 to the model's last",
             next="qsae train --layers 0-LAST",

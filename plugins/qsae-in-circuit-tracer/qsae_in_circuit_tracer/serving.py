@@ -43,8 +43,8 @@ def _refused(coder: MatrixCoder, reason: str | None, where: str) -> ConfigError:
     return ConfigError(
         f"circuit-tracer has no place for {name_of(coder)}: {reason}",
         where=where,
-        allowed="transcoders of one encoder and one decoder matrix for each layer, or a cross-layer transcoder; "
-        "of relu, jumprelu or identity, and any rule",
+        allowed="transcoders of one encoder and one decoder matrix for each layer, or a cross-layer "
+        "transcoder; of relu, jumprelu or identity, and any rule",
         next="qsae train --transcoder transcoder --per-layer --source-site mlp_in --target-site mlp_out",
     )
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from qsae_core.coders import LinearCoder
 from qsae_core.contracts import SparseCodes
-from qsae_core.kernels import full_precision
+from qsae_core.kernels import encode, full_precision
 from qsae_in_circuit_tracer.latents import NOT_WRITTEN, LatentsOf, as_rows, unpacked
 
 
@@ -24,8 +24,8 @@ class PackedTranscoder(SingleLayerTranscoder):  # type: ignore[misc]  # circuit_
 
     To circuit-tracer it is a transcoder with lazy weights: of the decoder the rows of active latents are
     unpacked, of the encoder those and, for one product at a time, all. Only ``b_enc``, ``b_dec`` and
-    ``W_skip``, over the vectors as the model has them, are parameters; casts reach these, and the type of what
-    goes in and out. The coder computes in float32 whatever that is.
+    ``W_skip``, over the vectors as the model has them, are parameters; casts reach these, and the type of
+    what goes in and out. The coder computes in float32 whatever that is.
 
     Args:
         coder: one that ``check_serves`` has nothing against.
@@ -49,9 +49,11 @@ class PackedTranscoder(SingleLayerTranscoder):  # type: ignore[misc]  # circuit_
         )
         self.__dict__["_coder"] = coder  # no submodule: casts would reach it
         with torch.no_grad():
-            nothing_BD = torch.zeros(1, self.d_model, device=coder.device)
-            self.b_enc.copy_(self._pre_acts(nothing_BD)[0])
-            self.b_dec.copy_(coder.decode(self._codes(nothing_BD.new_zeros(1, coder.n_latents), nothing_BD))[0])
+            # biases are what zeros give
+            zeros_BD = torch.zeros(1, self.d_model, device=coder.device)
+            self.b_enc.copy_(self._pre_acts(zeros_BD)[0])
+            past_BD = coder.skipped_past(coder.b_dec[None], coder.normalized(zeros_BD))
+            self.b_dec.copy_(coder.norm_out.inverse(past_BD)[0])
             if coder.W_skip is not None:
                 # of normalised vectors there, and of the model's own here
                 read_ED = coder.norm_in.unrotated(coder.W_skip) / coder.norm_in.scale
@@ -92,18 +94,12 @@ class PackedTranscoder(SingleLayerTranscoder):  # type: ignore[misc]  # circuit_
     def encode(self, input_acts: Tensor, apply_activation_function: bool = True) -> Tensor:
         """``[..., D]`` -> ``[..., F]``: dense latents, or what is before their activation."""
         x_BD = as_rows(input_acts)
-        if apply_activation_function:
-            z_BD, W_enc = self.coder.normalized(x_BD), self.coder.W_enc()
-            acts_BF = self.coder.encode_normalized(z_BD, W_enc, self.coder.W_dec.rows()).to_dense()
-        else:
-            acts_BF = self._pre_acts(x_BD)
+        acts_BF = self._latents(x_BD) if apply_activation_function else self._pre_acts(x_BD)
         return acts_BF.to(self.dtype).view(*input_acts.shape[:-1], -1)
 
-    def encode_sparse(
-        self, input_acts: Tensor, zero_positions: slice = slice(0, 1)
-    ) -> tuple[Tensor, Tensor]:
-        """``[B, D]`` -> sparse ``[B, F]`` with nothing at some positions, and ``[N, D]``, the encoder's vector
-        for each entry."""
+    def encode_sparse(self, input_acts: Tensor, zero_positions: slice = slice(0, 1)) -> tuple[Tensor, Tensor]:
+        """``[B, D]`` -> sparse ``[B, F]`` with nothing at some positions, and ``[N, D]``, the encoder's
+        vectors of its entries."""
         acts_BF = self.encode(input_acts)
         acts_BF[zero_positions] = 0
         sparse_acts = acts_BF.to_sparse()
@@ -123,6 +119,22 @@ class PackedTranscoder(SingleLayerTranscoder):  # type: ignore[misc]  # circuit_
         """
         raise NotImplementedError(NOT_WRITTEN)
 
+    def _latents(self, x_BD: Tensor) -> Tensor:
+        """As the coder encodes, but that its encoder is floats for this product alone."""
+        coder, rules = self.coder, self.activation_function
+        codes: SparseCodes = coder.code_quantizer(
+            encode(
+                coder.normalized(x_BD),
+                coder.W_enc(),
+                coder.b_enc,
+                coder.activation,
+                coder.sparsity,
+                importance_F=rules.importance(),
+                offset_D=coder.encoder_offset,
+            )
+        )
+        return codes.to_dense()
+
     @full_precision
     def _pre_acts(self, x_BD: Tensor) -> Tensor:
         W_enc = self.coder.W_enc()
@@ -130,8 +142,9 @@ class PackedTranscoder(SingleLayerTranscoder):  # type: ignore[misc]  # circuit_
 
     def _codes(self, acts_BF: Tensor, input_acts: Tensor | None) -> SparseCodes:
         codes = SparseCodes.from_dense(acts_BF)
-        skips = self.coder.has_skip and input_acts is not None
-        return replace(codes, inputs=as_rows(input_acts)) if skips else codes
+        if input_acts is None or not self.coder.has_skip:
+            return codes
+        return replace(codes, inputs=as_rows(input_acts))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PackedTranscoder:
         """The coder follows to a device, and stays where parameters are put away on disk."""

@@ -1,15 +1,17 @@
 """Run where circuit-tracer and qsae are: ``python in_circuit_tracer.py FOLDER MODEL``.
 
-FOLDER/served/CASE/stored has the coders of all layers of MODEL and, where circuit-tracer has such transcoders in
-floats, FOLDER/served/CASE/floats the same coders exported. FOLDER/refused/CASE/stored is refused with what
+FOLDER/served/CASE/stored has the coders of all layers of MODEL and, where circuit-tracer has such transcoders
+in floats, FOLDER/served/CASE/floats the same coders exported. FOLDER/refused/CASE/stored is refused with what
 FOLDER/refused/CASE/says says. What is wrong is an AssertionError.
 """
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from circuit_tracer.transcoder.single_layer_transcoder import TranscoderSet
 from circuit_tracer.utils.caching import load_transcoders_from_cache
 from qsae_in_circuit_tracer import packed_transcoders
 from torch import Tensor
+from transformer_lens import HookedTransformerConfig
 
 import qsae_core
 from qsae_core.coders import CoderSet
@@ -41,6 +44,18 @@ def close(a: Tensor, b: Tensor, what: str) -> None:
     most = 1e-5 * max(1.0, b.abs().max().item())
     off = (a - b).abs().max().item()
     assert off <= most, f"{what}: off by {off}, and {most} is allowed"
+
+
+@contextlib.contextmanager
+def refused(kind: type[Exception], what: str) -> Iterator[None]:
+    """Fail unless the block raises this, and says so."""
+    caught = None
+    try:
+        yield
+    except kind as error:
+        caught = error
+    assert caught is not None, f"it was not refused: {what}"
+    assert what in str(caught), caught
 
 
 def vectors(coder: Any) -> Tensor:
@@ -81,7 +96,9 @@ def check_same(own: Any, theirs: Any, x: Tensor) -> None:
         assert found.keys() == wanted.keys()
         for name in wanted:
             close(found[name], wanted[name], name)
-    for vectors_of, wanted in zip(own.select_decoder_vectors(acts), theirs.select_decoder_vectors(acts), strict=True):
+    for vectors_of, wanted in zip(
+        own.select_decoder_vectors(acts), theirs.select_decoder_vectors(acts), strict=True
+    ):
         close(vectors_of, wanted, "select_decoder_vectors")
     for layer in range(len(x)):
         for apply in (True, False):
@@ -133,8 +150,26 @@ def check_in_a_model(own: Any, model: str, theirs: Any) -> None:
     for name, wanted in computed(replaced(model, theirs)).items():
         close(found[name], wanted, name)
     latents = found["latents"]
-    assert not torch.equal(found[f"logits {{}}"], found["logits"]), "interventions that do nothing"
+    assert not torch.equal(found["logits {}"], found["logits"]), "interventions that do nothing"
     assert len(found["active"]) == int((latents != 0).sum())
+
+
+def check_in_transformer_lens(own: Any, theirs: Any) -> None:
+    """The other backend, whose latents are computed in inference mode, and then outside of it."""
+    shape = {"n_layers": 5, "d_model": own[0].d_model, "n_ctx": 16, "d_head": 32, "d_vocab": 50}
+    config = HookedTransformerConfig(**shape, act_fn="gelu", normalization_type="LNPre", seed=0)
+    tokens, rows = torch.arange(8), []
+    for transcoders in (own, theirs):
+        transcoders.feature_input_hook = "hook_resid_mid"
+        model = ReplacementModel.from_config(config, transcoders, backend="transformerlens")
+        latents = model.get_activations(tokens)[1]
+        context = model.setup_attribution(tokens)
+        model.run_forward_pass(tokens[None], 4, context)
+        layers, positions, _ = context.activation_matrix.indices()[:, -4:]
+        rows.append((latents, context.compute_batch(layers, positions, context.encoder_vecs[-4:])))
+    for found, wanted in zip(*rows, strict=True):
+        assert wanted.any()
+        close(found, wanted, "in TransformerLens")
 
 
 def check_packed(own: Any, folder: pathlib.Path) -> None:
@@ -151,12 +186,8 @@ def check_packed(own: Any, folder: pathlib.Path) -> None:
     again = packed_transcoders(folder, device="cpu", dtype=torch.bfloat16)
     width = members[0].d_model
     assert again.encode_layer(torch.zeros(2, width, dtype=torch.bfloat16), 0).dtype == torch.bfloat16
-    try:
+    with refused(NotImplementedError, "qsae export RUN --format circuit-tracer"):
         own.to_safetensors(str(folder / "again"))
-    except NotImplementedError as error:
-        assert "qsae export RUN --format circuit-tracer" in str(error)
-    else:
-        raise AssertionError("it was written")
 
 
 def check_hooks(folder: pathlib.Path) -> None:
@@ -167,12 +198,8 @@ def check_hooks(folder: pathlib.Path) -> None:
 
 
 def check_refused(case: pathlib.Path) -> None:
-    try:
+    with refused(QsaeError, (case / "says").read_text()):
         packed_transcoders(case / "stored", device=CPU)
-    except QsaeError as error:
-        assert (case / "says").read_text() in str(error), error
-    else:
-        raise AssertionError(f"{case.name} was not refused")
 
 
 def check_served(case: pathlib.Path, model: str) -> str:
@@ -191,6 +218,8 @@ def check_served(case: pathlib.Path, model: str) -> str:
         if theirs is not None:
             check_same(own, theirs, x)
     check_in_a_model(own, model, theirs)
+    if isinstance(own, TranscoderSet) and theirs is not None:
+        check_in_transformer_lens(own, theirs)
     check_packed(own, stored)
     check_hooks(stored)
     return type(own).__name__

@@ -35,7 +35,9 @@ FOUR_BITS = (
 SERVED = {
     "four-bits": f"{PER_LAYER} {FOUR_BITS}",
     "skip": f"{PER_LAYER} {FOUR_BITS} --skip",
-    "nested": f"{PER_LAYER} {FOUR_BITS}".replace("--transcoder transcoder", "--transcoder matryoshka-transcoder"),
+    "nested": f"{PER_LAYER} {FOUR_BITS}".replace(
+        "--transcoder transcoder", "--transcoder matryoshka-transcoder"
+    ),
     "thresholds": f"{PER_LAYER} --activation jumprelu --sparsity l0 --quantizer ste --grid ternary",
     "floats": f"{PER_LAYER} --sparsity batchtopk --k 8",
     "across": f"{ACROSS} {FOUR_BITS}",
