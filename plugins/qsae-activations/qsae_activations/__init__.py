@@ -22,6 +22,9 @@ class JumpReLUConfig(ComponentConfig):
     bandwidth: float = option(
         0.001, "pre-activations within half of it of a threshold give that threshold its gradient", gt=0
     )
+    signed: bool = option(
+        False, "thresholds may be below 0, and negative z above one are latents; else such a threshold is 0"
+    )
 
 
 class SigmoidConfig(ComponentConfig):

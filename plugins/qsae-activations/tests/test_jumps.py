@@ -48,6 +48,20 @@ def test_a_threshold_below_zero_acts_as_a_positive_one_and_can_come_back():
     assert jump.theta.grad.tolist() == [-2.0]  # the two entries within 0.5 of LEAST_THETA
 
 
+def test_signed_latents_above_a_threshold_below_zero():
+    jump = JumpReLU(JumpReLUConfig(bandwidth=0.5, signed=True), 2)
+    with torch.no_grad():
+        jump.theta.copy_(torch.tensor([-1.0, 2.0]))
+    z = torch.tensor([[-0.5, 1.5], [-0.9, 2.5], [-1.5, -0.5]], requires_grad=True)
+    latents = jump(z)
+    assert latents.tolist() == [[-0.5, 0.0], [z[1, 0].item(), 2.5], [0.0, 0.0]]
+    latents.sum().backward()
+    assert z.grad.tolist() == [[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]]
+    # of z = -0.9 alone, within 0.25 of its threshold: -theta / bandwidth; the latent jumps from 0 to -1 there
+    assert jump.theta.grad.tolist() == [2.0, 0.0]
+    assert jump.pointwise().threshold.tolist() == [-1.0, 2.0]
+
+
 def test_sigmoid_and_its_derivative():
     z = torch.tensor([[0.0, 40.0]], requires_grad=True)
     latents = Sigmoid(SigmoidConfig(), 2)(z)

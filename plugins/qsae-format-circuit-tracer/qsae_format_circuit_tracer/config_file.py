@@ -23,6 +23,10 @@ KIND, MODEL, INPUT, OUTPUT = "model_kind", "model_name", FEATURE_INPUT_HOOK, FEA
 PATHS, ACTIVATION, K, SCAN = "transcoders", "activation", "k", "scan"
 ACTIVATIONS = ("relu", "jumprelu", "topk")
 
+SIGNED: dict[str, dict[str, Any]] = {"activation": {"use": "jumprelu", "signed": True}}
+"""The activation of files with thresholds: where one is below 0, negative z above it are latents. Of all
+layers, since coders of a set are made of the same components."""
+
 SITES = {"hook_resid_mid": "resid_mid", "mlp.hook_in": "mlp_in", "hook_mlp_out": "mlp_out"}
 """A hook's name within a block -> the site of the same vectors. ``ln2.hook_normalized`` and ``hook_mlp_in``
 have none: they lie before the weights of the layer norm, or before the whole of it."""

@@ -23,6 +23,7 @@ from qsae_format_circuit_tracer.config_file import (
     CONFIG,
     CROSS_LAYER,
     KIND,
+    SIGNED,
     provenance_of,
     read_beside,
     settings_of,
@@ -71,6 +72,7 @@ def read_cross_layer(folder: pathlib.Path) -> Checkpoint:
         provenance_of(beside.settings, range(len(layers))),
         beside.settings,
         (*itertools.chain(*files), *([beside.file] if beside.file else [])),
+        components=SIGNED if rule == "jumprelu" else {},
     )
 
 

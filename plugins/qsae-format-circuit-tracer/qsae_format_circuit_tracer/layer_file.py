@@ -20,7 +20,15 @@ from torch import Tensor
 from qsae_core.contracts import Checkpoint, DenseForm
 from qsae_core.errors import ArtifactError
 from qsae_core.reading import safetensors_tensors
-from qsae_format_circuit_tracer.config_file import ACTIVATION, CONFIG, Beside, K, provenance_of, read_beside
+from qsae_format_circuit_tracer.config_file import (
+    ACTIVATION,
+    CONFIG,
+    SIGNED,
+    Beside,
+    K,
+    provenance_of,
+    read_beside,
+)
 
 NAME = re.compile(r"layer_(0|[1-9]\d{0,3})\.safetensors")
 MATRICES = ("W_enc", "W_dec", "b_enc", "b_dec")
@@ -63,6 +71,7 @@ def read_layer(path: pathlib.Path) -> Checkpoint:
         provenance_of(beside.settings, [int(named[1])] if named else []),
         beside.settings,
         (path, *([beside.file] if beside.file else [])),
+        components=SIGNED if dense.activation == "jumprelu" else {},
         notes=() if dense.k is None else (OWN_LOADER.format(k=dense.k),),
     )
 

@@ -129,6 +129,8 @@ def _fault(dense: DenseForm) -> str | None:
         return "several layers"
     if dense.activation == "identity":
         return "signed latents"
+    if dense.threshold is not None and bool((dense.threshold < 0).any()):
+        return "thresholds below 0: it sets negative pre-activations to 0"
     if dense.k is None:
         return None
     if dense.ranks_by_norm:
