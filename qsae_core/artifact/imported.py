@@ -31,6 +31,7 @@ from qsae_core.config.run import RunConfig, resolve
 from qsae_core.contracts.format import Checkpoint
 from qsae_core.contracts.provenance import Provenance
 from qsae_core.errors import ArtifactError, ConfigError
+from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, QUANTIZER_SLOTS
 from qsae_core.plugins.addresses import is_address, local_path
 from qsae_core.plugins.records import load_plugins
 
@@ -133,6 +134,7 @@ def _several(
     """Several coders, read one after another; what is recorded of each one's source, and their
     configuration."""
     coders, sources, places, config = {}, {}, [], None
+    first = next(iter(members))
     for name, member in members.items():
         checkpoint = open_checkpoint(member, registry, form)
         coders[name] = compose_checkpoint(checkpoint, registry, str(member))
@@ -140,6 +142,7 @@ def _several(
         said = message if config is None else _silent
         own, sources[name] = _described(checkpoint, member, form, named[name], layers, registry, said)
         config = config or own
+        _check_alike(config, first, own, name, where=str(member))
     assert config is not None
     try:
         found = CoderSet(coders)
@@ -150,6 +153,23 @@ def _several(
             next="import one of them: give its own path",
         ) from error
     return found.eval(), sources, _for_all(config, places, layers, registry)
+
+
+def _check_alike(first: RunConfig, first_name: str, own: RunConfig, name: str, *, where: str) -> None:
+    """Coders of a set are stored with one configuration.
+
+    Raises:
+        ArtifactError: if that of the first does not describe this one.
+    """
+    wanted, found = first.to_dict(), own.to_dict()
+    for slot in (*CODER_SLOTS, *PART_SLOTS, *QUANTIZER_SLOTS):
+        if wanted.get(slot) != found.get(slot):
+            raise ArtifactError(
+                f"its {slot} is {found.get(slot)}, and that of {first_name} {wanted.get(slot)}",
+                where=where,
+                allowed="coders of the same components and sizes in one folder",
+                next="import them one by one: give the path of each",
+            )
 
 
 def _for_all(

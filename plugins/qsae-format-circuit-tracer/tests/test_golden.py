@@ -8,11 +8,13 @@ import subprocess
 
 import pytest
 import torch
+from click.testing import CliRunner
 from qsae_format_circuit_tracer import CircuitTracerConfig
 from qsae_format_circuit_tracer.checkpoint_format import CircuitTracerFormat
 from safetensors.torch import load_file, save_file
 
 import qsae_core
+from qsae_cli.main import cli
 from qsae_core.conformance import check_golden
 from qsae_core.contracts import Checkpoint, DenseForm, Provenance
 
@@ -52,6 +54,38 @@ def test_thresholds_below_zero_let_negative_latents_through(tmp_path):
     assert torch.allclose(codes.to_dense(), expected["latents"], atol=1e-5)
     assert torch.equal(codes.to_dense() != 0, expected["latents"] != 0)
     assert torch.allclose(coder.decode(codes), expected["reconstruction"], atol=1e-4)
+
+
+def qsae(*arguments, code=0):
+    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
+    return " ".join(result.output.split())
+
+
+def test_layers_of_which_some_have_thresholds_below_zero(tmp_path):
+    """They are one set, and stored and written as they were."""
+    for layer, case in enumerate(("jumprelu-skip-file", NEGATIVE)):
+        tensors = load_file(GOLDEN / case / "checkpoint.safetensors")
+        tensors.setdefault("W_skip", torch.zeros(16, 16))
+        (tmp_path / "theirs").mkdir(exist_ok=True)
+        save_file(tensors, tmp_path / "theirs" / f"layer_{layer}.safetensors")
+    qsae("import", tmp_path / "theirs", "--out", tmp_path / "coders")
+    qsae("export", tmp_path / "coders", "--format", "circuit-tracer", "--out", tmp_path / "again")
+    for name in ("layer_0.safetensors", "layer_1.safetensors"):
+        before, after = (load_file(tmp_path / folder / name) for folder in ("theirs", "again"))
+        assert before.keys() == after.keys()
+        assert all(torch.equal(after[key], before[key]) for key in before)
+
+
+@pytest.mark.parametrize("other", [{}, {"k": torch.tensor(3)}, {"k": torch.tensor(7)}])
+def test_layers_of_different_rules_are_not_stored_as_those_of_the_first(tmp_path, other):
+    layer = load_file(GOLDEN / "relu-half-file" / "checkpoint.safetensors")
+    (tmp_path / "theirs").mkdir()
+    save_file(layer | {"k": torch.tensor(5)}, tmp_path / "theirs" / "layer_0.safetensors")
+    save_file(layer | other, tmp_path / "theirs" / "layer_1.safetensors")
+    said = qsae("import", tmp_path / "theirs", "--out", tmp_path / "coders", code=2)
+    assert "and that of 0" in said
+    assert not (tmp_path / "coders").exists()
 
 
 def test_places_are_those_of_the_same_vectors():
