@@ -23,6 +23,8 @@ KIND, MODEL, INPUT, OUTPUT = "model_kind", "model_name", FEATURE_INPUT_HOOK, FEA
 PATHS, ACTIVATION, K, SCAN = "transcoders", "activation", "k", "scan"
 ACTIVATIONS = ("relu", "jumprelu", "topk")
 
+SERVED = "serve it in circuit-tracer without files of its own: packed_transcoders of qsae-in-circuit-tracer"
+"""For coders that its files cannot hold, and its formulas are true of."""
 SIGNED: dict[str, dict[str, Any]] = {"activation": {"use": "jumprelu", "signed": True}}
 """The activation of files with thresholds: where one is below 0, negative z above it are latents. Of all
 layers, since coders of a set are made of the same components."""

@@ -23,6 +23,7 @@ from qsae_format_circuit_tracer.config_file import (
     CONFIG,
     CROSS_LAYER,
     KIND,
+    SERVED,
     SIGNED,
     provenance_of,
     read_beside,
@@ -117,12 +118,15 @@ def _check(checkpoint: Checkpoint, form: CrossLayerForm, where: str) -> None:
         fault = "with skip connections: circuit-tracer has no file for them"
     elif d_in != d_out:
         fault = f"from {d_in} to {d_out}: both sides have one width"
+    served = d_in == d_out
     for places in (checkpoint.provenance.sources, checkpoint.provenance.targets):
         if places and [place.partition(".")[0] for place in places] != [*map(str, range(n_layers))]:
             fault = f"of the layers {', '.join(places)}: there is one for every layer of the model, from 0 on"
+            served = False
     if fault is not None:
         raise ArtifactError(
             f"circuit-tracer does not have a cross-layer transcoder {fault}",
             where=where,
             allowed="relu and jumprelu, of all layers, without skip connections",
+            next=SERVED if served else None,
         )

@@ -23,6 +23,7 @@ from qsae_core.reading import safetensors_tensors
 from qsae_format_circuit_tracer.config_file import (
     ACTIVATION,
     CONFIG,
+    SERVED,
     SIGNED,
     Beside,
     K,
@@ -138,7 +139,7 @@ def own_form(checkpoint: Checkpoint, where: str) -> DenseForm:
             where=where,
             allowed="transcoders of one width with relu, with jumprelu (which a trained BatchTopK is), or "
             "with the k largest and activation identity: signs stay there",
-            next="train with --sparsity batchtopk, or with --activation identity"
+            next=f"train with --sparsity batchtopk, or with --activation identity; or {SERVED}"
             if dense.activation == "relu" and dense.k
             else None,
         )
