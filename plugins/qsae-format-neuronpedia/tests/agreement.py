@@ -132,17 +132,17 @@ class Agreement:
                 self.seen["window"] += 1
 
     def _histogram(self, number: int, ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-        """How far apart the shares of firings below a magnitude are: at most by those of a bin of ours and a
-        bar of theirs, in which firings are taken as even."""
+        """How far apart the shares of firings below a magnitude are, at the ends of their bars, where theirs
+        are exact: at most by those of a bin of ours, in which firings are taken as even."""
         n = sum(ours["freq_hist_data_bar_heights"])
         if n < 200:
             return
-        shares = []
-        at = np.linspace(0, ours["freq_hist_data_bar_values"][-1], 200)
+        ends, shares = [], []
         for feature in (ours, theirs):
             values, heights = (np.array(feature[f"freq_hist_data_bar_{w}"]) for w in ("values", "heights"))
-            half = (values[1] - values[0]) / 2
-            shares.append(np.interp(at, values + half, heights.cumsum() / n, left=0))
-        self.apart.append(float(np.abs(shares[0] - shares[1]).max()))
-        bar = max(theirs["freq_hist_data_bar_heights"])
-        assert self.apart[-1] <= (self.samples.latent(number).histogram.max() + bar) / n + 0.01, number
+            half = (values[-1] - values[0]) / (len(values) - 1) / 2
+            ends.append(np.append(values[0] - half, values + half))
+            shares.append(np.append(0, heights.cumsum() / n))
+        apart = np.abs(np.interp(ends[1], ends[0], shares[0]) - shares[1])[1:-1]
+        self.apart.append(float(apart.max()))
+        assert self.apart[-1] <= self.samples.latent(number).histogram.max() / n + 0.02, number

@@ -78,4 +78,4 @@ def test_its_runner_says_the_same(peer, sampled, qsae, tmp_path, kind):
     found = Agreement(tmp_path / "ours", tmp_path / "theirs", Samples.load(run), ids, documents, vocabulary)
     found.check()
     assert min(found.seen.values()) > 150, found.seen
-    assert statistics.median(found.apart) < 0.08
+    assert statistics.median(found.apart) < 0.06  # few magnitudes, in a text that repeats itself
