@@ -266,7 +266,7 @@ def test_a_format_is_told_what_the_coder_is_made_of(tmp_path, path, registry, mo
             self.given = checkpoint
 
     keeps = Keeps(TheirConfig())
-    monkeypatch.setattr(checkpoints, "compose_format", lambda name, registry: keeps)
+    monkeypatch.setattr(checkpoints, "compose_format", lambda name, registry, options=None: keeps)
     import_checkpoint(path, tmp_path / "stored", registry, format="theirs", message=lambda text: None)
     with pytest.raises(ConfigError, match="cannot be written"):  # it has written nothing
         checkpoints.export_checkpoint(tmp_path / "stored", tmp_path / "out", "theirs", registry)
@@ -277,3 +277,12 @@ def test_a_format_is_told_what_the_coder_is_made_of(tmp_path, path, registry, mo
         "none",
     )
     assert "data" not in slots
+    assert keeps.given.run == tmp_path / "stored"  # it is in no run
+    run = tmp_path / "results" / "mine" / "2" / "60"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    (tmp_path / "stored").rename(run / "checkpoints" / "final")
+    for place in (run, run / "checkpoints" / "final"):
+        with pytest.raises(ConfigError, match="cannot be written"):
+            checkpoints.export_checkpoint(place, tmp_path / "out", "theirs", registry)
+        assert keeps.given.run == run

@@ -23,6 +23,7 @@ from qsae_core.contracts.provenance import Provenance
 from qsae_core.errors import ArtifactError, ConfigError
 from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, QUANTIZER_SLOTS, SLOTS
 from qsae_core.reading import let_go, sha256_of
+from qsae_core.results.run import Run
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
@@ -124,7 +125,13 @@ def import_record(checkpoint: Checkpoint, path: pathlib.Path, form: str, named: 
 
 
 def export_checkpoint(
-    path: pathlib.Path, out: pathlib.Path, form: str, registry: Registry, *, dtype: str | None = None
+    path: pathlib.Path,
+    out: pathlib.Path,
+    form: str,
+    registry: Registry,
+    *,
+    dtype: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the stored coder at ``path``, or one for each layer, in another library's format, whole or not at
     all.
@@ -135,16 +142,18 @@ def export_checkpoint(
     Args:
         dtype: float32, float16 or bfloat16, in which tensors are written; None: those in which they were
             imported, where they hold every value, else float32.
+        options: the format's own.
 
     Raises:
-        ConfigError: if the coder has no dense form, or something is at ``out`` already.
+        ConfigError: if the coder has no dense form, something is at ``out`` already, or an option does not
+            fit.
         ArtifactError: if there is no sound coder at ``path``, or the format has no place for this one.
     """
     if out.exists():
         raise ConfigError(
             "there is something of that name already", where=str(out), next="choose another --out"
         )
-    write = _writing(path, form, registry, dtype)
+    write = _writing(path, form, registry, dtype, options)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as holder:
@@ -156,24 +165,37 @@ def export_checkpoint(
 
 
 def _writing(
-    path: pathlib.Path, form: str, registry: Registry, dtype: str | None
+    path: pathlib.Path,
+    form: str,
+    registry: Registry,
+    dtype: str | None,
+    options: Mapping[str, Any] | None,
 ) -> Callable[[pathlib.Path], None]:
     """What writes the stored coder, or one for each layer, to a path."""
-    packed = packed_format(form, registry)
-    if packed is not None:
+    writer = compose_format(form, registry, options)
+    if isinstance(writer, PackedFormat):
         if dtype is not None:
             raise ConfigError(f"{form} keeps weights packed, and writes none as {dtype}", where=str(path))
-        return functools.partial(packed.pack, artifact_folder(path))
-    writer = compose_format(form, registry)
+        return functools.partial(writer.pack, artifact_folder(path))
     folder = set_folder(path)
     if folder is None:
-        return functools.partial(writer.write, _exported(artifact_folder(path), form, registry, dtype))
+        place = artifact_folder(path)
+        return functools.partial(writer.write, _exported(place, _run_of(place), form, registry, dtype))
+    run = _run_of(folder)
     places = member_folders(folder).items()
-    several = {name: _exported(place, form, registry, dtype) for name, place in places}
+    several = {name: _exported(place, run, form, registry, dtype) for name, place in places}
     return functools.partial(writer.write_set, several)
 
 
-def _exported(folder: pathlib.Path, form: str, registry: Registry, dtype: str | None) -> Checkpoint:
+def _run_of(folder: pathlib.Path) -> pathlib.Path:
+    """The run whose trained coder, or coders, a folder holds; of others the folder itself."""
+    run = Run(folder.parent.parent)
+    return run.path if run.final == folder and run.config_file.is_file() else folder
+
+
+def _exported(
+    folder: pathlib.Path, run: pathlib.Path, form: str, registry: Registry, dtype: str | None
+) -> Checkpoint:
     """A stored coder as a checkpoint for a format."""
     coder = load(folder, registry=registry)
     description = read_description(folder)
@@ -187,6 +209,7 @@ def _exported(folder: pathlib.Path, form: str, registry: Registry, dtype: str | 
         Provenance.of_record(source),
         settings or {},
         components={slot: config[slot] for slot in (*CODER_SLOTS, *PART_SLOTS) if slot in config},
+        run=run,
     )
 
 

@@ -12,6 +12,8 @@ from qsae_core.coder_options import CoderConfig
 from qsae_core.coders.level_rules import LevelRules
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.compose.part_factories import NoParts, PartFactory, located
+from qsae_core.config.draft import Draft
+from qsae_core.config.errors import validate
 from qsae_core.config.run import Block, RunConfig, read_coder
 from qsae_core.contracts.coder import CoderShape, Parts
 from qsae_core.contracts.data import DataSource
@@ -141,10 +143,18 @@ def compose_kernel_set(name: str, registry: Registry) -> KernelSet:
     return kernel_set
 
 
-def compose_format(name: str, registry: Registry) -> CheckpointFormat:
-    """A checkpoint format with its default options."""
+def compose_format(
+    name: str, registry: Registry, options: Mapping[str, Any] | None = None
+) -> CheckpointFormat:
+    """A checkpoint format, with its default options but for those that are given.
+
+    Raises:
+        ConfigError: if the format has no such option, or an option does not fit.
+        PluginError: if there is no such format.
+    """
     spec = registry.get("format", name)
-    form: CheckpointFormat = registry.load_target(spec)(spec.config())
+    given = Draft(("format",), spec.config, spec, dict(options or {}))
+    form: CheckpointFormat = registry.load_target(spec)(validate(given))
     return form
 
 

@@ -36,6 +36,10 @@ class Checkpoint:
     may be what another library has a word for (nested groups, k latents on average)."""
     notes: tuple[str, ...] = ()
     """Sentences that the user should read: where the library's own loader computes something else."""
+    run: pathlib.Path | None = None
+    """In ``write``, for formats that publish more than weights: the run that is exported; of a coder that is
+    in none its own folder. What was found out about the coder is below it: ``samples``, ``evaluations``.
+    None where there is only a form; ``read`` never sets it."""
 
     @property
     def dense(self) -> DenseForm:

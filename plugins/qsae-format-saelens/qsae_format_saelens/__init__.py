@@ -6,7 +6,15 @@ import pathlib
 
 from qsae_core import ComponentConfig, ComponentSpec, hookimpl
 
-__all__ = ["ARCHITECTURE", "STORED_FILES", "SaeLensConfig", "SaeLensPackedConfig", "file_of_bytes", "pack"]
+__all__ = [
+    "ARCHITECTURE",
+    "STORED_FILES",
+    "SaeLensConfig",
+    "SaeLensPackedConfig",
+    "file_of_bytes",
+    "name_in_transformer_lens",
+    "pack",
+]
 
 ARCHITECTURE = "qsae"
 """What cfg.json calls a coder whose weights are packed."""
@@ -43,6 +51,13 @@ def pack(artifact: pathlib.Path, path: pathlib.Path) -> None:
     from qsae_format_saelens.packed import SaeLensPackedFormat  # torch, when it is needed
 
     SaeLensPackedFormat(SaeLensPackedConfig()).pack(artifact, path)
+
+
+def name_in_transformer_lens(model: str) -> str | None:
+    """TransformerLens' usual name of a model on the hub; None where its table has none."""
+    from qsae_format_saelens import models
+
+    return models.name_in_transformer_lens(model)
 
 
 @hookimpl

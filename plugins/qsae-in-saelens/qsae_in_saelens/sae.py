@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from qsae_format_saelens import ARCHITECTURE, STORED_FILES, file_of_bytes
 from sae_lens import SAE, SAEConfig
+from sae_lens.saes.topk_sae import TopK
 from torch import Tensor
 
 import qsae_core
@@ -51,6 +52,11 @@ class QsaeSAE(Dequantized, SAE):  # type: ignore[misc]
         for name in STORED_FILES:
             self.register_buffer(name, torch.empty(0, dtype=torch.uint8, device=self.device))
         self.__dict__.update(_coder=None, _norms=None)  # no submodule: casts would reach it
+
+    def get_activation_fn(self) -> Callable[[Tensor], Tensor]:
+        """ReLU, as a TopK that keeps all latents. ``encode`` has the coder's own rule; but from a TopK
+        SAEDashboard takes whole codes, and of others it puts columns of weights in their places."""
+        return TopK(self.cfg.d_sae)
 
     # --- the interface of SAEs
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from qsae_samples.firings import Seen, seen
     from qsae_samples.kept import POSITION_BITS, Entries, Kept, best_of_each, hashed
     from qsae_samples.magnitudes import strength_key
+    from qsae_samples.records import Latent, Logit
     from qsae_samples.samples import Samples
     from qsae_samples.text import Pieces
     from qsae_samples.windows import Text
@@ -24,6 +25,8 @@ __all__ = [
     "POSITION_BITS",
     "Entries",
     "Kept",
+    "Latent",
+    "Logit",
     "Pieces",
     "Samples",
     "SamplesConfig",
@@ -42,6 +45,8 @@ _FROM = {
     "POSITION_BITS": "kept",
     "Entries": "kept",
     "Kept": "kept",
+    "Latent": "records",
+    "Logit": "records",
     "Pieces": "text",
     "Samples": "samples",
     "Seen": "firings",

@@ -96,6 +96,8 @@ def _about(found: Surroundings) -> dict[str, Any]:
         "n_tokens": firings.n_seen,
         "n_special": firings.n_special,
         "n_skipped": firings.n_skipped,
+        "n_contexts": firings.n_contexts,
+        "context_length": firings.context_length,
         "model": data.model_name,
         "layer": data.layer,
         "source_sites": [str(site) for site in data.source_sites],

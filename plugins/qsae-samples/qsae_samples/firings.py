@@ -95,11 +95,15 @@ class Firings(Accumulator):
         self.spread = Kept(n * (BINS // SPREAD), 2 * config.per_group)
         self.random = Kept(1, config.random)
         self.n_seen = self.n_special = self.n_skipped = self.n_pairs = 0
+        self.n_contexts = self.context_length = 0
 
     def update(self, observation: Observation) -> None:
         """Take the firings of a batch into account."""
+        assert observation.tokens is not None  # as ``observes`` says
         batch = seen(observation, self.config)
         counted = batch.counted
+        self.n_contexts += len(observation.tokens.ids)
+        self.context_length = max(self.context_length, observation.tokens.ids.shape[1])
         self.n_seen += int(counted.sum())
         self.n_special, self.n_skipped = self.n_special + batch.n_special, self.n_skipped + batch.n_skipped
         active = torch.bincount(batch.row, minlength=len(batch.place))
@@ -126,8 +130,9 @@ class Firings(Accumulator):
         """Take into account what another one has seen."""
         for name in ("count", "total", "histogram"):
             getattr(self, name).add_(getattr(other, name))
-        for name in ("n_seen", "n_special", "n_skipped", "n_pairs"):
+        for name in ("n_seen", "n_special", "n_skipped", "n_pairs", "n_contexts"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.context_length = max(self.context_length, other.context_length)
         self.largest = torch.maximum(self.largest, other.largest)
         for name in ("top", "spread", "random"):
             getattr(self, name).merge(getattr(other, name))

@@ -26,13 +26,16 @@ RESIDUAL = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
 """Sites whose vectors are, or are added to, what the head reads."""
 POSITIONS = 512
 """Atoms that go through the model at once."""
+LOGIT_BINS = 50
+"""Of equal width, from the least logit of an atom to its largest."""
 
 
 @torch.no_grad()
 def logit_arrays(
     context: EvaluationContext, tokens: TokenBatch | None, n: int, pieces: Pieces
 ) -> Mapping[str, NDArray[Any]]:
-    """The n tokens that each atom raises most, and the n that it lowers most; nothing where the model has no
+    """The n tokens that each atom raises most, and the n that it lowers most, beside mean and histogram of
+    all; nothing where the model has no
     head, or the atoms are not of the residual stream, or of several layers.
 
     Args:
@@ -46,7 +49,7 @@ def logit_arrays(
     some = TokenBatch(tokens.ids, tokens.counted, tokens.attention)
     site = last_site(model, some)
     atoms_FD = context.coder.atoms()
-    ids, values = [], []
+    ids, values, means, counts = [], [], [], []
     zero_V = _predicted(model, some, site, torch.zeros_like(atoms_FD[:1]))[0]
     for chunk in atoms_FD.split(POSITIONS):
         found = (_predicted(model, some, site, chunk) - zero_V).cpu()
@@ -54,10 +57,14 @@ def logit_arrays(
         raised, lowered = found.topk(n_shown), found.topk(n_shown, largest=False)
         ids.append(torch.stack([raised.indices, lowered.indices], 1))
         values.append(torch.stack([raised.values, lowered.values], 1))
+        means.append(found.mean(1))
+        counts += [row.histc(LOGIT_BINS) for row in found]
     known, rows = torch.cat(ids).unique(return_inverse=True)
     return {
         "logit_token": rows.numpy().astype(np.uint32),
         "logit_value": torch.cat(values).numpy().astype(np.float32),
+        "logit_mean": torch.cat(means).numpy().astype(np.float32),
+        "logit_histogram": torch.stack(counts).numpy().astype(np.uint32),
         "logit_ids": known.numpy().astype(np.uint32),
         "logit_text": packed([pieces.behind(token) for token in known.tolist()]),
         "logit_bytes": packed([spelled(model.partial_bytes(token)) for token in known.tolist()]),

@@ -93,6 +93,11 @@ class Latent(NamedTuple):
     """The tokens that what it writes speaks most for; None where that was not asked or cannot be."""
     lowers: list[Logit] | None
     """And most against."""
+    logit_mean: float | None = None
+    """Of the logits of all tokens, on the scale of ``raises``."""
+    logit_histogram: NDArray[np.uint32] | None = None
+    """Tokens by logit, the lowest first: in bins of equal width from the least logit, ``lowers[0]``, to the
+    largest, ``raises[0]``. None where there is none, or samples are from before it was kept."""
 
     @property
     def top(self) -> list[Example]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsae_core.errors import ArtifactError, ConfigError
+from qsae_core.runs import slug
 from qsae_samples import files
 from qsae_samples.files import FILE, FULL
 from qsae_samples.records import Example, Latent, Logit, RandomWindow
@@ -34,22 +35,29 @@ class Samples:
     about: Mapping[str, Any]
 
     @classmethod
-    def load(cls, path: str | pathlib.Path) -> Samples:
+    def load(cls, path: str | pathlib.Path, layer: str | None = None) -> Samples:
         """Read samples.
 
         Args:
             path: the file, the folder that it is in, or a run with samples: those that ``qsae samples``
                 collected, else those of its own evaluation.
+            layer: of a run with a coder for each layer, which.
 
         Raises:
             ArtifactError: if there are none, or the file is not as it was written.
         """
         place = pathlib.Path(path)
-        tried = [place / FILE, place / "samples" / FILE, place / "evaluations" / "samples" / FILE]
+        beside, evaluated = place / "samples", place / "evaluations"
+        if layer is None:
+            tried = [place / FILE, beside / FILE, evaluated / "samples" / FILE]
+        else:
+            of_layer = pathlib.Path("layers", slug(layer))
+            tried = [beside / of_layer / FILE, evaluated / of_layer / "samples" / FILE]
         found = place if place.is_file() else next((file for file in tried if file.is_file()), None)
         if found is None:
+            of = "" if layer is None else f" of layer {layer}"
             raise ArtifactError(
-                f"there is no {FILE}",
+                f"there is no {FILE}{of}",
                 where=str(place),
                 allowed="what qsae samples wrote",
                 next=f"qsae samples {place}",
@@ -110,6 +118,7 @@ class Samples:
             [self.example(i) for i in range(start, end)],
             [(int(other), float(share)) for other, share in partners if other >= 0],
             *self._logits(number),
+            *self._all_logits(number),
         )
 
     def random_windows(self) -> list[RandomWindow]:
@@ -141,6 +150,11 @@ class Samples:
             )
         )
         return raised, lowered
+
+    def _all_logits(self, number: int) -> tuple[float | None, NDArray[np.uint32] | None]:
+        if "logit_mean" not in self.arrays:  # files of before have none
+            return None, None
+        return float(self.arrays["logit_mean"][number]), self.arrays["logit_histogram"][number]
 
     @functools.cached_property
     def _logit_tokens(self) -> list[Logit]:

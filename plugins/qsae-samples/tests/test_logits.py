@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from qsae_samples.files import unpacked
@@ -33,6 +34,12 @@ def test_the_tokens_whose_rows_of_the_head_are_most_along_the_atom(n_atoms):
         values, ids = expected.topk(4, largest=largest)
         assert torch.allclose(torch.from_numpy(found["logit_value"][:, side]), values, atol=1e-4)
         assert found["logit_ids"][found["logit_token"][:, side]].tolist() == ids.tolist()
+    assert torch.allclose(torch.from_numpy(found["logit_mean"]), expected.mean(1), atol=1e-4)
+    for number, row in enumerate(expected.double()):
+        counts, _ = np.histogram(row.numpy(), bins=50)  # from the least to the largest
+        apart = np.abs(found["logit_histogram"][number].astype(np.int64).cumsum() - counts.cumsum())
+        assert apart.max() <= 1  # rounding at an edge
+        assert found["logit_histogram"][number].sum() == model.n_vocabulary
     texts = unpacked(found["logit_text"])
     assert [text.strip() for text in texts] == [f"w{i}" for i in found["logit_ids"]]
 

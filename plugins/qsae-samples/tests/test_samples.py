@@ -32,6 +32,7 @@ def test_one_latent_by_hand(make_text):
     assert samples.about["n_tokens"] == 12
     assert samples.about["n_special"] == 2
     assert samples.about["n_skipped"] == 2
+    assert (samples.about["n_contexts"], samples.about["context_length"]) == (2, 8)
     latent = samples.latent(0)
     assert (latent.firings, latent.density, latent.largest) == (3, 3 / 12, 4.0)
     assert latent.mean == pytest.approx(3.0)  # (2 + 4 + 3) / 3
