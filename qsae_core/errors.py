@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 
@@ -22,6 +23,13 @@ class QsaeError(Exception):
     ) -> None:
         self.what, self.where, self.allowed, self.next = what, where, allowed, next
         super().__init__(what)
+
+    def rename(self, working: os.PathLike[str], final: os.PathLike[str]) -> None:
+        """Call a file or folder by the name that the user knows, and not by the one that it has meanwhile."""
+        for name in ("what", "where", "allowed", "next"):
+            text = getattr(self, name)
+            if text is not None:
+                setattr(self, name, text.replace(os.fspath(working), os.fspath(final)))
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what

@@ -286,3 +286,20 @@ def test_a_format_is_told_what_the_coder_is_made_of(tmp_path, path, registry, mo
         with pytest.raises(ConfigError, match="cannot be written"):
             checkpoints.export_checkpoint(place, tmp_path / "out", "theirs", registry)
         assert keeps.given.run == run
+
+
+def test_what_a_format_refuses_is_called_as_the_user_does(tmp_path, path, registry, monkeypatch):
+    class Refuses(Theirs):
+        def write(self, checkpoint, path):
+            raise ArtifactError(
+                f"{path.name} has no place for it", where=f"{path}: cfg.json", next=f"rm {path}"
+            )
+
+    refuses = Refuses(TheirConfig())
+    monkeypatch.setattr(checkpoints, "compose_format", lambda name, registry, options=None: refuses)
+    import_checkpoint(path, tmp_path / "stored", registry, format="theirs", message=lambda text: None)
+    out = tmp_path / "out"
+    with pytest.raises(ArtifactError) as caught:  # and not by the name that the folder has meanwhile
+        checkpoints.export_checkpoint(tmp_path / "stored", out, "theirs", registry)
+    assert str(caught.value) == f"{out}: cfg.json: out has no place for it\n  next:    rm {out}"
+    assert not out.exists()

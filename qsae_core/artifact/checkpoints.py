@@ -20,7 +20,7 @@ from qsae_core.contracts.dense import DTYPES, ROWS_AT_ONCE
 from qsae_core.contracts.format import Checkpoint
 from qsae_core.contracts.packed_format import PackedFormat
 from qsae_core.contracts.provenance import Provenance
-from qsae_core.errors import ArtifactError, ConfigError
+from qsae_core.errors import ArtifactError, ConfigError, QsaeError
 from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, QUANTIZER_SLOTS, SLOTS
 from qsae_core.reading import let_go, sha256_of
 from qsae_core.results.run import Run
@@ -158,7 +158,11 @@ def export_checkpoint(
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as holder:
             written = pathlib.Path(holder) / out.name
-            write(written)
+            try:
+                write(written)
+            except QsaeError as error:
+                error.rename(written, out)
+                raise
             written.rename(out)
     except OSError as error:
         raise ConfigError(f"cannot be written: {error}", where=str(out)) from error
