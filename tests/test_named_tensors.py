@@ -163,6 +163,17 @@ def test_the_format_of_a_path_is_the_one_that_recognizes_it(path, tmp_path):
     assert caught.value.allowed == "none, because no plugin with a format is installed"
 
 
+def test_a_format_that_cannot_be_loaded_is_in_the_way_of_no_other(path, tmp_path):
+    registry = formats(Theirs)
+    broken = ComponentSpec("format", "broken", TheirConfig, "no_such_module_at_all:Format")
+    registry.add(Provider("acme-broken", "1"), [broken])
+    assert format_of(path, registry) == "theirs"
+    with pytest.raises(ArtifactError, match="of none of the installed formats") as caught:
+        format_of(tmp_path, registry)
+    assert "broken cannot be used: " in caught.value.allowed
+    assert "No module named 'no_such_module_at_all'" in caught.value.allowed
+
+
 class SaysTooMuch(Theirs):
     """Chooses a quantizer."""
 

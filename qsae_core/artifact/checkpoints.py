@@ -20,7 +20,7 @@ from qsae_core.contracts.dense import DTYPES, ROWS_AT_ONCE
 from qsae_core.contracts.format import Checkpoint
 from qsae_core.contracts.packed_format import PackedFormat
 from qsae_core.contracts.provenance import Provenance
-from qsae_core.errors import ArtifactError, ConfigError, QsaeError
+from qsae_core.errors import ArtifactError, ConfigError, PluginError, QsaeError
 from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, QUANTIZER_SLOTS, SLOTS
 from qsae_core.reading import let_go, sha256_of
 from qsae_core.results.run import Run
@@ -41,16 +41,23 @@ TYPES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
 
 
 def format_of(path: pathlib.Path, registry: Registry) -> str:
-    """The name of the one installed format that recognizes a file or folder.
+    """The name of the one installed format that recognizes a file or folder. One that cannot be loaded is
+    in the way of no other.
 
     Raises:
         ArtifactError: if none does, or several do.
     """
-    names = registry.names("format")
-    known = [name for name in names if compose_format(name, registry).recognizes(path)]
+    names, known, unusable = registry.names("format"), [], {}
+    for name in names:
+        try:
+            if compose_format(name, registry).recognizes(path):
+                known.append(name)
+        except PluginError as error:
+            unusable[name] = error.what
     if len(known) == 1:
         return known[0]
     installed = ", ".join(names) or "none, because no plugin with a format is installed"
+    installed += "".join(f"; {name} cannot be used: {what}" for name, what in unusable.items())
     if known:
         what, further = f"is of several formats: {', '.join(known)}", f"--format {known[0]}"
     elif not path.exists():
