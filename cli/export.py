@@ -17,7 +17,8 @@ from qsae_cli.options.format_options import FormatCommand
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "bfloat16"]),
-    help="Of the tensors.  [default: as they were imported, where that holds every value; else float32]",
+    help="Of the tensors; a bias that takes over b_dec's share for the format is float32.  [default: as they "
+    "were imported, where that holds every value; else float32]",
 )
 def export(
     path: pathlib.Path, form: str, out: pathlib.Path, dtype: str | None, options: dict[str, Any]

@@ -15,8 +15,11 @@ from qsae_core.config.layers import Layer
 
 if TYPE_CHECKING:
     from qsae_core.config.run import RunConfig
+    from qsae_core.contracts.coder import CoderShape
     from qsae_core.registry import Registry
 
+NAMES_DATA = {"use", "path", "text", "dataset"}
+"""Options of data sources that say which data it is, beside those that say how it is read."""
 Trained = Literal["unknown", "data", "elsewhere"]
 SCOPE = Scope(
     slots=("data",), lists=("metrics", "evaluate"), sections=(), needs_coder=False, config_file=False
@@ -61,24 +64,27 @@ def import_(layers: list[Layer], path: str, out: pathlib.Path, form: str | None,
 
 
 def _origins(
-    trained_on: Trained, layers: Sequence[Layer], registry: Registry, config: RunConfig
+    trained_on: Trained, layers: Sequence[Layer], registry: Registry, config: RunConfig, shape: CoderShape
 ) -> list[dict[str, Any]]:
     """What is recorded of the data that a coder of a configuration was trained on."""
     if trained_on == "elsewhere":
         return []
     from qsae_core.compose.compose import compose_data
     from qsae_core.errors import ConfigError
+    from qsae_core.evaluation.fitting import check_shape
     from qsae_core.evaluation.measured_part import whole_origin
 
-    if not any("data" in layer.tree for layer in layers):
+    blocks = [layer.tree.get("data", {}) for layer in layers]
+    if not any(isinstance(block, str) or block.keys() & NAMES_DATA for block in blocks):
         raise ConfigError(
             "no data is chosen that it was trained on",
             where="--trained-on",
-            allowed="data, with the data that the other library trained it on",
-            next="add --data-path FILE, or --model NAME --layer N --site SITE and --text or --dataset",
+            allowed="data, with the text or the vectors that the other library trained it on",
+            next="add --text FOLDER, --dataset FILE, or --data-path FILE",
         )
     data = compose_data(config, registry)
     try:
+        check_shape(shape, data)
         return [whole_origin(data, config)]
     finally:
         data.close()

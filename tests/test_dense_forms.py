@@ -204,3 +204,13 @@ def test_what_has_no_dense_form_says_why():
     config = CoderConfig(n_latents=8, normalize="none", rotate=False)
     with pytest.raises(ConfigError, match="no activation 'Doubled'"):
         PlainSAE(config, CoderShape(2, 2), parts).dense()
+
+
+def test_a_bias_that_takes_over_the_share_of_b_dec_is_not_rounded_to_16_bits():
+    """300 entries of 300 times 300 are beyond float16, and 8 bits of bfloat16 would lose the small bias."""
+    rows = torch.full((2, 300), 300.0)
+    form = DenseForm(rows, torch.tensor([1.0, 2.0]), rows.clone(), torch.full((300,), 300.0))
+    for dtype in (torch.float16, torch.bfloat16):
+        moved = form.in_dtypes(dtype).with_offset(True)
+        assert moved.b_enc.tolist() == [27_000_001.0 // 2 * 2, 27_000_002.0]  # float32 has even ones there
+        assert moved.W_enc.dtype == dtype

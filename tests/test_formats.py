@@ -121,6 +121,11 @@ def test_what_is_measured_follows_what_it_was_trained_on(site):
     assert "1,000 held-out" not in unknown.stdout
     refused = site.qsae("import", "theirs", "--out", "these", "--trained-on", "data")
     assert "no data is chosen that it was trained on" in refused.stderr
+    save_file({"x": torch.randn(50, 31, generator=generator)}, "narrow.safetensors")
+    narrow = site.qsae(
+        "import", "theirs", "--out", "these", "--trained-on", "data", "--data-path", "narrow.safetensors"
+    )
+    assert "the data does not fit the coder" in narrow.stderr
     assert not pathlib.Path("these").exists()
     site.qsae("import", "theirs", "--out", "these", "--trained-on", "data", *on)
     these = site.qsae("evaluate", "these", "--tokens", "1000")

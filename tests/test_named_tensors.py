@@ -279,7 +279,7 @@ def test_a_format_is_told_what_the_coder_is_made_of(tmp_path, path, registry, mo
     keeps = Keeps(TheirConfig())
     monkeypatch.setattr(checkpoints, "compose_format", lambda name, registry, options=None: keeps)
     import_checkpoint(path, tmp_path / "stored", registry, format="theirs", message=lambda text: None)
-    with pytest.raises(ConfigError, match="cannot be written"):  # it has written nothing
+    with pytest.raises(ConfigError, match="has written nothing"):
         checkpoints.export_checkpoint(tmp_path / "stored", tmp_path / "out", "theirs", registry)
     slots = keeps.given.components
     assert (slots["sae"]["use"], slots["activation"], slots["sparsity"]["use"]) == (
@@ -294,7 +294,7 @@ def test_a_format_is_told_what_the_coder_is_made_of(tmp_path, path, registry, mo
     (run / "config.json").write_text("{}")
     (tmp_path / "stored").rename(run / "checkpoints" / "final")
     for place in (run, run / "checkpoints" / "final"):
-        with pytest.raises(ConfigError, match="cannot be written"):
+        with pytest.raises(ConfigError, match="has written nothing"):
             checkpoints.export_checkpoint(place, tmp_path / "out", "theirs", registry)
         assert keeps.given.run == run
 
@@ -314,3 +314,22 @@ def test_what_a_format_refuses_is_called_as_the_user_does(tmp_path, path, regist
         checkpoints.export_checkpoint(tmp_path / "stored", out, "theirs", registry)
     assert str(caught.value) == f"{out}: cfg.json: out has no place for it\n  next:    rm {out}"
     assert not out.exists()
+
+
+def test_a_type_that_does_not_hold_every_value_is_refused():
+    large = dataclasses.replace(FORM, W_enc=FORM.W_enc * 1e6)
+    with pytest.raises(ConfigError, match="W_enc has values that float16 does not hold") as caught:
+        checkpoints.in_types(large, "float16")
+    assert caught.value.where == "--dtype"
+    assert checkpoints.in_types(large, "bfloat16").W_enc.dtype == torch.bfloat16
+
+
+def test_everybody_may_read_what_is_written_who_may_read_any_new_file(tmp_path, path, registry, monkeypatch):
+    monkeypatch.setattr(checkpoints, "compose_format", lambda name, registry, options=None: FORMAT)
+    import_checkpoint(path, tmp_path / "stored", registry, format="theirs", message=lambda text: None)
+    checkpoints.export_checkpoint(tmp_path / "stored", tmp_path / "a" / "out", "theirs", registry)
+    (tmp_path / "any").touch()  # safetensors' own files are their owner's alone
+    modes = {file.name: file.stat().st_mode for file in (tmp_path / "a" / "out").iterdir()}
+    assert modes == dict.fromkeys(("cfg.json", "w.safetensors"), (tmp_path / "any").stat().st_mode)
+    with pytest.raises(ConfigError, match="something of that name"):
+        checkpoints.export_checkpoint(tmp_path / "stored", tmp_path / "a" / "out", "theirs", registry)

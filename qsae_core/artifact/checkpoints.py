@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import pathlib
-import tempfile
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,8 +20,10 @@ from qsae_core.contracts.format import Checkpoint
 from qsae_core.contracts.packed_format import PackedFormat
 from qsae_core.contracts.provenance import Provenance
 from qsae_core.errors import ArtifactError, ConfigError, PluginError, QsaeError
+from qsae_core.interrupt import sigterm_interrupts
 from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, QUANTIZER_SLOTS, SLOTS
 from qsae_core.reading import let_go, sha256_of
+from qsae_core.results.files import disk_errors, swapped
 from qsae_core.results.run import Run
 
 if TYPE_CHECKING:
@@ -156,23 +157,31 @@ def export_checkpoint(
             fit.
         ArtifactError: if there is no sound coder at ``path``, or the format has no place for this one.
     """
-    if out.exists():
-        raise ConfigError(
-            "there is something of that name already", where=str(out), next="choose another --out"
-        )
+    check_free(out)
     write = _writing(path, form, registry, dtype, options)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as holder:
-            written = pathlib.Path(holder) / out.name
-            try:
-                write(written)
-            except QsaeError as error:
-                error.rename(written, out)
-                raise
-            written.rename(out)
-    except OSError as error:
-        raise ConfigError(f"cannot be written: {error}", where=str(out)) from error
+    with sigterm_interrupts(), disk_errors(out), swapped(out) as written:
+        try:
+            write(written)
+        except QsaeError as error:
+            error.rename(written, out)
+            raise
+        if not written.exists():
+            raise ConfigError(f"the format {form} has written nothing", where=str(out))
+        check_free(out)
+
+
+def check_free(out: pathlib.Path) -> None:
+    """Refuse to write over anything.
+
+    Raises:
+        ConfigError: if something is at ``out`` already.
+        UnwritableError: if there can be nothing.
+    """
+    with disk_errors(out):
+        if out.exists() or out.is_symlink():
+            raise ConfigError(
+                "there is something of that name already", where=str(out), next="choose another --out"
+            )
 
 
 def _writing(
@@ -225,9 +234,21 @@ def _exported(
 
 
 def in_types(form: Form, dtypes: str | Mapping[str, str]) -> Form:
-    """With tensors of the one type; or of the type of each, if those hold all values, else float32."""
+    """With tensors of the one type; or of the type of each, if those hold all values, else float32.
+
+    Raises:
+        ConfigError: if a value is too large for the one type.
+    """
     if isinstance(dtypes, str):
-        return form.in_dtypes(TYPES[dtypes])
+        converted = form.in_dtypes(TYPES[dtypes])
+        for name, tensor in converted.tensors().items():
+            if not all(bool(rows.isfinite().all()) for rows in tensor.split(ROWS_AT_ONCE)):
+                raise ConfigError(
+                    f"{name} has values that {dtypes} does not hold",
+                    where="--dtype",
+                    allowed="bfloat16 or float32, which do",
+                )
+        return converted
     known = {name: TYPES[kind] for name, kind in dtypes.items() if kind in TYPES}
     tensors = form.tensors()
     for name, wanted in known.items():

@@ -13,6 +13,7 @@ from qsae_core.artifact.checkpoints import (
     CHECKPOINT_FILES,
     IMPORTED,
     SETTINGS_FILES,
+    check_free,
     format_of,
     import_record,
     members_of,
@@ -28,6 +29,7 @@ from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.compose.kernels import activate_kernels
 from qsae_core.config.layers import Layer
 from qsae_core.config.run import RunConfig, resolve
+from qsae_core.contracts.coder import CoderShape
 from qsae_core.contracts.format import Checkpoint
 from qsae_core.contracts.provenance import Provenance
 from qsae_core.errors import ArtifactError, ConfigError
@@ -72,7 +74,7 @@ def import_checkpoint(
     layers: Sequence[Layer] = (),
     *,
     format: str | None = None,
-    trained_on: Callable[[RunConfig], Origins] | None = None,
+    trained_on: Callable[[RunConfig, CoderShape], Origins] | None = None,
     message: Callable[[str], None],
 ) -> MatrixCoder | CoderSet:
     """``read_checkpoint``, stored as a folder that ``load`` and every command take like a trained coder's.
@@ -84,17 +86,14 @@ def import_checkpoint(
         layers: the data that it is evaluated and quantized on, metrics and evaluations, over what the
             checkpoint says.
         trained_on: what to record of the data that it was trained on, which no other library does, from the
-            coder's configuration; None: that is not known.
+            coder's configuration and shape; None: that is not known.
         message: is told what the user should know.
 
     Raises:
         ConfigError: if something is at ``out`` already, or the layers do not fit.
         ArtifactError, PluginError: as ``read_checkpoint``.
     """
-    if out.exists():
-        raise ConfigError(
-            "there is something of that name already", where=str(out), next="choose another --out"
-        )
+    check_free(out)
     place = local_path(path, CHECKPOINT_FILES, beside=SETTINGS_FILES)
     shown = os.fspath(path) if is_address(path) else str(place)
     form = format or format_of(place, registry)
@@ -112,11 +111,11 @@ def import_checkpoint(
         checkpoint = open_checkpoint(place, registry, form)
         coder = compose_checkpoint(checkpoint, registry, str(place))
         config, source = _described(checkpoint, place, form, shown, layers, registry, message)
-        artifact.save(coder, out, config, registry, source | _origins(trained_on, config))
+        artifact.save(coder, out, config, registry, source | _origins(trained_on, config, coder))
         return coder
     named = {name: str(member).replace(str(place), shown, 1) for name, member in members.items()}
     coders, sources, config = _several(members, named, registry, layers, form=form, message=message)
-    known = _origins(trained_on, config)
+    known = _origins(trained_on, config, coders)
     sources = {name: source | known for name, source in sources.items()}
     save_set(coders, out, config, registry, sources)
     return coders
@@ -217,8 +216,12 @@ def _described(
     return config, source
 
 
-def _origins(trained_on: Callable[[RunConfig], Origins] | None, config: RunConfig) -> dict[str, Any]:
-    return {} if trained_on is None else {TRAINED_ON: list(trained_on(config))}
+def _origins(
+    trained_on: Callable[[RunConfig, CoderShape], Origins] | None,
+    config: RunConfig,
+    coder: MatrixCoder | CoderSet,
+) -> dict[str, Any]:
+    return {} if trained_on is None else {TRAINED_ON: list(trained_on(config, coder.shape))}
 
 
 def _silent(text: str) -> None:

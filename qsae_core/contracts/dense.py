@@ -156,7 +156,7 @@ class DenseForm:
 
     def with_offset(self, subtracts_b_dec: bool) -> DenseForm:
         """With ``b_dec`` subtracted from what is encoded, or not: the other's share of ``W_enc x`` goes into
-        ``b_enc``.
+        ``b_enc``, which is float32 then.
 
         Raises:
             ArtifactError: if ``b_dec`` is to be subtracted from vectors of another width.
@@ -169,11 +169,12 @@ class DenseForm:
         return replace(moved, subtracts_b_dec=subtracts_b_dec)
 
     def moved_by(self, offset_D: Tensor) -> DenseForm:
-        """What computes on x as this one does on ``x - offset``, where it encodes it."""
+        """What computes on x as this one does on ``x - offset``, where it encodes it; its biases are float32,
+        whatever type the others had."""
         share_F = self.projected(offset_D)
-        b_enc, b_mag = (self.b_enc.double() - share_F).to(self.b_enc.dtype), self.b_mag
+        b_enc, b_mag = (self.b_enc.double() - share_F).float(), self.b_mag
         if self.r_mag is not None and b_mag is not None:
-            b_mag = (b_mag.double() - self.r_mag.double().exp() * share_F).to(b_mag.dtype)
+            b_mag = (b_mag.double() - self.r_mag.double().exp() * share_F).float()
         return replace(self, b_enc=b_enc, b_mag=b_mag)
 
     def plain(self) -> DenseForm:

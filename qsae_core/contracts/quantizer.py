@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from qsae_core.component import ComponentConfig
 from qsae_core.contracts.codes import SparseCodes
+from qsae_core.contracts.dense import ROWS_AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,16 @@ class Lookup(NamedTuple):
     """float32 ``[F]``, or ``[F, G]``."""
 
     def matrix(self) -> Tensor:
-        """float32 ``[F, D]``: the matrix."""
-        n_rows, width = self.codes.shape  # there may be no row
+        """float32 ``[F, D]``: the matrix, made a few thousand rows at a time."""
+        width = self.codes.shape[1]
         n_groups = 1 if self.scales.dim() == 1 else self.scales.shape[1]
-        grouped = self.points[self.codes.int()].view(n_rows, n_groups, width // n_groups)
-        return (grouped * self.scales.view(n_rows, n_groups, 1)).view(n_rows, width)
+        matrix = self.points.new_empty(self.codes.shape)
+        parts = (tensor.split(ROWS_AT_ONCE) for tensor in (self.codes, self.scales, matrix))
+        for codes, scales, rows in zip(*parts, strict=True):  # there may be no row
+            in_groups = (codes.shape[0], n_groups, width // n_groups)
+            grouped = self.points[codes.int()].view(in_groups)
+            torch.mul(grouped, scales.view(*in_groups[:2], 1), out=rows.view(in_groups))
+        return matrix
 
 
 class Calibration(NamedTuple):

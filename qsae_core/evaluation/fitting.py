@@ -74,8 +74,11 @@ def check_set(coders: CoderSet, data: DataSource, folder: pathlib.Path) -> None:
         )
 
 
-def check_shape(shape: CoderShape, data: DataSource, folder: pathlib.Path) -> None:
-    """Refuse data that a stored coder was not made for.
+def check_shape(shape: CoderShape, data: DataSource, folder: pathlib.Path | None = None) -> None:
+    """Refuse data that a coder was not made for.
+
+    Args:
+        folder: where it is stored.
 
     Raises:
         DataError: with both shapes.
@@ -83,6 +86,7 @@ def check_shape(shape: CoderShape, data: DataSource, folder: pathlib.Path) -> No
     if shape_of(data) != shape:
         raise DataError(
             f"the data does not fit the coder: {shape_of(data)._asdict()} against {shape._asdict()}",
-            where=str(folder),
-            next="choose the model, layer and site that the coder was trained on (coder.json: config.data)",
+            where=None if folder is None else str(folder),
+            next="choose the model, layer and site that the coder was trained on"
+            + ("" if folder is None else " (coder.json: config.data)"),
         )

@@ -55,7 +55,7 @@ def _mapping(path: pathlib.Path, language: str, parse: Callable[[str], Any]) -> 
         if len(data) > MOST_BYTES:
             raise ArtifactError("is too large for a file of settings", where=str(path), allowed=allowed)
         found = parse(data.decode("utf-8"))
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, ArithmeticError, RecursionError, yaml.YAMLError) as error:
         what = " ".join(str(error).split())[:200]
         raise ArtifactError(f"is not valid {language} ({what})", where=str(path), allowed=allowed) from error
     if not isinstance(found, dict):

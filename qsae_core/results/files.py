@@ -68,26 +68,36 @@ def atomic_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def swapped_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Give an empty folder that becomes ``path`` when the block ends well; until then what is there stays.
+    """``swapped`` of a folder, which is there and empty."""
+    with swapped(path) as new:
+        new.mkdir()
+        yield new
+
+
+@contextlib.contextmanager
+def swapped(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Give where to write the file or folder that becomes ``path`` when the block ends well; until then what
+    is there stays. It has the name of ``path``.
 
     When the block fails or is interrupted, nothing has changed: no file, and no folder on the way to it. Of
-    several processes that end such a block for one path, the last one's folder is there in the end.
+    several processes that end such a block for one path, the last one's is there in the end.
 
     Raises:
-        UnwritableError: when the folder cannot be made or renamed; what the block raises stays as it is.
+        UnwritableError: when folders cannot be made or renamed; what the block raises stays as it is.
     """
     missing = [parent for parent in path.parents if not parent.exists()]
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         holder = pathlib.Path(tempfile.mkdtemp(prefix=f"{_beside(path)}.", suffix=SUFFIX, dir=path.parent))
-    new = holder / "new"
+    new = holder / "new" / path.name
     try:
-        new.mkdir()
+        new.parent.mkdir()
         yield new
         with disk_errors(path):
             mode = _mode_of_new_files(holder / "any")
-            for written in (file for file in new.rglob("*") if file.is_file() and not file.is_symlink()):
-                written.chmod(mode)
+            for written in [new, *new.rglob("*")]:
+                if written.is_file() and not written.is_symlink():
+                    written.chmod(mode)
             _swap(new, path, holder)
     finally:
         shutil.rmtree(holder, ignore_errors=True)

@@ -92,12 +92,12 @@ class DictionaryLearningFormat(CheckpointFormat):
             )
         tensors = state_dict(written, checkpoint.dense, kept)
         if is_bare:
-            torch.save(tensors, path)
+            _save(tensors, path)
             return
         before = checkpoint.settings.get(CONFIG)
         config = settings.changed_config(before, kept, checkpoint, written) if before else None
         path.mkdir(parents=True)
-        torch.save(tensors, path / WEIGHTS)
+        _save(tensors, path / WEIGHTS)
         text = json.dumps(config or settings.config_of(checkpoint, written), indent=4, allow_nan=False)
         (path / CONFIG).write_text(text, encoding="utf-8")
 
@@ -167,3 +167,11 @@ def _check_sizes(trainer: Mapping[str, Any], n_latents: int, width: int, where: 
                 where=where,
                 next=f"check that {CONFIG} and {WEIGHTS} are of one coder",
             )
+
+
+def _save(tensors: Mapping[str, Any], path: pathlib.Path) -> None:
+    """torch.save, whose error for a disk that refuses is no OSError."""
+    try:
+        torch.save(tensors, path)
+    except RuntimeError as error:
+        raise OSError(str(error)) from error

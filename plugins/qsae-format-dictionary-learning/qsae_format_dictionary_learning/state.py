@@ -97,4 +97,4 @@ def as_read(value: Any, dtype: torch.dtype) -> dict[str, Any]:
 
 def _scaled(name: str, tensor: Tensor, factor: float) -> Tensor:
     never_set = name == "threshold" and tensor.dim() == 0 and bool(tensor < 0)
-    return tensor if name not in BIASES or never_set else (tensor.double() * factor).to(tensor.dtype)
+    return tensor if name not in BIASES or never_set else (tensor.double() * factor).float()

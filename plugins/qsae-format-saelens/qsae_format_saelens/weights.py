@@ -32,7 +32,7 @@ def dense_of(tensors: Mapping[str, Tensor], found: Understood, where: str) -> tu
     rule, kind = found.rule, found.rule.kind
     if kind.function == "jumprelu" and LOGARITHM in tensors and "threshold" not in tensors:
         logarithm_F = tensors.pop(LOGARITHM)
-        tensors["threshold"] = logarithm_F.double().exp().to(logarithm_F.dtype)
+        tensors["threshold"] = logarithm_F.double().exp().float()
         notes.append("log_threshold is read as the threshold exp(log_threshold), and written so")
     _check(tensors, rule, where)
     if kind.function == "jumprelu" and bool((tensors["threshold"] < 0).any()):
@@ -82,9 +82,9 @@ def _factor(tensors: dict[str, Tensor], found: Understood, where: str) -> Tensor
 
 
 def _times(W_FE: Tensor, factor_F: Tensor) -> Tensor:
-    """Rows times their factors, in float64 a few at a time, and rounded once."""
+    """float32: rows times their factors, in float64 a few at a time, and rounded once."""
     rows = zip(W_FE.split(ROWS_AT_ONCE), factor_F.split(ROWS_AT_ONCE), strict=True)
-    return torch.cat([(W.double() * factor.double()[:, None]).to(W.dtype) for W, factor in rows])
+    return torch.cat([(W.double() * factor.double()[:, None]).float() for W, factor in rows])
 
 
 def _check(tensors: Mapping[str, Tensor], rule: Rule, where: str) -> None:
