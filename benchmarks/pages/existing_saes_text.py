@@ -58,10 +58,11 @@ WHERE_ELSE = """\
   `qsae import --trained-on data` records that it was the data that is given there (then other data is
   measured whole, and that data with a warning), `--trained-on elsewhere` that it was none of what it will be
   measured on.
-* `vanilla` above is the SAE whose atoms keep the norms that they have: SAELens' TopK ranks latents by them, so
-  it is that with the rule `topk`.
+* `vanilla` above is the SAE whose atoms keep the norms that they have: SAELens' TopK ranks latents by these,
+  so it is that with the rule `topk`.
 * `mixed` gives its bits to the rows that matter for the calibration vectors. A latent whose row gets none is
-  switched off, and counts as *dead* in what `qsae quantize` prints; *survived* judges latents that fire often.
+  switched off, and counts as *dead* in what `qsae quantize` prints; *survived* judges latents that fire
+  often.
 * The four-bit coder in its library's format has dense weights again: the values of the rounded coder at the
   old size. What makes it small is kept in qsae's folder alone, which `qsae_core.load` reads without making
   float matrices of it.
