@@ -17,6 +17,8 @@ from torch import Tensor
 from qsae_core.errors import ArtifactError
 
 TRITS_PER_BYTE = 5  # 3^5 = 243 <= 256
+ROWS_AT_ONCE = 4096
+"""Rows of bit planes that are worked on at one time: matrices may be large."""
 _LARGEST_TRIT_BYTE = 3**TRITS_PER_BYTE - 1
 
 
@@ -74,14 +76,16 @@ def pack_planes(values: Tensor, n_bits: int) -> Tensor:
     if not _all_within(values, 0, 2**n_bits - 1):
         raise ValueError(f"values must be integers from 0 to {2**n_bits - 1} for {n_bits} bits")
     octets = _padded(values.to(torch.uint8), 8, fill=0)
-    octets = octets.view(*octets.shape[:-1], octets.shape[-1] // 8, 8)
-    planes = octets.new_empty(n_bits, *octets.shape[:-1])
-    for bit in range(n_bits):
-        ones = octets.bitwise_right_shift(bit).bitwise_and_(1)
-        packed = planes[n_bits - 1 - bit].copy_(ones[..., 7])
-        for i in reversed(range(7)):
-            packed.mul_(2).add_(ones[..., i])
-    return planes
+    lead, n_bytes = octets.shape[:-1], octets.shape[-1] // 8
+    planes = octets.new_empty(n_bits, lead.numel(), n_bytes)
+    rows = octets.view(lead.numel(), n_bytes, 8)
+    for some, packed in zip(rows.split(ROWS_AT_ONCE), planes.split(ROWS_AT_ONCE, dim=1), strict=True):
+        for bit in range(n_bits):
+            ones = some.bitwise_right_shift(bit).bitwise_and_(1)
+            plane = packed[n_bits - 1 - bit].copy_(ones[..., 7])
+            for i in reversed(range(7)):
+                plane.mul_(2).add_(ones[..., i])
+    return planes.view(n_bits, *lead, n_bytes)
 
 
 def unpack_planes(planes: Tensor, width: int) -> Tensor:
@@ -94,11 +98,15 @@ def unpack_planes(planes: Tensor, width: int) -> Tensor:
     """
     _check_bits(planes.shape[0])
     _check_width(planes, width, 8)
-    table = _bit_table(planes.device)
-    octets = table.index_select(0, planes[0].reshape(-1).int())
-    for plane in planes[1:]:
-        octets.mul_(2).add_(table.index_select(0, plane.reshape(-1).int()))
-    return octets.view(*planes.shape[1:-1], planes.shape[-1] * 8)[..., :width].contiguous()
+    table, (lead, n_bytes) = _bit_table(planes.device), (planes.shape[1:-1], planes.shape[-1])
+    rows = planes.reshape(planes.shape[0], lead.numel(), n_bytes)
+    octets = planes.new_empty(lead.numel(), n_bytes * 8)
+    for some, unpacked in zip(rows.split(ROWS_AT_ONCE, dim=1), octets.split(ROWS_AT_ONCE), strict=True):
+        entries = table.index_select(0, some[0].reshape(-1).int())
+        for plane in some[1:]:
+            entries.mul_(2).add_(table.index_select(0, plane.reshape(-1).int()))
+        unpacked.copy_(entries.view(unpacked.shape))
+    return octets.view(*lead, n_bytes * 8)[..., :width].contiguous()
 
 
 def _padded(digits: Tensor, multiple: int, fill: int) -> Tensor:
