@@ -6,9 +6,11 @@ What mkdocs makes of them is built by ``make docs``, in an environment of its ow
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pathlib
 import re
 import sys
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -126,6 +128,21 @@ def test_it_has_every_name_that_a_package_promises(package):
     shown = re.findall(rf"^::: {re.escape(package)}\.(\w+)$", TEXTS[f"reference/{package}.md"], re.MULTILINE)
     assert len(shown) == len(set(shown))
     assert set(shown) == expected
+
+
+def test_a_fresh_checkout_has_the_folders_of_code_before_mkdocstrings_reads_its_paths(tmp_path, monkeypatch):
+    """It does so in its on_config, which comes before that of the hooks, and leaves out what is not there."""
+    (places,) = [entry["mkdocstrings"] for entry in CONFIG["plugins"] if "mkdocstrings" in entry]
+    for module in ("config.defaults", "structure.files", "structure.pages"):
+        monkeypatch.setitem(sys.modules, f"mkdocs.{module}", MagicMock())
+    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "docs" / "hooks" / "site.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    assert hooks.CODE.relative_to(ROOT).as_posix() in places["handlers"]["python"]["paths"]
+    monkeypatch.setattr(hooks, "CODE", tmp_path / "build" / "docs-code")
+    for _ in range(2):  # the second time it is there
+        hooks.on_startup(command="build", dirty=False)
+        assert (tmp_path / "build" / "docs-code" / "qsae_cli" / "commands.py").is_file()
 
 
 def test_a_new_name_appears_by_itself(tmp_path):

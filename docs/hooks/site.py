@@ -19,11 +19,15 @@ PAGES = all_pages()
 PLACES = Places(PAGES)
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put the made pages into the navigation."""
+def on_startup(**_: Any) -> None:
+    """Make the folder of code before mkdocstrings reads its paths: it leaves out those that are not there."""
     CODE.mkdir(parents=True, exist_ok=True)
     if not (CODE / "qsae_cli").exists():
         (CODE / "qsae_cli").symlink_to(ROOT / "cli", target_is_directory=True)
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put the made pages into the navigation."""
     config.nav = expanded(config.nav, [*written_pages(), *(page.uri for page in PAGES)])
     return config
 
