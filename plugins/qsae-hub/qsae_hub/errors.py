@@ -16,12 +16,16 @@ class HubError(QsaeError):
     """What is not on the Hub, cannot be had of it, or may not be written there."""
 
 
+class UnreachableError(HubError):
+    """There is no Hub to ask: no network, or ``HF_HUB_OFFLINE``."""
+
+
 @contextlib.contextmanager
 def hub_errors(where: str) -> Iterator[None]:
     """A block that speaks with the Hub about something.
 
     Raises:
-        HubError: for what the Hub, the network or huggingface_hub refuse.
+        HubError: for what the Hub or huggingface_hub refuse; of the network an UnreachableError.
         UnwritableError: where the disk is full.
     """
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
@@ -34,7 +38,7 @@ def hub_errors(where: str) -> Iterator[None]:
     try:
         yield
     except OfflineModeIsEnabled as error:
-        raise HubError(
+        raise UnreachableError(
             "HF_HUB_OFFLINE is set, and this needs the Hub", where=where, next="unset it"
         ) from error
     except HFValidationError as error:
@@ -42,13 +46,27 @@ def hub_errors(where: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         raise _of_status(error, where) from error
     except network as error:
-        raise HubError(
+        raise UnreachableError(
             f"the Hub at {endpoint()} cannot be reached, or broke off ({type(error).__name__}: {error})",
             where=where,
             next=f"{AGAIN}; {OFFLINE}",
         ) from error
     except OSError as error:
         raise _of_system(error, where) from error
+
+
+@contextlib.contextmanager
+def pushing() -> Iterator[None]:
+    """A block that asks the Hub in order to write there, for which nothing that was fetched before can stand.
+
+    Raises:
+        UnreachableError: in place of one that proposes that.
+    """
+    try:
+        yield
+    except UnreachableError as error:
+        error.next = error.next and error.next.removesuffix(f"; {OFFLINE}")
+        raise
 
 
 def endpoint() -> str:

@@ -12,7 +12,7 @@ from qsae_core.runs import MEMBERS
 from qsae_hub import card
 from qsae_hub.address import Address
 from qsae_hub.cache import contents, digest_of
-from qsae_hub.errors import HubError, hub_errors
+from qsae_hub.errors import HubError, UnreachableError, hub_errors
 from qsae_hub.fetching import DESCRIPTION, meant
 from qsae_hub.known import Known, known
 from qsae_hub.layout import CODER, PARTS, Local, size_of
@@ -26,7 +26,8 @@ class Plan:
 
     address: Address
     before: Listing | None
-    """What is there, or what a new branch begins with; None where the repository is still to be made."""
+    """What is there, or what a new branch begins with; None where the repository is still to be made, or the
+    Hub could not be asked."""
     new_branch: bool
     """Whether the revision is still to be made."""
     files: dict[str, pathlib.Path | bytes]
@@ -37,6 +38,8 @@ class Plan:
     """Files of another coder, whose place this one takes."""
     notes: tuple[str, ...] = field(default=())
     """Sentences for the user."""
+    asked: bool = True
+    """Whether the Hub said what is there."""
 
     @property
     def uploads(self) -> dict[str, pathlib.Path | bytes]:
@@ -58,24 +61,23 @@ def plan_push(
     overwrite_card: bool,
     license: str | None,
     base_models: Sequence[str],
+    dry_run: bool = False,
 ) -> Plan:
     """What pushing a coder to a folder of a repository takes; nothing is written yet.
 
+    Args:
+        dry_run: only to be shown, and so without a network too, as if nothing were there; a note says so.
+
     Raises:
         HubError: if another coder is there and ``overwrite`` is not given, or the repository is public and a
-            private one is asked for.
+            private one is asked for; or, but for ``dry_run``, if the Hub cannot be reached.
     """
-    before, new_branch = _what_is_there(address)
-    if private and before is not None and not before.private:
-        raise HubError(
-            "is public, and --private is for a repository that is made now",
-            where=address.repo,
-            next="make it private on its page on the Hub first, or leave out --private",
-        )
+    before, new_branch, notes = _what_is_known(address, dry_run)
+    asked = not notes
+    _check_private(before, address, private)
     files = {address.within(name): content for name, content in local.files.items()}
     removed = _displaced(local, address, before, files, overwrite) if before else ()
     coders = [known(address.path, local.record, local.metrics, local.descriptions)]
-    notes: tuple[str, ...] = ()
     there = None
     if before is not None:
         coders = sorted([*coders, *_others(before, address.path)], key=lambda coder: coder.root)
@@ -86,7 +88,8 @@ def plan_push(
     else:
         notes = (f"{card.FILE} was written or changed by hand, and stays; --overwrite-card writes it anew",)
     unchanged = frozenset(path for path in files if before and _is_same(before, path, files[path]))
-    return Plan(address, before, new_branch, dict(sorted(files.items())), unchanged, removed, notes)
+    files = dict(sorted(files.items()))
+    return Plan(address, before, new_branch, files, unchanged, removed, notes, asked)
 
 
 def carry_out(plan: Plan, *, private: bool, message: str) -> str:
@@ -139,6 +142,25 @@ def _what_is_there(address: Address) -> tuple[Listing | None, bool]:
         if type(error.__cause__) is RepositoryNotFoundError:  # a gated one is another class, below it
             return None, address.revision not in (None, "main")
         raise
+
+
+def _what_is_known(address: Address, dry_run: bool) -> tuple[Listing | None, bool, tuple[str, ...]]:
+    """``_what_is_there``; or, of a dry run without a network, nothing, and a note that says why."""
+    try:
+        return *_what_is_there(address), ()
+    except UnreachableError as error:
+        if not dry_run:
+            raise
+        return None, False, (f"what is in {address.repo} already is not known: {error.what}",)
+
+
+def _check_private(before: Listing | None, address: Address, private: bool) -> None:
+    if private and before is not None and not before.private:
+        raise HubError(
+            "is public, and --private is for a repository that is made now",
+            where=address.repo,
+            next="make it private on its page on the Hub first, or leave out --private",
+        )
 
 
 def _displaced(

@@ -42,7 +42,11 @@ if TYPE_CHECKING:
 )
 @click.option("--overwrite", is_flag=True, help="Put it in the place of another coder that is there.")
 @click.option("--overwrite-card", is_flag=True, help="Write the card anew though it was changed by hand.")
-@click.option("--dry-run", is_flag=True, help="Say what would be uploaded, and upload nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would be uploaded, and upload nothing; without a network, of an empty repository.",
+)
 @json_option
 def push(
     path: pathlib.Path,
@@ -66,27 +70,31 @@ def push(
     run where --with names them. A repository that is not there is made. Log in first: hf auth login.
     """
     from qsae_hub.address import Address
+    from qsae_hub.errors import pushing
     from qsae_hub.layout import check_loads, collect
     from qsae_hub.push import carry_out, plan_push
 
     address = Address.of(repo, revision, folder, where=repo)
     local = collect(path, parts)
     check_loads(local)
-    plan = plan_push(
-        local,
-        address,
-        private=private,
-        overwrite=overwrite,
-        overwrite_card=overwrite_card,
-        license=license,
-        base_models=base_models,
-    )
+    with pushing():
+        plan = plan_push(
+            local,
+            address,
+            private=private,
+            overwrite=overwrite,
+            overwrite_card=overwrite_card,
+            license=license,
+            base_models=base_models,
+            dry_run=dry_run,
+        )
     shown = _shown(plan)
     if not as_json:
         _print_plan(plan, shown, local.left_out, private)
     commit = None
     if not dry_run and (plan.uploads or plan.removed):
-        commit = carry_out(plan, private=private, message=message or _message(local, address))
+        with pushing():
+            commit = carry_out(plan, private=private, message=message or _message(local, address))
     if as_json:
         print_json(
             {"address": str(address), "commit": commit, "files": shown, "bytes": plan.bytes}
@@ -99,24 +107,26 @@ def push(
 
 
 def _shown(plan: Plan) -> list[dict[str, Any]]:
-    """Each file with its bytes, and what becomes of the repository's file of that name."""
+    """Each file with its bytes, and what becomes of the repository's file of that name, if known."""
     from qsae_hub.layout import size_of
 
     before = plan.before.files if plan.before else {}
     found = []
     for path, content in plan.files.items():
         change = "unchanged" if path in plan.unchanged else "replaced" if path in before else "new"
-        found.append({"path": path, "bytes": size_of(content), "change": change})
+        found.append({"path": path, "bytes": size_of(content), "change": change if plan.asked else None})
     return [*found, *({"path": path, "bytes": 0, "change": "removed"} for path in plan.removed)]
 
 
 def _print_plan(plan: Plan, shown: list[dict[str, Any]], left_out: dict[str, int], private: bool) -> None:
     address = plan.address
-    there = "" if plan.before else f", a new {'private' if private else 'public'} repository"
+    there = (
+        "" if plan.before or not plan.asked else f", a new {'private' if private else 'public'} repository"
+    )
     branch = address.revision or "main"
     made = ", a new branch" if plan.new_branch else ""
     click.echo(f"to {address.repo}{there}, branch {branch}{made}")
-    rows = [[file["path"], f"{file['bytes']:,}", file["change"]] for file in shown]
+    rows = [[file["path"], f"{file['bytes']:,}", file["change"] or "?"] for file in shown]
     print_table(("file", "bytes>", ""), rows)
     click.echo(f"{len(plan.uploads)} files to upload, {plan.bytes:,} bytes")
     for part, size in left_out.items():

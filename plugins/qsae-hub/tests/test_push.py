@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 import shutil
 
 import pytest
@@ -320,3 +321,22 @@ def test_no_network(hub, qsae, run):
     hub.close()
     error = qsae("push", run, "me/coder", code=2).stderr
     assert f"the Hub at {hub.url} cannot be reached" in error
+    assert "next:    run the same command again" in error
+    assert "HF_HUB_OFFLINE" not in error  # which is for reading
+
+
+@pytest.mark.parametrize("reason", ["HF_HUB_OFFLINE is set", "cannot be reached"])
+def test_a_dry_run_needs_no_network(hub, qsae, run, offline, reason):
+    if reason.startswith("HF_HUB_OFFLINE"):
+        offline()
+    hub.close()
+    found = qsae("push", run, "me/coder", "--path", "a", "--private", "--dry-run")
+    assert "qsae: note: what is in me/coder already is not known: " in found.stderr
+    assert reason in found.stderr
+    assert "to me/coder, branch main\n" in found.stdout  # new or not, who knows
+    for name in OWN[:2]:
+        size = (run / name).stat().st_size
+        assert re.search(rf"^a/{name} +{size:,}  \?$", found.stdout, re.MULTILINE), found.stdout
+    assert "nothing was uploaded: --dry-run" in found.stdout
+    told = json.loads(qsae("push", run, "me/coder", "--dry-run", "--json").stdout)
+    assert {file["change"] for file in told["files"]} == {None}
