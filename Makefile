@@ -53,8 +53,9 @@ check-dist: dist  ## what is in them; fresh environments of every Python here wi
 
 setup: $(VENV)/.ready
 
-# torch first and from the constraints file (any other specification pulls gigabytes of CUDA); then core and
-# all plugins in one run without build isolation, which is ten times faster with dozens of them
+# The build backends first, and torch of the version in constraints.txt; then core and all plugins in one run without
+# build isolation, ten times faster with dozens of them. PyPI's torch for Linux brings gigabytes of CUDA along; with
+# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu pip takes the build for CPUs of the same version
 $(VENV)/.ready: pyproject.toml constraints.txt plugins/requirements-dev.txt $(PLUGINS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
