@@ -19,7 +19,7 @@ from qsae_cli.commands import (
 )
 from qsae_core import EvaluationConfig, Run
 from qsae_core.errors import ConfigError, DataError
-from qsae_core.runs import Layer, identity, load_plugins, resolve, slug
+from qsae_core.runs import Layer, identity, load_plugins, resolve, slug, stored_description
 from qsae_samples import SamplesConfig
 from qsae_samples.files import FILE
 from qsae_samples.samples import Samples
@@ -100,7 +100,8 @@ def samples(
         print_json([described(file, collected) for file, collected in written])
         return
     for file, collected in written:
-        show_summary(file, collected, tokens)
+        recorded = stored_description(pathlib.Path(collected.about["coder"]))["source"]
+        show_summary(file, collected, tokens, unrecorded="trained_on" not in recorded)
 
 
 @click.command("show")

@@ -27,8 +27,12 @@ def described(file: pathlib.Path, samples: Samples) -> dict[str, Any]:
     }
 
 
-def show_summary(file: pathlib.Path, samples: Samples, asked: int) -> None:
-    """What was read and kept; a note where there was less text than was asked for."""
+def show_summary(file: pathlib.Path, samples: Samples, asked: int, *, unrecorded: bool = False) -> None:
+    """What was read and kept; a note where there was less text than was asked for.
+
+    Args:
+        unrecorded: whether the coder's training data is not recorded, so that a part of any text is held out.
+    """
     found = described(file, samples)
     left_out = f"{found['n_special']:,} special ones and {found['n_skipped']:,} at the beginning of contexts"
     print_table(
@@ -43,9 +47,16 @@ def show_summary(file: pathlib.Path, samples: Samples, asked: int) -> None:
         title=f"{found['coder']}: {found['measured']}",
     )
     if found["n_tokens"] + found["n_skipped"] < asked:
+        more = "--text FOLDER reads other text"
+        if unrecorded:
+            more = (
+                "what the coder was trained on is not recorded, so the held-out part of any text is read: "
+                "--held-out-share 0.99 makes that nearly all of it, and a coder of qsae import --trained-on "
+                "elsewhere reads it whole"
+            )
         click.echo(
-            f"qsae: note: {asked:,} tokens were asked for, and this text has no more; "
-            "--text FOLDER reads other text",
+            f"qsae: note: {asked:,} tokens were asked for, and there are no more in {found['measured']}; "
+            f"{more}",
             err=True,
         )
     click.echo(f"samples: {file}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -99,8 +100,26 @@ def test_beside_other_evaluations(run, tmp_path):
 def test_less_text_than_was_asked_for_is_said(run, tmp_path):
     (tmp_path / "short.txt").write_text("A short text of forty words or so. " * 12, encoding="utf-8")
     found = qsae("samples", run, "--text", tmp_path / "short.txt", "--out", tmp_path / "out")
-    assert "1,000,000 tokens were asked for, and this text has no more" in found.stderr
+    assert re.search(
+        r"note: 1,000,000 tokens were asked for, and there are no more in .*short.txt; --text", found.stderr
+    )
     assert Samples.load(tmp_path / "out").n_tokens < 200
+
+
+def test_of_an_imported_coder_the_held_out_part_is_read_which_the_note_says(run, data, tmp_path):
+    qsae("export", run, "--format", "saelens", "--out", tmp_path / "theirs")
+    read = {}
+    for name, given in (("unknown", ()), ("elsewhere", ("--trained-on", "elsewhere"))):
+        qsae("import", tmp_path / "theirs", *data, *given, "--out", tmp_path / name)
+        read[name] = qsae("samples", tmp_path / name, "--out", tmp_path / f"{name}-samples")
+    assert re.search(
+        r"no more in [^;]* held-out [^;]*; what the coder was trained on is not", read["unknown"].stderr
+    )
+    assert "--trained-on elsewhere" in read["unknown"].stderr
+    assert re.search(r"no more in [^;]*; --text FOLDER reads other text", read["elsewhere"].stderr)
+    assert "held-out" not in read["elsewhere"].stderr
+    few, all_of_it = (Samples.load(tmp_path / f"{name}-samples").n_tokens for name in read)
+    assert few < all_of_it / 2  # three tenths of the documents
 
 
 def test_a_coder_for_each_layer_has_a_file_each(tmp_path, data):
