@@ -10,6 +10,7 @@ import click
 
 from qsae_cli.commands import Count, Scope, json_option, print_json, print_table, set_layer
 from qsae_compare import picture, table
+from qsae_compare.data_flags import SaysOn
 from qsae_core.errors import ConfigError
 from qsae_core.runs import load_plugins
 
@@ -24,7 +25,7 @@ MEASURED_BY = Scope(slots=("data",), lists=("metrics", "evaluate"), sections=(),
 PATH = click.Path(path_type=pathlib.Path)
 
 
-@click.command()
+@click.command(cls=SaysOn)
 @click.argument("paths", metavar="[RUN]...", nargs=-1, type=PATH)
 @click.option(
     "--sweep", metavar="FILE", type=PATH, help="Train what this file asks for and is not there yet."
@@ -83,7 +84,8 @@ def compare(
     combination that the file asks for.
 
     Coders that were trained on saved vectors have a cross-entropy where a language model is named:
-    --evaluate --on data.use=lm --on data.model=DIR --on data.layer=9.
+    --evaluate --on data.use=lm --on data.model=DIR --on data.layer=9. Other saved vectors are
+    --on data.use=tensors --on data.path=FILE.
     """
     if shown["plot"] is not None:
         picture.check(shown["plot"])  # before anything is trained
