@@ -49,8 +49,8 @@ def import_(layers: list[Layer], path: str, out: pathlib.Path, form: str | None,
     --data, --model, --text and the data source's other flags say on what it is evaluated and quantized where
     nothing else is asked for; the checkpoint itself may say it too.
     """
+    from qsae_cli.import_summary import summary
     from qsae_core.artifact.imported import import_checkpoint
-    from qsae_core.component import name_of
     from qsae_core.plugins.records import load_plugins
 
     def note(text: str) -> None:
@@ -59,8 +59,7 @@ def import_(layers: list[Layer], path: str, out: pathlib.Path, form: str | None,
     registry = load_plugins().registry
     known = None if trained_on == "unknown" else functools.partial(_origins, trained_on, layers, registry)
     coder = import_checkpoint(path, out, registry, layers, format=form, trained_on=known, message=note)
-    widths = " -> ".join(str(n) for n in dict.fromkeys((coder.shape.d_in, coder.shape.d_out)))
-    click.echo(f"{name_of(coder)}: {coder.n_latents:,} latents, d={widths}\nartifact: {out}")
+    click.echo("\n".join(summary(coder, out, path, form, registry)))
 
 
 def _origins(

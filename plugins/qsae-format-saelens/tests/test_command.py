@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import pathlib
+import shutil
 
 import pytest
 from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 
 from qsae_cli.main import cli
 
@@ -13,6 +16,9 @@ TRAIN = (
     "train --sae topk --k 16 --n-latents 256 --steps 4 --batch-size 128 --eval-tokens 512 --eval-every 0 "
     "--statistics-tokens 256 --threads 1 --no-compare-float --eval reconstruction --name mine"
 )
+
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 
 def qsae(line):
@@ -36,3 +42,49 @@ def test_the_worked_example(tmp_path, monkeypatch):
     for name in ("cfg.json", "sae_weights.safetensors"):
         once_more = (tmp_path / "mine_once_more" / name).read_bytes()
         assert (tmp_path / "mine_saelens" / name).read_bytes() == once_more
+
+
+# --- what qsae import says of what SAELens wrote
+
+
+def test_an_import_says_what_was_read(tmp_path):
+    cfg = json.loads((GOLDEN / "topk" / "checkpoint" / "cfg.json").read_text())
+    assert (cfg["architecture"], cfg["d_sae"], cfg["d_in"], cfg["k"]) == ("topk", 24, 8, 4)
+    assert qsae(f"import {GOLDEN}/topk/checkpoint --out {tmp_path}/ours").splitlines() == [
+        "topk: 24 latents, d=8, activation relu, sparsity topk (k = 4)",
+        "format: saelens, weights in float32",
+        "its files name the model gpt2, layer 5, site resid_pre",
+        f"artifact: {tmp_path}/ours",
+    ]
+
+
+def test_it_says_which_weights_have_which_type_and_that_no_place_is_named(tmp_path):
+    shutil.copytree(GOLDEN / "standard" / "checkpoint", tmp_path / "theirs")
+    tensors = load_file(tmp_path / "theirs" / "sae_weights.safetensors")
+    tensors["W_dec"] = tensors["W_dec"].bfloat16()
+    save_file(tensors, tmp_path / "theirs" / "sae_weights.safetensors")
+    cfg = json.loads((tmp_path / "theirs" / "cfg.json").read_text())
+    del cfg["metadata"]
+    (tmp_path / "theirs" / "cfg.json").write_text(json.dumps(cfg))
+    said = qsae(f"import {tmp_path}/theirs --out {tmp_path}/ours").splitlines()
+    assert said[1].startswith("format: saelens, weights in ")
+    assert "bfloat16 (W_dec)" in said[1]
+    assert said[2] == "its files name no model, layer or site"
+
+
+def test_of_a_folder_of_several_it_says_how_many_there_are_of_which_layers(tmp_path):
+    said = qsae(f"import {GOLDEN}/several/checkpoint --out {tmp_path}/ours").splitlines()
+    assert said[0].startswith(
+        "2 coders, one for each of the layers sae_9, sae_10; of each, vanilla: 24 latents"
+    )
+    assert said[2] == "its files name the model gpt2, layers 9, 10, site resid_post"
+
+
+def test_of_packed_weights_it_says_the_format_and_the_quantizer(tmp_path, monkeypatch):
+    """Also where the coder that was packed had been imported before, from files of another format."""
+    monkeypatch.chdir(tmp_path)
+    qsae(f"import {GOLDEN}/topk/checkpoint --out ours")
+    qsae("export ours --format saelens-packed --out packed")
+    said = qsae("import packed --out again").splitlines()
+    assert said[1] == "format: saelens-packed, weights as qsae packs them (quantizer none)"
+    assert said[2] == "its files name the model gpt2, layer 5, site resid_pre"
