@@ -64,7 +64,10 @@ def format_of(path: pathlib.Path, registry: Registry) -> str:
     elif not path.exists():
         what, further = "there is no such file or folder", "give a checkpoint's own file or folder"
     else:
-        what, further = "is of none of the installed formats", "install the plugin of its format"
+        what = "is of none of the installed formats"
+        further = (
+            "--format NAME says what is wrong with files of that format; else install the plugin of theirs"
+        )
     raise ArtifactError(what, where=str(path), allowed=installed, next=further)
 
 
