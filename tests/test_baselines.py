@@ -19,6 +19,7 @@ from qsae_core.coder_options import CoderConfig
 from qsae_core.coders.linear import LinearCoder
 from qsae_core.conformance import plain_parts
 from qsae_core.conformance.reference_parts import L1, PlainConfig
+from qsae_core.conformance.toy_data import ToyData
 from qsae_core.contracts import Batch, CoderShape
 from qsae_core.errors import ConfigError
 from qsae_core.measuring import directions
@@ -149,14 +150,16 @@ def test_it_is_not_made_again_of_a_record_that_knows_no_such_seed(quantized: pat
 def test_the_float_coder_that_a_path_means(quantized: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """The twin of a quantized run, a float run itself; of a quantized coder alone there is none."""
     twin = qsae_core.load(quantized / "checkpoints/float_twin")
+    data = ToyData(twin.shape)
+    data.layer = "synthetic"
     for path in (quantized, quantized / "checkpoints/final", quantized / "checkpoints/float_twin"):
-        found = load_other_float(str(path), twin, "synthetic", "there")
+        found = load_other_float(str(path), twin, data, "there")
         assert torch.equal(found.atoms(), twin.atoms()), path
     other = quantized / "baselines/other-seed/synthetic/40"
-    assert not torch.equal(load_other_float(str(other), twin, "synthetic", "there").atoms(), twin.atoms())
+    assert not torch.equal(load_other_float(str(other), twin, data, "there").atoms(), twin.atoms())
     alone = shutil.copytree(quantized / "checkpoints/final", tmp_path / "alone")
     with pytest.raises(ConfigError, match="is quantized, and no full-precision twin is beside it") as error:
-        load_other_float(str(alone), twin, "synthetic", "there")
+        load_other_float(str(alone), twin, data, "there")
     assert error.value.where == "there"
 
 

@@ -15,11 +15,13 @@ from qsae_core.artifact import artifact
 from qsae_core.artifact.places import artifact_folder
 from qsae_core.conformance.toy_data import ToyData
 from qsae_core.contracts import CoderShape
+from qsae_core.errors import ConfigError
 from qsae_core.evaluation.fitting import of_other_sites
-from qsae_core.evaluation.measured_part import MeasuredPart
+from qsae_core.evaluation.measured_part import MeasuredPart, source_record
 from qsae_core.evaluation.run import recorded_config
 from qsae_core.plugins.records import load_plugins
 from qsae_core.results.files import read_json, write_json
+from qsae_core.runs import load_other_float
 
 TRAIN = shlex.split(
     "train --sae topk --n-latents 32 --k 4 --steps 6 --batch-size 128 --eval-every 0 --statistics-tokens 512 "
@@ -210,3 +212,64 @@ def test_a_coder_on_vectors_of_another_layer_is_told_so(tmp_path, command):
         "warning: this coder was trained on vectors of 1.mlp_out, and those here are of 2.mlp_out"
         in done.stderr
     )
+
+
+def test_a_coder_that_is_quantized_on_saved_vectors_is_still_of_its_model(tmp_path):
+    line = (
+        "--model builtin --site mlp_out --layer 1 --threads 1 --eval reconstruction --eval-every 0 --steps 2"
+    )
+    sizes = "--n-latents 32 --k 4 --batch-size 64 --statistics-tokens 128 --eval-tokens 128 --device cpu"
+    qsae(*shlex.split(f"train --sae topk {line} {sizes}"), "--out", tmp_path)
+    run = next(tmp_path.rglob("metrics.json")).parent
+    torch.save(torch.randn(600, qsae_core.load(run).shape.d_in), tmp_path / "states.pt")
+    more = ["--quantizer", "rtn", "--tokens", 128, "--data", "tensors", "--data-path", tmp_path / "states.pt"]
+    qsae("quantize", run, *more, "--out", tmp_path / "q")
+    quantized = next((tmp_path / "q").rglob("metrics.json")).parent
+    before, after = (read_json(artifact_folder(path) / "coder.json")["source"] for path in (run, quantized))
+    first, second = after.pop("trained_on")
+    assert [first] == before.pop("trained_on")
+    assert (first["use"], second["use"]) == ("lm", "tensors")
+    assert after == before
+    assert (after["model"], after["layer"], after["source_sites"]) == ("builtin", "1-mlp_out", ["1.mlp_out"])
+    for path in (run, quantized):  # another one for a coder of saved vectors, which may be of any layer
+        assert load_other_float(str(path), qsae_core.load(run), OfSites([], []), "--other").n_latents == 32
+        with pytest.raises(ConfigError, match="is of layer 1-mlp_out, and this one of layer 0"):
+            load_other_float(str(path), qsae_core.load(run), OfSites(["2.mlp_out"], ["2.mlp_out"]), "--other")
+    # and what it is measured on is compared with that
+    assert (
+        "warning: this coder was trained on vectors of 1.mlp_out, and those here are of 2.mlp_out"
+        in (
+            qsae(
+                "evaluate", quantized, "--data", "lm", "--model", "builtin", "--site", "mlp_out", "--layer", 2
+            )
+        ).stderr
+    )
+
+
+HERE = {"model": "toy", "layer": "toy", "source_sites": ["9.mlp_in"], "target_sites": ["9.mlp_out"]}
+SITES = {"source_sites": ["9.mlp_in"], "target_sites": ["9.mlp_out"]}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"no_data": True, "imported_from": {}}, {**HERE, "imported_from": {}}),  # nothing is known of it
+        ({"model": "gpt2", "layer": "3"}, {"model": "gpt2", "layer": "3"}),  # all that is asked
+        (
+            {"model": "gpt2", "context": 64},
+            {"model": "gpt2", "context": 64},
+        ),  # other vectors' place is not its
+        ({"model": "toy", "context": 64}, {**HERE, "context": 64}),
+        (SITES, HERE),
+        ({**SITES, "source_sites": ["3.mlp_in"]}, {**SITES, "source_sites": ["3.mlp_in"]}),
+    ],
+)
+def test_what_a_coder_does_not_say_of_its_vectors_the_data_says_if_it_fits(run, before, after):
+    data = OfSites(["9.mlp_in"], ["9.mlp_out"])
+    data.model_name = data.layer = "toy"
+    config = recorded_config(artifact_folder(run), load_plugins().registry)
+    assert source_record(data, config, before) == after
+    found = source_record(data, config, {**before, "trained_on": [3]})
+    assert found["trained_on"][0] == 3
+    assert len(found.pop("trained_on")) == 2
+    assert found == after

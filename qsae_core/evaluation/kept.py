@@ -19,7 +19,7 @@ from qsae_core.errors import QsaeError
 from qsae_core.evaluation.entry import set_entry
 from qsae_core.evaluation.evaluate import Outcome, entries, n_documents
 from qsae_core.evaluation.fuller import Stays, older_stays
-from qsae_core.evaluation.measured_part import MeasuredPart, Origins, source_record
+from qsae_core.evaluation.measured_part import MeasuredPart, source_record
 from qsae_core.evaluation.of_layers import WHOLE
 from qsae_core.evaluation.run import Evaluated, evaluate_coder
 from qsae_core.evaluation.stored import save_result
@@ -37,22 +37,24 @@ def save_coder(
     registry: Registry,
     data: DataSource,
     *,
-    before: Origins | None = (),
+    made_of: Mapping[str | None, Mapping[str, Any]] | None = None,
     masters: bool = False,
 ) -> None:
-    """Write a trained coder, or one for each layer, with a record of the data that it was trained on.
+    """Write a trained coder, or one for each layer, with a record of which vectors it is for and what
+    it was trained on.
 
     Args:
-        before: what it was trained on before this run; None: not recorded.
+        made_of: layer -> ``source`` of the stored coder that it was made of; None: the key of a single one.
         masters: as ``artifact.save`` takes it.
     """
+    known = made_of or {}
     if isinstance(coder, CoderSet):
         views = {name: OneLayer(data, i) for i, name in enumerate(coder.names)}
-        sources = {name: source_record(view, config, before) for name, view in views.items()}
+        sources = {name: source_record(view, config, known.get(name)) for name, view in views.items()}
         save_set(coder, folder, config, registry, sources, masters=masters)
     else:
         assert isinstance(coder, MatrixCoder)
-        source = source_record(data, config, before)
+        source = source_record(data, config, known.get(None))
         artifact.save(coder, folder, config, registry, source, masters=masters)
 
 

@@ -6,10 +6,11 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from qsae_core.artifact.description import TRAINED_ON
+from qsae_core.artifact.description import NO_DATA, TRAINED_ON
 from qsae_core.config.run import RunConfig
 from qsae_core.contracts.data import DataSource
 from qsae_core.contracts.held_out_part import HeldOutPart, Overlap
+from qsae_core.contracts.provenance import LAYER, MODEL, SOURCE, TARGET
 from qsae_core.errors import ArtifactError
 from qsae_core.results.files import COPY
 
@@ -44,15 +45,32 @@ class MeasuredPart(NamedTuple):
         return entry if n_documents is None else {**entry, "documents": n_documents}
 
 
-def source_record(data: DataSource, config: RunConfig, before: Origins | None = ()) -> dict[str, Any]:
-    """``source`` of an artifact: what its training data is, and how that is known again.
+def source_record(
+    data: DataSource, config: RunConfig, made_of: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """``source`` of an artifact: which vectors it is for, and how its training data is known again.
 
     Args:
-        before: what the coder was trained on before this run; None: not recorded, and it stays so.
+        made_of: ``source`` of the stored coder that this one was made of, whose vectors stay its own; None:
+            it was trained here from the beginning.
     """
     origin = _origin(data.held_out_part(), config)
-    record = {"model": data.model_name, "layer": data.layer, **data.describe()}
-    return record if before is None else {**record, TRAINED_ON: [*before, origin]}
+    record = {MODEL: data.model_name, LAYER: data.layer, **data.describe()}
+    if made_of is None:
+        return {**record, TRAINED_ON: [origin]}
+    before = made_of.get(TRAINED_ON)
+    found = _of_same_vectors(made_of, record)
+    return found if before is None else {**found, TRAINED_ON: [*before, origin]}
+
+
+def _of_same_vectors(made_of: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``made_of`` says of its vectors; of those that it does not name, also what the data says that a
+    coder made of it is given now, if nothing of it is otherwise."""
+    said = {key: value for key, value in made_of.items() if key not in (NO_DATA, TRAINED_ON)}
+    is_whole = MODEL in said and LAYER in said
+    places = (SOURCE, TARGET) if SOURCE in said else (LAYER,)  # a layer's name is not everywhere the same
+    differs = any(record.get(key) != said[key] for key in (MODEL, *places) if key in said)
+    return said if is_whole or differs else {**record, **said}
 
 
 def whole_origin(data: DataSource, config: RunConfig) -> dict[str, Any]:

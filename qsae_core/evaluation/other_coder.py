@@ -9,8 +9,11 @@ from qsae_core.artifact.coder_sets import load_set
 from qsae_core.artifact.places import set_folder, stored_description, stored_folder
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.contracts.coder import SparseCoder
+from qsae_core.contracts.data import DataSource
+from qsae_core.contracts.provenance import LAYER, SOURCE
 from qsae_core.errors import ConfigError
 from qsae_core.evaluation.beside import twin_folder
+from qsae_core.evaluation.fitting import of_other_sites
 
 
 def load_other(path: str, coder: SparseCoder, layer: str, where: str) -> MatrixCoder:
@@ -39,19 +42,25 @@ def load_other(path: str, coder: SparseCoder, layer: str, where: str) -> MatrixC
     return other
 
 
-def load_other_float(path: str, coder: SparseCoder, layer: str, where: str) -> MatrixCoder:
+def load_other_float(path: str, coder: SparseCoder, data: DataSource, where: str) -> MatrixCoder:
     """``load_other`` of the full-precision coder that a path means: the float twin beside a quantized one,
     else the coder itself.
+
+    Args:
+        data: that the other one reads. Saved vectors may be of any layer of a language model.
 
     Raises:
         ConfigError: also if it is of another layer, or quantized without a float twin beside it.
     """
     folder = stored_folder(pathlib.Path(path))
-    other = load_other(str(twin_folder(folder) or folder), coder, layer, where)
-    its = stored_description(folder)["source"].get("layer")
-    if set_folder(folder) is None and its not in (None, layer):
+    other = load_other(str(twin_folder(folder) or folder), coder, data.layer, where)
+    description = stored_description(folder)
+    source = description["source"]
+    its = source.get(LAYER)
+    is_other = of_other_sites(data, description) if source.get(SOURCE) else its not in (None, data.layer)
+    if set_folder(folder) is None and is_other:
         raise ConfigError(
-            f"the coder at {path} is of layer {its}, and this one of layer {layer}",
+            f"the coder at {path} is of layer {its}, and this one of layer {data.layer}",
             where=where,
             allowed="a coder of vectors of the same place",
             next="qsae runs lists what was trained, with its layer",

@@ -97,8 +97,7 @@ def _quantize(
     try:
         shells = {layer: _shell(place, config, registry) for layer, place in folders.items()}
         data = data_of(as_one(shells), opened, folder, description)
-        before = origins(description)
-        part = measured_part(data, config, before, folder, calibrated=True)
+        part = measured_part(data, config, origins(description), folder, calibrated=True)
         part = part.warned(of_other_sites(data, description, several=several))
         if part.warning:
             message(f"warning: {part.warning}")
@@ -111,7 +110,8 @@ def _quantize(
             seconds = time.perf_counter() - started
             coder = as_one(shells)
             errors = _errors(coder, fitted)
-            save_coder(coder, run.final, config, registry, data, before=before)
+            sources = {layer: read_description(place)["source"] for layer, place in folders.items()}
+            save_coder(coder, run.final, config, registry, data, made_of=sources)
             of_masters = all(one.of_masters for one in begun.values())
             del coder, shells, begun  # matrices may be large: from here on the stored one is measured
             source = as_one({layer: float_coder(p, device, registry)[0] for layer, p in folders.items()})

@@ -53,7 +53,7 @@ def load_other_seed(config: QuantizationErrorConfig, context: EvaluationContext)
         return None
     twin = context.twin
     assert twin is not None  # as the evaluation observes it
-    other = load_other_float(config.other_seed, context.coder, context.data.layer, OPTION)
+    other = load_other_float(config.other_seed, context.coder, context.data, OPTION)
     if other.n_latents != twin.n_latents:
         raise ConfigError(
             f"the coder at {config.other_seed} has {other.n_latents} latents, the twin {twin.n_latents}",

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from qsae_cli.main import cli
 from qsae_core import CoderConfig, load
+from qsae_core.conformance.toy_data import ToyData
 from qsae_core.contracts import Batch, CoderShape, Result, SparseCodes, TokenBatch
 from qsae_core.errors import ConfigError
 from qsae_core.evaluation.evaluate import Outcome, evaluate
@@ -374,10 +375,12 @@ def test_a_ternary_coder_by_the_command(tmp_path: pathlib.Path) -> None:
         assert said in printed
     run = next(tmp_path.glob("tiny/*/*"))
     place, coder = str(run / "checkpoints" / "final"), load(run)
-    found_layer = stored_description(run / "checkpoints" / "final")["source"]["layer"]
-    assert load_other_float(place, coder, found_layer, "here").n_latents == 64
+    data = ToyData(coder.shape)
+    data.layer = stored_description(run / "checkpoints" / "final")["source"]["layer"]
+    assert load_other_float(place, coder, data, "here").n_latents == 64
+    data.layer = "7"
     with pytest.raises(ConfigError, match="is of layer synthetic, and this one of layer 7"):
-        load_other_float(place, coder, "7", "here")
+        load_other_float(place, coder, data, "here")
     cells = [cell for row in found.tables["controls"].rows for cell in row]
     assert any("the rule keeps the 8 largest" in str(cell) for cell in cells)
     values = found.values

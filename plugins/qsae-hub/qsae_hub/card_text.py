@@ -107,7 +107,7 @@ def _facts(coder: Known) -> list[tuple[str, str]]:
     shape: Mapping[str, Any] = next(iter(coder.shapes.values()), {})
     source = coder.source
     found: list[tuple[str, Any]] = [
-        ("base model" if source.get("model") else "data", _with_commit(coder)),
+        ("base model" if read or coder.model_id else "data", _with_commit(coder)),
         ("reads", _places(read)),
         ("reconstructs", _places(written) if written != read else None),
         ("architecture", _architecture(coder)),
@@ -156,10 +156,9 @@ def _quantized(coder: Known) -> str | None:
 
 
 def _trained_on(coder: Known) -> str | None:
-    tokens, text = (
-        _number(coder.metrics.get("tokens")),
-        coder.option("data", "dataset") or coder.source.get("text"),
-    )
+    tokens = _number(coder.metrics.get("tokens"))
+    read = mapping(coder.config.get("data_record", coder.source))  # by the run, which may have quantized it
+    text = coder.option("data", "dataset") or read.get("text")
     of = f"{tokens} tokens" if tokens else None
     if not isinstance(text, str):
         return of

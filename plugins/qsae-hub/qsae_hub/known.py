@@ -142,8 +142,8 @@ class Known:
         if model is None:
             return None
         named = model.partition("@")[0]
-        has_commit = self.source.get("revision") is not None or "imported_from" in self.source
-        return named if has_commit and ON_THE_HUB.fullmatch(named) else None
+        is_named = self.source.get("revision", self.source.get("imported_from")) is not None
+        return named if is_named and ON_THE_HUB.fullmatch(named) else None
 
     @property
     def places(self) -> tuple[list[str], list[str]]:
@@ -172,13 +172,12 @@ def known(root: str, record: Any, metrics: Any, descriptions: Mapping[str, Any])
         descriptions: layer -> ``coder.json``.
     """
     own = {layer: mapping(description) for layer, description in descriptions.items()}
-    config, source = mapping(record), mapping(mapping(record).get("data_record"))
-    if record is None:
-        first = next(iter(own.values()), {})
-        config, source = mapping(first.get("config")), mapping(first.get("source"))
-        for name in ("source_sites", "target_sites"):
-            sites = [mapping(description.get("source")).get(name) for description in own.values()]
-            source = {**source, name: [site for of in sites if isinstance(of, list) for site in of]}
+    first = next(iter(own.values()), {})
+    config = mapping(first.get("config")) if record is None else mapping(record)
+    source = mapping(first.get("source"))
+    for name in ("source_sites", "target_sites"):
+        sites = [mapping(description.get("source")).get(name) for description in own.values()]
+        source = {**source, name: [site for of in sites if isinstance(of, list) for site in of]}
     return Known(root, config, source, mapping(metrics), own)
 
 

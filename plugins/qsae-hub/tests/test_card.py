@@ -18,13 +18,13 @@ RECORD = {
     "sparsity": {"use": "topk", "k": 32},
     "data": {"use": "lm", "dataset": "Skylion007/openwebtext"},
     "versions": {"qsae": "0.1.0", "torch": "2.13.0"},
-    "data_record": {
-        "model": "HuggingFaceTB/SmolLM2-135M",
-        "revision": COMMIT,
-        "source_sites": ["9.resid_post"],
-        "target_sites": ["9.resid_post"],
-        "context": 256,
-    },
+}
+SOURCE = {
+    "model": "HuggingFaceTB/SmolLM2-135M",
+    "revision": COMMIT,
+    "source_sites": ["9.resid_post"],
+    "target_sites": ["9.resid_post"],
+    "context": 256,
 }
 METRICS = {
     "model": "smollm2-135m",
@@ -63,6 +63,7 @@ DESCRIPTION = {
         "sae": {"name": "qsae-sae-ternary", "version": "0.1.0"},
         "activation": {"name": "qsae-activations"},
     },
+    "source": SOURCE,
 }
 PLACE = Address("me/saes")
 
@@ -119,9 +120,11 @@ def test_a_transcoder_of_several_layers_in_a_folder_at_a_revision():
     record = {k: v for k, v in RECORD.items() if k != "sae"} | {
         "transcoder": {"use": "transcoder", "n_latents": 64}
     }
-    sites = {"source_sites": ["1.mlp_in", "2.mlp_in"], "target_sites": ["1.mlp_out", "2.mlp_out"]}
-    record["data_record"] = {"model": "/home/me/models/llama", "revision": None, **sites}
-    layers = {"1": DESCRIPTION, "2": DESCRIPTION}
+    layers = {}
+    for layer in ("1", "2"):
+        sites = {"source_sites": [f"{layer}.mlp_in"], "target_sites": [f"{layer}.mlp_out"]}
+        source = {"model": "/home/me/models/llama", "revision": None, **sites}
+        layers[layer] = DESCRIPTION | {"source": source}
     metrics = {"coders": {"coder": {"layers": {"1": METRICS["coders"]["coder"]}}}}
     coder = known("tc/all", record, metrics, layers)
     text = write_card(
@@ -174,19 +177,50 @@ def test_what_was_said_in_the_header_before_is_kept():
     assert header_of("---\n: {\n---\n") == header_of("no header") == {}
 
 
+def test_a_quantized_coder_is_of_the_model_that_it_was_imported_for():
+    """The run read saved vectors; the coder is for those that its own record names."""
+    record = RECORD | {"data": {"use": "tensors"}, "data_record": {"paths": ["states.pt"]}}
+    source = {key: value for key, value in SOURCE.items() if key != "revision"}
+    source |= {"imported_from": {"path": "theirs", "format": "saelens"}}
+    text = card(one("", record, METRICS | {"model": "states"}, {"": DESCRIPTION | {"source": source}}))
+    model = "[HuggingFaceTB/SmolLM2-135M](https://huggingface.co/HuggingFaceTB/SmolLM2-135M)"
+    assert header_of(text)["base_model"] == "HuggingFaceTB/SmolLM2-135M"
+    for line in (
+        f"| base model | {model} |",
+        "| reads | layer 9, resid_post |",
+        "| trained on | 512,000 tokens |",
+        "| imported from | theirs (format saelens) |",
+    ):
+        assert line in text.splitlines(), line
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"model": "states", "layer": "tensors", "paths": []}, "| data | states |"),
+        (
+            {"model": "models/llama", "revision": None, "imported_from": {}},
+            "| data | llama |",
+        ),  # a folder here
+        (
+            {"model": "org/llama", "imported_from": {}},
+            "| base model | [org/llama](https://huggingface.co/org/llama) |",
+        ),
+    ],
+)
+def test_whose_vectors_a_card_names(source, said):
+    assert said in card(one("", descriptions={"": DESCRIPTION | {"source": source}})).splitlines()
+
+
 @pytest.mark.parametrize("hostile", ["a|b\nc", "<script>x</script>", "[x](http://evil)", "`x`\n## Title"])
 def test_what_others_wrote_into_their_records_is_no_markup(hostile):
     record = RECORD | {"sae": {"use": hostile, "n_latents": hostile}, "data": {"dataset": hostile}}
-    record["data_record"] = {
-        "model": hostile,
-        "source_sites": [hostile],
-        "target_sites": 3,
-        "revision": hostile,
-    }
+    source = {"model": hostile, "source_sites": [hostile], "target_sites": 3, "revision": hostile}
+    record["data_record"] = {"text": hostile}
     metrics = {
         "coders": {"coder": {"measured": {"what": hostile}, "evaluations": {"x": {"n_tokens": 3, "fvu": 1}}}}
     }
-    text = card(one("a", record, metrics), one("b"))
+    text = card(one("a", record, metrics, {"": DESCRIPTION | {"source": source}}), one("b"))
     assert "<script>" not in text
     assert "\n## Title" not in text
     rows = [line for line in text.splitlines() if line.startswith("| a |")]

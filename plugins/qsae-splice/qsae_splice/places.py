@@ -15,6 +15,8 @@ from qsae_splice.core_models import read_site
 
 SINGLE = ""
 """What a single coder is called in a spec."""
+MODEL = "model"
+"""Key of ``source`` of a stored coder."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +108,9 @@ def other_places(path: pathlib.Path, model_name: str, registry: Registry, device
         source = stored_description(folder)["source"]
         sources, targets = (_sites(source, side) for side in ("source_sites", "target_sites"))
         fault = None if sources and targets else "at which sites it was trained is not recorded"
-        if source["model"] != model_name:
-            fault = f"it was trained on vectors of {source['model']}, the first coder on {model_name}'s"
+        if (model := source.get(MODEL)) != model_name:
+            fault = f"it was trained on vectors of {model or 'a model that is not recorded'}, "
+            fault += f"the first coder on {model_name}'s"
         if fault is not None:
             raise ConfigError(fault, where=f"--also {path}", allowed="coders of one language model")
         found.append(Place(coder, folder, sources, targets, own_data=False))
@@ -115,8 +118,20 @@ def other_places(path: pathlib.Path, model_name: str, registry: Registry, device
 
 
 def trained_on(path: pathlib.Path) -> str:
-    """The name of the model whose vectors a stored coder was trained on."""
-    return str(stored_description(set_folder(path) or artifact_folder(path))["source"]["model"])
+    """The name of the model whose vectors a stored coder was trained on.
+
+    Raises:
+        ConfigError: if that is not recorded, as of a checkpoint of a library that does not say it.
+    """
+    model = stored_description(set_folder(path) or artifact_folder(path))["source"].get(MODEL)
+    if model is None:
+        raise ConfigError(
+            "on which model's vectors it was trained is not recorded",
+            where=str(path),
+            allowed="with --also, coders whose language model is known",
+            next="leave --also out",
+        )
+    return str(model)
 
 
 def together(first: dict[str, Place], more: Sequence[Place]) -> dict[str, Place]:

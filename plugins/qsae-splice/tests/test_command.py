@@ -12,11 +12,13 @@ import torch
 from click.testing import CliRunner
 from qsae_samples.samples import Samples
 from qsae_splice import Edit, steer
+from qsae_splice.places import trained_on
 
 from qsae_cli.main import cli
 from qsae_core import load
 from qsae_core.contracts import Edit as SiteEdit
 from qsae_core.contracts import Site, TokenBatch
+from qsae_core.errors import ConfigError
 
 PROMPT = "def open(path):"
 SMALL = ["--n-latents", "64", "--k", "8", "--steps", "20", "--batch-size", "256", "--eval-tokens", "256"]
@@ -267,6 +269,16 @@ def test_a_coder_of_another_model(packed, tmp_path) -> None:
     artifact = train(tmp_path, "--data", "synthetic", "--preset", "tiny")
     out = qsae("splice", packed, "--also", artifact, "--prompt", PROMPT, "--ablate", "1/3", fails=True)
     assert "it was trained on vectors of" in out
+
+
+def test_a_coder_whose_model_is_not_recorded(packed, tmp_path) -> None:
+    """As of a checkpoint of a library that does not name it."""
+    nameless = shutil.copytree(packed / "checkpoints" / "final", tmp_path / "nameless")
+    description = json.loads((nameless / "coder.json").read_text())
+    del description["source"]["model"]
+    (nameless / "coder.json").write_text(json.dumps(description))
+    with pytest.raises(ConfigError, match="on which model's vectors it was trained is not recorded"):
+        trained_on(nameless)
 
 
 def test_a_transcoder_with_a_skip_connection(transcoder, builtin) -> None:
