@@ -273,7 +273,7 @@ def test_a_coder_of_another_model(packed, tmp_path) -> None:
 
 def test_a_coder_whose_model_is_not_recorded(packed, tmp_path) -> None:
     """As of a checkpoint of a library that does not name it."""
-    nameless = shutil.copytree(packed / "checkpoints" / "final", tmp_path / "nameless")
+    nameless = shutil.copytree(packed, tmp_path / "nameless")
     description = json.loads((nameless / "coder.json").read_text())
     del description["source"]["model"]
     (nameless / "coder.json").write_text(json.dumps(description))
