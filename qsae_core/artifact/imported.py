@@ -182,7 +182,7 @@ def _for_all(
         targets=tuple(place for own in places for place in own.targets),
     )
     block = of_all.data_block()
-    if block is None or any("data" in layer.tree for layer in layers):
+    if block is None or of_all.model is None or any("data" in layer.tree for layer in layers):
         return config
     tree = {name: value for name, value in config.to_dict().items() if name != "versions"}
     return resolve([Layer({**tree, "data": block}, "the checkpoints", fallback=True)], registry)
@@ -205,11 +205,13 @@ def _described(
     made = Layer(tree, str(path), fallback=True)
     config = resolve([made, *layers], registry)
     source = {**checkpoint.provenance.record(), IMPORTED: import_record(checkpoint, path, form, named)}
-    if not any("data" in layer.tree for layer in (made, *layers)):
+    named_by_files = "data" in checkpoint.components or checkpoint.provenance.model is not None
+    if not (named_by_files and "data" in tree) and not any("data" in layer.tree for layer in layers):
         source[NO_DATA] = True
+        which = "--model, --layer and --site" if block is None else "--model, whose layer and site it names"
         message(
-            "no data was chosen for it: evaluate and quantize it with --model, --layer and --site, or with "
-            "--data-path; given here, they are recorded for it"
+            f"no data was chosen for it: evaluate and quantize it with {which}, or with --data-path; given "
+            "here, they are recorded for it"
         )
     for note in checkpoint.notes:
         message(note)

@@ -57,11 +57,11 @@ class Provenance:
         return {name: value for name, value in values.items() if value is not None}
 
     def data_block(self) -> dict[str, Any] | None:
-        """Options of the data source ``lm`` that reads these vectors; None where model or places are not
-        known."""
-        if self.model is None or not self.sources or not self.targets:
+        """Options of the data source ``lm`` that reads these vectors, without a model where that is not
+        known; None where places are not."""
+        if not self.sources or not self.targets:
             return None
-        found: dict[str, Any] = {"use": "lm", "model": self.model}
+        found: dict[str, Any] = {"use": "lm"} if self.model is None else {"use": "lm", "model": self.model}
         if len(self.sources) == len(self.targets) == 1:
             (source,), (target,) = self.sources, self.targets
             layer, _, site = source.partition(".")

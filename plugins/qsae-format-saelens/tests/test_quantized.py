@@ -33,10 +33,10 @@ def source(folder):
     return json.loads((folder / "coder.json").read_text())["source"]
 
 
-def theirs(folder, layer, dtype=torch.float32):
+def theirs(folder, layer, dtype=torch.float32, width=D):
     """A TopK coder of GPT-2, as SAELens names it."""
     generator = torch.Generator().manual_seed(layer)
-    sizes = {"W_enc": (D, F), "b_enc": (F,), "W_dec": (F, D), "b_dec": (D,)}
+    sizes = {"W_enc": (width, F), "b_enc": (F,), "W_dec": (F, width), "b_dec": (width,)}
     tensors = {name: torch.randn(size, generator=generator).to(dtype) for name, size in sizes.items()}
     metadata = {
         "sae_lens_version": "6.54.12",
@@ -50,7 +50,7 @@ def theirs(folder, layer, dtype=torch.float32):
     }
     cfg = {
         "architecture": "topk",
-        "d_in": D,
+        "d_in": width,
         "d_sae": F,
         "k": K,
         "dtype": str(dtype).removeprefix("torch."),
@@ -131,3 +131,21 @@ def test_each_of_several_keeps_its_own(tmp_path, monkeypatch):
         assert (own["layer"], own["source_sites"]) == (layer, [f"{layer}.resid_post"])
     called(f"export {run} --format saelens --out floats")
     assert [json.loads(pathlib.Path(f"floats/{n}/cfg.json").read_text()) for n in range(2)] == cfgs
+
+
+def test_a_model_that_is_named_later_is_read_where_the_files_say(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = theirs(pathlib.Path("theirs"), 1, width=256)
+    del cfg["metadata"]["model_name"]
+    pathlib.Path("theirs/cfg.json").write_text(json.dumps(cfg))
+    few = "--text . --eval reconstruction --tokens 64"
+    pathlib.Path("some.txt").write_text(
+        "The house stood by the river, and the river ran by the house.\n" * 60
+    )
+    assert "whose layer and site it names" in called("import theirs --out ours")
+    assert CliRunner().invoke(cli, ["evaluate", "ours"]).exit_code == 2  # of which model nobody has said yet
+    found = called(f"evaluate ours --model builtin {few}")
+    assert "ours: vectors of builtin, layer 1" in found
+    assert "trained on vectors of" not in found
+    called("import theirs --out given --model builtin --text .")
+    assert json.loads(pathlib.Path("given/coder.json").read_text())["config"]["data"]["layer"] == 1
