@@ -8,6 +8,7 @@ from typing import Any
 
 from qsae_samples import Samples
 
+from qsae_core.contracts import Result
 from qsae_core.errors import ArtifactError, QsaeError
 from qsae_core.runs import (
     FLOAT_TWIN,
@@ -142,15 +143,29 @@ def _twin(place: Place, summary: Mapping[str, Any], notes: list[str], *, samples
         return None
     stored = read_evaluations(place.below("evaluations", twin=True))
     file, artifact = place.samples(twin=True), _artifact(summary, FLOAT_TWIN, place.layer)
-    trained = _trained(summary)
+    trained, held_out = _trained(summary), _held_out(stored_description(folder))
     if folder.parent.name != FLOAT_TWIN and folder.name != FLOAT_TWIN:
         own = find(run_of(folder, place.layer), place.layer)
         stored, file = read_evaluations(own.below("evaluations")), own.samples()
+        if not stored:  # another library's coder has no run
+            stored, held_out = _before_rounding(summary), _held_out(stored_description(place.folder))
         summary = _summary(own, notes)
         artifact, trained = _artifact(summary, "coder", place.layer), _trained(summary)
     collected = _optional_samples(file, folder, notes) if samples and file.is_file() else None
-    held_out = _held_out(stored_description(folder))
     return Coder("float twin", folder, artifact, stored, collected, trained, held_out)
+
+
+def _before_rounding(summary: Mapping[str, Any]) -> dict[str, Evaluation]:
+    """What ``qsae quantize`` found of the coder that it rounded, on the vectors of the rounded one. Of
+    several together there is one record, and none here."""
+    found = summary.get("quantized_from", {}).get("evaluations", {})
+    entry = summary.get("coders", {}).get("coder", {})
+    about = {"measured": entry.get("measured")}
+    return {
+        name: Evaluation(name, Result(values=values), about)
+        for name, values in found.items()
+        if "layers" not in entry and not values.keys() & {"unavailable", "failed"}
+    }
 
 
 def _compared(place: Place, notes: list[str], *, samples: bool) -> Coder:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from qsae_report.cards import cards
 from qsae_report.gather import gather
 from qsae_samples.samples import Samples
 
@@ -92,6 +93,25 @@ def test_a_run_is_written_into_its_folder(sampled):
         assert f'data-view="{view}"' in text
     assert '<dt title="float twin">float twin</dt>' in text
     assert "</script>" not in re.sub(r"</script>\s*<|</script>\s*$", "", text)
+
+
+def test_what_was_quantized_afterwards_stands_beside_what_it_was_made_of(results, tmp_path):
+    """Also where nothing is stored of that: another library's coder has no run."""
+    source = tmp_path / "imported"
+    shutil.copytree(results / "float/synthetic/4/checkpoints/final", source)
+    printed = made(
+        "quantize", source, "--quantizer", "rtn", "--tokens", 256, "--out", tmp_path, "--name", "q"
+    )
+    before, after = re.search(r"fvu: ([\d.]+) before, ([\d.]+) after", printed).groups()
+    run = next(tmp_path.glob("q/*/*"))
+    made("report", run, WITHOUT, "--out", tmp_path / "it.html")
+    subject = gather(run, with_samples=False)
+    fvu = next(card for card in cards(subject, 64) if card.title == "FVU")
+    ((_, value),) = [row for row in fvu.beside if row[0] == "float twin"]
+    assert float(value) == pytest.approx(float(before), rel=0.01)
+    assert float(fvu.value) == pytest.approx(float(after), rel=0.01)
+    assert not fvu.notes  # both are of the same vectors
+    assert f">{value}<" in (tmp_path / "it.html").read_text()
 
 
 def test_no_samples_is_an_error_with_two_ways_out(run):
