@@ -115,6 +115,20 @@ def test_a_later_format_and_other_json_are_refused(final):
         qsae_core.load(final)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_no_trained_coder_has_is_refused_though_the_checksum_is_right(final, value):
+    from qsae_core.artifact.tensor_files import load_tensors, save_tensors
+
+    text = (final / coder_json.DESCRIPTION).read_text()
+    tensors = load_tensors(final / places.TENSORS, text)
+    for name in [name for name, tensor in tensors.items() if tensor.is_floating_point()]:
+        altered = {**tensors, name: tensors[name].clone()}
+        altered[name].view(-1)[-1] = value
+        save_tensors(final / places.TENSORS, altered, text)
+        with pytest.raises(ArtifactError, match=f"{name} has NaN or infinite values"):
+            qsae_core.load(final)
+
+
 def test_a_missing_plugin_is_named_with_the_distribution_to_install(final):
     from qsae_core.artifact.tensor_files import load_tensors, save_tensors
 

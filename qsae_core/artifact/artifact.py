@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from qsae_core.config.run import RunConfig
     from qsae_core.registry import Registry
 
+ENTRIES_AT_ONCE = 2**22
+"""Of a tensor, looked at together."""
+
 
 def save(
     coder: MatrixCoder,
@@ -136,6 +139,7 @@ def _restored(
 ) -> MatrixCoder:
     """The coder that a description composes, with the tensors of the file beside it."""
     export = _read_export(folder, description, level)
+    _check_finite(export, folder)
     coder = _composed(folder / DESCRIPTION, description, export.level, registry)
     try:
         coder.restore(export)
@@ -151,6 +155,19 @@ def _restored(
         ) from error
     coder.masters = _masters(folder)
     return coder
+
+
+def _check_finite(export: Export, folder: pathlib.Path) -> None:
+    """Refuse values that no trained coder has, some at a time: with them it would compute anything."""
+    for name, tensor in export.tensors.items():
+        parts = tensor.flatten().split(ENTRIES_AT_ONCE) if tensor.is_floating_point() else ()
+        if not all(bool(part.isfinite().all()) for part in parts):
+            raise ArtifactError(
+                f"{name} has NaN or infinite values",
+                where=str(folder / TENSORS),
+                allowed="numbers",
+                next=COPY,
+            )
 
 
 def _masters(folder: pathlib.Path) -> StoredMasters:
