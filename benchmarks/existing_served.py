@@ -16,7 +16,8 @@ from benchmarks.settings import Settings
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "benchmarks" / "peers" / "sae_lens_served.py"
 PEER = "sae-lens"
-FORM = "saelens-packed"
+FORM, REGISTERS = "saelens-packed", "qsae_in_saelens"
+"""The format, and the module that lets SAELens read it."""
 LACKING = ("pluggy",)
 """Of what core depends on, what SAELens does not bring."""
 
@@ -33,7 +34,7 @@ def served(folder: pathlib.Path, rows: pathlib.Path, settings: Settings) -> np.n
     with tempfile.TemporaryDirectory() as place:
         out, paths = pathlib.Path(place) / "x_hat.npy", [_records(pathlib.Path(place)), *_sources()]
         environment = {"PYTHONPATH": os.pathsep.join(map(str, paths))}
-        command = [settings.python(PEER), str(SCRIPT), str(folder), str(rows), str(out)]
+        command = [settings.python(PEER), str(SCRIPT), str(folder), str(rows), str(out), REGISTERS]
         failure = processes.run(command, settings, f"{PEER} serves {folder.name}", environment)
         if failure is not None:
             raise SystemExit(f"{folder}: {failure}")

@@ -38,7 +38,7 @@ def test_what_was_there_comes_back_when_the_swap_fails(tmp_path, monkeypatch):
     rename = pathlib.Path.rename
 
     def failing(self, target):
-        if self.name == "new":
+        if self.parent.name == "new":
             raise OSError(5, "Input/output error")
         return rename(self, target)
 

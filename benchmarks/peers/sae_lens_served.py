@@ -1,14 +1,14 @@
-"""A folder that SAELens loads, and what its SAE makes of vectors: ``FOLDER ROWS OUT``, both ``.npy`` files.
+"""A folder that SAELens loads, and what its SAE makes of vectors: ``FOLDER ROWS OUT MODULE``.
 
-qsae_in_saelens gives SAELens the architecture of packed folders; it has to be importable.
+Rows and output are ``.npy`` files; the module registers the folder's architecture with SAELens.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 import numpy as np
-import qsae_in_saelens  # noqa: F401 (registers the architecture)
 import torch
 from sae_lens import SAE
 
@@ -16,7 +16,8 @@ ROWS_AT_ONCE = 4096
 
 
 @torch.no_grad()
-def main(folder: str, rows: str, out: str) -> None:
+def main(folder: str, rows: str, out: str, module: str) -> None:
+    importlib.import_module(module)
     sae = SAE.load_from_disk(folder)
     x = torch.from_numpy(np.load(rows))
     np.save(out, torch.cat([sae(part) for part in x.split(ROWS_AT_ONCE)]).float().numpy())
