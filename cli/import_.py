@@ -51,6 +51,7 @@ def import_(layers: list[Layer], path: str, out: pathlib.Path, form: str | None,
     """
     from qsae_cli.import_summary import summary
     from qsae_core.artifact.imported import import_checkpoint
+    from qsae_core.interrupt import sigterm_interrupts
     from qsae_core.plugins.records import load_plugins
 
     def note(text: str) -> None:
@@ -58,7 +59,8 @@ def import_(layers: list[Layer], path: str, out: pathlib.Path, form: str | None,
 
     registry = load_plugins().registry
     known = None if trained_on == "unknown" else functools.partial(_origins, trained_on, layers, registry)
-    coder = import_checkpoint(path, out, registry, layers, format=form, trained_on=known, message=note)
+    with sigterm_interrupts():
+        coder = import_checkpoint(path, out, registry, layers, format=form, trained_on=known, message=note)
     click.echo("\n".join(summary(coder, out, path, form, registry)))
 
 
