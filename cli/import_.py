@@ -51,7 +51,6 @@ def import_(layers: list[Layer], path: str, out: pathlib.Path, form: str | None,
     """
     from qsae_cli.import_summary import summary
     from qsae_core.artifact.imported import import_checkpoint
-    from qsae_core.interrupt import sigterm_interrupts
     from qsae_core.plugins.records import load_plugins
 
     def note(text: str) -> None:
@@ -59,8 +58,7 @@ def import_(layers: list[Layer], path: str, out: pathlib.Path, form: str | None,
 
     registry = load_plugins().registry
     known = None if trained_on == "unknown" else functools.partial(_origins, trained_on, layers, registry)
-    with sigterm_interrupts():
-        coder = import_checkpoint(path, out, registry, layers, format=form, trained_on=known, message=note)
+    coder = import_checkpoint(path, out, registry, layers, format=form, trained_on=known, message=note)
     click.echo("\n".join(summary(coder, out, path, form, registry)))
 
 

@@ -66,9 +66,6 @@ WHERE_ELSE = """\
 * The four-bit coder in its library's format has dense weights again: the values of the rounded coder at the
   old size. What makes it small is kept in qsae's folder alone, which `qsae_core.load` reads without making
   float matrices of it.
-* Memory, of a TopK SAE of random weights with 131,072 latents of width 1,024 (1.07 GB in float32) and 2,048
-  calibration vectors, Python and torch included: import 1.8 GB, evaluate 1.4, quantize with `rtn` 2.6. In
-  bfloat16 (0.54 GB): import 1.1, evaluate 1.4.
 * Which quantizer serves best at which width, with the encoder fine-tuned: [results.md](results.md), and the
   options of each: [qsae-quantizers-post-training](../plugins/qsae-quantizers-post-training).
 """

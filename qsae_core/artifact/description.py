@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
@@ -26,6 +26,8 @@ own."""
 TRAINED_ON = "trained_on"
 """Key of ``source``: for each data source that went into a coder, its component and its
 ``HeldOutPart.record``; absent where that is not known."""
+Origins = Sequence[Mapping[str, Any]]
+"""What is there."""
 
 
 class _Entry(BaseModel):

@@ -22,7 +22,7 @@ from qsae_core.artifact.checkpoints import (
 )
 from qsae_core.artifact.coder_sets import save_set
 from qsae_core.artifact.composed import blocks, compose_checkpoint
-from qsae_core.artifact.description import NO_DATA, TRAINED_ON
+from qsae_core.artifact.description import NO_DATA, TRAINED_ON, Origins
 from qsae_core.artifact.packed import import_packed, read_packed
 from qsae_core.coders.coder_set import CoderSet
 from qsae_core.coders.matrix_coder import MatrixCoder
@@ -33,15 +33,13 @@ from qsae_core.contracts.coder import CoderShape
 from qsae_core.contracts.format import Checkpoint
 from qsae_core.contracts.provenance import Provenance
 from qsae_core.errors import ArtifactError, ConfigError
+from qsae_core.interrupt import sigterm_interrupts
 from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, QUANTIZER_SLOTS
 from qsae_core.plugins.addresses import is_address, local_path
 from qsae_core.plugins.records import load_plugins
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
-
-Origins = Sequence[Mapping[str, Any]]
-"""What ``TRAINED_ON`` records."""
 
 
 def read_checkpoint(
@@ -94,9 +92,23 @@ def import_checkpoint(
         ArtifactError, PluginError: as ``read_checkpoint``.
     """
     check_free(out)
+    with sigterm_interrupts():
+        return _imported(path, out, registry, layers, form=format, trained_on=trained_on, message=message)
+
+
+def _imported(
+    path: str | os.PathLike[str],
+    out: pathlib.Path,
+    registry: Registry,
+    layers: Sequence[Layer],
+    *,
+    form: str | None,
+    trained_on: Callable[[RunConfig, CoderShape], Origins] | None,
+    message: Callable[[str], None],
+) -> MatrixCoder | CoderSet:
     place = local_path(path, CHECKPOINT_FILES, beside=SETTINGS_FILES)
     shown = os.fspath(path) if is_address(path) else str(place)
-    form = format or format_of(place, registry)
+    form = form or format_of(place, registry)
     if (packed := packed_format(form, registry)) is not None:
         if trained_on is not None:
             raise ConfigError(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from qsae_core.artifact.description import NO_DATA, TRAINED_ON
+from qsae_core.artifact.description import NO_DATA, TRAINED_ON, Origins
 from qsae_core.config.run import RunConfig
 from qsae_core.contracts.data import DataSource
 from qsae_core.contracts.held_out_part import HeldOutPart, Overlap
@@ -14,7 +14,6 @@ from qsae_core.contracts.provenance import LAYER, MODEL, SOURCE, TARGET
 from qsae_core.errors import ArtifactError
 from qsae_core.results.files import COPY
 
-Origins = Sequence[Mapping[str, Any]]
 _WHOLE = "whole"
 """Key of an origin, true where nothing of that data was held out, as another library trains."""
 

@@ -116,11 +116,7 @@ def fit(
         normalize_coder(coder, batch)
     coder.units.fit(coder.norm_out(coder.target(batch)).flatten(1))  # artifacts do not hold them
     decoders, packs = coder.decoders(), not method.steps_of_round
-    for name, matrix in coder.matrices().items():
-        if name not in decoders:
-            matrix.quantizer.initialize(matrix.master.detach())
-            if packs:
-                matrix.keep_packed()
+    _round_others(coder, packs)
     masters = {name: matrix.master.detach() for name, matrix in decoders.items()}
     rates: list[float | None] = []
     for index in range(method.rounds):
@@ -139,6 +135,15 @@ def fit(
     with torch.no_grad():
         errors = coder.errors_of_rows(list(masters.values())) if coder.is_quantized else None
     return Fitted(errors, rates)
+
+
+def _round_others(coder: CalibratedCoder, packs: bool) -> None:
+    """Put all matrices but the decoders on their grids, which hang on nothing else."""
+    for name, matrix in coder.matrices().items():
+        if name not in coder.decoders():
+            matrix.quantizer.initialize(matrix.master.detach())
+            if packs:
+                matrix.keep_packed()
 
 
 def _calibrate(
