@@ -43,9 +43,7 @@ def values_in_memory(path: pathlib.Path, entry: Entry, dtype: torch.dtype) -> Te
     Raises:
         OSError: if they cannot be.
     """
-    data = torch.empty(entry.size, dtype=torch.uint8)
-    with path.open("rb") as file:
-        file.seek(entry.start)
-        if file.readinto(data.numpy()) != entry.size:  # type: ignore[arg-type]
-            raise OSError(f"{path} ends early")
-    return data.view(dtype) if entry.size else torch.empty(0, dtype=dtype)
+    data = numpy.fromfile(path, numpy.uint8, count=entry.size, offset=entry.start)
+    if data.size != entry.size:
+        raise OSError(f"{path} ends early")
+    return torch.from_numpy(data).view(dtype) if entry.size else torch.empty(0, dtype=dtype)
