@@ -49,6 +49,7 @@ from benchmarks.pages import recovery as page_recovery
 from benchmarks.pages import store as page_store
 from benchmarks.pages import transcoders as page_transcoders
 from benchmarks.settings import PEERS, ROOT, Settings
+from qsae_core.conformance.peers import ENVIRONMENTS, MADE_BY_BENCHMARKS
 
 BENCHMARKS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     training_step.NAME: training_step.run,
@@ -80,7 +81,6 @@ WITH_MODEL = (
     *quality_transcoders.NAMES.values(),
 )
 """Benchmarks on a model that has to be given."""
-ENVIRONMENTS = "QSAE_BENCH_PEERS"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -123,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--environments",
         type=pathlib.Path,
-        help=f"folder of the peers' environments; default: ${ENVIRONMENTS} or build/bench",
+        help=f"folder of the peers' environments; default: ${ENVIRONMENTS} or {MADE_BY_BENCHMARKS}",
     )
     add(
         "--quick",

@@ -34,6 +34,7 @@ from qsae_core.lazy import lazily
 
 if TYPE_CHECKING:
     from qsae_core.conformance.golden import Computed, check_golden, expect_computes
+    from qsae_core.conformance.peers import Peer, peer
     from qsae_core.conformance.reference_parts import plain_parts
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Check",
     "CheckFailure",
     "Computed",
+    "Peer",
     "check_golden",
     "checks_for",
     "checks_for_component",
@@ -48,6 +50,7 @@ __all__ = [
     "expect_computes",
     "expecting",
     "parametrize_with_checks",
+    "peer",
     "plain_parts",
 ]
 
@@ -55,6 +58,8 @@ LATER = {
     "Computed": "qsae_core.conformance.golden",
     "check_golden": "qsae_core.conformance.golden",
     "expect_computes": "qsae_core.conformance.golden",
+    "Peer": "qsae_core.conformance.peers",
+    "peer": "qsae_core.conformance.peers",
     "plain_parts": "qsae_core.conformance.reference_parts",
 }
 __getattr__ = lazily(__name__, LATER)

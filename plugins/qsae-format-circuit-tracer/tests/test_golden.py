@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
-import subprocess
 
 import pytest
 import torch
@@ -15,12 +13,11 @@ from safetensors.torch import load_file, save_file
 
 import qsae_core
 from qsae_cli.main import cli
-from qsae_core.conformance import check_golden
+from qsae_core.conformance import check_golden, peer
 from qsae_core.contracts import Checkpoint, DenseForm, Provenance
 
 HERE = pathlib.Path(__file__).parent
 GOLDEN = HERE / "golden"
-PYTHON = pathlib.Path(os.environ.get("QSAE_BENCH_PEERS", "/nowhere")) / "circuit-tracer" / "bin" / "python"
 NEGATIVE = "negative-thresholds-file"
 CASES = [folder.name for folder in sorted(GOLDEN.iterdir())]
 FORMAT = CircuitTracerFormat(CircuitTracerConfig())
@@ -104,19 +101,13 @@ def test_places_are_those_of_the_same_vectors():
 # --- with circuit-tracer itself
 
 
-def peer(*arguments):
-    command = [str(PYTHON), str(HERE / "write_golden.py"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def circuit_tracer(*arguments):
+    peer("circuit-tracer").run(HERE / "write_golden.py", *arguments)
 
 
-needs_peer = pytest.mark.skipif(not PYTHON.exists(), reason="QSAE_BENCH_PEERS has no circuit-tracer")
-
-
-@needs_peer
 @pytest.mark.peer
 def test_other_seeds(tmp_path):
-    peer(tmp_path, "--seed", 7)
+    circuit_tracer(tmp_path, "--seed", 7)
     cases = [folder for folder in sorted(tmp_path.iterdir()) if folder.name in CASES]
     for folder in cases:
         check_golden(folder, "circuit-tracer")
@@ -140,7 +131,6 @@ RULES = {
 }
 
 
-@needs_peer
 @pytest.mark.peer
 def test_circuit_tracer_computes_the_same_with_what_is_written(tmp_path):
     forms = {name: [form(seed, **rule) for seed in range(2)] for name, rule in RULES.items()}
@@ -156,7 +146,7 @@ def test_circuit_tracer_computes_the_same_with_what_is_written(tmp_path):
         }
         FORMAT.write_set(several, tmp_path / f"{name}-set" / "checkpoint")
         save_file({"x": x}, tmp_path / f"{name}-set" / "x.safetensors")
-    peer(tmp_path, "--compute")
+    circuit_tracer(tmp_path, "--compute")
     for name, dense in forms.items():
         file, folder = (
             load_file(tmp_path / f"{name}-{kind}" / "expected.safetensors") for kind in ("file", "set")

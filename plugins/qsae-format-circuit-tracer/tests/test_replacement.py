@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import shlex
-import subprocess
 
 import pytest
 import qsae_data_lm
@@ -15,8 +13,8 @@ from safetensors.torch import load_file
 
 import qsae_core
 from qsae_cli.main import cli
+from qsae_core.conformance import peer
 
-PYTHON = pathlib.Path(os.environ.get("QSAE_BENCH_PEERS", "/nowhere")) / "circuit-tracer" / "bin" / "python"
 SCRIPT = pathlib.Path(__file__).parent / "replace_mlps.py"
 BUILTIN = pathlib.Path(qsae_data_lm.__file__).parent / "builtin"
 SMALL = (
@@ -31,7 +29,6 @@ def qsae(*arguments):
     assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
 
 
-@pytest.mark.skipif(not PYTHON.exists(), reason="QSAE_BENCH_PEERS has no circuit-tracer")
 @pytest.mark.peer
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -42,12 +39,11 @@ def qsae(*arguments):
     ],
 )
 def test_circuit_tracer_sees_the_latents_that_qsae_does(kind, tmp_path):
+    circuit_tracer = peer("circuit-tracer")
     qsae("train", *shlex.split(kind), *shlex.split(SMALL), "--out", tmp_path)
     run = next(tmp_path.rglob("config.json")).parent
     qsae("export", run, "--format", "circuit-tracer", "--out", tmp_path / "written")
-    command = [PYTHON, SCRIPT, tmp_path / "written", BUILTIN, tmp_path / "seen.safetensors"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    circuit_tracer.run(SCRIPT, tmp_path / "written", BUILTIN, tmp_path / "seen.safetensors")
     seen = load_file(tmp_path / "seen.safetensors")
     coder = qsae_core.load_set(run) if "per-layer" in kind else qsae_core.load(run)
     own_LTF = coder.encode(seen["mlp_in"].transpose(0, 1)).to_dense().unflatten(1, (5, 128)).transpose(0, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import shlex
 import subprocess
@@ -15,19 +14,15 @@ from qsae_format_dictionary_learning.checkpoint_format import DictionaryLearning
 from safetensors.torch import load_file, save_file
 
 import qsae_core
-from qsae_core.conformance import Computed, check_golden, expect_computes
+from qsae_core.conformance import Computed, check_golden, expect_computes, peer
 from qsae_core.conformance.toy_forms import forms, provenance, vectors
 from qsae_core.contracts import Checkpoint
 from qsae_core.errors import QsaeError
 
 HERE = pathlib.Path(__file__).parent
-PEER = pathlib.Path(os.environ.get("QSAE_BENCH_PEERS", "build/bench")) / "dictionary-learning/bin/python"
 QSAE = pathlib.Path(sys.executable).with_name("qsae")
 FORMAT = DictionaryLearningFormat(DictionaryLearningConfig())
-pytestmark = [
-    pytest.mark.peer,
-    pytest.mark.skipif(not PEER.exists(), reason=f"no dictionary_learning at {PEER}"),
-]
+pytestmark = pytest.mark.peer
 TRAIN = (
     "train --n-latents 64 --data synthetic --preset tiny --steps 60 --batch-size 256 --eval-tokens 512 "
     "--eval-every 0 --statistics-tokens 512 --threads 1 --eval reconstruction --no-compare-float --k 4"
@@ -35,8 +30,7 @@ TRAIN = (
 
 
 def run(script, *arguments):
-    done = subprocess.run([PEER, HERE / script, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    peer("dictionary-learning").run(HERE / script, *arguments)
 
 
 def computed(tmp_path, x, folders):

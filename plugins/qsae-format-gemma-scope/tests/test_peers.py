@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
-import subprocess
 
 import pytest
 import torch
@@ -17,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import qsae_core
 from qsae_cli.main import cli
-from qsae_core.conformance import Computed, check_golden, expect_computes
+from qsae_core.conformance import Computed, check_golden, expect_computes, peer
 from qsae_core.conformance.toy_forms import forms
 from qsae_core.contracts import Checkpoint, CrossLayerForm, DenseForm, LayerForm, Provenance
 from qsae_core.errors import ArtifactError
@@ -30,21 +28,8 @@ RESIDUAL = Provenance.at(20, "resid_post", model="google/gemma-2-2b")
 pytestmark = pytest.mark.peer
 
 
-def python_of(peer: str) -> pathlib.Path:
-    python = pathlib.Path(os.environ.get("QSAE_BENCH_PEERS", "no folder")) / peer / "bin" / "python"
-    if not python.exists():
-        pytest.skip(f"QSAE_BENCH_PEERS names no folder with an environment {peer}")
-    return python
-
-
-def run(peer: str, *arguments: object) -> None:
-    command = [python_of(peer), WRITE, *arguments]
-    done = subprocess.run([str(a) for a in command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
-def computed(peer, asked, tmp_path):
-    """What a peer makes of each: (loader, root, repository, folder, x)."""
+def computed(library, asked, tmp_path):
+    """What a library makes of each: (loader, root, repository, folder, x)."""
     jobs = []
     for number, (loader, root, repository, folder, x) in enumerate(asked):
         place = {name: str(tmp_path / f"{name}-{number}.safetensors") for name in ("x", "out")}
@@ -53,7 +38,7 @@ def computed(peer, asked, tmp_path):
             {"loader": loader, "root": str(root), "repository": repository, "folder": folder, **place}
         )
     (tmp_path / "jobs.json").write_text(json.dumps(jobs))
-    run(peer, "--compute", tmp_path / "jobs.json")
+    peer(library).run(WRITE, "--compute", tmp_path / "jobs.json")
     return [Computed(**load_file(job["out"])) for job in jobs]
 
 
@@ -67,11 +52,11 @@ def expect_same(wanted, latents, output, what):
         )
 
 
-@pytest.mark.parametrize("peer", PEERS)
-def test_other_numbers(tmp_path, peer):
-    run(peer, tmp_path, "--seed", 1)
+@pytest.mark.parametrize("library", PEERS)
+def test_other_numbers(tmp_path, library):
+    peer(library).run(WRITE, tmp_path, "--seed", 1)
     folders = sorted(tmp_path.iterdir())
-    assert len(folders) == PEERS[peer]
+    assert len(folders) == PEERS[library]
     for folder in folders:
         (repository,) = (folder / "checkpoint").iterdir()
         check_golden(folder, f"gemma-scope{'-2' * repository.name.startswith('gemma-scope-2-')}")

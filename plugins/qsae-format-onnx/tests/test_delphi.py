@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import shlex
-import subprocess
 import sys
 import sysconfig
 
@@ -17,12 +15,12 @@ from safetensors.torch import load_file
 
 import qsae_core
 from qsae_cli.main import cli
+from qsae_core.conformance import peer
 from qsae_core.errors import ConfigError
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))  # pytest's importlib mode leaves it out
 from forms import assert_close
 
-PEER = pathlib.Path(os.environ.get("QSAE_BENCH_PEERS", "/nowhere")) / "eai-delphi" / "bin" / "python"
 TRAIN = (
     "train --n-latents 128 --data synthetic --preset tiny --steps 60 --batch-size 256 --eval-tokens 512 "
     "--eval-every 0 --statistics-tokens 512 --threads 1 --no-compare-float --eval reconstruction --name"
@@ -146,17 +144,20 @@ def test_coders_of_several_layers_are_refused(tmp_path, monkeypatch):
         delphi_coder(run.parent)
 
 
+@pytest.fixture(scope="module")
+def delphi():
+    return peer("eai-delphi")
+
+
 @pytest.mark.peer
-@pytest.mark.skipif(not PEER.exists(), reason="QSAE_BENCH_PEERS has no eai-delphi")
 @pytest.mark.parametrize(("name", "module"), [("packed", "layers.1"), ("skip", "layers.1.mlp")])
-def test_delphi_caches_the_codes(name, module, runs, tmp_path):
+def test_delphi_caches_the_codes(delphi, name, module, runs, tmp_path):
     """Beside sparsify's own class, which delphi asks the same of: its dense weights, our packed ones."""
     qsae(f"export {runs[name]} --format sparsify --out {tmp_path / 'sparsify'}")
     out = tmp_path / "found.safetensors"
     arguments = [sysconfig.get_path("purelib"), runs[name], tmp_path / "sparsify", module, out]
     script = pathlib.Path(__file__).parent / "in_delphi.py"
-    done = subprocess.run([PEER, script, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    delphi.run(script, *arguments)
     found = load_file(out)
     codes = qsae_core.load(runs[name]).encode(found["x"]).to_dense()
     large = codes.view(6, 16, -1).abs() > 1e-5  # what delphi keeps

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import pathlib
-import subprocess
 
 import pytest
 import torch
@@ -18,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import qsae_core
 from qsae_cli.main import cli
+from qsae_core.conformance import peer
 from qsae_core.conformance.golden import Computed, check_golden, expect_computes
 from qsae_core.conformance.toy_forms import PROVENANCE, forms, vectors
 from qsae_core.contracts import Checkpoint
@@ -44,23 +43,14 @@ TRAINED = {
 
 
 @pytest.fixture(scope="session")
-def peer():
+def run_there():
     """Runs a script by the Python of an environment with sae-lens."""
-    python = pathlib.Path(os.environ.get("QSAE_BENCH_PEERS", "no folder")) / "sae-lens" / "bin" / "python"
-    if not python.exists():
-        pytest.skip("QSAE_BENCH_PEERS names no folder with an environment sae-lens")
-
-    def run(script, *arguments, given=""):
-        command = [str(python), str(HERE / script), *map(str, arguments)]
-        done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=600)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
+    found = peer("sae-lens")
+    return lambda script, *arguments, given="": found.run(HERE / script, *arguments, given=given)
 
 
-def test_what_it_saves_with_other_weights_is_read(peer, tmp_path):
-    peer("write_golden.py", tmp_path / "golden", "--seed", "7")
+def test_what_it_saves_with_other_weights_is_read(run_there, tmp_path):
+    run_there("write_golden.py", tmp_path / "golden", "--seed", "7")
     cases = sorted(path.name for path in (tmp_path / "golden").iterdir())
     assert cases == sorted(path.name for path in golden_tests.GOLDEN.iterdir())
     for case in cases:
@@ -74,7 +64,7 @@ def test_what_it_saves_with_other_weights_is_read(peer, tmp_path):
             check_golden(folder, "saelens", ties=0.05)
 
 
-def test_it_loads_every_form_that_is_written_and_computes_the_same(peer, tmp_path):
+def test_it_loads_every_form_that_is_written_and_computes_the_same(run_there, tmp_path):
     written = {}
     for number, (name, form) in enumerate(forms().items()):
         kind = "transcoder" if "transcoder" in name else "sae"
@@ -85,7 +75,7 @@ def test_it_loads_every_form_that_is_written_and_computes_the_same(peer, tmp_pat
         save_file({"x": vectors(form).float()}, tmp_path / str(number) / "x.safetensors")
         written[number] = name, form
     assert len(written) >= 12
-    peer("write_golden.py", tmp_path, "--compute")
+    run_there("write_golden.py", tmp_path, "--compute")
     for number, (name, form) in written.items():
         found, x = load_file(tmp_path / str(number) / "expected.safetensors"), vectors(form)
         latents = found.get("unscaled", found["latents"]).double()
@@ -94,7 +84,7 @@ def test_it_loads_every_form_that_is_written_and_computes_the_same(peer, tmp_pat
         torch.testing.assert_close(found["reconstruction"], reconstruction, rtol=1e-4, atol=1e-3, msg=name)
 
 
-def test_it_loads_coders_that_were_trained_here(peer, tmp_path, monkeypatch):
+def test_it_loads_coders_that_were_trained_here(run_there, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     coders = {}
     for name, options in TRAINED.items():
@@ -106,7 +96,7 @@ def test_it_loads_coders_that_were_trained_here(peer, tmp_path, monkeypatch):
         coders[name] = qsae_core.load(folder)
         x = torch.randn(64, coders[name].shape.d_in, generator=torch.Generator().manual_seed(1))
         save_file({"x": x}, out / "x.safetensors")
-    peer("write_golden.py", tmp_path / "out", "--compute")
+    run_there("write_golden.py", tmp_path / "out", "--compute")
     for name, coder in coders.items():
         found = load_file(tmp_path / "out" / name / "expected.safetensors")
         expect_computes(coder, Computed(*(found[key] for key in Computed._fields)), name, ties=0.1)
@@ -121,7 +111,7 @@ def called(*arguments):
     assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
 
 
-def test_settings_are_migrated_as_it_migrates_them(peer):
+def test_settings_are_migrated_as_it_migrates_them(run_there):
     base = {"d_in": 8, "d_sae": 32, "dtype": "torch.float32"}
     changes = [
         {},
@@ -138,7 +128,7 @@ def test_settings_are_migrated_as_it_migrates_them(peer):
         {"normalize_activations": "layer_norm", "l1_coefficient": 1.0, "model_from_pretrained_kwargs": {}},
     ]
     asked = [base | change for change in changes]
-    answer = json.loads(peer("migrate.py", given=json.dumps(asked)))
+    answer = json.loads(run_there("migrate.py", given=json.dumps(asked)))
     for cfg, theirs in zip(asked, answer["migrated"], strict=True):
         ours = migrated(cfg, "cfg.json")
         assert {name: ours.get(name) for name in theirs if name != "device"} == {
@@ -146,8 +136,8 @@ def test_settings_are_migrated_as_it_migrates_them(peer):
         }
 
 
-def test_models_are_called_as_transformer_lens_calls_them(peer):
-    theirs = json.loads(peer("migrate.py", given="[]"))["names"]
+def test_models_are_called_as_transformer_lens_calls_them(run_there):
+    theirs = json.loads(run_there("migrate.py", given="[]"))["names"]
     file = pathlib.Path(importlib.util.find_spec("qsae_format_saelens").origin).with_name("model_names.json")
     ours = json.loads(file.read_text(encoding="utf-8"))
     assert len(ours) > 180

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
-import subprocess
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from qsae_core.conformance import check_golden
+from qsae_core.conformance import check_golden, peer
 from qsae_core.contracts import Provenance
 from qsae_core.errors import ArtifactError
 from qsae_core.runs import load_plugins
 
 HERE = pathlib.Path(__file__).parent
 GOLDEN = HERE / "golden"
-PYTHON = pathlib.Path(os.environ.get("QSAE_BENCH_PEERS", "/nowhere")) / "sae-lens" / "bin" / "python"
 REFUSED = "openai_refused"
 CASES = [folder.name for folder in sorted(GOLDEN.iterdir()) if folder.name != REFUSED]
 
@@ -104,12 +101,9 @@ def test_where_the_vectors_are_from(case, layer):
     assert read(case, layer=layer).provenance == PLACES[case, layer]
 
 
-@pytest.mark.skipif(not PYTHON.exists(), reason="QSAE_BENCH_PEERS has no sae-lens")
 @pytest.mark.peer
 def test_another_seed(tmp_path):
-    command = [PYTHON, HERE / "write_golden.py", tmp_path, "--seed", "5"]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    peer("sae-lens").run(HERE / "write_golden.py", tmp_path, "--seed", 5)
     for case in CASES:
         check_golden(tmp_path / case, case.partition("_")[0], writes=False)
     for case in ("goodfire", "deepseek-r1", "llama-scope-r1_plain"):

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
-import os
 import pathlib
 import shutil
-import subprocess
 
 import pytest
 import qsae_data_lm
 from click.testing import CliRunner
 
 from qsae_cli.main import cli
+from qsae_core.conformance import peer
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[2]
 BUILTIN = pathlib.Path(qsae_data_lm.__file__).parent / "builtin"
-LACKING = ("pluggy",)
-"""Of what core depends on, what circuit-tracer does not bring."""
 TRAIN = (
     "--steps 8 --context 64 --buffer-tokens 2048 --batch-size 256 --statistics-tokens 512 --eval-tokens 256 "
     "--eval-every 0 --threads 1 --eval reconstruction --no-compare-float"
@@ -60,35 +55,11 @@ REFUSED = {
 
 
 @pytest.fixture(scope="session")
-def peer(tmp_path_factory):
+def run_there(tmp_path_factory):
     """Runs a script by the Python of an environment with circuit-tracer, which finds qsae and its plugins
     here."""
-    folder = pathlib.Path(os.environ.get("QSAE_BENCH_PEERS", "no folder"))
-    python = folder / "circuit-tracer" / "bin" / "python"
-    if not python.exists():
-        pytest.skip("QSAE_BENCH_PEERS names no folder with an environment circuit-tracer")
-    # what pip would install, without an installation: records of distributions, and their sources
-    site, sources = tmp_path_factory.mktemp("site"), [ROOT, *sorted(ROOT.glob("plugins/qsae-*"))]
-    for found in importlib.metadata.distributions():
-        if found.name == "qsae" or (ROOT / "plugins" / found.name).is_dir():
-            record = site / f"{found.name.replace('-', '_')}-{found.version}.dist-info"
-            record.mkdir(exist_ok=True)
-            (record / "METADATA").write_text(found.read_text("METADATA") or found.read_text("PKG-INFO"))
-            (record / "entry_points.txt").write_text(found.read_text("entry_points.txt") or "")
-    for name in LACKING:
-        package = pathlib.Path(importlib.util.find_spec(name).origin).parent
-        shutil.copytree(package, site / name)
-
-    def run(script, *arguments):
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [site, *sources]))}
-        command = [str(python), str(HERE / script), *map(str, arguments)]
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, timeout=1800
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
+    there = peer("circuit-tracer").finding(tmp_path_factory.mktemp("site"), paths=[HERE.parent])
+    return lambda script, *arguments: there.run(HERE / script, *arguments)
 
 
 def called(*arguments):
@@ -104,7 +75,7 @@ def trained(options, case, results):
     return run
 
 
-def test_circuit_tracer_serves_packed_transcoders(peer, tmp_path):
+def test_circuit_tracer_serves_packed_transcoders(run_there, tmp_path):
     cases, results = tmp_path / "cases", tmp_path / "results"
     for name, options in SERVED.items():
         run = trained(options, cases / "served" / name, results)
@@ -114,5 +85,5 @@ def test_circuit_tracer_serves_packed_transcoders(peer, tmp_path):
     for name, (options, says) in REFUSED.items():
         trained(options, cases / "refused" / name, results)
         (cases / "refused" / name / "says").write_text(says)
-    lines = peer("in_circuit_tracer.py", cases, BUILTIN).splitlines()
+    lines = run_there("in_circuit_tracer.py", cases, BUILTIN).splitlines()
     assert len(lines) == len(SERVED) + len(REFUSED)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pathlib
 import shutil
 
 import pytest
 
 pytestmark = pytest.mark.peer
+HERE = pathlib.Path(__file__).parent
 TRAIN = (
     "--steps 4 --batch-size 128 --eval-tokens 256 --eval-every 0 --statistics-tokens 256 --threads 1 "
     "--eval reconstruction --no-compare-float --n-latents 256"
@@ -22,12 +24,13 @@ CODERS = {
 }
 
 
-def test_saelens_serves_packed_coders(peer, qsae, tmp_path, monkeypatch):
-    run_there = peer("sae-lens")
+def test_saelens_serves_packed_coders(finding_qsae, qsae, tmp_path, monkeypatch):
+    saelens = finding_qsae("sae-lens")
     monkeypatch.chdir(tmp_path)
     for name, options in CODERS.items():
         qsae(*f"train {options} {TRAIN} --name {name}".split())
         (run,) = (tmp_path / "results" / name).glob("*/*")
         shutil.copytree(run / "checkpoints" / "final", tmp_path / "cases" / name / "stored")
         qsae("export", run, "--format", "saelens-packed", "--out", tmp_path / "cases" / name / "packed")
-    assert len(run_there("in_saelens.py", tmp_path / "cases").splitlines()) == len(CODERS)
+    said = saelens.run(HERE / "in_saelens.py", tmp_path / "cases")
+    assert len(said.splitlines()) == len(CODERS)
