@@ -22,7 +22,7 @@ from qsae_evaluation_quantization_error.dense_forms import (
     with_noise,
 )
 from qsae_evaluation_quantization_error.other_seed import NOT_GIVEN, OTHER_SEED, ROWS, Compared
-from qsae_evaluation_quantization_error.pairs import Active, PairSums, active, shared
+from qsae_evaluation_quantization_error.pairs import Active, PairSums, active, shared, writes
 from qsae_evaluation_quantization_error.survival import CLASSES, Survival, judged, survival
 
 SAME, AGAIN, NOISE, EQUAL_L0 = "as it is", "the twin again", "noise of the same size", "at equal L0"
@@ -65,6 +65,9 @@ class Controls:
         self.config, self.twin, self.made = config, context.twin, made
         names = [SAME, AGAIN, *([NOISE] if made.noisy is not None else [])]
         self.sums = {n: PairSums(context.coder.n_latents, device=context.device) for n in names}
+        self.writes = {SAME: writes(context.coder), AGAIN: writes(self.twin)}
+        if made.noisy is not None:
+            self.writes[NOISE] = made.noisy.W_dec.flatten(1).any(1)
         self.fit = None if made.coder is None else ThresholdFit(made.coder)
 
     def rows(self, first: int, n_tokens: int) -> int:
@@ -77,7 +80,7 @@ class Controls:
         n = self.rows(first, len(x))
         if not n:
             return
-        x, a = x[:n], active(codes_a.first(n))
+        x, a = x[:n], active(codes_a.first(n), self.writes[AGAIN])
         self._add(SAME, a, codes_b.first(n), n)
         self._add(AGAIN, a, self.twin.encode(x), n)
         if self.made.noisy is not None:
@@ -86,7 +89,7 @@ class Controls:
             self.fit.add(x, len(a.rows))
 
     def _add(self, name: str, a: Active, codes: SparseCodes, n: int) -> None:
-        b = active(codes)
+        b = active(codes, self.writes[name])
         self.sums[name].add(a, b, shared(a, b), torch.zeros(n, dtype=torch.int64, device=a.rows.device))
 
     def merge(self, other: Controls) -> None:

@@ -23,6 +23,7 @@ class QuantizationError(Evaluation):
     otherwise; ``same_latent_share`` says whether they are the same latents at all.
     """
 
+    version = 2
     observes = frozenset({"twin"})
 
     def unavailable(self, context: EvaluationContext) -> str | None:
@@ -106,7 +107,9 @@ class EqualL0(Accumulator):
         n = self.first.seen.controls.rows(first, len(observation.target))
         self.begun = first + len(observation.target)
         if n:
-            a, b = active(observation.twin_codes.first(n)), active(encode(self.form, observation.inputs[:n]))
+            of_twin, of_coder = self.first.seen.writes
+            a = active(observation.twin_codes.first(n), of_twin)
+            b = active(encode(self.form, observation.inputs[:n]), of_coder)
             self.sums.add(a, b, shared(a, b), one_group(n, a))
 
     def merge(self, other: EqualL0) -> None:

@@ -24,6 +24,7 @@ from qsae_evaluation_quantization_error.pairs import (
     another,
     one_group,
     shared,
+    writes,
 )
 from qsae_evaluation_quantization_error.partners import cosines_by_chance, partners
 from qsae_evaluation_quantization_error.positions import TopPositions, overlap
@@ -79,10 +80,11 @@ class Matched:
         self.pairs, self.by_chance = PairSums(n, GROUPS, device), PairSums(n, device=device)
         self.top = TopPositions(n, config.top, device)
         self.other_latent = another(n).to(device)
+        self.writes = writes(coder)
 
     def add(self, a: Active, codes: SparseCodes, group_B: Tensor, first: int) -> None:
         """Take the codes of the same tokens, which are numbered from ``first`` on."""
-        own = active(codes)
+        own = active(codes, self.writes)
         b = own._replace(latents=self.partners.numbers[own.latents])
         self.pairs.add(a, b, shared(a, b), group_B)
         mispaired = b._replace(latents=self.other_latent[b.latents])
@@ -108,6 +110,7 @@ class OtherSeed:
         self.matched = {name: Matched(config, self.twin, each) for name, each in coders.items()}
         self.top = TopPositions(self.twin.n_latents, config.top, context.device)
         self.reconstructions = Reconstructions(context.device)
+        self.writes = writes(self.twin)
 
     @torch.no_grad()
     def add(self, observation: Observation, group_B: Tensor, first: int) -> None:
@@ -116,7 +119,7 @@ class OtherSeed:
         assert observation.twin_codes is not None  # as the evaluation observes them
         assert observation.inputs is not None  # core gives what was encoded
         codes_a, codes = observation.twin_codes.first(n), self.coder.encode(observation.inputs[:n])
-        a = active(codes_a)
+        a = active(codes_a, self.writes)
         self.matched[MATCHED].add(a, observation.codes.first(n), group_B, first)
         self.matched[OTHER_SEED].add(a, codes, group_B, first)
         self.top.add(a, first)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from qsae_core.contracts import SparseCodes
+from qsae_core.contracts import SparseCoder, SparseCodes
 
 SUMS = ("firings_a", "firings_b", "both", "sum_a", "sum_b", "square_a", "square_b", "cross")
 """#(a != 0), #(b != 0), #(both), sum a, sum b, sum a^2, sum b^2, sum a b."""
@@ -39,9 +39,15 @@ class Active(NamedTuple):
         return self.rows * self.n_latents + self.latents
 
 
-def active(codes: SparseCodes) -> Active:
-    """The entries that fire."""
-    on = codes.active
+def writes(coder: SparseCoder) -> Tensor:
+    """bool ``[F]``: whether an atom is there. One of zeros adds nothing, whatever the latent's code is."""
+    norms = coder.atom_norms()
+    return norms > 0 if norms.dim() == 1 else (norms > 0).any(1)
+
+
+def active(codes: SparseCodes, writes_F: Tensor) -> Active:
+    """The entries that fire, of latents that write anything."""
+    on = codes.active & writes_F[codes.indices.to(torch.int64)]
     values = codes.values[on].to(torch.float64)
     return Active(codes.rows[on], codes.indices[on].to(torch.int64), values, codes.n_latents)
 

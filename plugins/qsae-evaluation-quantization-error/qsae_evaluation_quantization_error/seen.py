@@ -19,6 +19,7 @@ from qsae_evaluation_quantization_error.pairs import (
     another,
     one_group,
     shared,
+    writes,
 )
 from qsae_evaluation_quantization_error.positions import TopPositions
 from qsae_evaluation_quantization_error.reconstructions import Reconstructions
@@ -51,6 +52,7 @@ class Seen:
         self.difference_square = self.difference.double().square().sum(1)
         norms = [_norms(coder.atom_norms()) for coder in (context.twin, context.coder)]
         self.margins = Margins(*norms)
+        self.writes = [writes(coder) for coder in (context.twin, context.coder)]
         self.pairs = PairSums(n, GROUPS, device)
         self.by_chance = PairSums(n, device=device)
         self.other_latent = another(n).to(device)
@@ -70,7 +72,8 @@ class Seen:
         first = self.next_token if observation.first is None else observation.first
         n = len(observation.target)
         self.next_token = first + n
-        a, b = active(observation.twin_codes), active(observation.codes)
+        a = active(observation.twin_codes, self.writes[0])
+        b = active(observation.codes, self.writes[1])
         common = shared(a, b)
         group_B = groups_of(observation, first, a)
         self.pairs.add(a, b, common, group_B)

@@ -165,6 +165,35 @@ def test_what_became_of_four_latents() -> None:
     assert (found.values["zero_atoms"], found.baseline["zero_atoms"]) == (1, 0)
 
 
+class Halves(Rows):
+    """Rows that read with one matrix and write with another."""
+
+    def __init__(self, W_enc: Tensor, W: Tensor) -> None:
+        super().__init__(W)
+        self.W_enc = W_enc
+
+    def encode(self, x: Tensor) -> SparseCodes:
+        return SparseCodes.from_dense((x @ self.W_enc.T).relu())
+
+
+def test_a_latent_whose_atom_is_zeros_is_lost() -> None:
+    """It is encoded as before, and adds nothing: so does one to which an allocation of bits gave none."""
+    W = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]])
+    off = torch.tensor([1.0, 1, 0, 1])[:, None]
+    found = result(Halves(W, W * off), TWIN)
+    firings = (X @ W.T > 0).sum(0)
+    assert found.per_latent["r"][[0, 1, 3]].tolist() == pytest.approx([1, 1, 1])
+    assert bool(found.per_latent["r"][2].isnan())
+    assert found.per_latent["firings"].tolist() == firings.tolist()
+    assert found.per_latent["firings_quantized"].tolist() == (firings * off[:, 0]).tolist()
+    assert found.per_latent["top_overlap"].tolist() == [1, 1, 0, 1]
+    assert (found.values["lost_share"], found.values["survived_share"]) == (0.25, 0.75)
+    assert found.values["left_share"] == pytest.approx(float(firings[2] / firings.sum()))
+    assert found.values["l0_gap"] == pytest.approx(-float(firings[2]) / 700)
+    # the other way round nothing is there that could be lost
+    assert result(TWIN, Halves(W, W * off)).values["judged_latents"] == 3
+
+
 @pytest.mark.parametrize("batch_size", [1, 7])
 def test_batches_change_nothing(batch_size: int) -> None:
     for data in (Vectors(), Vectors(contexts=True)):

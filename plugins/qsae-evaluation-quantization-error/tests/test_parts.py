@@ -9,7 +9,7 @@ import pytest
 import torch
 from qsae_evaluation_quantization_error.dense_forms import ThresholdFit, encode, refusal_to_fit, with_noise
 from qsae_evaluation_quantization_error.margins import Margins
-from qsae_evaluation_quantization_error.pairs import active, shared
+from qsae_evaluation_quantization_error.pairs import Active, active, shared
 from qsae_evaluation_quantization_error.positions import NOWHERE, TopPositions, overlap
 from qsae_evaluation_quantization_error.predictors import spearman
 from qsae_evaluation_quantization_error.weights import (
@@ -30,11 +30,24 @@ def codes(dense: Sequence[Sequence[float]] | Tensor) -> SparseCodes:
     return SparseCodes.from_dense(torch.as_tensor(dense, dtype=torch.float64))
 
 
+def entries(dense: Sequence[Sequence[float]] | Tensor) -> Active:
+    """Of latents that all have an atom."""
+    found = codes(dense)
+    return active(found, torch.ones(found.n_latents, dtype=torch.bool))
+
+
+def test_latents_without_an_atom_do_not_fire() -> None:
+    found = active(codes([[1, 2, 0], [0, 3, 4]]), torch.tensor([True, False, True]))
+    assert found.rows.tolist() == [0, 1]
+    assert found.latents.tolist() == [0, 2]
+    assert found.values.tolist() == [1, 4]
+
+
 def test_who_flips() -> None:
     """Token of the twin: strengths 1, 1.2 and 3, of which the weakest left. Of the coder: 2 and 6 (its norms
     are 2), and nothing is new."""
     margins = Margins(torch.ones(3, dtype=torch.float64), torch.full((3,), 2.0, dtype=torch.float64))
-    a, b = active(codes([[1, 1.2, 3]])), active(codes([[0, 1, 3]]))
+    a, b = entries([[1, 1.2, 3]]), entries([[0, 1, 3]])
     margins.add(a, b, shared(a, b), 1)
     rows = {row[0]: row for row in margins.table().rows}
     assert rows[1.0] == [1.0, 1.05, 1, 1.0, 1, 0.0]
@@ -48,12 +61,12 @@ def test_who_flips() -> None:
 def test_the_strongest_tokens() -> None:
     """Values 5 3 5 1 of one latent: the two largest are at 0 and 2, and of equal ones the first counts."""
     whole = TopPositions(2, 2)
-    whole.add(active(codes([[5, 0], [3, 0], [5, 0], [1, 0]])), 0)
+    whole.add(entries([[5, 0], [3, 0], [5, 0], [1, 0]]), 0)
     assert whole.places.tolist() == [[0, 2], [NOWHERE, NOWHERE]]
     assert whole.largest().tolist()[0] == 5
     later, earlier = TopPositions(2, 2), TopPositions(2, 2)
-    later.add(active(codes([[5, 0], [5, 0], [5, 7]])), 10)
-    earlier.add(active(codes([[5, 0]])), 3)
+    later.add(entries([[5, 0], [5, 0], [5, 7]]), 10)
+    earlier.add(entries([[5, 0]]), 3)
     later.merge(earlier)
     assert later.places.tolist() == [[3, 10], [12, NOWHERE]]
     assert overlap(whole, later).tolist()[0] == 0
@@ -66,9 +79,9 @@ def test_the_strongest_tokens() -> None:
 def test_the_strongest_tokens_in_batches(batch_size: int) -> None:
     x = torch.randint(0, 4, (100, 6), generator=torch.Generator().manual_seed(2)).double()
     whole, parts = TopPositions(6, 5), TopPositions(6, 5)
-    whole.add(active(codes(x)), 0)
+    whole.add(entries(x), 0)
     for start in range(0, 100, batch_size):
-        parts.add(active(codes(x[start : start + batch_size])), start)
+        parts.add(entries(x[start : start + batch_size]), start)
     assert torch.equal(parts.places, whole.places)
     expected = sorted(range(100), key=lambda t: (-float(x[t, 3]), t))[:5]
     assert whole.places[3].tolist() == expected

@@ -25,10 +25,11 @@ def sums(a: object, b: object, groups: int = 1, batch_size: int = 10**6) -> Pair
     """Of two dense tensors ``[N, F]``; token t is in group t % groups."""
     dense = [torch.as_tensor(side, dtype=torch.float64) for side in (a, b)]
     found = PairSums(dense[0].shape[1], groups)
+    every = torch.ones(dense[0].shape[1], dtype=torch.bool)
     numbers = torch.arange(len(dense[0])) % groups
     parts = [side.split(batch_size) for side in (*dense, numbers)]
     for x, y, group in zip(*parts, strict=True):
-        left, right = active(codes(x)), active(codes(y))
+        left, right = active(codes(x), every), active(codes(y), every)
         found.add(left, right, shared(left, right), group)
     return found
 
