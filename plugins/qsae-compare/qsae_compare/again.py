@@ -51,7 +51,7 @@ def measure_again(
     recorded = runs.stored_description(measured.folder)["config"].get("data", {})
     own = {key: v for key, v in measured.config.get("data", {}).items() if recorded.get(key) != v}
     measured_on = config.to_dict()["data"] | own  # a coder of a set reads its layer of other data too
-    return dataclasses.replace(measured, **known_now, measured_on=measured_on)
+    return dataclasses.replace(measured, **known_now, measured_on=measured_on, made_from=None)
 
 
 def _same_vectors(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

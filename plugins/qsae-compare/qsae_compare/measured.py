@@ -47,6 +47,8 @@ class Measured:
         measured_on: the data that it was measured on, where that is not what it was trained on.
         vectors: which vectors, and how many, in words; None where that is not recorded.
         warning: what is wrong with them as a measurement of this coder.
+        made_from: the float coder that it was quantized from, as it was measured then on the same vectors;
+            None where there is none, or where this one was measured again.
     """
 
     folder: pathlib.Path
@@ -61,6 +63,7 @@ class Measured:
     measured_on: Mapping[str, Any] | None = None
     vectors: str | None = None
     warning: str | None = None
+    made_from: Measured | None = None
 
     @property
     def is_twin(self) -> bool:
@@ -138,11 +141,23 @@ def _of_run(run: Run) -> Iterator[Measured]:
         )
     summary = read_json(run.metrics_file)
     _check_summary(summary, run.metrics_file, run.final, MEASURED | {"path": str})
-    method = summary.get("quantized_from", {}).get("method")
+    made = summary.get("quantized_from", {})
     for name, entry in summary["coders"].items():
         now = runs.with_evaluated(entry, run, name, only_then=OF_FLOAT_ATOMS)
         found = _measured(run.path / entry["artifact"]["path"], run.path, name, now)
-        yield dataclasses.replace(found, method=method)
+        found = dataclasses.replace(found, method=made.get("method"))
+        same = found.values.get("fvu") == values_of(entry).get("fvu")  # not on more vectors since
+        source = _source(found, made) if name == "coder" and same else None
+        yield dataclasses.replace(found, made_from=source)
+
+
+def _source(quantized: Measured, made: Mapping[str, Any]) -> Measured | None:
+    """The float coder of which ``qsae quantize`` made one, from what it has recorded."""
+    evaluations = made.get("evaluations")
+    if not evaluations:
+        return None
+    known = {"folder": pathlib.Path(made["path"]), "run": None, "name": "source", "method": None}
+    return dataclasses.replace(quantized, **known, values=values_of({"evaluations": evaluations}))
 
 
 def _of_layers(run: Run) -> Iterator[Measured]:

@@ -11,6 +11,7 @@ from typing import Any
 from qsae_compare.columns import COLUMNS
 from qsae_compare.measured import DECODER, ENCODER, METHOD, Measured
 from qsae_compare.row_labels import MOST_OPTIONS, labels
+from qsae_core import runs
 from qsae_core.runs import CODER_SLOTS, QUANTIZER_SLOTS
 
 EQUAL_L0 = 0.03
@@ -56,7 +57,8 @@ def rows(
     The baseline of a coder is, in this order: the coder of its seed among ``baseline`` (the mean of all of
     them where there is none of its seed); the float twin of its own run; the float coder of its seed, among
     those compared, whose configuration is the same but for quantizers, and if there are several the one whose
-    encoder was fine-tuned alike. A float coder that is nobody's rival
+    encoder was fine-tuned alike; the float coder that it was quantized from, among those compared or else as
+    it was measured then on the same vectors. A float coder that is nobody's rival
     in ``baseline`` has none.
 
     Args:
@@ -155,7 +157,16 @@ def _baseline(m: Measured, measured: Sequence[Measured], chosen: Sequence[Measur
     essence = _without_quantizers(m)
     alike = [c for c in measured if c.is_float and c.seed == m.seed and _without_quantizers(c) == essence]
     alike.sort(key=lambda c: _training_after(c) != _training_after(m))
-    return alike[:1]
+    found = [c for c in (*alike, *_sources(m, measured)) if c.values.get("fvu") is not None]
+    return found[:1] or alike[:1]
+
+
+def _sources(m: Measured, measured: Sequence[Measured]) -> list[Measured]:
+    """The float coder that it was quantized from: among those measured on its data, and as it was then."""
+    folder = runs.twin_folder(m.folder)
+    place = None if folder is None else folder.resolve()
+    compared = [c for c in measured if c.folder.resolve() == place and c.data == m.data]
+    return compared if m.made_from is None else [*compared, m.made_from]
 
 
 def _training_after(m: Measured) -> Any:

@@ -53,6 +53,8 @@ def show(rows: Sequence[Row]) -> None:
     for mark, sentence in _marks().items():
         if mark in text:
             click.echo(f"{mark} {sentence}")
+    for sentence in _made_from(rows):
+        click.echo(sentence)
     note = _of_different_data(rows)
     if note is not None:
         click.echo(note)
@@ -70,6 +72,16 @@ def _marks() -> dict[str, str]:
         FLOAT_VALUES: "values are not quantized, and count 32 bits each",
         FROM_TWIN: "predicted from the float twin's atoms: the coder's own were not kept (--save-float)",
     }
+
+
+def _made_from(rows: Sequence[Row]) -> list[str]:
+    """A sentence for each row whose baseline is a coder that is not in the table."""
+    shown = {str(m.folder) for row in rows for m in row.members if m.values}
+    return [
+        f"ΔFVU of {row.label}: beside {' and '.join(away)}, of which it was quantized, as measured then"
+        for row in rows
+        if any(m.made_from for m in row.members) and (away := [b for b in row.baseline if b not in shown])
+    ]
 
 
 def _measured_on(rows: Sequence[Row]) -> list[str]:

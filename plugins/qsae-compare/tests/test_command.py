@@ -115,6 +115,31 @@ def test_a_sweep_quantizes_what_it_has_trained(place):
     assert record["path"] == floats["paths"][0]
 
 
+def test_a_quantized_run_alone_is_compared_with_what_it_was_made_from(place, tmp_path):
+    run, source = runs(place, "rounded-*")[0], runs(place, "float-*")[0]
+    (both, beside) = table(run, source)
+    (alone,) = table(run)
+    assert alone["baseline"] == beside["paths"] == [str(source / "checkpoints" / "final")]
+    assert alone["mean"]["delta_fvu_points"] == pytest.approx(both["mean"]["delta_fvu_points"], rel=1e-6)
+    assert (
+        f"beside {source / 'checkpoints' / 'final'}, of which it was quantized" in qsae("compare", run).stdout
+    )
+    # measured again on other vectors: what is recorded of the source is of others, and it is not there
+    (again,) = table(run, "--evaluate", "--tokens", "512")
+    assert again["mean"]["delta_fvu_points"] is None
+    # a stored coder of another configuration is not alike, and known by where it is and what it holds
+    copy = shutil.copytree(source / "checkpoints" / "final", tmp_path / "copy")
+    rounded = ["quantize", copy, "--quantizer", "rtn", "--quantizer.n-bits", "3", "--out", tmp_path / "out"]
+    data = ["--data", "synthetic", "--preset", "tiny", "--data.world-seed", "1", "--tokens", "256"]
+    qsae(*rounded, *data)
+    (made,) = (path.parent for path in tmp_path.glob("out/**/metrics.json"))
+    first, second = table(made, copy, "--evaluate", "--on", "data.world_seed=1", "--tokens", "512")
+    assert first["baseline"] == [str(copy)]
+    assert first["mean"]["delta_fvu_points"] == pytest.approx(
+        100 * (first["mean"]["fvu"] - second["mean"]["fvu"])
+    )
+
+
 def test_a_sweep_whose_quantized_run_was_made_in_another_way_is_refused(place, tmp_path):
     (tmp_path / "sweep.yaml").write_text(SWEEP.replace("tokens: 256, finetune", "tokens: 255, finetune"))
     result = qsae("compare", "--sweep", tmp_path / "sweep.yaml", "--out", place / "out", code=2)
