@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qsae_cli.options.choice_options import Scope, set_layer
     from qsae_cli.options.component_options import ConfiguredCommand
     from qsae_cli.options.count import Count
-    from qsae_cli.options.recorded import check_data, recorded_data
+    from qsae_cli.options.recorded import check_data, model_flags, recorded_data
     from qsae_cli.options.with_commands import WithCommands
     from qsae_cli.output import json_option, print_json, print_table
     from qsae_cli.progress import make_watcher
@@ -29,6 +29,7 @@ __all__ = [
     "check_data",
     "json_option",
     "make_watcher",
+    "model_flags",
     "print_json",
     "print_table",
     "recorded_data",
@@ -40,7 +41,7 @@ _FROM = {
     "options.choice_options": ("Scope", "set_layer"),
     "options.component_options": ("ConfiguredCommand",),
     "options.count": ("Count",),
-    "options.recorded": ("check_data", "recorded_data"),
+    "options.recorded": ("check_data", "model_flags", "recorded_data"),
     "options.with_commands": ("WithCommands",),
     "output": ("json_option", "print_json", "print_table"),
     "progress": ("make_watcher",),

@@ -44,6 +44,25 @@ def recorded_data(values: Mapping[str, Any]) -> list[Layer]:
     return [Layer({**kept, "run": {"seed": config["run"]["seed"]}}, file, fallback=True)]
 
 
+def model_flags(path: pathlib.Path) -> str:
+    """What names the language model whose vectors the coder at PATH is for, with their places as far as they
+    are recorded, as after ``qsae import`` and with saved vectors that say so; else what is to be said."""
+    from qsae_core.artifact.places import stored_description, stored_folder
+    from qsae_core.contracts.provenance import Provenance
+
+    known = Provenance.of_record(stored_description(stored_folder(path))["source"])
+    if known.model is None or not known.sources or not known.targets:  # saved vectors may have any name
+        return "--model NAME --layer N --site SITE"
+    model, reads, writes = f"--model {known.model}", known.sources, known.targets
+    if len(reads) > 1 or len(writes) > 1:
+        return f"{model}, with the layers and sites {', '.join(reads)}"
+    (layer, _, site), (to_layer, _, to_site) = reads[0].partition("."), writes[0].partition(".")
+    if reads == writes:
+        return f"{model} --layer {layer} --site {site}"
+    places = ("source", layer, site), ("target", to_layer, to_site)
+    return f"{model} {' '.join(f'--{side}-layer {at} --{side}-site {name}' for side, at, name in places)}"
+
+
 def check_data(path: pathlib.Path, layers: Sequence[Layer]) -> None:
     """Refuse a coder that was imported without data, where no data is chosen now either.
 

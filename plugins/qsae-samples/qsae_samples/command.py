@@ -14,6 +14,7 @@ from qsae_cli.commands import (
     WithCommands,
     check_data,
     json_option,
+    model_flags,
     print_json,
     recorded_data,
 )
@@ -170,7 +171,7 @@ def _collected(outcome: Any, about: Mapping[str, Any]) -> Samples:
             f"samples cannot be collected: {outcome.unavailable}",
             where=about["coder"],
             allowed="a coder of a language model's vectors, and text",
-            next="--model NAME --layer N --text FOLDER",
+            next=f"{model_flags(pathlib.Path(about['coder']))} --text FOLDER",
         )
     found: Samples = outcome.result.samples
     if not found.n_tokens:

@@ -11,6 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from qsae_cli.commands import model_flags
 from qsae_core.contracts import DataSource
 from qsae_core.errors import ConfigError, DataError, QsaeError
 from qsae_core.runs import Layer, compose_data, load_plugins, resolve, resolve_device
@@ -184,7 +185,7 @@ def open_coder(
             f"there is no language model behind the data {config.data.use!r} of this coder",
             where=str(path),
             allowed="a coder of vectors of a language model",
-            next="--model NAME --layer N --site SITE, if its vectors are from there",
+            next=f"{model_flags(path)}, if its vectors are from there",
         )
     if not model.predicts_next:
         raise DataError(f"{model.name} is an encoder: it does not go on with a text", where=str(path))
