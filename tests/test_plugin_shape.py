@@ -66,6 +66,19 @@ def test_its_project_file(dist):
     assert project["entry-points"] == {"qsae": {module.removeprefix("qsae_"): module}}
 
 
+@pytest.mark.parametrize("dist", [dist for dist in EVERY if dist not in COMPILED])
+def test_its_source_distribution_has_all_folders(dist):
+    made = {"build", "dist"}
+    folders = {path.name for path in (ROOT / "plugins" / dist).iterdir() if path.is_dir()} - made
+    packed = {
+        dist.replace("-", "_"),
+        *tomllib.loads(read(dist, "pyproject.toml"))["tool"]["flit"]["sdist"]["include"],
+    }
+    assert {f for f in folders if f[0].isalnum() and not f.endswith(".egg-info")} <= {
+        f.rstrip("/") for f in packed
+    }
+
+
 @pytest.mark.parametrize("dist", ELSEWHERE)
 def test_what_is_installed_elsewhere(dist):
     module = dist.replace("-", "_")

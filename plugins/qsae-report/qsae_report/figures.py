@@ -154,7 +154,7 @@ def survival_histogram(groups: Mapping[str, ArrayLike], *, survived: float, dama
     """How far codes of latents are still what they were in full precision.
 
     Args:
-        groups: name -> correlation r ``[F]`` of each latent's code with that of the float twin; NaN where it
+        groups: name -> correlation r ``[F]`` of each latent's code with that in full precision; NaN where it
             is not judged.
         survived, damaged: borders of the classes: at ``survived`` and above, and below ``damaged``.
     """
@@ -167,11 +167,11 @@ def survival_histogram(groups: Mapping[str, ArrayLike], *, survived: float, dama
         if len(judged) < len(r):
             of = f"{name}: " if several and name else ""
             notes.append(
-                f"{of}{len(r) - len(judged):,} of {len(r):,} latents have no r: they fire too seldom in the "
-                "twin to be judged, or have one value alone here."
+                f"{of}{len(r) - len(judged):,} of {len(r):,} latents have no r: they fire too seldom in full "
+                "precision to be judged, or have one value alone here."
             )
     rules = [Rule(damaged, f"damaged below {damaged:g}"), Rule(survived, f"survived from {survived:g}")]
-    x = Axis("correlation r of a latent's code with the float twin's", high=1.0)
+    x = Axis("correlation r of a latent's code with that in full precision", high=1.0)
     return Histogram("Survival of latents", x, _latents(several), bars, notes, rules)
 
 

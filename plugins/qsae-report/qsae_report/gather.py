@@ -141,10 +141,11 @@ def _twin(place: Place, summary: Mapping[str, Any], notes: list[str], *, samples
     folder = twin_folder(place.folder)
     if folder is None:
         return None
-    stored = read_evaluations(place.below("evaluations", twin=True))
+    name, stored = FLOAT_TWIN.replace("_", " "), read_evaluations(place.below("evaluations", twin=True))
     file, artifact = place.samples(twin=True), _artifact(summary, FLOAT_TWIN, place.layer)
     trained, held_out = _trained(summary), _held_out(stored_description(folder))
     if folder.parent.name != FLOAT_TWIN and folder.name != FLOAT_TWIN:
+        name = "before quantizing"
         own = find(run_of(folder, place.layer), place.layer)
         stored, file = read_evaluations(own.below("evaluations")), own.samples()
         if not stored:  # another library's coder has no run
@@ -152,7 +153,7 @@ def _twin(place: Place, summary: Mapping[str, Any], notes: list[str], *, samples
         summary = _summary(own, notes)
         artifact, trained = _artifact(summary, "coder", place.layer), _trained(summary)
     collected = _optional_samples(file, folder, notes) if samples and file.is_file() else None
-    return Coder("float twin", folder, artifact, stored, collected, trained, held_out)
+    return Coder(name, folder, artifact, stored, collected, trained, held_out)
 
 
 def _before_rounding(summary: Mapping[str, Any]) -> dict[str, Evaluation]:

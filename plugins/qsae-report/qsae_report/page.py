@@ -48,8 +48,8 @@ LAST = ("start.js",)
 TITLES = {
     "died": (
         "Latents that died or were damaged",
-        "They fire in the float twin. First those that never fire here; behind them those that do, with a "
-        "code that has little to do with the twin's. Of each kind, the most frequent ones of the twin first.",
+        "They fire in full precision. First those that never fire here; behind them those that do, with a "
+        "code that has little to do with that. Of each kind, those first that are the most frequent there.",
     ),
     "only-here": (
         "Latents without a counterpart there",

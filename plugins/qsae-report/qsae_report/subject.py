@@ -38,7 +38,7 @@ class Coder:
     """A stored coder with all that was found out about it.
 
     Attributes:
-        name: how the page calls it: what it is, or ``float twin``.
+        name: how the page calls it: what it is; ``float twin`` or ``before quantizing``.
         folder: where its ``coder.json`` is.
         artifact: JSON values: ``bytes``, ``float_bytes``, ``times_smaller``, ``bits_per_weight``.
         evaluations: name -> what is stored.

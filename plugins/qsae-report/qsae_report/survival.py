@@ -107,7 +107,7 @@ def _of_quantization(
     facts = []
     if judged is not None:
         facts.append(
-            f"{words.number(judged)} latents are judged: those that fire {least:g} times or more in the twin."
+            f"{words.number(judged)} latents are judged: those that fire {least:g} times or more in full precision."
         )
     if not {"r", "firings", "firings_quantized"} <= per_latent.keys():
         return facts, none
@@ -122,8 +122,8 @@ def _of_quantization(
 
 
 def _died(r: NDArray[Any], before: NDArray[Any], after: NDArray[Any], damaged: float, least: float) -> Table:
-    """Latents that fire in the float twin, and here never, always alike, or at other tokens: in this order,
-    and of each kind those first that fire most often in the twin."""
+    """Latents that fire in full precision, and here never, always alike, or at other tokens: in this order,
+    and of each kind those first that fire most often there."""
     judged, silent = before >= least, after == 0
     constant = ~silent & np.isnan(r)
     became = [
@@ -136,7 +136,7 @@ def _died(r: NDArray[Any], before: NDArray[Any], after: NDArray[Any], damaged: f
         for which, what in became
         for j in np.flatnonzero(which)[np.argsort(-before[which], kind="stable")]
     ]
-    columns = ["latent", "what became of it", "r", "firings in the float twin", "firings here"]
+    columns = ["latent", "what became of it", "r", "firings in full precision", "firings here"]
     return {"columns": columns, "rows": rows, "total": len(rows)}
 
 

@@ -137,8 +137,8 @@ def test_survival_has_its_borders_and_says_who_is_not_judged():
         (0.9, "survived from 0.9"),
     ]
     assert chart.notes == [
-        "1 of 5 latents have no r: they fire too seldom in the twin to be judged, or have one value alone "
-        "here."
+        "1 of 5 latents have no r: they fire too seldom in full precision to be judged, or have one value "
+        "alone here."
     ]
 
 

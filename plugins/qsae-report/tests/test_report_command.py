@@ -107,7 +107,7 @@ def test_what_was_quantized_afterwards_stands_beside_what_it_was_made_of(results
     made("report", run, WITHOUT, "--out", tmp_path / "it.html")
     subject = gather(run, with_samples=False)
     fvu = next(card for card in cards(subject, 64) if card.title == "FVU")
-    ((_, value),) = [row for row in fvu.beside if row[0] == "float twin"]
+    ((_, value),) = [row for row in fvu.beside if row[0] == "before quantizing"]
     assert float(value) == pytest.approx(float(before), rel=0.01)
     assert float(fvu.value) == pytest.approx(float(after), rel=0.01)
     assert not fvu.notes  # both are of the same vectors
