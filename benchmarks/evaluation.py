@@ -25,8 +25,9 @@ PEER = "sae-bench"
 TOKENS, SPLICED = 65_536, 16_384
 """Tokens that are encoded; tokens of predictions with the SAE in place. SAEBench reads whole batches of 16
 contexts of at most that."""
-QUICK_TOKENS, QUICK_SPLICED = 8_192, 4_096
+QUICK_TOKENS, QUICK_SPLICED = 4_096, 4_096
 LATENTS, K, STEPS, BATCH = 16_384, 32, 16, 4096
+QUICK_LATENTS, QUICK_STEPS, QUICK_BATCH = 1024, 2, 1024
 HELD_OUT_SHARE = 0.2
 ROUNDS = 2
 BATCH_CONTEXTS = 16
@@ -40,7 +41,11 @@ def run(settings: Settings) -> dict[str, Any]:
     models = [str(BUILTIN), *([settings.model] if settings.model else [])]
     layers = [None, *([settings.layer] if settings.model else [])]
     found = [_of_model(model, layer, sizes, settings) for model, layer in zip(models, layers, strict=True)]
-    return {**sizes, "n_latents": settings.n_latents or LATENTS, "k": K, "models": found}
+    return {**sizes, "n_latents": _n_latents(settings), "k": K, "models": found}
+
+
+def _n_latents(settings: Settings) -> int:
+    return settings.n_latents or (QUICK_LATENTS if settings.quick else LATENTS)
 
 
 def _of_model(model: str, layer: int | None, sizes: dict[str, int], settings: Settings) -> dict[str, Any]:
@@ -70,8 +75,9 @@ def _trained(model: str, layer: int, folder: pathlib.Path, settings: Settings) -
     text, _ = texts.files(settings.data / "texts", KIND)
     given = ["--model", model, "--layer", layer, "--dataset", text]
     given += ["--held-out-share", HELD_OUT_SHARE, "--dtype", "fp32"]
-    sizes = ["--n-latents", settings.n_latents or LATENTS, "--k", K, "--batch-size", BATCH, "--steps", STEPS]
-    more = ["--statistics-tokens", BATCH, "--eval", "reconstruction", "--eval-tokens", BATCH]
+    steps, batch = (QUICK_STEPS, QUICK_BATCH) if settings.quick else (STEPS, BATCH)
+    sizes = ["--n-latents", _n_latents(settings), "--k", K, "--batch-size", batch, "--steps", steps]
+    more = ["--statistics-tokens", batch, "--eval", "reconstruction", "--eval-tokens", batch]
     more += ["--eval-every", 0]
     command = [settings.qsae, "train", "--sae", "topk", *map(str, [*given, *sizes, *more])]
     failure = processes.run([*command, "--out", str(folder / "runs")], settings, f"{NAME} train")
