@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from qsae_cli import no_memory
+from qsae_cli import long_name, no_memory
 from qsae_cli.lazy_command import LazyCommand
 from qsae_cli.several import refuse_several
 from qsae_cli.waiting import let_threads_sleep
@@ -76,12 +76,13 @@ class QsaeGroup(click.Group):
                     formatter.write_dl(lines)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run; a QsaeError, and that there is no memory, go to stderr without a traceback (``QSAE_DEBUG=1``:
-        with it), and exit 2."""
+        """Run; a QsaeError, and that there is no memory or a name is too long, go to stderr without a
+        traceback (``QSAE_DEBUG=1``: with it), and exit 2."""
         try:
             return super().main(*args, **kwargs)
-        except (QsaeError, MemoryError, RuntimeError) as error:
-            shown = error if isinstance(error, QsaeError) else no_memory.as_error(error)
+        except (QsaeError, MemoryError, OSError, RuntimeError) as error:
+            shown = error if isinstance(error, QsaeError) else None
+            shown = shown or no_memory.as_error(error) or long_name.as_error(error)
             if shown is None:
                 raise
             if os.environ.get("QSAE_DEBUG", "0") not in ("", "0"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,9 @@ import pluggy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticUndefined
 
-from qsae_core.errors import exclusive
+from qsae_core.errors import OptionsError, exclusive
+
+FLOAT32 = "0, or a size from 1.4e-45 to 3.4e38"
 
 hookimpl = pluggy.HookimplMarker("qsae")
 """Decorates the functions of a plugin's top module that implement hooks."""
@@ -48,10 +51,27 @@ class ComponentConfig(BaseModel):
                 raise exclusive(*pair)
         return self
 
+    @model_validator(mode="after")
+    def _numbers_are_float32(self) -> ComponentConfig:
+        """Coders compute in float32, where other numbers are infinite or 0."""
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, float) and not _is_float32(value):
+                raise OptionsError(f"{name} {value} is out of float32's range", allowed=FLOAT32)
+        return self
+
     def for_latents(self, n_latents: int) -> ComponentConfig:
         """These options of a coder's part where the coder has so many latents: what was given as a share of
         them has become a number."""
         return self
+
+
+def _is_float32(value: float) -> bool:
+    """Whether a number stays finite there, and other than 0 if it is."""
+    try:
+        return bool(struct.unpack("<f", struct.pack("<f", value))[0]) == bool(value)
+    except OverflowError:
+        return False
 
 
 def option(

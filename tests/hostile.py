@@ -1,6 +1,6 @@
 """Reads damaged and malicious files, thousands of them, in a process of its own with little memory to spare.
 
-    python tests/hostile.py FORMATS|ARTIFACTS INPUTS SEED     one JSON line: read, refused, and faults
+    python tests/hostile.py FORMATS|ARTIFACTS|FIELDS INPUTS SEED     one JSON line: read, refused, and faults
 
 Whatever a reader is given, it reads it or raises a QsaeError. It never runs anything that a file names (an
 audit hook sees processes, unpickling, sockets and files that are opened), never takes more than ``SPARE``
@@ -10,6 +10,8 @@ bytes beyond what it had, and never longer than ``SECONDS``.
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import json
 import pathlib
 import random
@@ -21,6 +23,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from hostile_fields import field_targets
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SPARE = 400 * 2**20
@@ -46,8 +50,9 @@ VALUES = (
 )
 
 
-Target = tuple[Any, ...]
-"""Name, path, what is called, and perhaps what is done to the files before that."""
+Changes = Callable[[pathlib.Path, random.Random], Iterator[str]]
+Target = tuple[str, pathlib.Path, list[Callable[[], Any]], Changes]
+"""Name, path, what is called, and what is changed before, again and again until nothing is left to change."""
 
 
 class Watched:
@@ -134,7 +139,7 @@ def resettled(data: bytes, chance: random.Random) -> tuple[bytes, str] | None:
 
 
 def changed_files(
-    path: pathlib.Path, chance: random.Random, then: Callable[[], None] | None
+    path: pathlib.Path, chance: random.Random, then: Callable[[], None] | None = None
 ) -> Iterator[str]:
     """Change one file below a path, say which, and put all back; again and again.
 
@@ -215,13 +220,13 @@ def format_targets(folder: pathlib.Path) -> Iterator[Target]:
 
     for name in registry.names("format"):
         for what, path in written_forms(compose_format(name, registry), folder / name):
-            yield f"{name} {what}", path, target(name, path)
+            yield f"{name} {what}", path, target(name, path), changed_files
     for golden in sorted(ROOT.glob("plugins/*/tests/golden/*/checkpoint*")):
         place = folder / "golden" / golden.parent.parent.parent.parent.name / golden.parent.name / golden.name
         (shutil.copytree if golden.is_dir() else _copy)(golden, place)
         for name in registry.names("format"):
             if compose_format(name, registry).recognizes(place):
-                yield f"{name} {golden.parent.name}", place, target(name, place)
+                yield f"{name} {golden.parent.name}", place, target(name, place), changed_files
 
 
 def _copy(source: pathlib.Path, place: pathlib.Path) -> None:
@@ -279,17 +284,18 @@ def artifact_targets(folder: pathlib.Path) -> Iterator[Target]:
         made = [compose_coder(config, registry, CoderShape(8, 8)).eval() for _ in range(2)]
         artifact.save(made[0], place, config, registry, {"model": "toy"}, masters=True)
         use(place)
-        yield kind, place, [lambda place=place: use(place)]
+        yield kind, place, [lambda place=place: use(place)], changed_files
         copy = folder / f"{kind}-signed"
         shutil.copytree(place, copy)
-        yield f"{kind}, signed", copy, [lambda place=copy: use(place)], lambda place=copy: signed(place)
+        again = functools.partial(changed_files, then=functools.partial(signed, copy))
+        yield f"{kind}, signed", copy, [lambda place=copy: use(place)], again
     several, members = folder / "several", {str(n): coder for n, coder in enumerate(made)}
     save_set(CoderSet(members), several, config, registry, {name: {"model": "toy"} for name in members})
     load_set(several, registry=registry)
-    yield "several", several, [lambda: load_set(several, registry=registry)]
+    yield "several", several, [lambda: load_set(several, registry=registry)], changed_files
 
 
-TARGETS = {"FORMATS": format_targets, "ARTIFACTS": artifact_targets}
+TARGETS = {"FORMATS": format_targets, "ARTIFACTS": artifact_targets, "FIELDS": field_targets}
 
 
 def main() -> None:
@@ -303,10 +309,11 @@ def main() -> None:
         targets = list(TARGETS[what](pathlib.Path(folder)))
         reader = Reader(watched, folder)
         _limit_memory()
-        for number, (name, path, calls, *then) in enumerate(targets):
-            changes = changed_files(path, random.Random(f"{seed} {name}"), *(then or [None]))
-            for _ in range(inputs // len(targets) + (number < inputs % len(targets))):
-                reader.try_all(calls, f"{name}: {next(changes)}")
+        for number, (name, path, calls, changed) in enumerate(targets):
+            changes = changed(path, random.Random(f"{seed} {name}"))
+            share = inputs // len(targets) + (number < inputs % len(targets))
+            for change in itertools.islice(changes, share):
+                reader.try_all(calls, f"{name}: {change}")
             changes.close()
     print(
         json.dumps(

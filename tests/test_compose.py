@@ -20,7 +20,7 @@ from qsae_core.contracts.coder import CoderShape, LossOutput, Parts
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.contracts.metric import Metric, Observation
-from qsae_core.contracts.quantizer import Packed, Quantizer
+from qsae_core.contracts.quantizer import Packed, PackedTensor, Quantizer
 from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.errors import ConfigError, DataError, PluginError
 from qsae_core.registry import Provider, Registry
@@ -76,6 +76,9 @@ class Identity(Quantizer):
         raise NotImplementedError
 
     def unpack(self, packed: Packed) -> Tensor:
+        raise NotImplementedError
+
+    def packed_tensors(self) -> dict[str, PackedTensor]:
         raise NotImplementedError
 
 

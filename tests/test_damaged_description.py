@@ -215,8 +215,8 @@ def test_an_edited_coder_with_a_matching_checksum(coder):
     whole["config"]["sae"] |= {"n_latents": 40, "group_sizes": [8, 32]}
     write(coder, whole, signed=True)
     said = refusal(coder, "source", put({}), signed=True)
-    assert f"{coder}: does not fit the coder that it describes (RuntimeError: " in said
-    assert "size mismatch for b_enc" in said
+    assert f"{coder}: does not fit the coder that it describes (W_" in said
+    assert "is [32, 64], and in the coder [40, 64])" in said
 
 
 def test_an_edited_width_with_a_matching_checksum(coder):

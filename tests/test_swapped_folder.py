@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from qsae_core.errors import QsaeError
-from qsae_core.results.files import swapped_folder
+from qsae_core.results.files import atomic_file, swapped, swapped_folder
 
 
 def contents(folder):
@@ -67,3 +67,84 @@ def test_several_processes_take_turns(tmp_path):
     assert [(process.communicate()[1], process.returncode) for process in running] == [("", 0)] * 2
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
     assert {path.read_text() for path in (tmp_path / "there").iterdir()} in ({"x"}, {"y"})
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_of_several_that_begin_one_wins(tmp_path, what):
+    """Four processes try for a path that is free; one is told nothing, the others that it is taken."""
+    script = (
+        "import pathlib, sys; from qsae_core.errors import ConfigError\n"
+        "from qsae_core.results.files import swapped\n"
+        "try:\n"
+        "    with swapped(pathlib.Path(sys.argv[1]), fresh=True) as new:\n"
+        "        if sys.argv[3] == 'file': new.write_text(sys.argv[2])\n"
+        "        else:\n"
+        "            new.mkdir()\n"
+        "            for name in 'ab': (new / name).write_text(sys.argv[2])\n"
+        "except ConfigError as error: print(error)\n"
+    )
+    for n in range(5):
+        path = tmp_path / f"there{n}"
+        lines = [[sys.executable, "-c", script, str(path), name, what] for name in "wxyz"]
+        running = [
+            subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for line in lines
+        ]
+        said = [process.communicate() for process in running]
+        assert [error for _, error in said] == [""] * 4
+        winners = [name for name, (text, _) in zip("wxyz", said, strict=True) if not text]
+        assert len(winners) == 1
+        assert all("written by another" in text or "is writing it" in text for text, _ in said if text)
+        files = [path] if what == "file" else sorted(path.iterdir())
+        assert {file.read_text() for file in files} == set(winners)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"there{n}" for n in range(5)]
+
+
+def test_what_another_process_is_writing_is_said_at_once(tmp_path):
+    """The first holds the path open until it is told to end."""
+    script = (
+        "import pathlib, sys; from qsae_core.results.files import swapped_folder\n"
+        "with swapped_folder(pathlib.Path(sys.argv[1]), fresh=True) as new:\n"
+        "    print('open', flush=True)\n"
+        "    input()\n"
+    )
+    first = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "run")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert first.stdout.readline() == "open\n"
+    said = f"process {first.pid} of this machine is writing it"
+    with pytest.raises(QsaeError, match=said), swapped_folder(tmp_path / "run", fresh=True):
+        pass
+    first.communicate("\n")
+    assert first.returncode == 0
+    assert (tmp_path / "run").is_dir()
+
+
+def test_where_there_are_no_links_one_file_wins_all_the_same(tmp_path, monkeypatch):
+    def refused(source, target):
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refused)
+    with swapped(tmp_path / "file", fresh=True) as new:
+        new.write_text("1")
+    with (
+        pytest.raises(QsaeError, match="written by another process"),
+        swapped(tmp_path / "file", fresh=True) as new,
+    ):
+        new.write_text("2")
+    assert contents(tmp_path) == {pathlib.Path("file"): b"1"}
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "é" * 127])
+def test_the_longest_names_that_there_are(tmp_path, name):
+    """255 and 254 bytes: the hidden name beside them is shorter than they are."""
+    with swapped_folder(tmp_path / name, fresh=True) as new:
+        (new / name).write_text("1")
+    with atomic_file(tmp_path / name / name) as file:
+        file.write_text("2")
+    assert contents(tmp_path) == {pathlib.Path(name, name): b"2"}
+    with pytest.raises(QsaeError, match="too long"), swapped_folder(tmp_path / f"{name}xx"):
+        pass

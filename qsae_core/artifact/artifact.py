@@ -12,14 +12,18 @@ import json
 import math
 import os
 import pathlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from qsae_core.artifact.description import (
     DESCRIPTION,
     FORMAT,
     FORMAT_VERSION,
+    check_sizes,
     components,
     description_text,
     distributions,
@@ -33,11 +37,12 @@ from qsae_core.coders.export import Cut, Export, layout_at_level
 from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.coders.nesting import check_level
 from qsae_core.coders.serving import StoredMasters, check_choices
+from qsae_core.coders.stored_form import check_export, check_tensor
 from qsae_core.compose.compose import compose_coder
 from qsae_core.compose.kernels import activate_kernels
 from qsae_core.compose.setup import usable_device
 from qsae_core.contracts.coder import CoderShape
-from qsae_core.contracts.quantizer import Packed
+from qsae_core.contracts.quantizer import Packed, PackedTensor
 from qsae_core.errors import ArtifactError, ConfigError
 from qsae_core.kernels import Kind
 from qsae_core.kernels.packed_rows import Arithmetic
@@ -49,6 +54,8 @@ if TYPE_CHECKING:
     from qsae_core.config.run import RunConfig
     from qsae_core.registry import Registry
 
+REASON = 400
+"""Characters of what an error says of the reason."""
 ENTRIES_AT_ONCE = 2**22
 """Of a tensor, looked at together."""
 
@@ -61,6 +68,7 @@ def save(
     source: dict[str, Any],
     *,
     masters: bool = False,
+    fresh: bool = False,
 ) -> None:
     """Write a coder's packed artifact as a folder, all or nothing.
 
@@ -69,6 +77,7 @@ def save(
         registry: knows which distribution provides each of them.
         source: JSON values about the training data (model, site, tokens), for whoever loads it.
         masters: also write ``masters.safetensors``: every float32 master and buffer, as trained.
+        fresh: refuse, with a ConfigError, to take the place of what another process wrote there.
     """
     export = coder.export()
     description = {
@@ -83,7 +92,7 @@ def save(
     }
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
     parts = {_part(i): export.at_level(i).tensors for i in range(1, coder.levels)}
-    with atomic_folder(folder) as temporary:
+    with atomic_folder(folder, fresh=fresh) as temporary:
         save_tensors(temporary / TENSORS, export.tensors, text, parts)
         (temporary / DESCRIPTION).write_text(text, encoding="utf-8")
         if masters:
@@ -139,45 +148,87 @@ def _restored(
 ) -> MatrixCoder:
     """The coder that a description composes, with the tensors of the file beside it."""
     export = _read_export(folder, description, level)
-    _check_finite(export, folder)
-    coder = _composed(folder / DESCRIPTION, description, export.level, registry)
-    try:
+    file = folder / DESCRIPTION
+    _check_finite(export.tensors, folder / TENSORS)
+    check_sizes(description, sum(t.nbytes for t in export.tensors.values()), str(file))
+    with _fitting(folder):
+        with torch.device("meta"):  # it takes no memory before the sizes are known to be true
+            outline = _composed(file, description, export.level, registry)
+        check_export(outline, export)
+        masters = {name: PackedTensor(t.dtype, tuple(t.shape)) for name, t in outline.state_dict().items()}
+    with _fitting(folder):
+        coder = _composed(file, description, export.level, registry)
         coder.restore(export)
-        for matrix in coder.matrices().values():
-            matrix.check_stored()
+        coder.check_stored()
+        _check_levels(coder, description, export.level)
+    coder.masters = _masters(folder, masters, export.level)
+    return coder
+
+
+@contextmanager
+def _fitting(folder: pathlib.Path) -> Iterator[None]:
+    """What does not go together is a fault of the files."""
+    try:
+        yield
     except (ArithmeticError, ConfigError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        kind = "" if type(error) in (ConfigError, ValueError) else f"{type(error).__name__}: "
+        reason = " ".join(f"{kind}{error}".split())
         raise ArtifactError(
-            f"does not fit the coder that it describes ({reason})",
+            f"does not fit the coder that it describes ({reason:.{REASON}})",
             where=str(folder),
             allowed=f"{TENSORS} with the tensors that {DESCRIPTION} lists; {MASTERS} is another file",
             next=COPY,
         ) from error
-    coder.masters = _masters(folder)
-    return coder
 
 
-def _check_finite(export: Export, folder: pathlib.Path) -> None:
+def _check_levels(coder: MatrixCoder, description: dict[str, Any], level: int | None) -> None:
+    """Refuse another number of levels than the coder has.
+
+    Raises:
+        ValueError: with both.
+    """
+    count = description["levels"]["count"]
+    if level is None and count != coder.levels:
+        raise ValueError(f"it says {count} levels, and the coder has {coder.levels}")
+
+
+def _check_finite(tensors: Mapping[str, Tensor], file: pathlib.Path) -> None:
     """Refuse values that no trained coder has, some at a time: with them it would compute anything."""
-    for name, tensor in export.tensors.items():
+    for name, tensor in tensors.items():
         parts = tensor.flatten().split(ENTRIES_AT_ONCE) if tensor.is_floating_point() else ()
         if not all(bool(part.isfinite().all()) for part in parts):
             raise ArtifactError(
                 f"{name} has NaN or infinite values",
-                where=str(folder / TENSORS),
+                where=str(file),
                 allowed="numbers",
                 next=COPY,
             )
 
 
-def _masters(folder: pathlib.Path) -> StoredMasters:
-    """The file of float masters beside an artifact; it is read, and checked, when a master is asked for."""
+def _masters(folder: pathlib.Path, expected: Mapping[str, PackedTensor], level: int | None) -> StoredMasters:
+    """The file of float masters beside an artifact; it is read, and checked, when a master is asked for.
+
+    Args:
+        expected: of a coder of that level, whose tensors have fewer rows than those in the file.
+    """
     kept = (folder / MASTERS).exists()
-    return StoredMasters(str(folder), functools.partial(_read_master, folder) if kept else None)
+    read = functools.partial(_read_master, folder, expected, level) if kept else None
+    return StoredMasters(str(folder), read)
 
 
-def _read_master(folder: pathlib.Path, name: str) -> Tensor:
-    return tensor_reader(folder / MASTERS, description_text(folder))(name)
+def _read_master(
+    folder: pathlib.Path, expected: Mapping[str, PackedTensor], level: int | None, name: str
+) -> Tensor:
+    tensor = tensor_reader(folder / MASTERS, description_text(folder))(name)
+    wanted = expected[name]
+    if level is not None and wanted.shape:
+        wanted = wanted._replace(shape=(None, *wanted.shape[1:]))
+    try:
+        check_tensor(name, tensor, wanted)
+    except ValueError as error:
+        raise ArtifactError(str(error), where=str(folder / MASTERS), next=COPY) from error
+    _check_finite({name: tensor}, folder / MASTERS)
+    return tensor
 
 
 def _composed(

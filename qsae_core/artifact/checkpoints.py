@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -61,7 +62,7 @@ def format_of(path: pathlib.Path, registry: Registry) -> str:
     installed += "".join(f"; {name} cannot be used: {what}" for name, what in unusable.items())
     if known:
         what, further = f"is of several formats: {', '.join(known)}", f"--format {known[0]}"
-    elif not path.exists():
+    elif not os.path.exists(path):  # pathlib's raises where a name is too long
         what, further = "there is no such file or folder", "give a checkpoint's own file or folder"
     else:
         what = "is of none of the installed formats"
@@ -162,7 +163,7 @@ def export_checkpoint(
     """
     check_free(out)
     write = _writing(path, form, registry, dtype, options)
-    with sigterm_interrupts(), disk_errors(out), swapped(out) as written:
+    with sigterm_interrupts(), disk_errors(out), swapped(out, fresh=True) as written:
         try:
             write(written)
         except QsaeError as error:
@@ -170,7 +171,6 @@ def export_checkpoint(
             raise
         if not written.exists():
             raise ConfigError(f"the format {form} has written nothing", where=str(out))
-        check_free(out)
 
 
 def check_free(out: pathlib.Path) -> None:

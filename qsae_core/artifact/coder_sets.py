@@ -44,14 +44,15 @@ def save_set(
     sources: Mapping[str, dict[str, Any]],
     *,
     masters: bool = False,
+    fresh: bool = False,
 ) -> None:
     """Write the artifacts of all coders as one folder, all or nothing.
 
     Args:
-        config, registry, masters: as ``artifact.save`` takes them.
+        config, registry, masters, fresh: as ``artifact.save`` takes them.
         sources: layer -> what ``artifact.save`` takes as ``source``.
     """
-    with atomic_folder(folder) as temporary:
+    with atomic_folder(folder, fresh=fresh) as temporary:
         entries = []
         for name, coder in zip(coders.names, coders.by_layer(), strict=True):
             place = temporary / slug(name)

@@ -127,6 +127,28 @@ def read_description(folder: pathlib.Path) -> dict[str, Any]:
     return description
 
 
+def check_sizes(description: dict[str, Any], n_bytes: int, where: str) -> None:
+    """Refuse widths, layers, latents or rows of which there are more than bytes of tensors: a coder stores a
+    byte at least for each. So nothing that is made from a description is larger than its file.
+
+    Raises:
+        ArtifactError: with the first one.
+    """
+    sizes = {f"shape.{key}": size for key, size in description["shape"].items()}
+    for name, entry in description["layout"].items():
+        sizes |= {f"layout.{name}.shape.{i}": size for i, size in enumerate(entry["shape"])}
+    for slot, block in components(description).items():
+        sizes |= {f"config.{slot}.{key}": block.get(key) for key in ("n_latents",)}
+    for key, size in sizes.items():
+        if isinstance(size, int) and size > n_bytes:
+            raise ArtifactError(
+                f"{key} is {size}, and the tensors of the coder have {n_bytes} bytes in all",
+                where=where,
+                allowed=f"{DESCRIPTION} as qsae wrote it, and the file of tensors beside it",
+                next=COPY,
+            )
+
+
 def description_text(folder: pathlib.Path) -> str:
     """``coder.json`` as the checksums of the files beside it take it in; raises as ``read_description``."""
     read_description(folder)

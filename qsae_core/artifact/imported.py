@@ -123,13 +123,14 @@ def _imported(
         checkpoint = open_checkpoint(place, registry, form)
         coder = compose_checkpoint(checkpoint, registry, str(place))
         config, source = _described(checkpoint, place, form, shown, layers, registry, message)
-        artifact.save(coder, out, config, registry, source | _origins(trained_on, config, coder))
+        origins = _origins(trained_on, config, coder)
+        artifact.save(coder, out, config, registry, source | origins, fresh=True)
         return coder
     named = {name: str(member).replace(str(place), shown, 1) for name, member in members.items()}
     coders, sources, config = _several(members, named, registry, layers, form=form, message=message)
     known = _origins(trained_on, config, coders)
     sources = {name: source | known for name, source in sources.items()}
-    save_set(coders, out, config, registry, sources)
+    save_set(coders, out, config, registry, sources, fresh=True)
     return coders
 
 

@@ -47,7 +47,7 @@ def import_packed(
             where=str(path),
             next="import it without, and give them to qsae evaluate and qsae quantize",
         )
-    with atomic_folder(out) as temporary:
+    with atomic_folder(out, fresh=True) as temporary:
         form.unpack(path, temporary)
         load(temporary, registry=registry)
     return load(out, registry=registry)

@@ -11,11 +11,12 @@ from torch import Tensor
 from qsae_core.coders import inputs, nesting
 from qsae_core.coders.drawn_rows import blank_rows
 from qsae_core.coders.export import Cut, Export
+from qsae_core.coders.normalization import Normalization
 from qsae_core.coders.quantized_matrix import QuantizedMatrix
 from qsae_core.coders.quantized_values import QuantizedValues
+from qsae_core.coders.stored_form import check_export
 from qsae_core.contracts.coder import SparseCoder
 from qsae_core.contracts.quantizer import Packed
-from qsae_core.errors import ConfigError
 
 Coder = TypeVar("Coder", bound="CoderMatrices")
 
@@ -84,7 +85,7 @@ class CoderMatrices(SparseCoder):
         """Packed matrices, every other tensor that inference needs, and what each level needs of them."""
         packed = {name: matrix.pack() for name, matrix in self.matrices().items()}
         tensors = {f"{name}.{part}": t for name, form in packed.items() for part, t in form.tensors.items()}
-        rest = self._rest(self.inference_state())
+        rest = self.unpacked_state()
         cuts, level_rows = self._cuts(packed, rest)
         layout: dict[str, Any] = {}
         for name, form in packed.items():
@@ -115,7 +116,11 @@ class CoderMatrices(SparseCoder):
         parameters are frozen; gradients to what it encodes and decodes stay.
 
         Of an export that is cut to a level, a coder of that level's size takes the tensors.
+
+        Raises:
+            ValueError: if it is not the export of a coder with the same options.
         """
+        check_export(self, export)
         rest = dict(export.tensors)
         planes = export.level if self.config.prefixes() is None else None
         decoders = self.decoders()
@@ -124,10 +129,6 @@ class CoderMatrices(SparseCoder):
             tensors = {part: rest.pop(f"{name}.{part}") for part in entry["parts"]}
             level = planes if name in decoders else None
             matrix.restore(tensors, tuple(entry["shape"]), entry["layout"], level)
-        expected = set(self._rest(self.inference_state()))
-        if set(rest) != expected:
-            missing, extra = sorted(expected - set(rest)), sorted(set(rest) - expected)
-            raise ConfigError(f"the tensors do not fit the coder: missing {missing}, unexpected {extra}")
         self.load_state_dict(rest, strict=False)
         self.eval().requires_grad_(False)
 
@@ -142,7 +143,19 @@ class CoderMatrices(SparseCoder):
         skip = tuple(f"{n}." for n, m in self.named_modules() if n and getattr(m, "training_only", False))
         return {n: t for n, t in self.state_dict().items() if not (skip and n.startswith(skip))}
 
-    def _rest(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors of a state that belong to no matrix."""
-        prefixes = tuple(f"{name}." for name in self.matrices())
+    def unpacked_state(self) -> dict[str, Tensor]:
+        """The tensors of ``inference_state`` that belong to no matrix: they are stored as they are."""
+        prefixes, state = tuple(f"{name}." for name in self.matrices()), self.inference_state()
         return {n: t for n, t in state.items() if not (prefixes and n.startswith(prefixes))}
+
+    def check_stored(self) -> None:
+        """Notice now what would fail, or give no numbers, when it is used.
+
+        Raises:
+            ValueError: with what it is; or what a quantizer raises of a stored form that none wrote.
+        """
+        for name, module in self.named_modules():
+            if isinstance(module, Normalization):
+                module.check_stored(name)
+            elif isinstance(module, QuantizedMatrix):
+                module.check_stored()

@@ -86,6 +86,17 @@ class Normalization(nn.Module):
         self.right.copy_(torch.linalg.qr(gaussian).Q)
         self.rotated.fill_(True)
 
+    def check_stored(self, name: str) -> None:
+        """Refuse statistics that no data have.
+
+        Raises:
+            ValueError: which calls this module by the name.
+        """
+        if not bool((self.scale > 0).all()):
+            raise ValueError(f"{name}.scale is to be above 0")
+        if not bool((self.signs.abs() == 1).all()):
+            raise ValueError(f"{name}.signs are to be -1 and 1")
+
     def forward(self, x: Tensor, layers: slice = ALL) -> Tensor:
         """Data space -> normalised space, ``[..., D]``.
 

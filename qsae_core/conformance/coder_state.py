@@ -12,7 +12,17 @@ from qsae_core.coders.matrix_coder import MatrixCoder
 from qsae_core.conformance.cases import Case
 from qsae_core.conformance.check import Rules
 from qsae_core.conformance.coder import FEW, trained
-from qsae_core.conformance.coder_samples import BATCH, STEPS, Variant, bare, buildable, built, data_of, train
+from qsae_core.conformance.coder_samples import (
+    BATCH,
+    STEPS,
+    Variant,
+    bare,
+    buildable,
+    built,
+    construct,
+    data_of,
+    train,
+)
 from qsae_core.conformance.sparsity import expect_well_formed
 from qsae_core.conformance.subject import Subject
 from qsae_core.conformance.verdicts import (
@@ -76,6 +86,28 @@ def _export(subject: Subject, case: Case) -> None:
             expect_equal(fresh(batch.x), coder(batch.x), f"reconstruction after restore {variant.label}")
         expect(again.layout == stored.layout, f"{variant.label} the restored coder exports another layout.")
         expect_same_state(again.tensors, stored.tensors, f"exported again after restore {variant.label}")
+
+
+@RULES.each_case(
+    "outline",
+    "made on the device meta, which has no values, it has the tensors that it has elsewhere: a file is "
+    "compared with that before anything is made.",
+)
+def _outline(subject: Subject, case: Case) -> None:
+    for variant, coder in buildable(subject, case):
+        try:
+            with torch.device("meta"):
+                outline = construct(subject, variant, 0)
+        except (NotImplementedError, RuntimeError) as error:
+            raise CheckFailure(
+                f"{variant.label} its constructor reads a value that it made on the way ({error}); make what "
+                'it reads with device="cpu".'
+            ) from error
+        for name, tensor in coder.state_dict().items():
+            found = outline.state_dict().get(name)
+            expect(found is not None, f"{variant.label} on meta it has no tensor {name!r}.")
+            same = found is not None and (found.shape, found.dtype) == (tensor.shape, tensor.dtype)
+            expect(same, f"{variant.label} on meta {name!r} is of another type or shape.")
 
 
 @RULES.each_case("pickle", "a pickled coder, as another process gets it, is the same bit for bit.")

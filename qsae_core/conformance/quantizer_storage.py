@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from qsae_core.coders.stored_form import check_tensor
 from qsae_core.conformance.cases import Case
 from qsae_core.conformance.check import Rules
 from qsae_core.conformance.quantizer_samples import admits, built, matrices, samples
 from qsae_core.conformance.subject import Subject
-from qsae_core.conformance.verdicts import NotApplicable, expect, expect_equal
-from qsae_core.contracts.quantizer import Packed, Quantizer
+from qsae_core.conformance.verdicts import CheckFailure, NotApplicable, expect, expect_equal
+from qsae_core.contracts.quantizer import Packed, PackedTensor, Quantizer
 
 RULES = Rules()
 MOST_BITS = 36
@@ -79,6 +82,47 @@ def _pack(subject: Subject, case: Case) -> None:
             unpacked = fresh.eval().unpack(_stored(packed))
             master = torch.nn.Parameter(weight.clone())  # as a coder has it: it may take another path
             expect_equal(unpacked, quantizer.fake_quantize(master), f"unpack against fake_quantize of {what}")
+
+
+@RULES.each_case(
+    "declares",
+    "packed_tensors says the names, types and shapes of what pack gives; check takes that, and no layout "
+    "with a key less or more, or another type of value.",
+)
+def _declares(subject: Subject, case: Case) -> None:
+    for what, weight in samples(subject, case):
+        quantizer = built(subject, case, weight)
+        packed = _stored(quantizer.pack(weight))
+        fresh: Quantizer = subject.build(case, (weight.shape[0], weight.shape[1]))
+        _expect_declared(packed, fresh.packed_tensors(), what)
+        try:
+            fresh.check(packed)
+        except ValueError as error:
+            raise CheckFailure(f"check refuses what pack gave of {what}: {error}") from error
+        for layout in _others(packed.layout):
+            with contextlib.suppress(ValueError):
+                fresh.check(Packed(packed.tensors, packed.shape, layout))
+                expect(False, f"check takes the layout {layout} of {what}, and pack gave {packed.layout}.")
+
+
+def _expect_declared(packed: Packed, declared: Mapping[str, PackedTensor], what: str) -> None:
+    names = sorted(packed.tensors), sorted(declared)
+    expect(names[0] == names[1], f"pack gives {names[0]} of {what}, and packed_tensors says {names[1]}.")
+    for name, tensor in packed.tensors.items():
+        try:
+            check_tensor(name, tensor, declared[name])
+        except ValueError as error:
+            raise CheckFailure(f"of {what}, {error} by packed_tensors") from error
+
+
+def _others(layout: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Layouts that no pack gave: a key more, a key less, values of another type."""
+    yield {**layout, "another": 1}
+    for key in layout:
+        yield {k: v for k, v in layout.items() if k != key}
+        others: tuple[Any, ...] = ("x", [], {}, -1e30, 10**30)
+        for value in others:
+            yield {**layout, key: value}
 
 
 @RULES.each_case(

@@ -6,7 +6,7 @@ kit's own tests hold them to its checks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from qsae_core.contracts.code_quantizer import CodeQuantizer
 from qsae_core.contracts.coder import Parts
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.dense import Kept, Pointwise
-from qsae_core.contracts.quantizer import Packed, Quantizer
+from qsae_core.contracts.quantizer import Packed, PackedTensor, Quantizer
 from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.errors import ConfigError
 
@@ -50,6 +50,10 @@ class IdentityQuantizer(Quantizer):
         """The float32 copy."""
         return packed.tensors["values"]
 
+    def packed_tensors(self) -> Mapping[str, PackedTensor]:
+        """The matrix."""
+        return {"values": PackedTensor(torch.float32, self.shape)}
+
     @property
     def is_identity(self) -> bool:
         """True."""
@@ -74,6 +78,17 @@ class SignQuantizer(Quantizer):
     def unpack(self, packed: Packed) -> Tensor:
         """Signs times scales."""
         return packed.tensors["codes"].float() * packed.tensors["scales"]
+
+    def packed_tensors(self) -> Mapping[str, PackedTensor]:
+        """Signs and scales."""
+        scales = PackedTensor(torch.float32, (self.shape[0], 1))
+        return {"codes": PackedTensor(torch.int8, self.shape), "scales": scales}
+
+    def check(self, packed: Packed) -> None:
+        """Signs are -1 and 1."""
+        super().check(packed)
+        if bool((packed.tensors["codes"].abs() != 1).any()):
+            raise ValueError("codes are -1 and 1")
 
     def grid(self) -> Tensor:
         """-1 and 1."""

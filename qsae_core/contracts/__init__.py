@@ -19,7 +19,15 @@ from qsae_core.contracts.norm_limit import NormLimit
 from qsae_core.contracts.one_layer import OneLayer
 from qsae_core.contracts.packed_format import PackedFormat
 from qsae_core.contracts.provenance import Provenance
-from qsae_core.contracts.quantizer import Calibration, Lookup, Packed, Quantizer, straight_through
+from qsae_core.contracts.quantizer import (
+    Calibration,
+    Lookup,
+    Packed,
+    PackedTensor,
+    Quantizer,
+    check_layout,
+    straight_through,
+)
 from qsae_core.contracts.shards import RankSlices, shard
 from qsae_core.contracts.shuffled_blocks import Columns, ShuffledBlocks, batches_of, permutation
 from qsae_core.contracts.source_view import SourceView
@@ -65,6 +73,7 @@ __all__ = [
     "Overlap",
     "Packed",
     "PackedFormat",
+    "PackedTensor",
     "Parts",
     "Pointwise",
     "Provenance",
@@ -81,6 +90,7 @@ __all__ = [
     "TokenBatch",
     "Tracker",
     "batches_of",
+    "check_layout",
     "chosen_sites",
     "computed",
     "concatenate",

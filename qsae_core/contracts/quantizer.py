@@ -6,7 +6,7 @@ Shapes: D width of a row, F latents (rows of a matrix), N tokens.
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -42,6 +42,14 @@ class Packed:
     def bits_per_weight(self) -> float:
         """Everything that is stored (codes, scales, masks, codebooks), in bits, per weight of the matrix."""
         return 8 * self.n_bytes / (self.shape[0] * self.shape[1])
+
+
+class PackedTensor(NamedTuple):
+    """Type and shape of one tensor of a packed matrix."""
+
+    dtype: torch.dtype
+    shape: tuple[int | None, ...]
+    """None: a size that hangs on the values of other tensors, which ``Quantizer.check`` knows."""
 
 
 class Lookup(NamedTuple):
@@ -114,6 +122,24 @@ class Quantizer(nn.Module, abc.ABC):
 
         Works from the config and ``packed`` alone: a fresh quantizer reads what another one stored.
         """
+
+    @abc.abstractmethod
+    def packed_tensors(self) -> Mapping[str, PackedTensor]:
+        """What ``pack`` makes of any matrix of this quantizer's shape: the name, type and shape of each
+        tensor. A file whose tensors are others is refused before one of them is used."""
+
+    def check(self, packed: Packed) -> None:
+        """Refuse what no ``pack`` of these options gave, of tensors with the types and shapes that
+        ``packed_tensors`` says (fewer entries along ``level_dims`` where a part is read): a layout that is
+        another or says something else than the tensors, codes that stand for nothing.
+
+        The default takes a layout without values. A quantizer that has one overrides it, as does one with
+        codes that are no point.
+
+        Raises:
+            ValueError: with what is wrong, in words: ``5 bits, and the options say 4``.
+        """
+        check_layout(packed, ())
 
     def grid(self) -> Tensor | None:
         """float ``[G]``: the values of ``W_hat / scale`` in ascending order; None if not a fixed grid."""
@@ -191,6 +217,17 @@ class Quantizer(nn.Module, abc.ABC):
     def is_identity(self) -> bool:
         """Whether this quantizer leaves weights as they are (only ``none`` says so)."""
         return False
+
+
+def check_layout(packed: Packed, keys: Collection[str]) -> None:
+    """Refuse a layout with other keys than these.
+
+    Raises:
+        ValueError: which names them.
+    """
+    if packed.layout.keys() != set(keys):
+        said = ", ".join(sorted(packed.layout)) or "nothing"
+        raise ValueError(f"the layout says {said:.200}, and not {', '.join(sorted(keys)) or 'nothing'}")
 
 
 def straight_through(weight: Tensor, quantized: Tensor) -> Tensor:

@@ -26,7 +26,14 @@ from qsae_core.kernels.lookup import lookup_gather_dot, lookup_pack, lookup_prod
 from qsae_core.kernels.losses import squared_error
 from qsae_core.kernels.nested import decode_groups, prefix_errors
 from qsae_core.kernels.packed_rows import Arithmetic
-from qsae_core.kernels.packing import pack_planes, pack_trits, unpack_planes, unpack_trits
+from qsae_core.kernels.packing import (
+    pack_planes,
+    pack_trits,
+    planes_shape,
+    trits_shape,
+    unpack_planes,
+    unpack_trits,
+)
 from qsae_core.kernels.precision import full_precision
 from qsae_core.kernels.processes import everyone, partners, processes
 from qsae_core.kernels.products import transposed_product
@@ -75,6 +82,7 @@ __all__ = [
     "pack_planes",
     "pack_trits",
     "partners",
+    "planes_shape",
     "prefix_errors",
     "processes",
     "project_rows",
@@ -90,6 +98,7 @@ __all__ = [
     "torch_only",
     "transpose_codes",
     "transposed_product",
+    "trits_shape",
     "turned",
     "two_level_scale",
     "uninstall",

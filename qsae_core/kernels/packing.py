@@ -40,6 +40,11 @@ def pack_trits(trits: Tensor) -> Tensor:
     return packed
 
 
+def trits_shape(n_rows: int, width: int) -> tuple[int, int]:
+    """Shape of what ``pack_trits`` gives of ``[n_rows, width]``."""
+    return n_rows, -(-width // TRITS_PER_BYTE)
+
+
 def unpack_trits(packed: Tensor, width: int) -> Tensor:
     """The inverse of ``pack_trits``: uint8 ``[..., ceil(width / 5)]`` -> int8 ``[..., width]``.
 
@@ -86,6 +91,11 @@ def pack_planes(values: Tensor, n_bits: int) -> Tensor:
             for i in reversed(range(7)):
                 plane.mul_(2).add_(ones[..., i])
     return planes.view(n_bits, *lead, n_bytes)
+
+
+def planes_shape(n_bits: int, n_rows: int, width: int) -> tuple[int, int, int]:
+    """Shape of what ``pack_planes`` gives of ``[n_rows, width]``."""
+    return n_bits, n_rows, -(-width // 8)
 
 
 def unpack_planes(planes: Tensor, width: int) -> Tensor:

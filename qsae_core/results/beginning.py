@@ -45,7 +45,7 @@ def open_run(config: RunConfig, path: pathlib.Path, data_record: dict[str, Any])
         _check_left(run)
         with disk_errors(path):
             shutil.rmtree(path)
-    _write_record(run, config, {"data_record": data_record})
+    _write_record(run, config, {"data_record": data_record}, fresh=True)  # of two that begin, one goes on
     return run
 
 
@@ -63,18 +63,24 @@ def late_run(config: RunConfig, path: pathlib.Path, record: Mapping[str, Any]) -
             process goes on with it.
     """
     there = Run(path)
-    if there.config_file.exists():
+    with disk_errors(path):
+        is_run, is_free = there.config_file.exists(), not path.exists() or _is_empty(path)
+    if is_run:
         _check_replaceable(there, config)
         _check_left(there)
-    elif path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    elif not is_free:
         raise TrainingError(
             "is there already, and is no run", where=str(path), allowed="another --name or --out"
         )
-    with swapped_folder(path) as folder:
+    with swapped_folder(path, fresh=not is_run) as folder:
         run = Run(folder)
         _write_record(run, config, record)
         yield run
         run.update_record(status="finished", completed_at=now())
+
+
+def _is_empty(path: pathlib.Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
 
 
 def _check_replaceable(run: Run, config: RunConfig, besides: str = "") -> None:
@@ -101,10 +107,10 @@ def _check_left(run: Run) -> None:
         )
 
 
-def _write_record(run: Run, config: RunConfig, more: Mapping[str, Any]) -> None:
+def _write_record(run: Run, config: RunConfig, more: Mapping[str, Any], *, fresh: bool = False) -> None:
     started = {"status": "running", "started_at": now(), "completed_at": None, "git": git_state()}
     started["process"] = this_process()
-    write_json(run.config_file, {**config.to_dict(), **started, **more})
+    write_json(run.config_file, {**config.to_dict(), **started, **more}, fresh=fresh)
 
 
 def _check_resumable(run: Run, config: RunConfig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import pathlib
@@ -16,11 +17,13 @@ from typing import Any
 
 import safetensors
 
-from qsae_core.errors import ArtifactError, UnwritableError
-from qsae_core.launched import is_gone
+from qsae_core.errors import ArtifactError, ConfigError, UnwritableError
+from qsae_core.launched import is_another, is_gone
 
 COPY = "copy the whole folder again from its source"
 """What helps where a file of a stored coder is damaged."""
+LONGEST_SHOWN = 100
+"""Bytes of a name that are part of the hidden name under which it is written."""
 SWAPS = 100
 """How often a folder's place is fought for."""
 SUFFIX = ".tmp"
@@ -28,11 +31,15 @@ SUFFIX = ".tmp"
 
 
 @contextlib.contextmanager
-def atomic_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def atomic_file(path: pathlib.Path, *, fresh: bool = False) -> Iterator[pathlib.Path]:
     """Give a temporary path beside ``path``; rename it to ``path`` when the block ends well, else remove it.
+
+    Args:
+        fresh: take the place of nothing.
 
     Raises:
         UnwritableError: when the disk is full or the folder cannot be written.
+        ConfigError: with ``fresh``, if something is there when the block ends.
     """
     temporary = temporary_beside(path)
     with disk_errors(path):
@@ -43,7 +50,10 @@ def atomic_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
             temporary.chmod(mode)
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
-            temporary.replace(path)
+            if fresh:
+                _put(temporary, path)
+            else:
+                temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -54,37 +64,47 @@ def check_writable(folder: pathlib.Path) -> None:
     Raises:
         UnwritableError: when it cannot.
     """
-    there = next(place for place in (folder, *folder.parents) if place.exists())
+    there = next(place for place in (folder, *folder.parents) if os.path.exists(place))
     with disk_errors(folder), tempfile.NamedTemporaryFile(dir=there, prefix=".", suffix=SUFFIX) as file:
         file.write(b"0" * 4096)
 
 
 @contextlib.contextmanager
-def atomic_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def atomic_folder(path: pathlib.Path, *, fresh: bool = False) -> Iterator[pathlib.Path]:
     """``swapped_folder`` of a block that only writes files: what the disk refuses is an UnwritableError."""
-    with disk_errors(path), swapped_folder(path) as temporary:
+    with disk_errors(path), swapped_folder(path, fresh=fresh) as temporary:
         yield temporary
 
 
 @contextlib.contextmanager
-def swapped_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def swapped_folder(path: pathlib.Path, *, fresh: bool = False) -> Iterator[pathlib.Path]:
     """``swapped`` of a folder, which is there and empty."""
-    with swapped(path) as new:
+    with swapped(path, fresh=fresh) as new:
         new.mkdir()
         yield new
 
 
 @contextlib.contextmanager
-def swapped(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def swapped(path: pathlib.Path, *, fresh: bool = False) -> Iterator[pathlib.Path]:
     """Give where to write the file or folder that becomes ``path`` when the block ends well; until then what
     is there stays. It has the name of ``path``.
 
     When the block fails or is interrupted, nothing has changed: no file, and no folder on the way to it. Of
-    several processes that end such a block for one path, the last one's is there in the end.
+    several processes that end such a block for one path, the last one's is there in the end; with ``fresh``
+    the first one's.
+
+    Args:
+        fresh: take the place of nothing but an empty folder.
 
     Raises:
         UnwritableError: when folders cannot be made or renamed; what the block raises stays as it is.
+        ConfigError: with ``fresh``, if another process of this machine is writing to the path, or something
+            is there when the block ends.
     """
+    if fresh:
+        _check_not_written(path)
+    with disk_errors(path), contextlib.suppress(FileNotFoundError):
+        path.lstat()  # a name that no system takes is refused before anything is made
     missing = [parent for parent in path.parents if not parent.exists()]
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +118,10 @@ def swapped(path: pathlib.Path) -> Iterator[pathlib.Path]:
             for written in [new, *new.rglob("*")]:
                 if written.is_file() and not written.is_symlink():
                     written.chmod(mode)
-            _swap(new, path, holder)
+            if fresh:
+                _put(new, path)
+            else:
+                _swap(new, path, holder)
     finally:
         shutil.rmtree(holder, ignore_errors=True)
         with contextlib.suppress(OSError):  # a folder that is not empty stays
@@ -127,6 +150,53 @@ def _swap(new: pathlib.Path, path: pathlib.Path, holder: pathlib.Path) -> None:
                     old.rename(path)
 
 
+def _check_not_written(path: pathlib.Path) -> None:
+    """Refuse a path to which a process of this machine is writing; which of two is first when both begin at
+    once, ``_put`` decides."""
+    with disk_errors(path):
+        names = os.listdir(path.parent) if path.parent.is_dir() else []
+    for left in filter(None, map(_writer, names)):
+        if left[0] == _short(path.name) and is_another(left[1]):
+            raise ConfigError(
+                f"process {left[1]['pid']} of this machine is writing it",
+                where=str(path),
+                allowed="one writer of a path",
+                next="wait for it, or choose another --out",
+            )
+
+
+def _put(new: pathlib.Path, path: pathlib.Path) -> None:
+    """Put a file or folder where nothing is: the system does it for one process alone.
+
+    Raises:
+        ConfigError: if something is there.
+    """
+    try:
+        if new.is_dir():
+            new.rename(path)  # takes the place of an empty folder, and of nothing else
+        else:
+            _put_file(new, path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise ConfigError(
+            "something of that name was written by another process in the meantime, and stays as it is",
+            where=str(path),
+            allowed="one writer of a path",
+            next="choose another --out",
+        ) from error
+
+
+def _put_file(new: pathlib.Path, path: pathlib.Path) -> None:
+    try:
+        os.link(new, path)
+    except FileExistsError:
+        raise
+    except OSError:  # some file systems have no links
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        new.replace(path)
+
+
 def _mode_of_new_files(path: pathlib.Path) -> int:
     """Permissions of any new file; ``path`` is made for that. Some libraries (safetensors' save_file) make
     files that nobody else may read."""
@@ -140,7 +210,19 @@ def temporary_beside(path: pathlib.Path) -> pathlib.Path:
 
 
 def _beside(path: pathlib.Path) -> str:
-    return f".{path.name}.{_system()}.{os.getpid()}"
+    return f".{_short(path.name)}.{_system()}.{os.getpid()}"
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for what is added to it, in the 255 bytes that systems take."""
+    data = os.fsencode(name)
+    return name if len(data) <= LONGEST_SHOWN else hashlib.sha256(data).hexdigest()[:32]
+
+
+def _writer(name: str) -> tuple[str, dict[str, Any]] | None:
+    """Of what a process of this machine writes: ``_short`` of the name that it is to have; the process."""
+    found = re.fullmatch(rf"\.(.+)\.{re.escape(_system())}\.(\d+)(\.[^.]+)?{re.escape(SUFFIX)}", name)
+    return None if found is None else (found[1], {"host": socket.gethostname(), "pid": int(found[2])})
 
 
 def _system() -> str:
@@ -153,10 +235,9 @@ def _system() -> str:
 
 def remove_leftovers(folder: pathlib.Path) -> None:
     """Remove what processes of this machine that were killed left half written in a folder, or below it."""
-    own = re.compile(rf"\..+\.{re.escape(_system())}\.(\d+)(\.[^.]+)?{re.escape(SUFFIX)}")
     for path in sorted(folder.rglob(f".*{SUFFIX}")):
-        found = own.fullmatch(path.name)
-        if found and is_gone({"host": socket.gethostname(), "pid": int(found[1])}):
+        found = _writer(path.name)
+        if found and is_gone(found[1]):
             with disk_errors(path):
                 if path.is_dir():
                     shutil.rmtree(path)
@@ -197,10 +278,11 @@ def is_full(error: BaseException | None) -> bool:
     return False
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write JSON atomically, with keys in the order given; NaN and infinities are refused."""
+def write_json(path: pathlib.Path, value: Any, *, fresh: bool = False) -> None:
+    """Write JSON atomically, with keys in the order given; NaN and infinities are refused. ``fresh`` as
+    ``atomic_file`` takes it."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
-    with atomic_file(path) as temporary:
+    with atomic_file(path, fresh=fresh) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -99,14 +99,17 @@ def check_free(out: pathlib.Path, overwrite: bool) -> None:
         )
 
 
-def put(pulled: Pulled, out: pathlib.Path) -> None:
+def put(pulled: Pulled, out: pathlib.Path, *, fresh: bool) -> None:
     """Copy what was fetched to a folder, all or nothing.
+
+    Args:
+        fresh: take the place of nothing that another process wrote in the meantime.
 
     Raises:
         ArtifactError: if a coder of several is missing, or another one.
         UnwritableError: if the disk refuses it.
     """
-    with atomic_folder(out) as temporary:
+    with atomic_folder(out, fresh=fresh) as temporary:
         for name in pulled.files:
             place = temporary / name
             place.parent.mkdir(parents=True, exist_ok=True)

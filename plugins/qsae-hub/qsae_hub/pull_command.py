@@ -55,7 +55,7 @@ def pull(
     pulled = pull_into_cache(address, parts)
     place = out or usual_folder(address, pulled)
     check_free(place, overwrite)
-    put(pulled, place)
+    put(pulled, place, fresh=not place.exists())
     if as_json:
         files = {name: (pulled.folder / name).stat().st_size for name in pulled.files}
         print_json(

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from qsae_core.contracts import Packed, Quantizer, straight_through
-from qsae_core.kernels import pack_planes, unpack_planes
+from qsae_core.contracts import Packed, PackedTensor, Quantizer, straight_through
+from qsae_core.kernels import pack_planes, planes_shape, unpack_planes
 from qsae_quantizers_post_training import HqqConfig
 from qsae_quantizers_post_training.uniform import finite, rounded
 
@@ -69,6 +69,12 @@ class Hqq(Quantizer):
         """float32 ``[R, D]``: these rows; no other is read."""
         tensors = {name: packed.tensors[name].index_select(d, rows_R) for name, d in ROWS.items()}
         return self.unpack(Packed(tensors, (rows_R.numel(), packed.shape[1])))
+
+    def packed_tensors(self) -> Mapping[str, PackedTensor]:
+        """The bit planes, and a scale and a zero point for each row."""
+        codes = PackedTensor(torch.uint8, planes_shape(self.config.n_bits, *self.shape))
+        scales, zeros = (PackedTensor(kind, self.shape[:1]) for kind in (torch.bfloat16, torch.int16))
+        return {"codes": codes, "scales": scales, "zeros": zeros}
 
     def row_dims(self, packed: Packed) -> Mapping[str, int]:
         """The second dimension of the bit planes, the first of scales and zero points."""

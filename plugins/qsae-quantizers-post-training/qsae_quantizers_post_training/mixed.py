@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from qsae_core import ComponentConfig
-from qsae_core.contracts import Calibration, Lookup, Packed, Quantizer, straight_through
+from qsae_core.contracts import Calibration, Lookup, Packed, PackedTensor, Quantizer, straight_through
 from qsae_core.kernels import pack_planes, unpack_planes
 from qsae_quantizers_post_training import MixedConfig
 from qsae_quantizers_post_training.gptq import calibrated
@@ -104,6 +104,23 @@ class Mixed(Quantizer):
         """Codes into the points of the widest grid."""
         scales = packed.tensors["scales"]
         return _lookup(packed, torch.arange(packed.shape[0], device=scales.device))
+
+    def packed_tensors(self) -> Mapping[str, PackedTensor]:
+        """The bytes of the rows one after another, and a width and a scale for each row."""
+        widths, scales = (PackedTensor(kind, self.shape[:1]) for kind in (torch.uint8, torch.bfloat16))
+        return {"codes": PackedTensor(torch.uint8, (None,)), "widths": widths, "scales": scales}
+
+    def check(self, packed: Packed) -> None:
+        """As many bytes as the widths say, none above 8 bits."""
+        super().check(packed)
+        widths_F, codes = packed.tensors["widths"], packed.tensors["codes"]
+        if widths_F.numel() and int(widths_F.max()) > MOST_BITS:
+            raise ValueError(f"a row has {int(widths_F.max())} bits, and at most {MOST_BITS} are stored")
+        n_bytes = self.row_end(packed, "codes", packed.shape[0])
+        if codes.numel() != n_bytes:
+            raise ValueError(
+                f"the widths of the rows take {n_bytes} bytes of codes, and there are {codes.numel()}"
+            )
 
     def row_dims(self, packed: Packed) -> Mapping[str, int]:
         """The first dimension of widths, scales and codes, which are the rows' bytes one after another."""

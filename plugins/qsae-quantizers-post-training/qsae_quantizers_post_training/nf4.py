@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from qsae_core import ComponentConfig
-from qsae_core.contracts import Lookup, Packed, Quantizer, straight_through
+from qsae_core.contracts import Lookup, Packed, PackedTensor, Quantizer, straight_through
 from qsae_core.errors import ConfigError
-from qsae_core.kernels import pack_planes, unpack_planes
+from qsae_core.kernels import pack_planes, planes_shape, unpack_planes
 from qsae_quantizers_post_training import Nf4Config
 from qsae_quantizers_post_training.uniform import finite, rounded
 
@@ -79,6 +79,12 @@ class Nf4(Quantizer):
         """Codes into the points."""
         codes = unpack_planes(packed.tensors["codes"], packed.shape[1])
         return Lookup(codes, normal_float().to(codes.device), packed.tensors["scales"].float())
+
+    def packed_tensors(self) -> Mapping[str, PackedTensor]:
+        """The four bit planes and a scale for each block."""
+        codes = PackedTensor(torch.uint8, planes_shape(N_BITS, *self.shape))
+        scales = PackedTensor(torch.bfloat16, (self.shape[0], self.shape[1] // self.block))
+        return {"codes": codes, "scales": scales}
 
     def row_dims(self, packed: Packed) -> Mapping[str, int]:
         """The second dimension of the bit planes, the first of the scales."""

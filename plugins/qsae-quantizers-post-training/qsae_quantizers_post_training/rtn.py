@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from qsae_core import ComponentConfig
-from qsae_core.contracts import Lookup, Packed, Quantizer, straight_through
-from qsae_core.kernels import pack_planes, unpack_planes
+from qsae_core.contracts import Lookup, Packed, PackedTensor, Quantizer, check_layout, straight_through
+from qsae_core.kernels import pack_planes, planes_shape, unpack_planes
 from qsae_quantizers_post_training import RtnConfig
 from qsae_quantizers_post_training.uniform import AT_ONCE, Uniform, finite
 
@@ -66,6 +66,26 @@ class Rtn(Quantizer):
         codes = unpack_planes(packed.tensors["codes"], packed.shape[1])
         points = Uniform(packed.layout["n_bits"]).points().to(codes.device)
         return Lookup(codes, points, packed.tensors["scales"].float())
+
+    def packed_tensors(self) -> Mapping[str, PackedTensor]:
+        """The bit planes and a scale for each row."""
+        codes = PackedTensor(torch.uint8, planes_shape(self.config.n_bits, *self.shape))
+        return {"codes": codes, "scales": PackedTensor(torch.bfloat16, self.shape[:1])}
+
+    def check(self, packed: Packed) -> None:
+        """As many bits as the options say, and codes that are points."""
+        check_layout(packed, ("n_bits",))
+        n_bits, codes = packed.layout["n_bits"], packed.tensors["codes"]
+        if type(n_bits) is not int or n_bits != self.config.n_bits:
+            raise ValueError(f"n_bits {n_bits!r:.80}, and the options say {self.config.n_bits}")
+        if self.points.points().numel() == 2**n_bits or not codes.numel():
+            return
+        # one point less than codes: the one with all bits set is none
+        beyond = codes[0].clone()
+        for plane in codes[1:]:
+            beyond &= plane
+        if bool(beyond.any()):
+            raise ValueError(f"a code is {2**n_bits - 1}, and there are {2**n_bits - 1} points from 0 on")
 
     def row_dims(self, packed: Packed) -> Mapping[str, int]:
         """The second dimension of the bit planes, the first of the scales."""

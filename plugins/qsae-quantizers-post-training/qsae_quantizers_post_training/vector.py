@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from qsae_core import ComponentConfig
-from qsae_core.contracts import Calibration, Packed, Quantizer, straight_through
+from qsae_core.contracts import Calibration, Packed, PackedTensor, Quantizer, straight_through
 from qsae_core.errors import ConfigError
-from qsae_core.kernels import pack_planes, unpack_planes
+from qsae_core.kernels import pack_planes, planes_shape, unpack_planes
 from qsae_quantizers_post_training import VectorConfig
 from qsae_quantizers_post_training.gptq import calibrated
 from qsae_quantizers_post_training.kmeans import kmeans, nearest_centres
@@ -101,7 +101,7 @@ class Vector(Quantizer):
             ArtifactError: if a weight is NaN or infinite.
         """
         found = self._quantized(finite(weight_FD))
-        n_bits = max(1, (self.codebook.shape[0] - 1).bit_length())
+        n_bits = _bits(self.codebook.shape[0])
         tensors = {"codes": pack_codes(found.codes, n_bits), "scales": found.scale.bfloat16()}
         tensors["codebook"] = self.codebook.bfloat16()
         return Packed(tensors, (weight_FD.shape[0], weight_FD.shape[1]))
@@ -116,6 +116,30 @@ class Vector(Quantizer):
         """float32 ``[R, D]``: these rows; of the others nothing is read."""
         some = {name: packed.tensors[name].index_select(d, rows_R) for name, d in ROWS.items()}
         return self.unpack(Packed(packed.tensors | some, (rows_R.numel(), packed.shape[1])))
+
+    def packed_tensors(self) -> Mapping[str, PackedTensor]:
+        """The bit planes of the codes, a scale for each row and the codebook; the first rows of a larger
+        matrix have its codebook."""
+        n_rows, n_parts = self.shape[0], self.shape[1] // self.length
+        codes = PackedTensor(torch.uint8, (None, *planes_shape(1, n_rows, n_parts)[1:]))
+        codebook = PackedTensor(torch.bfloat16, (None, self.length))
+        return {"codes": codes, "scales": PackedTensor(torch.bfloat16, (n_rows,)), "codebook": codebook}
+
+    def check(self, packed: Packed) -> None:
+        """As many planes as the codebook's numbers take, and no number beyond it."""
+        super().check(packed)
+        codes, n_vectors = packed.tensors["codes"], packed.tensors["codebook"].shape[0]
+        most = 2**self.config.codebook_bits
+        if not self.codebook.shape[0] <= n_vectors <= most:
+            raise ValueError(f"a codebook of {n_vectors} vectors, and the options say up to {most}")
+        n_bits = _bits(n_vectors)
+        if codes.shape[0] != n_bits:
+            raise ValueError(f"{codes.shape[0]} bit planes, and numbers of {n_vectors} vectors take {n_bits}")
+        if n_vectors == 2**n_bits or not codes.numel():
+            return
+        largest = int(unpack_codes(codes, packed.shape[1] // self.length).max())
+        if largest >= n_vectors:
+            raise ValueError(f"the codebook has no vector {largest}: there are {n_vectors}, from 0 on")
 
     def row_dims(self, packed: Packed) -> Mapping[str, int]:
         """The second dimension of the bit planes, the first of scales; the codebook belongs to all rows."""
@@ -147,6 +171,11 @@ class Vector(Quantizer):
             error_R = torch.where(better, now_R, error_R)
         best.codes[best.scale == 0] = 0
         return best
+
+
+def _bits(n_vectors: int) -> int:
+    """Of the numbers of so many vectors."""
+    return max(1, (n_vectors - 1).bit_length())
 
 
 def pack_codes(codes_FG: Tensor, n_bits: int) -> Tensor:

@@ -53,6 +53,13 @@ def shaped(scale_R: Tensor, config: ScaledConfig, width: int) -> Tensor:
     return scale_R if config.group_size is None else scale_R.view(-1, width // config.group_size)
 
 
+def scales_shape(config: ScaledConfig, shape: tuple[int, int]) -> tuple[int, ...]:
+    """Shape of the stored scales of a matrix ``[F, D]``: ``[F]``, ``[1]`` or ``[F, G]``."""
+    if config.group_size is not None:
+        return shape[0], shape[1] // config.group_size
+    return (1,) if config.granularity == "tensor" else (shape[0],)
+
+
 def times_scales(points_FD: Tensor, scale: Tensor) -> Tensor:
     """Points times stored scales ``[F]``, ``[1]`` or ``[F, G]``, in place."""
     if scale.dim() == 1:

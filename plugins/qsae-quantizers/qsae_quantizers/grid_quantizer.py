@@ -13,12 +13,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from qsae_core.contracts import Lookup, Packed, Quantizer
+from qsae_core.contracts import Lookup, Packed, PackedTensor, Quantizer, check_layout
 from qsae_quantizers import levels
-from qsae_quantizers.blocks import check_groups, chunks, in_blocks, in_rows, shaped, times_scales
+from qsae_quantizers.blocks import (
+    check_groups,
+    chunks,
+    in_blocks,
+    in_rows,
+    scales_shape,
+    shaped,
+    times_scales,
+)
 from qsae_quantizers.configs import ScaledConfig
 from qsae_quantizers.float16_scales import from_float16, powers_of_two, to_float16
 from qsae_quantizers.grids import Grid, Planes
+from qsae_quantizers.layouts import check_exponent, check_factors, check_planes
 from qsae_quantizers.stored import check_finite, row_scales, stored_grid, stored_scale
 from qsae_quantizers.straight_through import StraightThrough
 
@@ -216,6 +225,28 @@ class GridQuantizer(Quantizer):
             steps = grid.unpack(some.contiguous(), width).sub_(points[0])
             codes[start : start + ROWS_AT_ONCE] = steps.div_(points[1] - points[0])
         return Lookup(codes, points, row_scales(packed))
+
+    def packed_tensors(self) -> Mapping[str, PackedTensor]:
+        """The codes of the grid, and the scales."""
+        codes = PackedTensor(torch.uint8, self._grid.packed_shape(*self.shape))
+        return {"codes": codes, "scales": PackedTensor(torch.float16, scales_shape(self.config, self.shape))}
+
+    def check(self, packed: Packed) -> None:
+        """The grid that the options name, as many bit planes, codes that are points, scales in range."""
+        levelled = ["level_scales"] if self.levels > 1 else []
+        check_layout(packed, ["grid", "n_bits", "scale_exponent", *levelled])
+        grid, n_bits = packed.layout["grid"], packed.layout["n_bits"]
+        if grid != self._grid.name:
+            raise ValueError(f"the grid {grid!r:.80}, and the options say {self._grid.name}")
+        codes = packed.tensors["codes"]
+        if levelled:  # fewer where a coder was read at a lower level
+            check_planes(n_bits, codes.shape[0], self.levels)
+            check_factors(packed.layout["level_scales"], self.levels)
+        elif n_bits != self._grid.n_bits or isinstance(n_bits, bool):
+            raise ValueError(f"n_bits {n_bits!r:.80}, and the options say {self._grid.n_bits}")
+        if codes.numel() and int(codes.max()) > self._grid.largest_byte:
+            raise ValueError(f"the byte {int(codes.max())} of the codes is none of the grid's points")
+        check_exponent(packed.layout["scale_exponent"], packed.tensors["scales"])
 
     def row_dims(self, packed: Packed) -> Mapping[str, int]:
         """The last dimension but one of the codes; the first of the scales, unless one serves the matrix."""

@@ -10,7 +10,15 @@ import abc
 import torch
 from torch import Tensor
 
-from qsae_core.kernels import pack_planes, pack_trits, ternary_scales, unpack_planes, unpack_trits
+from qsae_core.kernels import (
+    pack_planes,
+    pack_trits,
+    planes_shape,
+    ternary_scales,
+    trits_shape,
+    unpack_planes,
+    unpack_trits,
+)
 from qsae_quantizers import scales
 
 
@@ -44,6 +52,13 @@ class Grid(abc.ABC):
     @abc.abstractmethod
     def unpack(self, codes: Tensor, width: int) -> Tensor:
         """float32 ``[R, width]`` points of uint8 codes."""
+
+    largest_byte: int = 255
+    """Of the codes."""
+
+    @abc.abstractmethod
+    def packed_shape(self, n_rows: int, width: int) -> tuple[int, ...]:
+        """Shape of the codes of ``[n_rows, width]`` points."""
 
 
 class Ternary(Grid):
@@ -80,6 +95,12 @@ class Ternary(Grid):
         """The points of trits."""
         return unpack_trits(codes, width).float()
 
+    def packed_shape(self, n_rows: int, width: int) -> tuple[int, ...]:
+        """Trits."""
+        return trits_shape(n_rows, width)
+
+    largest_byte = 3**5 - 1  # of five trits
+
 
 class Binary(Grid):
     """{-1, +1}: one bit, set for +1."""
@@ -106,6 +127,10 @@ class Binary(Grid):
         """The points of one bit plane."""
         return unpack_planes(codes, width).float().mul_(2.0).sub_(1.0)
 
+    def packed_shape(self, n_rows: int, width: int) -> tuple[int, ...]:
+        """One bit plane."""
+        return planes_shape(1, n_rows, width)
+
 
 class Planes(Grid):
     """``q + offset`` for q from -2^(n_bits-1) to 2^(n_bits-1) - 1, q in bit planes.
@@ -121,6 +146,11 @@ class Planes(Grid):
         self.half = 2 ** (n_bits - 1)
         self.offset = self.middle(dropped)
         self.points = tuple(q + self.offset for q in range(-self.half, self.half))
+
+    def packed_shape(self, n_rows: int, width: int) -> tuple[int, ...]:
+        """The bit planes."""
+        assert self.n_bits is not None
+        return planes_shape(self.n_bits, n_rows, width)
 
     @staticmethod
     @abc.abstractmethod

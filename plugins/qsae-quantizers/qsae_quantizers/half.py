@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from qsae_core.contracts import Packed, Quantizer, straight_through
+from qsae_core.contracts import Packed, PackedTensor, Quantizer, straight_through
 from qsae_core.errors import ArtifactError
 from qsae_quantizers.configs import HalfConfig
 
@@ -55,6 +55,10 @@ class Half(Quantizer):
     def floats(self, packed: Packed) -> Tensor:
         """The stored matrix itself."""
         return packed.tensors["weight"]
+
+    def packed_tensors(self) -> Mapping[str, PackedTensor]:
+        """The matrix, in the 16-bit type."""
+        return {"weight": PackedTensor(self._type, self.shape)}
 
     def row_dims(self, packed: Packed) -> Mapping[str, int]:
         """The first one."""

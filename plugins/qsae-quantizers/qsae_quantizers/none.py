@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
 from torch import Tensor
 
-from qsae_core.contracts import Packed, Quantizer
+from qsae_core.contracts import Packed, PackedTensor, Quantizer
 
 
 class NoQuantizer(Quantizer):
@@ -26,6 +29,10 @@ class NoQuantizer(Quantizer):
     def floats(self, packed: Packed) -> Tensor:
         """The stored matrix itself."""
         return packed.tensors["weight"]
+
+    def packed_tensors(self) -> Mapping[str, PackedTensor]:
+        """The float32 matrix."""
+        return {"weight": PackedTensor(torch.float32, self.shape)}
 
     @property
     def is_identity(self) -> bool:

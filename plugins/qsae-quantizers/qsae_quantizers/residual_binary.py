@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from qsae_core.contracts import Packed, Quantizer, straight_through
-from qsae_core.kernels import pack_planes, unpack_planes
-from qsae_quantizers.blocks import check_groups, in_blocks, in_rows, times_scales
+from qsae_core.contracts import Packed, PackedTensor, Quantizer, check_layout, straight_through
+from qsae_core.kernels import pack_planes, planes_shape, unpack_planes
+from qsae_quantizers.blocks import check_groups, in_blocks, in_rows, scales_shape, times_scales
 from qsae_quantizers.configs import ResidualBinaryConfig
 from qsae_quantizers.float16_scales import from_float16, powers_of_two, to_float16
+from qsae_quantizers.layouts import check_exponent, check_factors
 from qsae_quantizers.levels import factors
 from qsae_quantizers.sign_sums import best_scales, known_scales, sign_sums, signs_of, spare_scales
 from qsae_quantizers.stored import check_finite
@@ -101,6 +102,19 @@ class ResidualBinary(Quantizer):
         codes, scales = packed.tensors["codes"], packed.tensors["scales"]
         some = scales if scales.shape[1] != packed.shape[0] else scales.index_select(1, rows_R)
         return _unpacked(packed, codes.index_select(1, rows_R), some)
+
+    def packed_tensors(self) -> Mapping[str, PackedTensor]:
+        """The planes of signs, and as many scales for each row, group or the matrix."""
+        n = self.config.n_bits
+        codes = PackedTensor(torch.uint8, planes_shape(n, *self.shape))
+        scales = PackedTensor(torch.float16, (n, *scales_shape(self.config, self.shape)))
+        return {"codes": codes, "scales": scales}
+
+    def check(self, packed: Packed) -> None:
+        """A factor for each number of terms, and scales in range."""
+        check_layout(packed, ("scale_exponent", "level_scales"))
+        check_factors(packed.layout["level_scales"], self.levels)
+        check_exponent(packed.layout["scale_exponent"], packed.tensors["scales"])
 
     def row_dims(self, packed: Packed) -> Mapping[str, int]:
         """The second dimension; scales of the whole matrix have none."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from qsae_core import ComponentConfig
-from qsae_core.contracts import Lookup, Packed, Quantizer
-from qsae_core.kernels import pack_planes, unpack_planes
+from qsae_core.contracts import Lookup, Packed, PackedTensor, Quantizer, check_layout
+from qsae_core.kernels import pack_planes, planes_shape, unpack_planes
 
 SATURATION = 0.02
 """A re-coded bit that is settled has p so far from 0 or 1, so that its logit still gets a gradient."""
@@ -33,7 +33,8 @@ def least_error_step(rows_FD: Tensor, n_bits: int) -> float:
     """The step at which rounding these rows to n bits has the least squared error."""
     low, high = -(2 ** (n_bits - 1)), 2 ** (n_bits - 1) - 1
     largest = float(rows_FD.abs().max()) / max(1, high)
-    candidates = [largest * share for share in torch.linspace(0.02, 1.0, 99, dtype=torch.float32).tolist()]
+    shares = torch.linspace(0.02, 1.0, 99, dtype=torch.float32, device="cpu")
+    candidates = [largest * share for share in shares.tolist()]
 
     def error(step: float) -> float:
         rounded = (rows_FD / step).round().clamp(low, high) * step
@@ -141,6 +142,21 @@ class Bits(Quantizer):
         points = _integers(torch.arange(2 ** packed.layout["level"]), packed)
         scales = packed.tensors["scales"].float().expand(packed.shape[0]).contiguous()
         return Lookup(codes, points.to(codes.device), scales)
+
+    def packed_tensors(self) -> Mapping[str, PackedTensor]:
+        """The bit planes, and the scales."""
+        codes = PackedTensor(torch.uint8, planes_shape(self.n_bits, *self.shape))
+        return {"codes": codes, "scales": PackedTensor(torch.float16, tuple(self.log_step.shape))}
+
+    def check(self, packed: Packed) -> None:
+        """As many bits as the options say."""
+        check_layout(packed, ("n_bits", "level"))
+        n_bits, level = packed.layout["n_bits"], packed.layout["level"]
+        stored = packed.tensors["codes"].shape[0]
+        if type(n_bits) is not int or n_bits != self.n_bits:
+            raise ValueError(f"n_bits {n_bits!r:.80}, and the options say {self.n_bits}")
+        if type(level) is not int or not stored <= level <= n_bits:  # less: read at a lower level
+            raise ValueError(f"level {level!r:.80} with {stored} of {n_bits} bit planes")
 
     def row_dims(self, packed: Packed) -> Mapping[str, int]:
         """Rows are the second dimension of the planes."""

@@ -112,5 +112,5 @@ class BinarySAE(LinearCoder):
 def _usual_step(width: int, n_bits: int) -> float:
     """The step of least squared error for unit rows of Gaussian entries."""
     generator = torch.Generator().manual_seed(0)
-    rows = torch.randn(64, width, generator=generator)
+    rows = torch.randn(64, width, generator=generator, device="cpu")  # read here, wherever the coder is
     return least_error_step(rows / rows.norm(dim=1, keepdim=True), n_bits)

@@ -9,7 +9,7 @@ from qsae_core.component import ComponentConfig
 from qsae_core.conformance.reference_parts import plain_parts
 from qsae_core.contracts.coder import CoderShape
 from qsae_core.contracts.data import Batch
-from qsae_core.contracts.quantizer import Packed, Quantizer
+from qsae_core.contracts.quantizer import Packed, PackedTensor, Quantizer
 
 
 class Ternary(Quantizer):
@@ -25,6 +25,9 @@ class Ternary(Quantizer):
 
     def unpack(self, packed):
         return packed.tensors["values"]
+
+    def packed_tensors(self):
+        return {"values": PackedTensor(torch.float32, self.shape)}
 
 
 def make(quantizer=Ternary):
