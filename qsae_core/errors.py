@@ -102,5 +102,5 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     """``"; did you mean 'ternary'?"`` where a known word is close, else the empty string."""
     import difflib
 
-    close = difflib.get_close_matches(word, known, n=1)
+    close = difflib.get_close_matches(str(word), known, n=1)  # from Python anything may come
     return f"; did you mean {close[0]!r}?" if close else ""

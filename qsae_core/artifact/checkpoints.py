@@ -24,6 +24,7 @@ from qsae_core.errors import ArtifactError, ConfigError, PluginError, QsaeError
 from qsae_core.interrupt import sigterm_interrupts
 from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, QUANTIZER_SLOTS, SLOTS
 from qsae_core.reading import let_go, sha256_of
+from qsae_core.reading.files import links_out
 from qsae_core.results.files import disk_errors, swapped
 from qsae_core.results.run import Run
 
@@ -64,6 +65,11 @@ def format_of(path: pathlib.Path, registry: Registry) -> str:
         what, further = f"is of several formats: {', '.join(known)}", f"--format {known[0]}"
     elif not os.path.exists(path):  # pathlib's raises where a name is too long
         what, further = "there is no such file or folder", "give a checkpoint's own file or folder"
+    elif away := next(links_out(path), None):
+        what = (
+            f"is of none of the installed formats; {away} is a link out of it, and none of these is followed"
+        )
+        further = "copy the files that are linked to their places, or give the path that they are linked from"
     else:
         what = "is of none of the installed formats"
         further = (
@@ -80,6 +86,22 @@ def members_of(path: pathlib.Path, registry: Registry, form: str) -> dict[str, p
         PluginError: if there is no such format.
     """
     return dict(compose_format(form, registry).members(path))
+
+
+def meant_by(
+    path: pathlib.Path, registry: Registry, form: str
+) -> tuple[pathlib.Path, dict[str, pathlib.Path]]:
+    """The path of the one coder that a path means, and no members; or the path and its members. A folder in
+    which one coder lies means that coder, unless a file of it says that it is a set.
+
+    Raises:
+        ArtifactError, PluginError: as ``members_of``.
+    """
+    members = members_of(path, registry, form)
+    if len(members) != 1 or compose_format(form, registry).is_set(path):
+        return path, members
+    (member,) = members.values()
+    return member, {}
 
 
 def packed_format(form: str, registry: Registry) -> PackedFormat | None:

@@ -16,7 +16,7 @@ from qsae_core.artifact.checkpoints import (
     check_free,
     format_of,
     import_record,
-    members_of,
+    meant_by,
     open_checkpoint,
     packed_format,
 )
@@ -62,6 +62,15 @@ def read_checkpoint(
     form = format or format_of(place, registry)
     if (packed := packed_format(form, registry)) is not None:
         return read_packed(packed, place, registry)
+    place, members = meant_by(place, registry, form)
+    if members:
+        shown = os.fspath(path)
+        raise ArtifactError(
+            f"holds several coders, and one is asked for here: {', '.join(members)}",
+            where=shown,
+            allowed=", ".join(str(member) for member in members.values()),
+            next=f"give one of these; or qsae import {shown} --out DIR, and qsae_core.load_set(DIR)",
+        )
     return compose_checkpoint(open_checkpoint(place, registry, form), registry, str(place))
 
 
@@ -118,7 +127,9 @@ def _imported(
                 next="leave it out",
             )
         return import_packed(packed, place, out, registry, layers)
-    members = members_of(place, registry, form)
+    top = place
+    place, members = meant_by(top, registry, form)
+    shown = str(place).replace(str(top), shown, 1)
     if not members:
         checkpoint = open_checkpoint(place, registry, form)
         coder = compose_checkpoint(checkpoint, registry, str(place))

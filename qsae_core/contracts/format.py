@@ -82,6 +82,15 @@ class CheckpointFormat(abc.ABC):
         """
         return {}
 
+    def is_set(self, path: pathlib.Path) -> bool:
+        """Whether a file of a folder with one coder below it says that this is a set of coders, which it then
+        stays; else that one coder is meant by the folder.
+
+        Args:
+            path: a folder with one of ``members``.
+        """
+        return False
+
     @abc.abstractmethod
     def read(self, path: pathlib.Path) -> Checkpoint:
         """What the file or folder of one coder holds; no coder is made of it here.

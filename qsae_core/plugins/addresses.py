@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from qsae_core.errors import PluginError
+from qsae_core.errors import ConfigError, PluginError
 from qsae_core.plugins.records import load_plugins
 from qsae_core.registry import DISABLE, import_target
 
@@ -41,16 +41,25 @@ def local_path(
     """A path as it is; of an address the local folder, or file, that the plugin of its scheme makes of it.
 
     Args:
+        path: anything else than a path or a text is refused.
         names: files that are read below it, by their relative paths; ``*`` stands for any part of a name, and
             ``**/`` at the beginning for folders, if any. An address whose last part is such a name is that
             of a file.
         beside: what is read in the folder of such a file besides.
 
     Raises:
+        ConfigError: for what is no path.
         PluginError: if no installed plugin knows the scheme, several do, or the one that does is broken.
         QsaeError: whatever that plugin says of the address.
     """
-    text = os.fspath(path)
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str) or not text or "\0" in text:
+        what = f"{path!r:.80} ({type(path).__name__})" if text is None else f"{text!r:.80}"
+        raise ConfigError(
+            f"a path is asked for, and this is none: {what}",
+            allowed="a str or pathlib.Path of a file or folder, or an address (hf://user/repo/path)",
+            next="give the folder of a run, or of a checkpoint",
+        )
     found = _ADDRESS.match(text)
     if found is None:
         return pathlib.Path(text)

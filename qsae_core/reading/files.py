@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
+import os
 import pathlib
 import stat
+from collections.abc import Iterator
 
 from qsae_core.errors import ArtifactError
 
 BLOCK = 2**20
+MOST_ENTRIES = 10_000
+"""Of a folder, that are looked at for links."""
 
 
 def file_in(folder: pathlib.Path, name: str) -> pathlib.Path:
@@ -36,6 +42,24 @@ def file_in(folder: pathlib.Path, name: str) -> pathlib.Path:
             f"is a link out of the folder, to {real}", where=str(path), next="copy the file to its place"
         )
     return path
+
+
+def links_out(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Links in a folder, or in folders of it, that lead out of it: ``file_in`` follows none of these."""
+    here = folder.resolve()
+    for path in sorted(itertools.islice(_entries(folder), MOST_ENTRIES)):
+        if path.is_symlink():
+            real = pathlib.Path(os.path.realpath(path))  # pathlib's raises where links lead in a circle
+            if not (real.is_relative_to(here) or _is_blob(here, real)):
+                yield path
+
+
+def _entries(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            yield path
+            if path.is_dir() and not path.is_symlink():
+                yield from path.iterdir()
 
 
 def is_file_in(folder: pathlib.Path, name: str) -> bool:

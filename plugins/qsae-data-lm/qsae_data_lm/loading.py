@@ -16,6 +16,7 @@ from qsae_data_lm.language_model import HfLanguageModel
 from qsae_data_lm.placement import Placement
 from qsae_data_lm.places import Place, locate, short_name
 from qsae_data_lm.pretrained import check_attention, from_pretrained, own_code
+from qsae_data_lm.reach import hub_options
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
@@ -35,7 +36,10 @@ def load_config(model: str) -> Any:
 def _refuse_adapter(model: str) -> None:
     place = locate(model)
     try:
-        found = None if place.gguf_file else find_adapter_config_file(place.path, revision=place.revision)
+        found = None
+        if not place.gguf_file:
+            options: dict[str, Any] = {"revision": place.revision, **hub_options(place)}
+            found = find_adapter_config_file(place.path, **options)
     except (OSError, ValueError):  # no such file on the hub, or no way to look for it
         return
     if found is not None:
@@ -80,7 +84,8 @@ def load_tokenizer(model: str) -> Any:
 
 def _has_own_tokenizer(place: Place) -> bool:
     try:
-        return bool(get_tokenizer_config(place.path, revision=place.revision).get("auto_map"))
+        options: dict[str, Any] = {"revision": place.revision, **hub_options(place)}
+        return bool(get_tokenizer_config(place.path, **options).get("auto_map"))
     except (OSError, ValueError):  # loading says what is wrong
         return False
 

@@ -33,6 +33,11 @@ class Place(NamedTuple):
         return {name: value for name, value in given.items() if value is not None}
 
     @property
+    def is_local(self) -> bool:
+        """Whether it is a directory, or a file in one, and no id."""
+        return self.gguf_file is not None or Path(self.path).is_dir()
+
+    @property
     def directory(self) -> Path | None:
         """The local directory whose files are to be looked at; None for an id or a GGUF file."""
         path = Path(self.path)

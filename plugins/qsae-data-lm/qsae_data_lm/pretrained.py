@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from qsae_core.errors import DataError
 from qsae_data_lm.places import locate
+from qsae_data_lm.reach import hub_options, unreachable
 
 OWN_CODE = "the model needs code that comes with it, and such code is never run"
 
@@ -32,12 +33,16 @@ def from_pretrained(auto: Any, model: str, part: str, **options: Any) -> Any:
         DataError: if it cannot be loaded, with transformers' reason; if it needs code of its own.
     """
     place = locate(model)
+    away = unreachable(place)
+    options |= place.options | hub_options(place)
     with _quiet():
         try:
-            return auto.from_pretrained(place.path, trust_remote_code=False, **place.options, **options)
+            return auto.from_pretrained(place.path, trust_remote_code=False, **options)
         except Exception as error:  # what the library raises on faulty files is of any kind
             if "trust_remote_code" in str(error):
                 raise own_code(model, part) from error
+            if away is not None:
+                raise _away(model, part, away) from error
             raise _not_loaded(model, part, error) from error
 
 
@@ -66,6 +71,16 @@ def check_attention(config: Any, model: str) -> None:
                 allowed="attn_implementation eager or sdpa",
                 next="take attn_implementation out of the config.json of a copy",
             )
+
+
+def _away(model: str, part: str, reason: str) -> DataError:
+    return DataError(
+        f"the {part} of {model!r} is not on this machine, and {reason}",
+        where="data.model",
+        allowed="a model directory, or a Hugging Face id that is in the cache or can be downloaded",
+        next="--model DIR, a folder with a copy of it; or run it once where the Hub can be reached, which "
+        "keeps it in the cache",
+    )
 
 
 def _not_loaded(model: str, part: str, error: Exception) -> DataError:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from qsae_data_lm import LmConfig
+from qsae_data_lm import LmConfig, pretrained, reach
 from qsae_data_lm.loading import find_layout, load_model
 from qsae_data_lm.placement import Placement
 from qsae_data_lm.places import locate, short_name
@@ -53,8 +53,35 @@ def test_an_id_that_cannot_be_had_is_an_error(monkeypatch: pytest.MonkeyPatch) -
         raise OSError("We couldn't connect to 'https://huggingface.co'")
 
     monkeypatch.setattr(AutoConfig, "from_pretrained", offline)
+    monkeypatch.setattr(reach, "unreachable", lambda place: None)
+    monkeypatch.setattr(pretrained, "unreachable", lambda place: None)
     with pytest.raises(DataError, match="'nobody/nothing' cannot be loaded: We couldn't connect"):
         find_layout("nobody/nothing")
+
+
+@pytest.mark.parametrize("asked", ["nobody/nothing", "nobody/nothing@a-branch"])
+def test_without_a_network_one_question_is_asked(
+    asked: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Half a minute and six questions by the library; a port on which nobody listens refuses at once."""
+    hub = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    script = (
+        "import sys, time; from qsae_data_lm.loading import find_layout\n"
+        "from qsae_core.errors import DataError\n"
+        "started = time.monotonic()\n"
+        "try: find_layout(sys.argv[1])\n"
+        "except DataError as error: print(error)\n"
+        "print(time.monotonic() - started)\n"
+    )
+    command = [sys.executable, "-c", script, asked]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | hub, check=True)
+    *said, seconds = done.stdout.splitlines()
+    assert (
+        f"the configuration of {asked!r} is not on this machine, and http://127.0.0.1:9 cannot be" in said[0]
+    )
+    assert said[-1].startswith("  next:    --model DIR, a folder with a copy of it")
+    assert "Retrying" not in done.stderr
+    assert float(seconds) < 10  # one attempt; the library's five pauses alone are 23 seconds
 
 
 def test_pickled_weights_are_refused_with_a_way_to_convert_them(copy: Path) -> None:

@@ -36,6 +36,10 @@ class CircuitTracerFormat(CheckpointFormat):
         """Layer -> its file."""
         return {} if not path.is_dir() or _is_cross_layer(path) else members_in(path, read_beside(path))
 
+    def is_set(self, path: pathlib.Path) -> bool:
+        """Where there is circuit-tracer's ``config.yaml``, which describes sets alone."""
+        return read_beside(path).is_config
+
     def read(self, path: pathlib.Path) -> Checkpoint:
         """The transcoder in a layer's file, with what ``config.yaml`` says; or a folder's cross-layer one."""
         if not path.is_dir():
