@@ -10,6 +10,7 @@ import torch
 
 from qsae_core.contracts import HeldOutPart, Overlap
 from qsae_core.errors import DataError
+from qsae_data_tensors.known_rows import same_values, stand_elsewhere, values_of
 
 if TYPE_CHECKING:
     from qsae_data_tensors import TensorsConfig
@@ -40,14 +41,15 @@ class HeldOutRows(HeldOutPart):
         self._count, self._take_all = count, take_all
 
     def record(self) -> dict[str, Any]:
-        """The split's options, and of each file its size and the digests of a few rows."""
+        """The split's options, and of each file its size, and the digests and values of a few rows."""
         return {"split": self._split(), "files": list(self._files())}
 
     def overlap(self, record: Mapping[str, Any]) -> Overlap:
-        """Files are the same as far as their rows agree: one may have been appended to, or shortened."""
+        """Files are the same as far as their rows agree: one may have been appended to, or shortened, or be
+        of another float type. Rows in another order are looked for where no file agrees."""
         before, now = record["files"], list(self._files())
         if not any(_agree(one, other) for one in before for other in now):
-            return Overlap.NONE
+            return Overlap.HELD_OUT if stand_elsewhere(self._chunks, before) else Overlap.NONE
         same_split = record["split"] == self._split()
         return Overlap.TRAINING if same_split and _in_line(before, now) else Overlap.HELD_OUT
 
@@ -75,17 +77,19 @@ class HeldOutRows(HeldOutPart):
     def _files(self) -> Iterator[dict[str, Any]]:
         first = 0
         for file in self._chunks.files:
-            marks = [self._mark(first + row) for row in _marked(file.rows)]
-            yield {"rows": file.rows, "positions": file.positions, "marks": marks}
+            found = [self._mark(first + row) for row in _marked(file.rows)]
+            marks, values = [mark for mark, _ in found], [value for _, value in found]
+            yield {"rows": file.rows, "positions": file.positions, "marks": marks, "values": values}
             first += file.rows
 
-    def _mark(self, row: int) -> str:
+    def _mark(self, row: int) -> tuple[str, list[float]]:
         values = torch.empty(1, self._chunks.width)
         try:
             self._chunks.read_into(values, row)
         except DataError:  # it is not finite, and is refused where it is read for training
-            return ""
-        return hashlib.blake2b(values.numpy().tobytes(), digest_size=MARK_BYTES).hexdigest()
+            return "", []
+        digest = hashlib.blake2b(values.numpy().tobytes(), digest_size=MARK_BYTES).hexdigest()
+        return digest, values_of(values[0])
 
 
 def _marked(rows: int) -> list[int]:
@@ -95,8 +99,11 @@ def _marked(rows: int) -> list[int]:
 
 
 def _agree(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    pairs = list(zip(one["marks"], other["marks"], strict=False))  # as far as both go
-    return all(first == second for first, second in pairs)
+    marks = zip(one["marks"], other["marks"], strict=False)  # as far as both go
+    if all(first == second for first, second in marks):
+        return True
+    values = list(zip(one.get("values", []), other.get("values", []), strict=False))
+    return bool(values) and all(same_values(first, second) for first, second in values)
 
 
 def _in_line(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> bool:

@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import torch
 from qsae_data_tensors import TensorsConfig
 from qsae_data_tensors.source import TensorsSource
 
@@ -40,6 +41,68 @@ CASES = {
     "before other rows": ([ROWS], [OTHER, ROWS], OTHERWISE),
     "sequences as rows": ([ROWS.reshape(120, 10, 3)], [ROWS], OTHERWISE),
 }
+
+
+WIDE = np.random.default_rng(2).normal(size=(1200, 24)).astype(np.float32)
+WIDE_OTHER = np.random.default_rng(3).normal(size=(1200, 24)).astype(np.float32)
+ORDER = np.random.default_rng(4).permutation(1200)
+
+
+def half(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float16)
+
+
+def with_first_tokens(array: np.ndarray) -> np.ndarray:
+    """Contexts of four positions, all of which begin with the same vector."""
+    contexts = array.copy()
+    contexts[::4] = WIDE[0]
+    return contexts
+
+
+OTHER_TYPES_AND_ORDERS = {
+    "float16": ([WIDE], [half(WIDE)], SAME),
+    "from float16": ([half(WIDE)], [WIDE], SAME),
+    "float64": ([WIDE], [WIDE.astype(np.float64)], SAME),
+    "float16, cut": ([WIDE], [half(WIDE[:700])], SAME),
+    "float16, few columns": ([ROWS], [half(ROWS)], SAME),
+    "another order": ([WIDE], [WIDE[ORDER]], OTHERWISE),
+    "another order and type": ([WIDE], [half(WIDE[ORDER])], OTHERWISE),
+    "backwards": ([WIDE], [WIDE[::-1]], OTHERWISE),
+    "another order, with others": ([WIDE], [np.concatenate([WIDE_OTHER, WIDE[ORDER]])], OTHERWISE),
+    "chunks in one, reordered": ([WIDE[:700], WIDE[700:]], [WIDE[ORDER]], OTHERWISE),
+    "other content": ([WIDE], [WIDE_OTHER], NEW),
+    "other content, float16": ([WIDE], [half(WIDE_OTHER)], NEW),
+    "a little louder": ([WIDE], [WIDE * 1.01], NEW),
+    "first tokens in common": ([with_first_tokens(WIDE)], [with_first_tokens(WIDE_OTHER)], NEW),
+    # seven rows stand for the file, 0, 1, 4, 16, 64, 256 and 1024: one of them alone is here
+    "the last rows": ([WIDE], [WIDE[1000:]], NEW),
+    # with three columns a row is not told from all others
+    "another order, few columns": ([ROWS], [ROWS[ORDER]], NEW),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_TYPES_AND_ORDERS)
+def test_in_another_type_or_order(tmp_path: pathlib.Path, case: str) -> None:
+    trained_on, measured, expected = OTHER_TYPES_AND_ORDERS[case]
+    record = json.loads(json.dumps(source(tmp_path / "before", *trained_on).held_out_part().record()))
+    assert source(tmp_path / "after", *measured).held_out_part().overlap(record) is expected
+
+
+def test_in_bfloat16(tmp_path: pathlib.Path) -> None:
+    record = source(tmp_path / "before", WIDE).held_out_part().record()
+    for name, array, expected in (("same", WIDE, SAME), ("order", WIDE[ORDER], OTHERWISE)):
+        torch.save(torch.from_numpy(array).bfloat16(), tmp_path / f"{name}.pt")
+        after = TensorsSource(TensorsConfig(path=str(tmp_path / f"{name}.pt")))
+        assert after.held_out_part().overlap(record) is expected
+
+
+def test_a_record_without_values_is_compared_bit_for_bit(tmp_path: pathlib.Path) -> None:
+    record = source(tmp_path / "before", WIDE).held_out_part().record()
+    for file in record["files"]:
+        del file["values"]
+    assert source(tmp_path / "same", WIDE).held_out_part().overlap(record) is SAME
+    assert source(tmp_path / "half", half(WIDE)).held_out_part().overlap(record) is NEW
+    assert source(tmp_path / "order", WIDE[ORDER]).held_out_part().overlap(record) is NEW
 
 
 @pytest.mark.parametrize("case", CASES)
