@@ -7,57 +7,38 @@ can be changed alone. Nothing is ever unpickled.
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-
-import torch
-from torch import Tensor
 
 from qsae_core.artifact.description import (
     DESCRIPTION,
     FORMAT,
     FORMAT_VERSION,
-    check_sizes,
-    components,
-    description_text,
     distributions,
     read_description,
     usable_description,
 )
 from qsae_core.artifact.places import CODER_FILES, MASTERS, TENSORS, artifact_folder
-from qsae_core.artifact.tensor_files import load_part, load_tensors, part_bytes, save_tensors, tensor_reader
-from qsae_core.coders.drawn_rows import blank_rows
-from qsae_core.coders.export import Cut, Export, layout_at_level
+from qsae_core.artifact.restored import ends_of, part_name, restored
+from qsae_core.artifact.tensor_files import part_bytes, save_tensors
 from qsae_core.coders.matrix_coder import MatrixCoder
-from qsae_core.coders.nesting import check_level
-from qsae_core.coders.serving import StoredMasters, check_choices
-from qsae_core.coders.stored_form import check_export, check_tensor
-from qsae_core.compose.compose import compose_coder
+from qsae_core.coders.serving import check_choices
 from qsae_core.compose.kernels import activate_kernels
 from qsae_core.compose.setup import usable_device
-from qsae_core.contracts.coder import CoderShape
-from qsae_core.contracts.quantizer import Packed, PackedTensor
-from qsae_core.errors import ArtifactError, ConfigError
+from qsae_core.contracts.quantizer import Packed
+from qsae_core.errors import ConfigError
 from qsae_core.kernels import Kind
 from qsae_core.kernels.packed_rows import Arithmetic
 from qsae_core.plugins.addresses import local_path
 from qsae_core.plugins.records import load_plugins
-from qsae_core.results.files import COPY, atomic_folder
+from qsae_core.results.files import atomic_folder
 
 if TYPE_CHECKING:
     from qsae_core.config.run import RunConfig
     from qsae_core.registry import Registry
-
-REASON = 400
-"""Characters of what an error says of the reason."""
-ENTRIES_AT_ONCE = 2**22
-"""Of a tensor, looked at together."""
 
 
 def save(
@@ -91,7 +72,7 @@ def save(
         "source": source,
     }
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
-    parts = {_part(i): export.at_level(i).tensors for i in range(1, coder.levels)}
+    parts = {part_name(i): export.at_level(i).tensors for i in range(1, coder.levels)}
     with atomic_folder(folder, fresh=fresh) as temporary:
         save_tensors(temporary / TENSORS, export.tensors, text, parts)
         (temporary / DESCRIPTION).write_text(text, encoding="utf-8")
@@ -138,143 +119,16 @@ def load(
     place = usable_device(device)
     registry = registry or load_plugins().registry
     activate_kernels(kernels, registry)
-    coder = _restored(folder, usable_description(folder, registry), level, registry)
+    coder = restored(folder, usable_description(folder, registry), level, registry)
     serve_with(coder, screen, arithmetic, where=str(folder))
     return coder.to(place).eval()
-
-
-def _restored(
-    folder: pathlib.Path, description: dict[str, Any], level: int | None, registry: Registry
-) -> MatrixCoder:
-    """The coder that a description composes, with the tensors of the file beside it."""
-    export = _read_export(folder, description, level)
-    file = folder / DESCRIPTION
-    _check_finite(export.tensors, folder / TENSORS)
-    check_sizes(description, sum(t.nbytes for t in export.tensors.values()), str(file))
-    with _fitting(folder):
-        with torch.device("meta"):  # it takes no memory before the sizes are known to be true
-            outline = _composed(file, description, export.level, registry)
-        check_export(outline, export)
-        masters = {name: PackedTensor(t.dtype, tuple(t.shape)) for name, t in outline.state_dict().items()}
-    with _fitting(folder):
-        coder = _composed(file, description, export.level, registry)
-        coder.restore(export)
-        coder.check_stored()
-        _check_levels(coder, description, export.level)
-    coder.masters = _masters(folder, masters, export.level)
-    return coder
-
-
-@contextmanager
-def _fitting(folder: pathlib.Path) -> Iterator[None]:
-    """What does not go together is a fault of the files."""
-    try:
-        yield
-    except (ArithmeticError, ConfigError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        kind = "" if type(error) in (ConfigError, ValueError) else f"{type(error).__name__}: "
-        reason = " ".join(f"{kind}{error}".split())
-        raise ArtifactError(
-            f"does not fit the coder that it describes ({reason:.{REASON}})",
-            where=str(folder),
-            allowed=f"{TENSORS} with the tensors that {DESCRIPTION} lists; {MASTERS} is another file",
-            next=COPY,
-        ) from error
-
-
-def _check_levels(coder: MatrixCoder, description: dict[str, Any], level: int | None) -> None:
-    """Refuse another number of levels than the coder has.
-
-    Raises:
-        ValueError: with both.
-    """
-    count = description["levels"]["count"]
-    if level is None and count != coder.levels:
-        raise ValueError(f"it says {count} levels, and the coder has {coder.levels}")
-
-
-def _check_finite(tensors: Mapping[str, Tensor], file: pathlib.Path) -> None:
-    """Refuse values that no trained coder has, some at a time: with them it would compute anything."""
-    for name, tensor in tensors.items():
-        parts = tensor.flatten().split(ENTRIES_AT_ONCE) if tensor.is_floating_point() else ()
-        if not all(bool(part.isfinite().all()) for part in parts):
-            raise ArtifactError(
-                f"{name} has NaN or infinite values",
-                where=str(file),
-                allowed="numbers",
-                next=COPY,
-            )
-
-
-def _masters(folder: pathlib.Path, expected: Mapping[str, PackedTensor], level: int | None) -> StoredMasters:
-    """The file of float masters beside an artifact; it is read, and checked, when a master is asked for.
-
-    Args:
-        expected: of a coder of that level, whose tensors have fewer rows than those in the file.
-    """
-    kept = (folder / MASTERS).exists()
-    read = functools.partial(_read_master, folder, expected, level) if kept else None
-    return StoredMasters(str(folder), read)
-
-
-def _read_master(
-    folder: pathlib.Path, expected: Mapping[str, PackedTensor], level: int | None, name: str
-) -> Tensor:
-    tensor = tensor_reader(folder / MASTERS, description_text(folder))(name)
-    wanted = expected[name]
-    if level is not None and wanted.shape:
-        wanted = wanted._replace(shape=(None, *wanted.shape[1:]))
-    try:
-        check_tensor(name, tensor, wanted)
-    except ValueError as error:
-        raise ArtifactError(str(error), where=str(folder / MASTERS), next=COPY) from error
-    _check_finite({name: tensor}, folder / MASTERS)
-    return tensor
-
-
-def _composed(
-    file: pathlib.Path, description: dict[str, Any], level: int | None, registry: Registry
-) -> MatrixCoder:
-    """The coder as described, with initial weights; what does not go together is a fault of the file."""
-    shape, place = CoderShape(**description["shape"]), str(file)
-    try:
-        with blank_rows():  # restore fills them
-            return compose_coder(components(description), registry, shape, place=place, level=level)
-    except ConfigError as error:
-        where = error.where if error.where and error.where.startswith(place) else place
-        raise ArtifactError(error.what, where=where, allowed=error.allowed, next=COPY) from error
-
-
-def _part(level: int) -> str:
-    """What a level is called in the header of the file of tensors."""
-    return f"level {level}"
-
-
-def _read_export(folder: pathlib.Path, description: dict[str, Any], level: int | None) -> Export:
-    """The tensors and their layout; those of a level alone where one is asked for."""
-    text = (folder / DESCRIPTION).read_text(encoding="utf-8")
-    layout, count = description["layout"], description["levels"]["count"]
-    if level is not None:
-        check_level(level, count, str(folder))
-    if level is None or level == count:
-        return Export(load_tensors(folder / TENSORS, text), layout, _cuts(description))
-    tensors = load_part(folder / TENSORS, _part(level), _ends(description, level), text)
-    return Export(tensors, layout_at_level(layout, level), {}, level)
-
-
-def _cuts(description: dict[str, Any]) -> dict[str, Cut]:
-    return {name: Cut(dim, tuple(ends)) for name, (dim, ends) in description["levels"]["cuts"].items()}
-
-
-def _ends(description: dict[str, Any], level: int) -> dict[str, tuple[int, int]]:
-    """Tensor -> dimension and entries of it that a level reads."""
-    return {name: (cut.dim, cut.ends[level - 1]) for name, cut in _cuts(description).items()}
 
 
 def level_bytes(folder: pathlib.Path) -> list[int]:
     """Bytes of tensors that each level reads, the whole coder last; none of them is read for it."""
     description = read_description(folder)
     levels = range(1, description["levels"]["count"] + 1)
-    return [part_bytes(folder / TENSORS, _ends(description, level)) for level in levels]
+    return [part_bytes(folder / TENSORS, ends_of(description, level)) for level in levels]
 
 
 def serve_with(coder: MatrixCoder, screen: Kind, arithmetic: Arithmetic, *, where: str) -> None:

@@ -14,7 +14,7 @@ from qsae_core.coders.export import Cut, Export
 from qsae_core.coders.normalization import Normalization
 from qsae_core.coders.quantized_matrix import QuantizedMatrix
 from qsae_core.coders.quantized_values import QuantizedValues
-from qsae_core.coders.stored_form import check_export
+from qsae_core.coders.stored_form import StoredParts, check_export
 from qsae_core.contracts.coder import SparseCoder
 from qsae_core.contracts.quantizer import Packed
 
@@ -120,7 +120,7 @@ class CoderMatrices(SparseCoder):
         Raises:
             ValueError: if it is not the export of a coder with the same options.
         """
-        check_export(self, export)
+        self.check_export(export)
         rest = dict(export.tensors)
         planes = export.level if self.config.prefixes() is None else None
         decoders = self.decoders()
@@ -147,6 +147,15 @@ class CoderMatrices(SparseCoder):
         """The tensors of ``inference_state`` that belong to no matrix: they are stored as they are."""
         prefixes, state = tuple(f"{name}." for name in self.matrices()), self.inference_state()
         return {n: t for n, t in state.items() if not (prefixes and n.startswith(prefixes))}
+
+    def check_export(self, export: Export) -> None:
+        """Refuse what is not the export of a coder with the same options, before it is taken.
+
+        Raises:
+            ValueError: with the first thing that is otherwise.
+        """
+        in_planes = frozenset(self.decoders() if self.config.prefixes() is None else ())
+        check_export(StoredParts(self.matrices(), self.unpacked_state(), in_planes), export)
 
     def check_stored(self) -> None:
         """Notice now what would fail, or give no numbers, when it is used.

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from qsae_core.coders.export import Export
+from qsae_core.coders.quantized_matrix import QuantizedMatrix
 from qsae_core.contracts.quantizer import Packed, PackedTensor
-
-if TYPE_CHECKING:
-    from qsae_core.coders.matrices import CoderMatrices
 
 SHOWN = 3
 """Of names that are missing or too many."""
 
 
-def check_export(coder: CoderMatrices, export: Export) -> None:
-    """Refuse an export that is not one of a coder with the same options. Weights of this one are not looked
-    at: it may be on the device ``meta``, where it takes no memory.
+class StoredParts(NamedTuple):
+    """Of what an export of a coder is made. Values of its tensors are not looked at: it may be on the device
+    ``meta``, where it takes no memory."""
+
+    matrices: Mapping[str, QuantizedMatrix]
+    unpacked: Mapping[str, Tensor]
+    """All other tensors."""
+    in_planes: frozenset[str]
+    """Matrices of which a level reads the first bit planes."""
+
+
+def check_export(coder: StoredParts, export: Export) -> None:
+    """Refuse an export that is not one of a coder with these parts.
 
     Raises:
         ValueError: with the first thing that is otherwise, in words.
     """
     _check_layouts(coder, export)
-    expected = {name: _form(tensor) for name, tensor in coder.unpacked_state().items()}
+    expected = {name: _form(tensor) for name, tensor in coder.unpacked.items()}
     packed = _packed(coder, export)
     for name, (form, wanted) in packed.items():
         expected |= {f"{name}.{part}": tensor for part, tensor in wanted.items()}
@@ -36,13 +44,13 @@ def check_export(coder: CoderMatrices, export: Export) -> None:
         check_tensor(name, export.tensors[name], tensor)
     for name, (form, _) in packed.items():
         try:
-            coder.matrices()[name].quantizer.check(form)
+            coder.matrices[name].quantizer.check(form)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
 
 
-def _check_layouts(coder: CoderMatrices, export: Export) -> None:
-    matrices = coder.matrices()
+def _check_layouts(coder: StoredParts, export: Export) -> None:
+    matrices = coder.matrices
     if export.layout.keys() != matrices.keys():
         raise ValueError(f"matrices are {_some(export.layout)}, and those of the coder {_some(matrices)}")
     for name, matrix in matrices.items():
@@ -52,20 +60,18 @@ def _check_layouts(coder: CoderMatrices, export: Export) -> None:
             )
 
 
-def _packed(coder: CoderMatrices, export: Export) -> dict[str, tuple[Packed, Mapping[str, PackedTensor]]]:
+def _packed(coder: StoredParts, export: Export) -> dict[str, tuple[Packed, Mapping[str, PackedTensor]]]:
     """Matrix -> its stored form, and what its quantizer stores, cut to the planes that are read."""
-    planes = export.level if coder.config.prefixes() is None else None
-    decoders = coder.decoders()
     found: dict[str, tuple[Packed, Mapping[str, PackedTensor]]] = {}
-    for name, matrix in coder.matrices().items():
+    for name, matrix in coder.matrices.items():
         entry = export.layout[name]
         parts = {part: export.tensors.get(f"{name}.{part}") for part in entry["parts"]}
         tensors = {part: tensor for part, tensor in parts.items() if tensor is not None}
         form = Packed(tensors, matrix.shape, entry["layout"])
         wanted = dict(matrix.quantizer.packed_tensors())
-        if planes is not None and name in decoders:
+        if export.level is not None and name in coder.in_planes:
             for part, dim in matrix.quantizer.level_dims(form).items():
-                wanted[part] = _cut(wanted[part], dim, planes)
+                wanted[part] = _cut(wanted[part], dim, export.level)
         found[name] = form, wanted
     return found
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import pathlib
-import re
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -19,15 +16,11 @@ import safetensors
 
 from qsae_core.errors import ArtifactError, ConfigError, UnwritableError
 from qsae_core.launched import is_another, is_gone
+from qsae_core.results.hidden_names import SUFFIX, beside, short, temporary_beside, writer_of
+from qsae_core.results.putting import put, swap
 
 COPY = "copy the whole folder again from its source"
 """What helps where a file of a stored coder is damaged."""
-LONGEST_SHOWN = 100
-"""Bytes of a name that are part of the hidden name under which it is written."""
-SWAPS = 100
-"""How often a folder's place is fought for."""
-SUFFIX = ".tmp"
-"""Of what is written, until it is complete: a hidden name with the machine and the process behind it."""
 
 
 @contextlib.contextmanager
@@ -51,7 +44,7 @@ def atomic_file(path: pathlib.Path, *, fresh: bool = False) -> Iterator[pathlib.
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
             if fresh:
-                _put(temporary, path)
+                put(temporary, path)
             else:
                 temporary.replace(path)
         finally:
@@ -108,7 +101,7 @@ def swapped(path: pathlib.Path, *, fresh: bool = False) -> Iterator[pathlib.Path
     missing = [parent for parent in path.parents if not parent.exists()]
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        holder = pathlib.Path(tempfile.mkdtemp(prefix=f"{_beside(path)}.", suffix=SUFFIX, dir=path.parent))
+        holder = pathlib.Path(tempfile.mkdtemp(prefix=f"{beside(path)}.", suffix=SUFFIX, dir=path.parent))
     new = holder / "new" / path.name
     try:
         new.parent.mkdir()
@@ -119,9 +112,9 @@ def swapped(path: pathlib.Path, *, fresh: bool = False) -> Iterator[pathlib.Path
                 if written.is_file() and not written.is_symlink():
                     written.chmod(mode)
             if fresh:
-                _put(new, path)
+                put(new, path)
             else:
-                _swap(new, path, holder)
+                swap(new, path, holder)
     finally:
         shutil.rmtree(holder, ignore_errors=True)
         with contextlib.suppress(OSError):  # a folder that is not empty stays
@@ -129,72 +122,19 @@ def swapped(path: pathlib.Path, *, fresh: bool = False) -> Iterator[pathlib.Path
                 parent.rmdir()
 
 
-def _swap(new: pathlib.Path, path: pathlib.Path, holder: pathlib.Path) -> None:
-    """Put a folder in the place of another one, which goes into ``holder``; where it cannot, that stays.
-
-    Another process that does the same may take away what was there, or come first with its own: then again.
-    """
-    for attempt in range(SWAPS):
-        old = holder / f"old{attempt}"
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                path.rename(old)
-            new.rename(path)
-            return
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or attempt + 1 == SWAPS:
-                raise
-        finally:
-            if old.exists() and not path.exists():
-                with contextlib.suppress(OSError):  # another one's is there by now
-                    old.rename(path)
-
-
 def _check_not_written(path: pathlib.Path) -> None:
     """Refuse a path to which a process of this machine is writing; which of two is first when both begin at
-    once, ``_put`` decides."""
+    once, ``put`` decides."""
     with disk_errors(path):
         names = os.listdir(path.parent) if path.parent.is_dir() else []
-    for left in filter(None, map(_writer, names)):
-        if left[0] == _short(path.name) and is_another(left[1]):
+    for left in filter(None, map(writer_of, names)):
+        if left[0] == short(path.name) and is_another(left[1]):
             raise ConfigError(
                 f"process {left[1]['pid']} of this machine is writing it",
                 where=str(path),
                 allowed="one writer of a path",
                 next="wait for it, or choose another --out",
             )
-
-
-def _put(new: pathlib.Path, path: pathlib.Path) -> None:
-    """Put a file or folder where nothing is: the system does it for one process alone.
-
-    Raises:
-        ConfigError: if something is there.
-    """
-    try:
-        if new.is_dir():
-            new.rename(path)  # takes the place of an empty folder, and of nothing else
-        else:
-            _put_file(new, path)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise
-        raise ConfigError(
-            "something of that name was written by another process in the meantime, and stays as it is",
-            where=str(path),
-            allowed="one writer of a path",
-            next="choose another --out",
-        ) from error
-
-
-def _put_file(new: pathlib.Path, path: pathlib.Path) -> None:
-    try:
-        os.link(new, path)
-    except FileExistsError:
-        raise
-    except OSError:  # some file systems have no links
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        new.replace(path)
 
 
 def _mode_of_new_files(path: pathlib.Path) -> int:
@@ -204,39 +144,10 @@ def _mode_of_new_files(path: pathlib.Path) -> int:
     return path.stat().st_mode
 
 
-def temporary_beside(path: pathlib.Path) -> pathlib.Path:
-    """Where this process writes a file until it is complete; ``remove_leftovers`` knows such names."""
-    return path.with_name(f"{_beside(path)}{SUFFIX}")
-
-
-def _beside(path: pathlib.Path) -> str:
-    return f".{_short(path.name)}.{_system()}.{os.getpid()}"
-
-
-def _short(name: str) -> str:
-    """A name that leaves room for what is added to it, in the 255 bytes that systems take."""
-    data = os.fsencode(name)
-    return name if len(data) <= LONGEST_SHOWN else hashlib.sha256(data).hexdigest()[:32]
-
-
-def _writer(name: str) -> tuple[str, dict[str, Any]] | None:
-    """Of what a process of this machine writes: ``_short`` of the name that it is to have; the process."""
-    found = re.fullmatch(rf"\.(.+)\.{re.escape(_system())}\.(\d+)(\.[^.]+)?{re.escape(SUFFIX)}", name)
-    return None if found is None else (found[1], {"host": socket.gethostname(), "pid": int(found[2])})
-
-
-def _system() -> str:
-    """By which the processes' numbers of this machine, or container, are told from those of others."""
-    try:
-        return f"{socket.gethostname()}-{os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:  # a system without such namespaces
-        return socket.gethostname()
-
-
 def remove_leftovers(folder: pathlib.Path) -> None:
     """Remove what processes of this machine that were killed left half written in a folder, or below it."""
     for path in sorted(folder.rglob(f".*{SUFFIX}")):
-        found = _writer(path.name)
+        found = writer_of(path.name)
         if found and is_gone(found[1]):
             with disk_errors(path):
                 if path.is_dir():

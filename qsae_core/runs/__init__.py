@@ -45,8 +45,8 @@ if TYPE_CHECKING:
         is_full,
         read_json,
         remove_leftovers,
-        temporary_beside,
     )
+    from qsae_core.results.hidden_names import temporary_beside
     from qsae_core.results.quantized import check_trained
     from qsae_core.results.run import FLOAT_TWIN, MAIN, slug, values_of
     from qsae_core.results.words import coder_label, measured_on, quantizers_of, rounds_atoms
@@ -152,8 +152,8 @@ _FROM = {
         "is_full",
         "read_json",
         "remove_leftovers",
-        "temporary_beside",
     ),
+    "results.hidden_names": ("temporary_beside",),
     "results.quantized": ("check_trained",),
     "results.run": ("FLOAT_TWIN", "MAIN", "slug", "values_of"),
     "results.words": ("coder_label", "measured_on", "quantizers_of", "rounds_atoms"),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from qsae_core import CoderConfig, ComponentSpec, TranscoderConfig, kernels
 from qsae_core.conformance import Case
 from qsae_core.conformance.evaluation import ReferenceCoder
-from qsae_core.contracts.coder import LossOutput, SparseCoder
+from qsae_core.contracts.coder import CoderShape, LossOutput, Parts, SparseCoder
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.data import Batch
 from qsae_core.contracts.dense import DenseForm
@@ -244,6 +244,14 @@ class LosesItsGain(RightSAE):
         return super().decode(codes) * self.gain.value
 
 
+class ReadsWhatItMade(RightSAE):
+    """Sets a size by a value of a tensor that it has just made."""
+
+    def __init__(self, config: CoderConfig, shape: CoderShape, parts: Parts) -> None:
+        super().__init__(config, shape, parts)
+        self.gain = float(torch.ones(2).mean())
+
+
 class KeepsAFunction(RightSAE):
     """Holds what no other process can be given."""
 
@@ -374,6 +382,7 @@ WRONG = [
     (coder(Undetermined), "deterministic"),
     (coder(ForgetsItsStep), "state"),
     (coder(LosesItsGain), "export"),
+    (coder(ReadsWhatItMade), "outline"),
     (coder(KeepsAFunction), "pickle"),
     (coder(AnyLevel), "levels"),
     (coder(CannotInitialize), "constructs"),

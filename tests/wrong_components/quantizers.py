@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qsae_core import ComponentSpec, option
 from qsae_core.conformance.reference_parts import PlainConfig, SignQuantizer
-from qsae_core.contracts.quantizer import Packed
+from qsae_core.contracts.quantizer import Packed, PackedTensor, check_layout
 
 
 class NotIdempotent(SignQuantizer):
@@ -119,6 +119,10 @@ class InexactPack(SignQuantizer):
         packed = super().pack(weight_FD)
         return Packed(packed.tensors | {"scales": packed.tensors["scales"].bfloat16()}, packed.shape)
 
+    def packed_tensors(self) -> dict[str, PackedTensor]:
+        scales = PackedTensor(torch.bfloat16, (self.shape[0], 1))
+        return {**super().packed_tensors(), "scales": scales}
+
 
 class UnpacksFromMemory(SignQuantizer):
     """Unpacks what it remembers, not what is stored."""
@@ -140,6 +144,9 @@ class StoresTooMuch(SignQuantizer):
         packed = super().pack(weight_FD)
         return Packed(packed.tensors | {"master": weight_FD.detach().double()}, packed.shape)
 
+    def packed_tensors(self) -> dict[str, PackedTensor]:
+        return {**super().packed_tensors(), "master": PackedTensor(torch.float64, self.shape)}
+
 
 class HidesBytes(SignQuantizer):
     """Keeps codes in the layout, where no one counts them."""
@@ -147,6 +154,26 @@ class HidesBytes(SignQuantizer):
     def pack(self, weight_FD: Tensor) -> Packed:
         packed = super().pack(weight_FD)
         return Packed(packed.tensors, packed.shape, {"rows": list(range(weight_FD.shape[0]))})
+
+    def check(self, packed: Packed) -> None:
+        check_layout(packed, ("rows",))
+        if packed.layout["rows"] != list(range(self.shape[0])):
+            raise ValueError("the rows are others")
+
+
+class DeclaresOtherScales(SignQuantizer):
+    """Says that its scales are of another shape than they are."""
+
+    def packed_tensors(self) -> dict[str, PackedTensor]:
+        scales = PackedTensor(torch.float32, (self.shape[0],))
+        return {**super().packed_tensors(), "scales": scales}
+
+
+class TakesAnyLayout(SignQuantizer):
+    """Checks nothing."""
+
+    def check(self, packed: Packed) -> None:
+        pass
 
 
 class UnpacksOtherRows(SignQuantizer):
@@ -178,6 +205,9 @@ class BetterAtOnce(SignQuantizer):
 
     def unpack(self, packed: Packed) -> Tensor:
         return super().unpack(packed) * packed.tensors["factors"].prod()
+
+    def packed_tensors(self) -> dict[str, PackedTensor]:
+        return {**super().packed_tensors(), "factors": PackedTensor(torch.float32, (2,))}
 
     def row_dims(self, packed: Packed) -> dict[str, int]:
         return {"codes": 0, "scales": 0}
@@ -233,6 +263,8 @@ WRONG = [
     (quantizer(OffItsGrid), "grid"),
     (quantizer(InexactPack), "pack"),
     (quantizer(UnpacksFromMemory), "pack"),
+    (quantizer(DeclaresOtherScales), "declares"),
+    (quantizer(TakesAnyLayout), "declares"),
     (quantizer(UnpacksOtherRows), "rows"),
     (quantizer(StoresRowsBackwards), "first-rows"),
     (quantizer(BetterAtOnce), "precision"),
