@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from qsae_core.errors import QsaeError
-from qsae_core.results.files import atomic_file, swapped, swapped_folder
+from qsae_core.results.files import atomic_file, swapped, swapped_folder, write_json
 
 
 def contents(folder):
@@ -148,3 +148,13 @@ def test_the_longest_names_that_there_are(tmp_path, name):
     assert contents(tmp_path) == {pathlib.Path(name, name): b"2"}
     with pytest.raises(QsaeError, match="too long"), swapped_folder(tmp_path / f"{name}xx"):
         pass
+
+
+def test_a_fresh_record_takes_no_other_one_s_place(tmp_path):
+    """As of a run that two processes begin at once."""
+    write_json(tmp_path / "config.json", {"first": 1}, fresh=True)
+    with pytest.raises(QsaeError, match="stays as it is"):
+        write_json(tmp_path / "config.json", {"second": 2}, fresh=True)
+    assert contents(tmp_path) == {pathlib.Path("config.json"): b'{\n  "first": 1\n}\n'}
+    write_json(tmp_path / "config.json", {"third": 3})
+    assert contents(tmp_path) == {pathlib.Path("config.json"): b'{\n  "third": 3\n}\n'}
