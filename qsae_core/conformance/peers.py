@@ -16,7 +16,6 @@ from qsae_core.conformance.verdicts import CheckFailure
 ENVIRONMENTS = "QSAE_BENCH_PEERS"
 """The variable that names the folder of the environments; without it, where the benchmarks make them."""
 MADE_BY_BENCHMARKS = "build/bench"
-CORE = ("qsae_core", "qsae_cli")
 LACKING = ("pluggy",)
 """Of what core depends on, what no other library brings."""
 
@@ -84,12 +83,11 @@ class Peer:
             paths: folders with further packages.
         """
         for distribution in importlib.metadata.distributions():
-            points = [point for point in distribution.entry_points if point.group == "qsae"]
-            if distribution.name == "qsae" or points:
+            points = distribution.entry_points
+            if distribution.name == "qsae" or any(point.group == "qsae" for point in points):
                 _record(distribution, folder)
-                tops = CORE if distribution.name == "qsae" else ()
-                link([*tops, *{point.module.partition(".")[0] for point in points}], folder)
-        link([*LACKING, *modules], folder)
+                link({point.module.partition(".")[0] for point in points}, folder)
+        link([__name__.partition(".")[0], *LACKING, *modules], folder)
         return dataclasses.replace(self, paths=(folder, *paths))
 
     def lacks(self, module: str) -> bool:

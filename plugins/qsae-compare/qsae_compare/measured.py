@@ -156,8 +156,8 @@ def _source(quantized: Measured, made: Mapping[str, Any]) -> Measured | None:
     evaluations = made.get("evaluations")
     if not evaluations:
         return None
-    known = {"folder": pathlib.Path(made["path"]), "run": None, "name": "source", "method": None}
-    return dataclasses.replace(quantized, **known, values=values_of({"evaluations": evaluations}))
+    values, folder = values_of({"evaluations": evaluations}), pathlib.Path(made["path"])
+    return dataclasses.replace(quantized, folder=folder, run=None, name="source", method=None, values=values)
 
 
 def _of_layers(run: Run) -> Iterator[Measured]:

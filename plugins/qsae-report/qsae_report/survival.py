@@ -107,7 +107,8 @@ def _of_quantization(
     facts = []
     if judged is not None:
         facts.append(
-            f"{words.number(judged)} latents are judged: those that fire {least:g} times or more in full precision."
+            f"{words.number(judged)} latents are judged: those that fire {least:g} times or more in full "
+            "precision."
         )
     if not {"r", "firings", "firings_quantized"} <= per_latent.keys():
         return facts, none
