@@ -27,6 +27,7 @@ from benchmarks import (
     fidelity,
     inference,
     install_peers,
+    memory,
     quality,
     quality_transcoders,
     real_run,
@@ -42,6 +43,7 @@ from benchmarks import (
 from benchmarks.pages import end_to_end as page_end_to_end
 from benchmarks.pages import evaluation as page_evaluation
 from benchmarks.pages import existing_saes as page_existing_saes
+from benchmarks.pages import memory as page_memory
 from benchmarks.pages import performance as page
 from benchmarks.pages import quality as page_quality
 from benchmarks.pages import real_run as page_real_run
@@ -68,6 +70,7 @@ BENCHMARKS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     end_to_end.NAME: end_to_end.run,
     evaluation.NAME: evaluation.run,
     existing_saes.NAME: existing_saes.run,
+    memory.NAME: memory.run,
     **{name: functools.partial(quality.run_kind, kind) for kind, name in quality.NAMES.items()},
     **{
         name: functools.partial(quality_transcoders.run_kind, kind)
@@ -101,6 +104,7 @@ def main(arguments: Sequence[str]) -> int:
         page_end_to_end.render(settings, target.with_name("end-to-end.md")),
         page_evaluation.render(settings, target.with_name("evaluation-speed.md")),
         page_existing_saes.render(settings, target.with_name("existing-saes.md")),
+        page_memory.render(settings, target.with_name("memory.md")),
     ):
         if path is not None:
             results.progress(f"wrote {path}")

@@ -79,10 +79,11 @@ def run_script(
     name: str,
     environment: Mapping[str, str] | None = None,
     timeout: float = TIMEOUT,
+    folder: pathlib.Path = ROOT,
 ) -> dict[str, Any]:
     """Run a command that writes JSON to ``out``; ``{"error": reason}`` if it does not."""
     out.unlink(missing_ok=True)
-    failure = run(command, settings, name, environment, timeout)
+    failure = run(command, settings, name, environment, timeout, folder)
     if failure is not None:
         return {"error": failure}
     return dict(json.loads(out.read_text()))
@@ -94,8 +95,9 @@ def run(
     name: str,
     environment: Mapping[str, str] | None = None,
     timeout: float = TIMEOUT,
+    folder: pathlib.Path = ROOT,
 ) -> str | None:
-    """Run a command with its output in a log; the reason if it fails, else None."""
+    """Run a command in a folder, with its output in a log; the reason if it fails, else None."""
     log = settings.folder / "logs" / (re.sub(r"\W+", "-", name).strip("-") + ".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     inherited = {k: v for k, v in os.environ.items() if k not in CLEARED}
@@ -103,7 +105,7 @@ def run(
         try:
             done = subprocess.run(
                 command,
-                cwd=ROOT,
+                cwd=folder,
                 env=inherited | {"OMP_NUM_THREADS": str(settings.threads)} | dict(environment or {}),
                 stdout=file,
                 stderr=subprocess.STDOUT,

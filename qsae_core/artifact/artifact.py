@@ -89,6 +89,7 @@ def load(
     arithmetic: Arithmetic = "exact",
     kernels: str = "auto",
     registry: Registry | None = None,
+    map_large: bool = False,
 ) -> MatrixCoder:
     """A trained coder in evaluation mode, weights frozen, ready for ``encode``, ``decode`` and ``forward``.
 
@@ -108,6 +109,9 @@ def load(
         arithmetic: ``exact``, or ``fast``: where no compiled kernel reads the packed codes, decode from one
             byte a weight with float32 sums whose rounding differs (relative error below 1e-6).
         kernels: compiled operations: ``auto``, ``none`` or a set's name; they hold for the whole process.
+        map_large: leave tensors of ``qsae_core.reading.LARGE`` entries and more in the file, which is to stay
+            as it is: they are read as they are used, and memory of those that are stored in 16 bits is given
+            back as they have been.
 
     Raises:
         ArtifactError: if nothing is there, a file is truncated or altered, or was made by a later format.
@@ -119,7 +123,7 @@ def load(
     place = usable_device(device)
     registry = registry or load_plugins().registry
     activate_kernels(kernels, registry)
-    coder = restored(folder, usable_description(folder, registry), level, registry)
+    coder = restored(folder, usable_description(folder, registry), level, registry, map_large=map_large)
     serve_with(coder, screen, arithmetic, where=str(folder))
     return coder.to(place).eval()
 

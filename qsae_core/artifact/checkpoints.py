@@ -242,7 +242,7 @@ def _exported(
     folder: pathlib.Path, run: pathlib.Path, form: str, registry: Registry, dtype: str | None
 ) -> Checkpoint:
     """A stored coder as a checkpoint for a format."""
-    coder = load(folder, registry=registry)
+    coder = load(folder, registry=registry, map_large=True)
     description = read_description(folder)
     source, config = description["source"], description["config"]
     imported = source.get(IMPORTED) or {}

@@ -24,6 +24,7 @@ from qsae_core.compose.compose import compose_coder
 from qsae_core.contracts.coder import CoderShape
 from qsae_core.contracts.quantizer import PackedTensor
 from qsae_core.errors import ArtifactError, ConfigError
+from qsae_core.reading import all_finite
 from qsae_core.results.files import COPY
 
 if TYPE_CHECKING:
@@ -36,15 +37,21 @@ ENTRIES_AT_ONCE = 2**22
 
 
 def restored(
-    folder: pathlib.Path, description: dict[str, Any], level: int | None, registry: Registry
+    folder: pathlib.Path,
+    description: dict[str, Any],
+    level: int | None,
+    registry: Registry,
+    *,
+    map_large: bool = False,
 ) -> MatrixCoder:
-    """The coder that a description composes, with the tensors of the file beside it.
+    """The coder that a description composes, with the tensors of the file beside it; ``map_large`` as
+    ``load_tensors`` takes it.
 
     Raises:
         ArtifactError: if one is not of the other, or the file is damaged.
         ConfigError: if there is no such level.
     """
-    export = _read_export(folder, description, level)
+    export = _read_export(folder, description, level, map_large)
     file = folder / DESCRIPTION
     _check_finite(export.tensors, folder / TENSORS)
     check_sizes(description, sum(t.nbytes for t in export.tensors.values()), str(file))
@@ -93,7 +100,7 @@ def _check_finite(tensors: Mapping[str, Tensor], file: pathlib.Path) -> None:
     """Refuse values that no trained coder has, some at a time: with them it would compute anything."""
     for name, tensor in tensors.items():
         parts = tensor.flatten().split(ENTRIES_AT_ONCE) if tensor.is_floating_point() else ()
-        if not all(bool(part.isfinite().all()) for part in parts):
+        if not all(all_finite(part) for part in parts):
             raise ArtifactError(
                 f"{name} has NaN or infinite values",
                 where=str(file),
@@ -146,14 +153,16 @@ def part_name(level: int) -> str:
     return f"level {level}"
 
 
-def _read_export(folder: pathlib.Path, description: dict[str, Any], level: int | None) -> Export:
+def _read_export(
+    folder: pathlib.Path, description: dict[str, Any], level: int | None, map_large: bool
+) -> Export:
     """The tensors and their layout; those of a level alone where one is asked for."""
     text = (folder / DESCRIPTION).read_text(encoding="utf-8")
     layout, count = description["layout"], description["levels"]["count"]
     if level is not None:
         check_level(level, count, str(folder))
     if level is None or level == count:
-        return Export(load_tensors(folder / TENSORS, text), layout, _cuts(description))
+        return Export(load_tensors(folder / TENSORS, text, map_large=map_large), layout, _cuts(description))
     tensors = load_part(folder / TENSORS, part_name(level), ends_of(description, level), text)
     return Export(tensors, layout_at_level(layout, level), {}, level)
 

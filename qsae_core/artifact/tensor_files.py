@@ -18,17 +18,28 @@ from qsae_core.errors import ArtifactError
 from qsae_core.reading import let_go, safetensors_in_memory, safetensors_tensors
 from qsae_core.results.files import COPY
 
+BYTES_AT_ONCE = 2**24
+"""Of a tensor, that are digested at once."""
 WHOLE = "the file as qsae wrote it, beside the JSON file of the same coder"
 
 
-def tensors_digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
-    """sha256 over a text and over names, dtypes, shapes and bytes of tensors, in the order of names."""
+def tensors_digest(
+    tensors: Mapping[str, Tensor], text: str = "", done: Callable[[Tensor], None] | None = None
+) -> str:
+    """sha256 over a text and over names, dtypes, shapes and bytes of tensors, in the order of names.
+
+    Args:
+        done: is given each part of a tensor's bytes that has been read.
+    """
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         flat = tensor.as_strided((tensor.numel(),), (1,))  # a single entry may have any stride else
-        digest.update(flat.view(torch.uint8).numpy().data)
+        for part in flat.view(torch.uint8).split(BYTES_AT_ONCE):
+            digest.update(part.numpy().data)
+            if done is not None:
+                done(part)
     return digest.hexdigest()
 
 
@@ -62,13 +73,20 @@ def _sort_metadata(path: pathlib.Path) -> None:
         file.write(text.ljust(size))
 
 
-def load_tensors(path: pathlib.Path, text: str = "") -> dict[str, Tensor]:
+def load_tensors(path: pathlib.Path, text: str = "", *, map_large: bool = False) -> dict[str, Tensor]:
     """Read what ``save_tensors`` wrote.
+
+    Args:
+        map_large: give views of the file for large tensors, which take memory as they are used
+            (``qsae_core.reading.let_go``).
 
     Raises:
         ArtifactError: if the file is missing, truncated or altered, or the text is not the one of saving.
     """
-    return _checked(path, text)
+    with _opened(path) as reader:
+        tensors = safetensors_in_memory(path, map_large=map_large)
+        _check(tensors, text, "sha256", reader, path)
+    return tensors
 
 
 def load_part(
@@ -109,8 +127,6 @@ def tensor_reader(path: pathlib.Path, text: str = "") -> Callable[[str], Tensor]
     with _opened(path) as reader:
         mapped = safetensors_tensors(path)
         _check(mapped, text, "sha256", reader, path)
-    for tensor in mapped.values():
-        let_go(tensor)
 
     def read(name: str) -> Tensor:
         if name not in mapped:
@@ -182,21 +198,13 @@ def _opened(path: pathlib.Path) -> Iterator[Any]:
         ) from error
 
 
-def _checked(path: pathlib.Path, text: str) -> dict[str, Tensor]:
-    """Every tensor of a file, in memory of its own, after its checksum."""
-    with _opened(path) as reader:
-        tensors = safetensors_in_memory(path)
-        _check(tensors, text, "sha256", reader, path)
-    return tensors
-
-
 def _check(tensors: Mapping[str, Tensor], text: str, key: str, reader: Any, path: pathlib.Path) -> None:
     recorded = (reader.metadata() or {}).get(key)
     if recorded is None:
         raise ArtifactError(
             f"holds no checksum ({key}), so qsae did not write it", where=str(path), allowed=WHOLE, next=COPY
         )
-    if tensors_digest(tensors, text) != recorded:
+    if tensors_digest(tensors, text, let_go) != recorded:
         raise ArtifactError(
             f"was altered{', or the JSON file beside it' * bool(text)}: "
             "the contents do not match the checksum in its header",

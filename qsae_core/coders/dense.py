@@ -16,7 +16,7 @@ from qsae_core.coders.quantized_values import QuantizedValues
 from qsae_core.component import name_of
 from qsae_core.contracts.activation import Activation
 from qsae_core.contracts.coder import CoderShape
-from qsae_core.contracts.dense import ROWS_AT_ONCE, DenseForm, Function, Kept, Pointwise
+from qsae_core.contracts.dense import DenseForm, Function, Kept, Pointwise
 from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.errors import ConfigError
 
@@ -128,9 +128,15 @@ def by_rows(change: Callable[[Tensor], Tensor] | None, matrix: QuantizedMatrix) 
     if change is None:
         stored = matrix.floats()
         return _stored(matrix()) if stored is None else stored.cpu().contiguous()
-    everything = torch.arange(matrix.shape[0], device=matrix.device)
-    rows = matrix.rows()
-    return torch.cat([_stored(change(rows.take(part).double())) for part in everything.split(ROWS_AT_ONCE)])
+    changed, place = None, 0
+    for rows in matrix.blocks():
+        found = _stored(change(rows.double()))
+        if changed is None:  # as wide as what comes of them
+            changed = found.new_empty(matrix.shape[0], found.shape[1])
+        changed[place : place + len(found)] = found
+        place += len(found)
+    assert changed is not None
+    return changed
 
 
 def _stored(tensor: Tensor) -> Tensor:

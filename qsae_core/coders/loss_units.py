@@ -35,7 +35,7 @@ class LossUnits(nn.Module):
             sample_BD: targets in the normalised space, a vector a token.
         """
         vectors = sample_BD.double()
-        variance = (vectors - vectors.mean(0)).square().sum(1).mean()
+        variance = (vectors - vectors.mean(0)).square_().sum(1).mean()
         self.variance.copy_(variance.where(variance > 0, 1.0))
 
     def rms(self) -> Tensor:

@@ -22,10 +22,11 @@ from qsae_core.contracts.coder import AtomErrors, CoderShape, Parts
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.cross_layer import Form
 from qsae_core.contracts.data import Batch
-from qsae_core.contracts.dense import DenseForm
+from qsae_core.contracts.dense import ROWS_AT_ONCE, DenseForm
 from qsae_core.contracts.quantizer import Lookup
 from qsae_core.contracts.sparsity import SparsityRule
 from qsae_core.kernels import Kind, partners
+from qsae_core.reading import let_go
 
 
 class MatrixCoder(CoderMatrices):
@@ -270,10 +271,14 @@ class MatrixCoder(CoderMatrices):
     def errors_of_rows(self, before: Sequence[Tensor]) -> AtomErrors:
         """What quantizers made of these rows of ``decoders``, in the normalised space. Cosines are those of
         that space."""
-        after = (matrix() for matrix in self.decoders().values())
+        after = (matrix.blocks() for matrix in self.decoders().values())
         sines = [serving.squared_sines(a_FD, b_FD) for a_FD, b_FD in zip(before, after, strict=True)]
-        norms = self.placed(before).norm(dim=-1) * self.norm_out.scale.flatten()
-        return AtomErrors(torch.cat(sines), norms)
+        blocks = [[rows] for rows in before[0].split(ROWS_AT_ONCE)] if len(before) == 1 else [before]
+        norms = []
+        for rows in blocks:
+            norms.append(self.placed(rows).norm(dim=-1) * self.norm_out.scale.flatten())
+            let_go(rows[0])
+        return AtomErrors(torch.cat(sines), torch.cat(norms))
 
     def at_level(self, level: int) -> MatrixCoder:
         """The coder as its level ``level`` (1 to ``levels``), for inference; its tensors are packed.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from qsae_core.contracts.quantizer import Packed, Quantizer
 from qsae_core.kernels import DenseRows, Rows
-from qsae_core.kernels.packed_rows import Arithmetic, MasterRows, PackedRows
+from qsae_core.kernels.packed_rows import ROWS_AT_ONCE, Arithmetic, MasterRows, PackedRows
+from qsae_core.reading import LARGE, let_go
 
 
 class QuantizedMatrix(nn.Module):
@@ -142,9 +143,23 @@ class QuantizedMatrix(nn.Module):
             return self._packed
         was_training = self.quantizer.training
         self.quantizer.eval()
-        packed = self.quantizer.pack(self.master.detach())
+        packed = packed_in_blocks(self.quantizer, self.master.detach())
         self.quantizer.train(was_training)
         return packed
+
+    @torch.no_grad()
+    def blocks(self) -> Iterator[Tensor]:
+        """``[R, D]``, some rows after the others, as evaluation uses them; memory of rows of a file is given
+        back when the next ones are asked for."""
+        if self._packed is None:
+            for rows_RD in self().detach().split(ROWS_AT_ONCE):
+                yield rows_RD
+                let_go(rows_RD)
+            return
+        for part in torch.arange(self.shape[0], device=self.device).split(ROWS_AT_ONCE):
+            yield self.quantizer.unpack_rows(self._packed, part)
+            for tensor in self._packed.tensors.values():
+                let_go(tensor)
 
     def floats(self) -> Tensor | None:
         """``[F, D]``: the matrix in the float type in which it is stored; None if it is stored otherwise."""
@@ -206,6 +221,22 @@ class QuantizedMatrix(nn.Module):
             self._packed = Packed(moved, self._packed.shape, self._packed.layout)
         self._cache, self._rows = None, None
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+
+def packed_in_blocks(quantizer: Quantizer, weight_FD: Tensor) -> Packed:
+    """``quantizer.pack(weight)``, of a large matrix some rows at a time where the quantizer packs so."""
+    if not quantizer.packs_by_row or weight_FD.numel() < LARGE:
+        return quantizer.pack(weight_FD)
+    parts = []
+    for rows_RD in weight_FD.split(ROWS_AT_ONCE):
+        parts.append(quantizer.pack(rows_RD))
+        let_go(rows_RD)
+    dims = quantizer.row_dims(parts[0])
+    tensors = {
+        name: torch.cat([part.tensors[name] for part in parts], dims[name]) if name in dims else tensor
+        for name, tensor in parts[0].tensors.items()
+    }
+    return Packed(tensors, (weight_FD.shape[0], weight_FD.shape[1]), parts[0].layout)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ Shapes: F latents, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, get_args
 
 import torch
@@ -16,9 +16,8 @@ from qsae_core.component import name_of
 from qsae_core.contracts.quantizer import Lookup
 from qsae_core.errors import ArtifactError, ConfigError
 from qsae_core.kernels import Kind
-from qsae_core.kernels.packed_rows import Arithmetic
-
-ROWS_AT_ONCE = 4096
+from qsae_core.kernels.packed_rows import ROWS_AT_ONCE, Arithmetic
+from qsae_core.reading import let_go
 
 
 class StoredMasters(NamedTuple):
@@ -80,12 +79,18 @@ def float_rows(name: str, decoder: QuantizedMatrix, masters: StoredMasters | Non
     return rows
 
 
-def squared_sines(a_FD: Tensor, b_FD: Tensor) -> Tensor:
+def squared_sines(a_FD: Tensor, b_FD: Tensor | Iterator[Tensor]) -> Tensor:
     """float64 ``[F]``, on the CPU: 1 - cos^2 between rows; 1 where one of the two is zero, and 0 where both
-    are."""
+    are.
+
+    Args:
+        b_FD: the matrix, or blocks of ``ROWS_AT_ONCE`` of its rows (``QuantizedMatrix.blocks``).
+    """
     found = []
-    for a, b in zip(a_FD.split(ROWS_AT_ONCE), b_FD.split(ROWS_AT_ONCE), strict=True):
-        a, b = a.double(), b.double()
+    blocks = b_FD.split(ROWS_AT_ONCE) if isinstance(b_FD, Tensor) else b_FD
+    for a, b in zip(a_FD.split(ROWS_AT_ONCE), blocks, strict=True):
+        stored, a, b = a, a.double(), b.double()
+        let_go(stored)
         inner, squares = (a * b).sum(1).square(), a.square().sum(1) * b.square().sum(1)
         both_zero = (a == 0).all(1) & (b == 0).all(1)
         found.append(torch.where(squares > 0, 1 - inner / squares, 1.0 - both_zero.double()).clamp_min(0))

@@ -106,7 +106,7 @@ def evaluate_levels(
     description = coder_json.read_description(folder)
     if levels is None:
         levels = range(1, description["levels"]["count"] + 1)
-    coder = artifact.load(folder, level=levels[0], device=device, registry=registry)
+    coder = artifact.load(folder, level=levels[0], device=device, registry=registry, map_large=True)
     opened = compose_data(config, registry, device=device)
     try:
         data = data_of(coder, opened, folder, description)
@@ -115,7 +115,7 @@ def evaluate_levels(
         sizes: Sizes = {"n_tokens": n_tokens or part.size or config.train.eval_tokens}
         for level in levels:
             if level != levels[0]:
-                coder = artifact.load(folder, level=level, device=device, registry=registry)
+                coder = artifact.load(folder, level=level, device=device, registry=registry, map_large=True)
             errors, errors_from = atom_errors_of(coder, folder, registry)
             if watch is not None:
                 watch.begins(_subject(coder, data, config, folder, part, sizes["n_tokens"], level))

@@ -19,6 +19,9 @@ from qsae_core.kernels.products import sums_by_latent, transposed_product
 from qsae_core.kernels.rows import Matrix, Rows, as_rows
 from qsae_core.kernels.screening import Kind, candidates_for, rows_per_chunk
 
+TOKENS_AT_ONCE = 4096
+"""Whose products with a block of a large matrix are held at once: 64 MiB of them."""
+
 
 @full_precision
 def encode(
@@ -88,6 +91,10 @@ def _search(
     by_order, divided = k_largest and activation.keeps_order, k_largest and partners().world > 1
     supports, gathered = [], []
     rule.begin_batch(x_BD.shape[0])
+    if by_order and not divided and rows.blocks() is not None:
+        indices_BK = _largest_in_blocks(x_BD, rows, bias_F, rule, importance_F)
+        support = _support(indices_BK.sort(dim=1).values, rows.shape[0])
+        return support, _exact(x_BD, rows, bias_F, support)
     for rows_CD in x_BD.split(chunk) if len(x_BD) else [x_BD]:
         pre_CF = workspace("pre-activations", (rows_CD.shape[0], rows.shape[0]), rows_CD)
         rows.pre_activations(rows_CD, bias_F, pre_CF)
@@ -107,6 +114,30 @@ def _search(
         support = _support(support.indices.view(-1, support.k).sort(dim=1).values, support.n_latents)
     support = support.with_values(x_BD.new_empty(0))
     return support, _exact(x_BD, rows, bias_F, support)
+
+
+def _largest_in_blocks(
+    x_BD: Tensor, rows: Rows, bias_F: Tensor, rule: SparsityRule, importance_F: Tensor | None
+) -> Tensor:
+    """Int ``[B, K]``: the k largest, from a product with some rows after the others, each made once for as
+    many tokens as can be."""
+    if len(x_BD) > TOKENS_AT_ONCE:
+        parts = x_BD.split(TOKENS_AT_ONCE)
+        return torch.cat([_largest_in_blocks(x_CD, rows, bias_F, rule, importance_F) for x_CD in parts])
+    x_CD = x_BD
+    best_CK, at_CK = x_CD.new_empty(len(x_CD), 0), torch.empty(len(x_CD), 0, dtype=torch.int64)
+    for first, rows_RD in rows.blocks() or ():
+        part = slice(first, first + len(rows_RD))
+        scores_CR = workspace("pre-activations of a block", (len(x_CD), len(rows_RD)), x_CD)
+        torch.addmm(bias_F[part], x_CD, rows_RD.T, out=scores_CR)
+        if importance_F is not None:
+            scores_CR.mul_(importance_F[part])
+        place_CK = rule.select(scores_CR).indices.view(len(x_CD), -1).long()
+        best_CK = torch.cat([best_CK, scores_CR.gather(1, place_CK)], 1)
+        at_CK = torch.cat([at_CK.to(place_CK.device), place_CK + first], 1)
+        kept_CK = rule.select(best_CK).indices.view(len(x_CD), -1).long()
+        best_CK, at_CK = best_CK.gather(1, kept_CK), at_CK.gather(1, kept_CK)
+    return at_CK
 
 
 def _search_screened(

@@ -5,6 +5,7 @@ Shapes: F rows, D width, R some rows, N entries.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -19,6 +20,7 @@ from qsae_core.kernels.lookup import byte_product, byte_rows, lookup_bits
 from qsae_core.kernels.products import is_dense
 from qsae_core.kernels.rows import DenseRows, Rows
 from qsae_core.kernels.sparse_product import sparse_product
+from qsae_core.reading import mapped
 
 Arithmetic = Literal["exact", "fast"]
 ROWS_AT_ONCE = 4096
@@ -87,32 +89,59 @@ class PackedRows(Rows):
             self._bytes = byte_rows(*found)
 
     def dense(self) -> Tensor:
-        """All rows as float32, unpacked at the first call: an encoder without a screen multiplies by them."""
+        """All rows as float32, unpacked at the first call: a small encoder without a screen multiplies by
+        them."""
         if self._floats is None:
             self._floats = self._quantizer.unpack(self._packed)
         return self._floats
 
     def pre_activations(self, x_CD: Tensor, bias_F: Tensor, out_CF: Tensor) -> None:
-        """As Rows; floats of 16 bits are widened a few thousand rows at a time, and not kept."""
-        narrow_FD = self._quantizer.floats(self._packed)
-        if narrow_FD is None:
+        """As Rows; floats of 16 bits and large matrices a few thousand rows at a time, which are not kept."""
+        if not self._in_blocks:
             super().pre_activations(x_CD, bias_F, out_CF)
             return
-        blocks = zip(
-            narrow_FD.split(ROWS_AT_ONCE),
-            bias_F.split(ROWS_AT_ONCE),
-            out_CF.split(ROWS_AT_ONCE, dim=1),
-            strict=True,
-        )
-        for narrow_RD, bias_R, out_CR in blocks:
-            torch.addmm(bias_R, x_CD, narrow_RD.float().T, out=out_CR)
+        for first, rows_RD in self._blocks():
+            part = slice(first, first + rows_RD.shape[0])
+            torch.addmm(bias_F[part], x_CD, rows_RD.T, out=out_CF[:, part])
+
+    def blocks(self) -> Iterator[tuple[int, Tensor]] | None:
+        """Of a large matrix."""
+        return self._blocks() if self._is_large else None
+
+    @property
+    def _is_large(self) -> bool:
+        return self.shape[0] * self.shape[1] >= mapped.LARGE and self._floats is None
+
+    def _takes_much(self, rows_R: Tensor) -> bool:
+        return self._is_large and rows_R.numel() * self.shape[1] > mapped.LARGE // 4
+
+    @property
+    def _in_blocks(self) -> bool:
+        return self._is_large or self._quantizer.floats(self._packed) is not None
+
+    def _blocks(self) -> Iterator[tuple[int, Tensor]]:
+        narrow_FD = self._quantizer.floats(self._packed)
+        for first in range(0, self.shape[0], ROWS_AT_ONCE):
+            last = min(first + ROWS_AT_ONCE, self.shape[0])
+            if narrow_FD is None:
+                yield first, self.take(torch.arange(first, last, device=self._device))
+            else:
+                yield first, narrow_FD[first:last].float()
+                mapped.let_go(narrow_FD)
 
     def _whole_once(self) -> Tensor:
         return self._quantizer.unpack(self._packed) if self._floats is None else self._floats
 
     def take(self, rows_R: Tensor) -> Tensor:
         """Some rows as float32."""
-        return self._quantizer.unpack_rows(self._packed, rows_R)
+        if not any(mapped.is_mapped(tensor) for tensor in self._packed.tensors.values()):
+            return self._quantizer.unpack_rows(self._packed, rows_R)
+        found_RD = torch.empty(rows_R.numel(), self.shape[1], dtype=torch.float32)
+        for part, out in zip(rows_R.split(ROWS_AT_ONCE), found_RD.split(ROWS_AT_ONCE), strict=True):
+            out.copy_(self._quantizer.unpack_rows(self._packed, part))
+            for tensor in self._packed.tensors.values():
+                mapped.let_go(tensor)
+        return found_RD
 
     def product(self, codes: SparseCodes, values: Tensor) -> Tensor:
         """Each token's sum of values times rows, from packed codes where few rows are named."""
@@ -123,6 +152,10 @@ class PackedRows(Rows):
         if self._bytes is not None:
             return byte_product(self._bytes, codes.indices, codes.offsets, values.contiguous())
         rows_R, compact = compact_codes(codes)
+        if self._takes_much(rows_R) and codes.batch_size > 1:
+            halves = _halves(codes)
+            some = values.split([half.indices.numel() for half in halves])
+            return torch.cat([self.product(*half) for half in zip(halves, some, strict=True)])
         return sparse_product(compact.indices, compact.offsets, values, self.take(rows_R))
 
     def dots(self, left_BD: Tensor, codes: SparseCodes) -> Tensor:
@@ -133,6 +166,10 @@ class PackedRows(Rows):
         if self._lookup is not None:
             return self._lookup.dots(left_BD, codes)
         rows_R, compact = compact_codes(codes)
+        if self._takes_much(rows_R) and codes.batch_size > 1:
+            halves = _halves(codes)
+            some = left_BD.split([half.batch_size for half in halves])
+            return torch.cat([self.dots(left, half) for left, half in zip(some, halves, strict=True)])
         return gather_dot(left_BD, self.take(rows_R), compact.indices, compact.offsets)
 
     def norms(self) -> Tensor:
@@ -176,6 +213,23 @@ class _CompiledLookup:
     def dots(self, left_BD: Tensor, codes: SparseCodes) -> Tensor:
         dots: Tensor = self._gather_dot(*self.head, left_BD, codes.indices, codes.offsets)
         return dots
+
+
+def _halves(codes: SparseCodes) -> list[SparseCodes]:
+    """The codes of the first half of the tokens, and those of the others, of two tokens or more."""
+    middle = codes.batch_size // 2
+    end = int(codes.offsets[middle])
+    parts = (slice(0, middle + 1), slice(0, end)), (slice(middle, None), slice(end, None))
+    return [
+        SparseCodes(
+            codes.indices[entries],
+            codes.values[entries],
+            codes.offsets[tokens] - codes.offsets[tokens.start],
+            codes.n_latents,
+            codes.k,
+        )
+        for tokens, entries in parts
+    ]
 
 
 def compact_codes(codes: SparseCodes) -> tuple[Tensor, SparseCodes]:

@@ -8,6 +8,7 @@ packed weights are never expanded to a float matrix where a few rows serve.
 from __future__ import annotations
 
 import abc
+from collections.abc import Iterator
 from typing import TypeAlias
 
 import torch
@@ -43,6 +44,11 @@ class Rows(abc.ABC):
     def pre_activations(self, x_CD: Tensor, bias_F: Tensor, out_CF: Tensor) -> None:
         """``x W^T + bias`` of all rows, into ``out``; without gradient."""
         torch.addmm(bias_F, x_CD, self.dense().T, out=out_CF)
+
+    def blocks(self) -> Iterator[tuple[int, Tensor]] | None:
+        """Some rows after the others as float32 ``[R, D]``, each with the number of its first row, where a
+        whole matrix of floats is not to be made; else None."""
+        return None
 
     def touched(self, codes: SparseCodes) -> tuple[Rows, SparseCodes]:
         """A matrix with at least the rows that the codes name, and the codes in its terms."""

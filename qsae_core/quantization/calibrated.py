@@ -5,6 +5,7 @@ Shapes: F latents, D width, N calibration tokens.
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -23,11 +24,13 @@ from qsae_core.contracts.coder import AtomErrors
 from qsae_core.contracts.codes import SparseCodes
 from qsae_core.contracts.data import Batch, DataSource
 from qsae_core.contracts.dense import ROWS_AT_ONCE
-from qsae_core.contracts.quantizer import Calibration
+from qsae_core.contracts.quantizer import Calibration, Quantizer
 from qsae_core.errors import ConfigError
 from qsae_core.quantization.finetuning import finetune
 from qsae_core.quantization.making_up import making_up
 from qsae_core.quantization.spaces import OF_QUANTIZERS, normalize_coder, normalizes
+from qsae_core.reading import LARGE, is_mapped, let_go, on_disk
+from qsae_core.training.memory import hand_back
 
 
 class Fitted(NamedTuple):
@@ -58,22 +61,27 @@ def calibrated(coder: MatrixCoder) -> CalibratedCoder:
 
 
 @torch.no_grad()
-def take_floats(coder: MatrixCoder, source: MatrixCoder, *, over: bool = False) -> None:
-    """Give a coder with quantizers the weights and buffers of a stored float one.
+def take_floats(
+    coder: MatrixCoder, source: MatrixCoder, *, over: bool = False, scratch: pathlib.Path | None = None
+) -> None:
+    """Give a coder with quantizers the weights and buffers of a stored float one, in float32.
 
     Args:
-        over: take matrices over, without a copy; the source cannot be used any more.
+        over: take matrices over, without a copy where that is none; the source cannot be used any more.
+        scratch: a folder in which large matrices that are views of a file, or of 16 bits, are on disk.
 
     Raises:
         ConfigError: if the two do not have the same tensors.
+        OSError: if there is no room in the folder.
     """
-    state, floats = source.state_dict(), {name: matrix() for name, matrix in source.matrices().items()}
+    state = {n: t for n, t in source.state_dict().items() if not any(part in n for part in OF_QUANTIZERS)}
+    floats = {name: _floats(matrix) for name, matrix in source.matrices().items()}
     matrices = coder.matrices()
     taken = floats.keys() & matrices.keys() if over and all(m.is_plain for m in matrices.values()) else set()
     state |= {f"{name}.weight": floats[name] for name in floats.keys() - taken}
     for name in taken:
         state.pop(f"{name}.weight", None)
-        matrices[name].replace(floats[name].detach())
+        matrices[name].replace(_taken(floats[name].detach(), scratch))
     result = coder.load_state_dict(state, strict=False)
     result.missing_keys[:] = [n for n in result.missing_keys if n.removesuffix(".weight") not in taken]
     missing = [n for n in result.missing_keys if not any(part in n for part in OF_QUANTIZERS)]
@@ -86,6 +94,28 @@ def take_floats(coder: MatrixCoder, source: MatrixCoder, *, over: bool = False) 
             next="choose another: qsae describe quantizer",
         )
     coder.eval()
+
+
+def _floats(matrix: QuantizedMatrix) -> Tensor:
+    found = matrix.floats()
+    return matrix() if found is None else found
+
+
+def _taken(rows_FD: Tensor, scratch: pathlib.Path | None) -> Tensor:
+    """float32 ``[F, D]`` to write to: the tensor itself, unless it is of another type or a view of a file."""
+    if rows_FD.dtype == torch.float32 and not is_mapped(rows_FD):
+        return rows_FD
+    large = scratch is not None and rows_FD.device.type == "cpu" and rows_FD.numel() >= LARGE
+    own_FD = (
+        on_disk(tuple(rows_FD.shape), scratch)
+        if large and scratch
+        else rows_FD.new_empty(rows_FD.shape, dtype=torch.float32)
+    )
+    for rows_RD, own_RD in zip(rows_FD.split(ROWS_AT_ONCE), own_FD.split(ROWS_AT_ONCE), strict=True):
+        own_RD.copy_(rows_RD)
+        let_go(rows_RD)
+        let_go(own_RD)
+    return own_FD
 
 
 def fit(
@@ -117,13 +147,15 @@ def fit(
     coder.units.fit(coder.norm_out(coder.target(batch)).flatten(1))  # artifacts do not hold them
     decoders, packs = coder.decoders(), not method.steps_of_round
     _round_others(coder, packs)
+    hand_back()
     masters = {name: matrix.master.detach() for name, matrix in decoders.items()}
+    at_once = packs and method.rounds == 1
     rates: list[float | None] = []
     for index in range(method.rounds):
         message(f"calibrating on {len(batch)} vectors, round {index + 1} of {method.rounds}")
         with torch.no_grad():
             codes = coder.encode(batch.x).detach() if index else float_codes
-            _calibrate(coder, masters, coder.calibrations(batch, codes))
+            _calibrate(coder, masters, coder.calibrations(batch, codes), packs=at_once)
             coder.switch_off(torch.cat([_zero_rows(matrix) for matrix in decoders.values()]))
         _measure_ranges(coder, batch)
         if not packs:
@@ -131,7 +163,8 @@ def fit(
             rates.append(finetune(coder, data, batch, config, method, message))
     if packs:
         for matrix in decoders.values():
-            matrix.keep_packed()
+            if not matrix.is_restored:
+                matrix.keep_packed()
     with torch.no_grad():
         errors = coder.errors_of_rows(list(masters.values())) if coder.is_quantized else None
     return Fitted(errors, rates)
@@ -147,9 +180,18 @@ def _round_others(coder: CalibratedCoder, packs: bool) -> None:
 
 
 def _calibrate(
-    coder: CalibratedCoder, masters: Mapping[str, Tensor], calibrations: Iterator[tuple[str, Calibration]]
+    coder: CalibratedCoder,
+    masters: Mapping[str, Tensor],
+    calibrations: Iterator[tuple[str, Calibration]],
+    *,
+    packs: bool,
 ) -> None:
-    """Put one decoder after the other on its grid: several are one problem, since they add up."""
+    """Put one decoder after the other on its grid: several are one problem, since they add up.
+
+    Args:
+        packs: have the stored form alone of those whose quantizers know nothing of the data, and which are
+            rounded as they are packed: there is no second matrix of floats then.
+    """
     decoders = coder.decoders()
     for name, matrix in decoders.items():
         matrix.replace(masters[name])
@@ -157,13 +199,25 @@ def _calibrate(
         matrix, wanted = decoders[name], masters[name]
         if calibration.missed is not None:
             wanted = wanted + making_up(calibration.codes, calibration.missed)
-        matrix.replace(matrix.quantizer.calibrate(wanted, calibration))
+        quantizer = matrix.quantizer
+        if packs and quantizer.packs_by_row and type(quantizer).calibrate is Quantizer.calibrate:
+            quantizer.initialize(wanted)
+            matrix.replace(wanted)
+            matrix.keep_packed()
+        else:
+            matrix.replace(quantizer.calibrate(wanted, calibration))
         matrix.eval()  # a stochastic quantizer rounds as it will be stored
 
 
 def _zero_rows(matrix: QuantizedMatrix) -> Tensor:
     """bool ``[F]``: rows that are zero on the grid, on which the matrix is."""
-    return torch.cat([(rows == 0).all(1) for rows in matrix.master.detach().split(ROWS_AT_ONCE)])
+    if matrix.is_restored:
+        return torch.cat([(rows == 0).all(1) for rows in matrix.blocks()])
+    found = []
+    for rows in matrix.master.detach().split(ROWS_AT_ONCE):
+        found.append((rows == 0).all(1))
+        let_go(rows)
+    return torch.cat(found)
 
 
 @torch.no_grad()

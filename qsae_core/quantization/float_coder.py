@@ -5,13 +5,12 @@ from __future__ import annotations
 import pathlib
 from typing import TYPE_CHECKING
 
-import torch
-
 from qsae_core.artifact import artifact, places
 from qsae_core.artifact import description as coder_json
 from qsae_core.artifact.tensor_files import load_tensors
 from qsae_core.coders.drawn_rows import blank_rows
 from qsae_core.coders.matrix_coder import MatrixCoder
+from qsae_core.coders.quantized_values import QuantizedValues
 from qsae_core.compose.compose import compose_coder
 from qsae_core.contracts.coder import CoderShape
 from qsae_core.errors import ArtifactError, ConfigError
@@ -25,12 +24,12 @@ if TYPE_CHECKING:
 def float_coder(folder: pathlib.Path, device: str, registry: Registry) -> tuple[MatrixCoder, bool]:
     """The stored coder, or where it is quantized the one of its float masters; and whether it is that one.
 
-    Of one that is stored as 16-bit floats it is the same in float32.
+    One that is stored as 16-bit floats computes the same in float32; large matrices stay in their file.
     """
-    stored = artifact.load(folder, registry=registry)
+    stored = artifact.load(folder, registry=registry, map_large=True)
     masters = _of_masters(folder, registry) if stored.is_quantized else None
-    source = masters or _widened(stored, folder, registry)
-    if source.is_quantized:
+    source = masters or stored
+    if source.is_quantized and not _is_of_floats(source):
         raise ConfigError(
             "this coder is quantized already",
             where=str(folder),
@@ -42,20 +41,11 @@ def float_coder(folder: pathlib.Path, device: str, registry: Registry) -> tuple[
     return source.to(device).eval(), masters is not None
 
 
-def _widened(stored: MatrixCoder, folder: pathlib.Path, registry: Registry) -> MatrixCoder:
-    """The coder itself, or where its matrices are 16-bit floats one of the same in float32."""
-    matrices = stored.matrices()
-    if not stored.is_quantized or any(matrix.floats() is None for matrix in matrices.values()):
-        return stored
-    coder = _unquantized(folder, registry)
-    state = {name: t for name, t in stored.inference_state().items() if name in coder.state_dict()}
-    coder.load_state_dict(state, strict=False)
-    with torch.no_grad():
-        for name, matrix in coder.matrices().items():
-            stored_rows = matrices[name].floats()
-            assert stored_rows is not None
-            matrix.master.copy_(stored_rows)
-    return coder
+def _is_of_floats(coder: MatrixCoder) -> bool:
+    """Whether nothing of it is quantized but that matrices are floats of 16 bits."""
+    values = [m.quantizer for m in coder.modules() if isinstance(m, QuantizedValues)]
+    matrices = coder.matrices().values()
+    return all(q.is_identity for q in values) and all(m.floats() is not None for m in matrices)
 
 
 def _unquantized(folder: pathlib.Path, registry: Registry) -> MatrixCoder:

@@ -39,8 +39,9 @@ from qsae_core.quantization.calibrated import Fitted, calibrated, fit, take_floa
 from qsae_core.quantization.float_coder import float_coder
 from qsae_core.quantization.spaces import normalizes, rotate
 from qsae_core.results.beginning import late_run
-from qsae_core.results.files import write_json
+from qsae_core.results.files import disk_errors, write_json
 from qsae_core.results.run import Run, run_path, slug
+from qsae_core.training.memory import hand_back
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
@@ -114,10 +115,12 @@ def _quantize(
             save_coder(coder, run.final, config, registry, data, made_of=sources)
             of_masters = all(one.of_masters for one in begun.values())
             del coder, shells, begun  # matrices may be large: from here on the stored one is measured
+            hand_back()
             source = as_one({layer: float_coder(p, device, registry)[0] for layer, p in folders.items()})
             options: dict[str, Any] = {"atom_errors": errors, "device": device}
             options |= {"twin": source, "watch": watch}
             entry = finished_entry(run.final, run, data, config, registry, part=part, **options)
+            hand_back()
             evaluations = entries(evaluate_coder(source, data, config, registry, watch=watch)[WHOLE])
             origin = made | {"of_masters": of_masters, "evaluations": evaluations}
             origin |= {"finetuning_rates": [found.rates for found in fitted]}
@@ -174,13 +177,21 @@ def _begin(
         batch = own.next_batch(method.tokens).to(device)
         with torch.no_grad():
             codes = source.encode(batch.x).detach()
-        take_floats(coder, source, over=True)
+        out = existing_folder(pathlib.Path(config.run.out))
+        with disk_errors(out):
+            take_floats(coder, source, over=True, scratch=out)
         del source
         rotated = rotate(coder, method.rotate, message)
         options = {"rotate": rotated, **({"normalize": "scale"} if normalizes(coder, method) else {})}
         config = _with_options(config, **options)
         found[layer] = _Begun(calibrated(coder), batch, codes, data.state_dict(), of_masters)
     return found, config
+
+
+def existing_folder(path: pathlib.Path) -> pathlib.Path:
+    """The folder, or the nearest one above it that is there."""
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if place.is_dir())
 
 
 def _fit_all(

@@ -17,6 +17,7 @@ from qsae_core.config.settings import QuantizeConfig
 from qsae_core.contracts.data import Batch
 from qsae_core.contracts.dense import ROWS_AT_ONCE
 from qsae_core.errors import ConfigError
+from qsae_core.reading import let_go
 
 OF_QUANTIZERS = ("quantizer.", "code_quantizer.")
 """In the names of tensors that belong to a quantizer."""
@@ -64,6 +65,7 @@ def _turn(tensor: Tensor, norm: Normalization) -> None:
     """Turn the last dimension in place, a few rows at a time: matrices may be large."""
     for rows in tensor.split(ROWS_AT_ONCE) if tensor.dim() > 1 else [tensor]:
         rows.copy_(norm.direction(rows))
+        let_go(rows)
 
 
 def refusal_to_rotate(coder: MatrixCoder) -> str | None:

@@ -1,9 +1,12 @@
-"""Values of a file as a tensor: mapped, without reading them, or read into memory."""
+"""Values of a file as a tensor: mapped, without reading them, or read into memory; and large tensors that are
+kept in a file while they are worked on."""
 
 from __future__ import annotations
 
+import math
 import mmap
 import pathlib
+import tempfile
 import weakref
 
 import numpy
@@ -14,6 +17,10 @@ from qsae_core.reading.zips import Entry
 
 _MAPS: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()
 """Where the values of a mapped tensor begin -> its map."""
+LARGE = 2**26
+"""Entries from which on a matrix is not copied or kept as floats beside its stored form: 256 MiB of them."""
+BLOCK_BYTES = 2**24
+"""Of a file, that are written at once."""
 
 
 def mapped_values(path: pathlib.Path, entry: Entry, dtype: torch.dtype) -> Tensor:
@@ -29,12 +36,57 @@ def mapped_values(path: pathlib.Path, entry: Entry, dtype: torch.dtype) -> Tenso
 def let_go(tensor: Tensor) -> None:
     """Give back the memory that reading a mapped tensor has taken.
 
-    It is read from the file again where it is used again; what was written to it is lost. Does nothing to
-    other tensors, nor where the system knows no such thing.
+    It is read from the file again where it is used again. What was written to a tensor of a file is lost;
+    to one that is kept ``on_disk``, it stays. Does nothing to other tensors, nor where the system knows no
+    such thing.
     """
     found = _MAPS.get(tensor.untyped_storage().data_ptr())
     if found is not None and hasattr(mmap, "MADV_DONTNEED"):
         found.madvise(mmap.MADV_DONTNEED)
+
+
+def all_finite(part: Tensor) -> bool:
+    """Whether no entry is NaN or infinite; memory that reading it has taken is given back."""
+    finite = bool(part.isfinite().all())
+    let_go(part)
+    return finite
+
+
+class _Scratch(mmap.mmap):
+    """A map of a file without a name, which is gone with it."""
+
+    folder: pathlib.Path
+
+
+def on_disk(shape: tuple[int, ...], folder: pathlib.Path) -> Tensor:
+    """float32 zeros, kept in a file without a name in a folder: what was let go of it takes no memory.
+
+    Raises:
+        OSError: if there is no room for it.
+    """
+    n_bytes = 4 * math.prod(shape)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for start in range(0, n_bytes, BLOCK_BYTES):  # a full disk is an error now, and none later
+            file.write(bytes(min(BLOCK_BYTES, n_bytes - start)))
+        file.flush()
+        scratch = _Scratch(file.fileno(), n_bytes)
+    scratch.folder = folder
+    values = torch.frombuffer(scratch, dtype=torch.float32)
+    _MAPS[values.untyped_storage().data_ptr()] = scratch
+    return values.view(shape)
+
+
+def beside(tensor: Tensor) -> Tensor:
+    """A tensor of the shape and type of another one, with any contents: on disk, where that one is."""
+    found = _MAPS.get(tensor.untyped_storage().data_ptr())
+    if isinstance(found, _Scratch) and tensor.dtype == torch.float32:
+        return on_disk(tuple(tensor.shape), found.folder)
+    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
+
+
+def is_mapped(tensor: Tensor) -> bool:
+    """Whether it is a view of a file."""
+    return tensor.untyped_storage().data_ptr() in _MAPS
 
 
 def values_in_memory(path: pathlib.Path, entry: Entry, dtype: torch.dtype) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qsae_core.errors import ArtifactError
 from qsae_core.reading.files import the_file
-from qsae_core.reading.mapped import mapped_values, values_in_memory
+from qsae_core.reading.mapped import LARGE, mapped_values, values_in_memory
 from qsae_core.reading.zips import Entry
 
 TYPES = {
@@ -42,16 +42,20 @@ def safetensors_tensors(path: pathlib.Path) -> dict[str, Tensor]:
     }
 
 
-def safetensors_in_memory(path: pathlib.Path) -> dict[str, Tensor]:
+def safetensors_in_memory(path: pathlib.Path, *, map_large: bool = False) -> dict[str, Tensor]:
     """Name -> tensor, read into memory of its own, each once and aligned.
+
+    Args:
+        map_large: give views of the file for tensors of ``LARGE`` entries and more.
 
     Raises:
         ArtifactError: as ``safetensors_tensors``.
     """
-    return {
-        name: values_in_memory(path, entry, dtype).view(shape)
-        for name, (entry, dtype, shape) in _places(path).items()
-    }
+    found = {}
+    for name, (entry, dtype, shape) in _places(path).items():
+        maps = map_large and math.prod(shape) >= LARGE
+        found[name] = (mapped_values if maps else values_in_memory)(path, entry, dtype).view(shape)
+    return found
 
 
 def safetensors_names(path: pathlib.Path) -> dict[str, tuple[int, ...]]:

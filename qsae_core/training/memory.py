@@ -24,9 +24,8 @@ def memory_kept() -> Iterator[None]:
     tenth of a step on two cores, and more where the system looks for huge pages. Nothing is done where the C
     library is another one, or the user has set something of this.
     """
-    library = ctypes.CDLL(None) if os.name == "posix" else None
-    known = hasattr(library, "mallopt") and hasattr(library, "malloc_trim")
-    if library is None or not known or any(name in os.environ for name in _SET_BY_USERS):
+    library = _library()
+    if library is None or any(name in os.environ for name in _SET_BY_USERS):
         yield
         return
     library.mallopt(M_MMAP_MAX, 0)
@@ -37,3 +36,18 @@ def memory_kept() -> Iterator[None]:
         library.mallopt(M_MMAP_MAX, _MAPPINGS)
         library.mallopt(M_TRIM_THRESHOLD, _TRIM)
         library.malloc_trim(0)
+
+
+def hand_back() -> None:
+    """Give the system all memory that is free within the process: between phases, each of which leaves holes
+    that the next one's blocks do not fit into."""
+    library = _library()
+    if library is not None:
+        library.malloc_trim(0)
+
+
+def _library() -> ctypes.CDLL | None:
+    """The C library, where it is glibc."""
+    library = ctypes.CDLL(None) if os.name == "posix" else None
+    known = hasattr(library, "mallopt") and hasattr(library, "malloc_trim")
+    return library if known else None

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from qsae_core import kernels
-from qsae_core.contracts import Calibration, SparseCodes
+from qsae_core.contracts import Calibration, SparseCodes, split_latents
+from qsae_core.reading import let_go
 from qsae_quantizers_post_training import GptqConfig, MixedConfig, VectorConfig
 from qsae_quantizers_post_training.rtn import Rtn
 
 BATCH = 128
 """Rows whose errors are spread over later rows together."""
-COLUMNS = 128
-"""Columns of a matrix that are held a second time."""
+LATENTS = 4096
+"""Rows of a matrix that are held a second time."""
 TOKENS = 2048
 """Tokens whose codes are dense at one time."""
 
@@ -64,6 +65,8 @@ def calibrated(
         latents_C = latents_C[order_C]
         rows_CD, H_CC = weight_FD[latents_C], _gram(codes, latents_C)
         quantized[latents_C] = _compensated(rows_CD, latents_C, rounding, H_CC, config.damping)
+        let_go(weight_FD)
+        let_go(quantized)
     return quantized if error(codes, weight_FD, quantized) < of_nearest else nearest(weight_FD)
 
 
@@ -135,12 +138,12 @@ def _gram(codes: SparseCodes, latents_C: Tensor) -> Tensor:
 
 
 def error(codes: SparseCodes, weight_FD: Tensor, quantized_FD: Tensor) -> float:
-    """``||f (W - W_hat)||^2``, some columns at a time."""
-    total = 0.0
-    for columns_FC, others_FC in zip(
-        weight_FD.split(COLUMNS, 1), quantized_FD.split(COLUMNS, 1), strict=True
-    ):
-        difference_FC = columns_FC - others_FC
-        product = kernels.sparse_product(codes.indices, codes.offsets, codes.values, difference_FC)
-        total += product.double().square().sum().item()
-    return total
+    """``||f (W - W_hat)||^2``, some latents at a time."""
+    ends = [min(first + LATENTS, codes.n_latents) for first in range(0, codes.n_latents, LATENTS)]
+    parts = split_latents(codes, ends)
+    product_TD = weight_FD.new_zeros(codes.batch_size, weight_FD.shape[1])
+    for some, rows, others in zip(parts, weight_FD.split(LATENTS), quantized_FD.split(LATENTS), strict=True):
+        product_TD += kernels.sparse_product(some.indices, some.offsets, some.values, rows - others)
+        let_go(rows)
+        let_go(others)
+    return sum(tokens.double().square().sum().item() for tokens in product_TD.split(TOKENS))

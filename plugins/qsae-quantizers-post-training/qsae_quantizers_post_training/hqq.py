@@ -41,6 +41,7 @@ class Hqq(Quantizer):
 
     config: HqqConfig
     by_row = True
+    packs_by_row = True
 
     def fake_quantize(self, weight_FD: Tensor) -> Tensor:
         """``[F, D]`` on the grid; the gradient is the identity."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from qsae_core import ComponentConfig
 from qsae_core.contracts import Calibration, Lookup, Packed, PackedTensor, Quantizer, straight_through
 from qsae_core.kernels import pack_planes, unpack_planes
+from qsae_core.reading import beside, let_go
 from qsae_quantizers_post_training import MixedConfig
 from qsae_quantizers_post_training.gptq import calibrated
 from qsae_quantizers_post_training.uniform import AT_ONCE, Uniform, finite
@@ -64,7 +65,7 @@ class Mixed(Quantizer):
     def fake_quantize(self, weight_FD: Tensor) -> Tensor:
         """``[F, D]`` on the grid; the gradient is the identity."""
         with torch.no_grad():
-            quantized = torch.empty_like(weight_FD)
+            quantized = beside(weight_FD.detach())
             for rows, widths_R, out in self._blocks(weight_FD.detach(), quantized):
                 points_RD, scale_R = _points(rows.float(), widths_R)
                 out.copy_(points_RD.mul_(scale_R[:, None]))
@@ -73,7 +74,10 @@ class Mixed(Quantizer):
     def _blocks(self, *matrices_FD: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Some rows of each, the widths of these behind those of the first one: matrices may be large."""
         first, *others = (matrix.split(AT_ONCE) for matrix in matrices_FD)
-        return zip(first, self.widths.split(AT_ONCE), *others, strict=True)
+        for some in zip(first, self.widths.split(AT_ONCE), *others, strict=True):
+            yield some
+            for rows in some:
+                let_go(rows)
 
     def grid(self) -> Tensor:
         """float ``[256]``: the points of the widest grid; those of narrower ones are among them."""
@@ -138,7 +142,10 @@ def widths(weight_FD: Tensor, energy_F: Tensor, mean_bits: float) -> Tensor:
 
     Bit after bit goes to the row whose error ``energy_j |w_j - q_j|^2`` it lowers the most.
     """
-    errors = torch.cat([_errors(rows) for rows in weight_FD.split(AT_ONCE)])
+    errors = weight_FD.new_empty(weight_FD.shape[0], MOST_BITS + 1)
+    for rows, out in zip(weight_FD.split(AT_ONCE), errors.split(AT_ONCE), strict=True):
+        out.copy_(_errors(rows))
+        let_go(rows)
     gains = -errors.diff(dim=1) * energy_F[:, None]
     # a row's next bit never before the one below it
     order = gains.cummin(1).values.flatten().sort(descending=True, stable=True).indices

@@ -39,6 +39,7 @@ class Nf4(Quantizer):
 
     config: Nf4Config
     by_row = True
+    packs_by_row = True
 
     def __init__(self, config: ComponentConfig, shape: tuple[int, int]) -> None:
         super().__init__(config, shape)

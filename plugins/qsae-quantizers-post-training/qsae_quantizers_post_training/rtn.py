@@ -10,6 +10,7 @@ from torch import Tensor
 from qsae_core import ComponentConfig
 from qsae_core.contracts import Lookup, Packed, PackedTensor, Quantizer, check_layout, straight_through
 from qsae_core.kernels import pack_planes, planes_shape, unpack_planes
+from qsae_core.reading import beside, let_go
 from qsae_quantizers_post_training import RtnConfig
 from qsae_quantizers_post_training.uniform import AT_ONCE, Uniform, finite
 
@@ -19,6 +20,7 @@ class Rtn(Quantizer):
 
     config: RtnConfig
     by_row = True
+    packs_by_row = True
 
     def __init__(self, config: ComponentConfig, shape: tuple[int, int]) -> None:
         super().__init__(config, shape)
@@ -27,10 +29,12 @@ class Rtn(Quantizer):
     def fake_quantize(self, weight_FD: Tensor) -> Tensor:
         """``[F, D]`` on the grid; the gradient is the identity."""
         with torch.no_grad():
-            quantized = torch.empty_like(weight_FD)
+            quantized = beside(weight_FD.detach())
             for rows, out in zip(weight_FD.detach().split(AT_ONCE), quantized.split(AT_ONCE), strict=True):
                 scale_R = self.points.scales(rows.float())
                 out.copy_(self.points.round(rows.float(), scale_R).mul_(scale_R[:, None]))
+                let_go(rows)
+                let_go(out)
         return straight_through(weight_FD, quantized)
 
     def grid(self) -> Tensor:
@@ -44,12 +48,14 @@ class Rtn(Quantizer):
             ArtifactError: if a weight is NaN or infinite.
         """
         weight = finite(weight_FD)
-        scales, steps = [], torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
-        for rows, out in zip(weight.split(AT_ONCE), steps.split(AT_ONCE), strict=True):
-            scales.append(self.points.scales(rows))
-            out.copy_(self.points.round(rows, scales[-1]).add_(self.points.top))
+        scale_F = torch.empty(weight.shape[0], dtype=torch.float32, device=weight.device)
+        steps = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
+        parts = (tensor.split(AT_ONCE) for tensor in (weight, scale_F, steps))
+        for rows, scale_R, out in zip(*parts, strict=True):
+            scale_R.copy_(self.points.scales(rows))
+            out.copy_(self.points.round(rows, scale_R).add_(self.points.top))
         codes = pack_planes(steps, self.config.n_bits)
-        tensors = {"codes": codes, "scales": torch.cat(scales).bfloat16()}
+        tensors = {"codes": codes, "scales": scale_F.bfloat16()}
         return Packed(tensors, (weight.shape[0], weight.shape[1]), {"n_bits": self.config.n_bits})
 
     def unpack(self, packed: Packed) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.errors import ArtifactError
+from qsae_core.reading import all_finite
 
 FIRST_LOOK = 16
 """Columns that are enough to see that a row is not on the grid yet."""
@@ -70,7 +71,10 @@ class Uniform(NamedTuple):
     def best(self, weight_RD: Tensor) -> Tensor:
         """The scales of least squared error, as ``scales`` gives them to rows that are not on the grid."""
         some = max(1, CHUNK // (CANDIDATES * weight_RD.shape[1]))
-        return torch.cat([self._best(rows) for rows in weight_RD.split(some)])
+        scale_R = torch.empty_like(weight_RD[:, 0], memory_format=torch.contiguous_format)
+        for rows, out in zip(weight_RD.split(some), scale_R.split(some), strict=True):
+            out.copy_(self._best(rows))
+        return scale_R
 
     def _best(self, weight_RD: Tensor) -> Tensor:
         """The best of C candidates, refitted to ``<w, q> / <q, q>``."""
@@ -112,6 +116,6 @@ def finite(weight_FD: Tensor) -> Tensor:
         ArtifactError: if a weight is NaN or infinite.
     """
     weight = weight_FD.detach().float()
-    if not weight.isfinite().all():
+    if not all(all_finite(rows) for rows in weight.split(AT_ONCE)):
         raise ArtifactError("a weight is NaN or infinite", next="train with a lower learning rate")
     return weight

@@ -35,6 +35,7 @@ class Vector(Quantizer):
 
     config: VectorConfig
     by_row = True
+    packs_by_row = True
     codebook: Tensor
 
     def __init__(self, config: ComponentConfig, shape: tuple[int, int]) -> None:

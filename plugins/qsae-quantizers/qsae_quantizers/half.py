@@ -23,6 +23,7 @@ class Half(Quantizer):
     """
 
     by_row = True
+    packs_by_row = True
     config: HalfConfig
 
     def fake_quantize(self, weight_FD: Tensor) -> Tensor:
