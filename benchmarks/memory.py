@@ -21,7 +21,7 @@ from benchmarks.settings import Settings
 
 NAME = "memory"
 DTYPES = ("float32", "bfloat16")
-WRITER = "benchmarks.memory_files"
+WRITER = str(pathlib.Path(__file__).with_name("memory_files.py"))
 TIMEOUT = 5400
 IMPORTS = "import torch, qsae_core.quantization.run, qsae_core.artifact.imported"
 """What the commands rest on, whatever they are given."""
@@ -53,7 +53,7 @@ def run(settings: Settings) -> dict[str, Any]:
     found["base"] = _measured([sys.executable, "-c", IMPORTS], "base", folder, settings)
     for dtype in DTYPES:
         spec = {**sizes._asdict(), "dtype": dtype, "seed": settings.seed, "out": f"{dtype}"}
-        _measured([sys.executable, "-m", WRITER, json.dumps(spec)], f"write {dtype}", folder, settings)
+        _measured([sys.executable, WRITER, json.dumps(spec)], f"write {dtype}", folder, settings)
         found["files"][dtype] = (folder / dtype / "sae_weights.safetensors").stat().st_size
         for what, arguments in _commands(dtype, sizes).items():
             measured = _measured([settings.qsae, *arguments], f"{what} {dtype}", folder, settings)

@@ -280,4 +280,5 @@ def in_types(form: Form, dtypes: str | Mapping[str, str]) -> Form:
         for rows in tensors[name].split(ROWS_AT_ONCE) if name in tensors else ():
             if not torch.equal(rows.to(wanted).to(rows.dtype), rows):
                 return form.in_dtypes(torch.float32)
+            let_go(rows)
     return form.in_dtypes(known)

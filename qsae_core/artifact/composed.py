@@ -157,5 +157,6 @@ def _largest_difference(own: Tensor, wanted: Tensor) -> float:
     largest = 0.0
     for a, b in zip(own.split(ROWS_AT_ONCE), wanted.split(ROWS_AT_ONCE), strict=True):
         largest = max(largest, float((a.float() - b.float()).abs().max()))
+        let_go(own)
         let_go(wanted)
     return largest

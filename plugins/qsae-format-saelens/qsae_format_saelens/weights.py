@@ -13,6 +13,7 @@ from torch import Tensor
 
 from qsae_core.contracts import DenseForm
 from qsae_core.errors import ArtifactError
+from qsae_core.reading import let_go
 from qsae_format_saelens.understood import Rule, Understood
 
 FINETUNED = ("scaling_factor", "finetuning_scaling_factor")
@@ -181,5 +182,6 @@ def tensors_of(dense: DenseForm) -> dict[str, Tensor]:
     found = dense.tensors()
     names = {"b_enc": "b_gate"} if dense.activation == "gated" else {}
     tensors = {names.get(name, name): tensor for name, tensor in found.items()}
-    tensors["W_enc"] = tensors["W_enc"].T
+    tensors["W_enc"] = tensors["W_enc"].T.contiguous()
+    let_go(dense.W_enc)
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
