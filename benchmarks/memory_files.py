@@ -1,4 +1,4 @@
-"""Writes a TopK SAE of random unit rows as SAELens does. The one argument is JSON: sizes, type, seed, folder."""
+"""Writes a TopK SAE of random unit rows as SAELens does. The one argument is JSON: sizes, type, seed, out."""
 
 from __future__ import annotations
 

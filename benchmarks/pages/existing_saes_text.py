@@ -66,6 +66,8 @@ WHERE_ELSE = """\
 * The four-bit coder in its library's format has dense weights again: the values of the rounded coder at the
   old size. What makes it small is kept in qsae's folder alone, which `qsae_core.load` reads without making
   float matrices of it.
+* What each command takes of memory, of an SAE with 131,072 latents in float32 and in bfloat16:
+  [memory.md](memory.md).
 * Which quantizer serves best at which width, with the encoder fine-tuned: [results.md](results.md), and the
   options of each: [qsae-quantizers-post-training](../plugins/qsae-quantizers-post-training).
 """

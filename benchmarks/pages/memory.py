@@ -9,6 +9,8 @@ from benchmarks import memory
 from benchmarks.pages.page import measured, write
 from benchmarks.pages.tables import count, gigabytes, table
 from benchmarks.settings import Settings
+from qsae_core.kernels.encode import TOKENS_AT_ONCE
+from qsae_core.reading import LARGE
 
 Result = dict[str, Any]
 
@@ -27,15 +29,17 @@ def _introduction(result: Result) -> str:
     return f"""\
 # Memory of large SAEs
 
-A TopK SAE of {count(result["n_latents"])} latents of width {count(result["width"])} (k={result["k"]}, random unit rows), as
-SAELens writes it, taken through qsae. *Peak* is the largest resident set of the command's process as the system counts it
-(`ru_maxrss`): all of it, Python, torch and qsae's code ({gigabytes(result["base"]["peak_bytes"])} before anything is read)
-and every page of a mapped file that was in memory. *Times the file* is that over `sae_weights.safetensors`.
+A TopK SAE of {count(result["n_latents"])} latents of width {count(result["width"])} (k={result["k"]}, random
+unit rows), as SAELens writes it, taken through qsae. *Peak* is the largest resident set of the command's
+process as the system counts it (`ru_maxrss`): all of it, Python, torch and qsae's code
+({gigabytes(result["base"]["peak_bytes"])} before anything is read) and every page of a mapped file that was
+in memory. *Times the file* is that over `sae_weights.safetensors`; GB are 10^9 bytes.
 
 {table(["file", "command", "peak", "times the file", "seconds"], rows, texts=2)}
 
-`quantize` calibrates with {count(result["calibration"])} of {count(result["vectors"])} saved vectors; more of them take
-{4 * result["width"]:,} bytes each, and twice that while they are shuffled. The four-bit coder is that of `rtn`.
+`quantize` calibrates with {count(result["calibration"])} of {count(result["vectors"])} saved vectors; each
+more takes {4 * result["width"]:,} bytes, as many again while they are shuffled, and its codes. The coder
+of 4 bits is that of `rtn`.
 """
 
 
@@ -53,19 +57,25 @@ def _commands(result: Result) -> str:
     return f"## Commands\n\n{lines}\n"
 
 
-HOW = """\
+HOW = f"""\
 ## How
 
-* Matrices of 67,108,864 entries (256 MiB in float32) and more stay in the artifact's file while `qsae evaluate`, `qsae export`
-  and `qsae quantize` read them, and pages that were read are given back. `qsae_core.load(path, map_large=True)` does the same
-  from Python; without it, tensors are read into memory.
-* Stored rows, 16-bit or packed, are widened some thousand at a time, each once for up to 4,096 tokens; the k largest latents
-  are chosen block by block. A smaller quantized encoder is kept as floats, which is faster.
-* `qsae quantize` works on float32 weights. Those of large matrices are on disk, in a file without a name in the folder of
-  `--out`, or the nearest one above it that is there: twice the size of a bfloat16 SAE is free there while it runs.
-  Where the folder is in memory (tmpfs), that is memory.
-* `rtn`, `nf4` and `hqq` round a large matrix as they pack it, some rows at a time; `gptq` and `mixed` keep the rounded
-  matrix on disk too. `vector` learns its codebook from the whole matrix at once, and quantizers that are made for training
-  (`ste` and others) round it so: they hold two float32 copies of a matrix and more.
-* Not below: coders with several matrices per slot or masters in another form, and `--finetune`, hold float32 matrices in memory.
+* Tensors of {LARGE:,} entries ({4 * LARGE / 2**20:.0f} MiB in float32) and more stay in the artifact's file
+  while `qsae evaluate`, `qsae export` and `qsae quantize` read them, and pages of 16-bit ones are given back
+  as they have been read. `qsae_core.load(path, map_large=True)` does so from Python; without it, tensors are
+  read into memory.
+* Of matrices of that size, stored rows, 16-bit or packed, are widened some thousand at a time: where the k
+  largest latents are kept, once for {TOKENS_AT_ONCE:,} tokens, block after block of latents; with other rules
+  once for some hundred, which is slower. A smaller encoder is kept as floats beside its packed form.
+* `qsae quantize` works on float32 weights. Those of such matrices are on disk, in files without a name in the
+  folder of `--out`, or in the nearest one above it that is there, and gone with the process: as many bytes as
+  the SAE has in float32, and for `gptq` and `mixed` the decoder's once or twice more, are free there while it
+  runs. Where that folder is in memory (tmpfs), they take memory.
+* `rtn`, `nf4` and `hqq` round such a matrix as they pack it, some rows at a time; `gptq` and `mixed` put the
+  rounded one on disk too.
+* Not so: `vector` learns its codebook from a whole matrix, and quantizers that are made for training (`ste`
+  and the others) round a whole one, so that several float32 copies of a matrix are in memory; `--finetune`
+  and several rounds have them too. With these a bfloat16 SAE takes more than twice its file.
+* Below {4 * LARGE / 2**20:.0f} MiB a matrix nothing of this is done, since it takes time: Python and torch
+  are the larger part there.
 """

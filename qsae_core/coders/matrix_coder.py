@@ -208,6 +208,11 @@ class MatrixCoder(CoderMatrices):
         (rows_FE,) = rows
         return self.norm_out.by_layer(rows_FE)
 
+    @property
+    def places_rows(self) -> bool:
+        """Whether ``placed`` is about each row of a single decoder for itself."""
+        return type(self).placed is MatrixCoder.placed
+
     def atom_norms(self) -> Tensor:
         """float32 ``[F]`` (``[F, L]``): norms of ``atoms()``, without building them."""
         if self.norm_out.layers == 1:
@@ -273,7 +278,8 @@ class MatrixCoder(CoderMatrices):
         that space."""
         after = (matrix.blocks() for matrix in self.decoders().values())
         sines = [serving.squared_sines(a_FD, b_FD) for a_FD, b_FD in zip(before, after, strict=True)]
-        blocks = [[rows] for rows in before[0].split(ROWS_AT_ONCE)] if len(before) == 1 else [before]
+        by_row = len(before) == 1 and self.places_rows
+        blocks = [[rows] for rows in before[0].split(ROWS_AT_ONCE)] if by_row else [before]
         norms = []
         for rows in blocks:
             norms.append(self.placed(rows).norm(dim=-1) * self.norm_out.scale.flatten())

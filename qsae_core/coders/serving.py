@@ -79,16 +79,16 @@ def float_rows(name: str, decoder: QuantizedMatrix, masters: StoredMasters | Non
     return rows
 
 
-def squared_sines(a_FD: Tensor, b_FD: Tensor | Iterator[Tensor]) -> Tensor:
+def squared_sines(a_FD: Tensor | Iterator[Tensor], b_FD: Tensor | Iterator[Tensor]) -> Tensor:
     """float64 ``[F]``, on the CPU: 1 - cos^2 between rows; 1 where one of the two is zero, and 0 where both
     are.
 
     Args:
-        b_FD: the matrix, or blocks of ``ROWS_AT_ONCE`` of its rows (``QuantizedMatrix.blocks``).
+        a_FD, b_FD: matrices, or blocks of ``ROWS_AT_ONCE`` of their rows (``QuantizedMatrix.blocks``).
     """
     found = []
-    blocks = b_FD.split(ROWS_AT_ONCE) if isinstance(b_FD, Tensor) else b_FD
-    for a, b in zip(a_FD.split(ROWS_AT_ONCE), blocks, strict=True):
+    sides = (side.split(ROWS_AT_ONCE) if isinstance(side, Tensor) else side for side in (a_FD, b_FD))
+    for a, b in zip(*sides, strict=True):
         stored, a, b = a, a.double(), b.double()
         let_go(stored)
         inner, squares = (a * b).sum(1).square(), a.square().sum(1) * b.square().sum(1)

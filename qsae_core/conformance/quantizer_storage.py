@@ -167,6 +167,26 @@ def _first_rows(subject: Subject, case: Case) -> None:
 
 
 @RULES.each_case(
+    "some-rows",
+    "where packs_by_row is set, pack of some rows is what pack of the matrix has of them along row_dims; "
+    "other tensors and the layout are the same.",
+)
+def _some_rows(subject: Subject, case: Case) -> None:
+    for what, weight in samples(subject, case):
+        n_rows = (weight.shape[0] + 1) // 2
+        quantizer = built(subject, case, weight)
+        if not quantizer.packs_by_row:
+            raise NotApplicable("packs_by_row is not set")
+        with torch.no_grad():
+            whole, some = quantizer.pack(weight), quantizer.pack(weight[:n_rows])
+        ends = {name: (dim, n_rows) for name, dim in quantizer.row_dims(whole).items()}
+        for name, wanted in _cut(whole, ends).items():
+            expect_equal(some.tensors[name], wanted, f"{name} of the first {n_rows} rows of {what}")
+        alike = some.layout == whole.layout
+        expect(alike, f"the layout of the first {n_rows} rows of {what} is another one.")
+
+
+@RULES.each_case(
     "precision",
     "the first entries along level_dims are a coarser matrix for each of levels, the last one the whole; the "
     "squared error does not rise from one to the next.",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.errors import ArtifactError
-from qsae_core.reading import let_go
+from qsae_core.reading import all_finite
 
 Function = Literal["relu", "identity", "jumprelu", "gated"]
 """``max(z, 0)``; ``z``; ``z 1[z > threshold]``; ``1[z > 0] max(e^r_mag (z - b_gate) + b_mag, 0)``."""
@@ -214,12 +214,6 @@ class DenseForm:
         return x_hat_BE if self.W_skip is None else x_hat_BE + x_BD @ self.W_skip.to(x_BD).T
 
 
-def _all_finite(rows: Tensor) -> bool:
-    finite = bool(rows.isfinite().all())
-    let_go(rows)
-    return finite
-
-
 def _fault(form: DenseForm) -> str | None:
     tensors = form.tensors()
     for name, tensor in tensors.items():
@@ -235,7 +229,7 @@ def _fault(form: DenseForm) -> str | None:
     for name, tensor in tensors.items():
         if tuple(tensor.shape) != sizes[name]:
             return f"{name} has shape {list(tensor.shape)}, and the others ask for {list(sizes[name])}"
-        if not all(_all_finite(rows) for rows in tensor.split(ROWS_AT_ONCE)):
+        if not all(all_finite(rows) for rows in tensor.split(ROWS_AT_ONCE)):
             return f"{name} has NaN or infinite values"
     return _fault_of_rule(form)
 

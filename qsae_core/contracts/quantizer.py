@@ -150,8 +150,9 @@ class Quantizer(nn.Module, abc.ABC):
     training may call ``fake_quantize`` with the rows that a batch touches."""
 
     packs_by_row: bool = False
-    """Whether ``pack`` of some rows is what ``pack`` of the matrix has of them. Large matrices are then packed
-    some rows at a time and tensors joined along ``row_dims``; other tensors and the layout are alike in all."""
+    """Whether ``pack`` of some rows is what ``pack`` of the matrix has of them. Large matrices are then
+    packed some rows at a time, and tensors joined along ``row_dims``; other tensors and the layout are alike
+    in all."""
 
     linear_gradient: bool = True
     """Whether the gradient through ``fake_quantize`` of a sum of losses is the sum of the gradients of each:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +16,7 @@ from qsae_core.coders.serving import squared_sines
 from qsae_core.compose.compose import compose_evaluations
 from qsae_core.config.run import RunConfig
 from qsae_core.contracts.coder import AtomErrors, SparseCoder
+from qsae_core.contracts.dense import ROWS_AT_ONCE
 from qsae_core.kinds import QUANTIZER_SLOTS
 from qsae_core.results.run import FLOAT_TWIN, Run
 
@@ -30,8 +32,9 @@ def stored_twin(
     wanted = any("twin" in e.observes for e in compose_evaluations(config, registry).values())
     if not wanted or twin is None:
         return None
-    load = load_set if (twin / places.MEMBERS).is_file() else artifact.load
-    return load(twin, device=device, registry=registry)
+    if (twin / places.MEMBERS).is_file():
+        return load_set(twin, device=device, registry=registry)
+    return artifact.load(twin, device=device, registry=registry, map_large=True)
 
 
 def twin_folder(folder: pathlib.Path) -> pathlib.Path | None:
@@ -75,11 +78,21 @@ def atom_errors_of(
     twin = twin_folder(folder)
     if not coder.decoders() or twin is None:
         return None, None
-    other, n = artifact.load(twin, device=str(coder.device), registry=registry), coder.n_latents
-    sines = squared_sines(_equal_layers(other)[:n], _equal_layers(coder))
+    other = artifact.load(twin, device=str(coder.device), registry=registry, map_large=True)
+    n = coder.n_latents
+    sines = squared_sines(_equal_layers(other, n), _equal_layers(coder, n))
     return AtomErrors(sines, other.atom_norms()[:n]), "float twin"
 
 
-def _equal_layers(coder: MatrixCoder) -> Tensor:
-    """float32 ``[F, L d_out]``: its atoms over the scale of each layer's data, not rotated."""
-    return (coder.atoms() / coder.norm_out.scale).flatten(1)
+def _equal_layers(coder: MatrixCoder, n: int) -> Iterator[Tensor]:
+    """float32 ``[R, L d_out]``, blocks of ``ROWS_AT_ONCE`` of its first n atoms: over the scale of each
+    layer's data, not rotated."""
+    norm, decoders = coder.norm_out, list(coder.decoders().values())
+    if len(decoders) > 1 or not coder.places_rows:
+        yield from (coder.atoms()[:n] / norm.scale).flatten(1).split(ROWS_AT_ONCE)
+        return
+    for rows in decoders[0].blocks():
+        atoms = norm.inverse_direction(coder.placed([rows[:n]])) / norm.scale
+        if len(atoms):
+            yield atoms.flatten(1)
+        n -= len(atoms)

@@ -105,12 +105,10 @@ def _taken(rows_FD: Tensor, scratch: pathlib.Path | None) -> Tensor:
     """float32 ``[F, D]`` to write to: the tensor itself, unless it is of another type or a view of a file."""
     if rows_FD.dtype == torch.float32 and not is_mapped(rows_FD):
         return rows_FD
-    large = scratch is not None and rows_FD.device.type == "cpu" and rows_FD.numel() >= LARGE
-    own_FD = (
-        on_disk(tuple(rows_FD.shape), scratch)
-        if large and scratch
-        else rows_FD.new_empty(rows_FD.shape, dtype=torch.float32)
-    )
+    if scratch is not None and rows_FD.device.type == "cpu" and rows_FD.numel() >= LARGE:
+        own_FD = on_disk(tuple(rows_FD.shape), scratch)
+    else:
+        own_FD = rows_FD.new_empty(rows_FD.shape, dtype=torch.float32)
     for rows_RD, own_RD in zip(rows_FD.split(ROWS_AT_ONCE), own_FD.split(ROWS_AT_ONCE), strict=True):
         own_RD.copy_(rows_RD)
         let_go(rows_RD)

@@ -6,7 +6,7 @@ until they are used. All faults are ArtifactErrors.
 """
 
 from qsae_core.reading.files import file_in, is_file_in, sha256_of
-from qsae_core.reading.mapped import LARGE, all_finite, beside, is_mapped, let_go, on_disk
+from qsae_core.reading.mapped import LARGE, all_finite, beside, is_mapped, let_go, on_disk, put_rows, rows_of
 from qsae_core.reading.npz_files import npz_tensors
 from qsae_core.reading.safetensors_files import safetensors_in_memory, safetensors_names, safetensors_tensors
 from qsae_core.reading.settings_files import json_settings, yaml_settings
@@ -24,6 +24,8 @@ __all__ = [
     "npz_tensors",
     "on_disk",
     "only_tensors",
+    "put_rows",
+    "rows_of",
     "safetensors_in_memory",
     "safetensors_names",
     "safetensors_tensors",

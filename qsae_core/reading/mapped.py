@@ -19,6 +19,8 @@ _MAPS: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary
 """Where the values of a mapped tensor begin -> its map."""
 LARGE = 2**26
 """Entries from which on a matrix is not copied or kept as floats beside its stored form: 256 MiB of them."""
+ROWS_AT_ONCE = 512
+"""Of rows anywhere in a mapped matrix, near ones after one another: pages beside them are mapped too."""
 BLOCK_BYTES = 2**24
 """Of a file, that are written at once."""
 
@@ -82,6 +84,27 @@ def beside(tensor: Tensor) -> Tensor:
     if isinstance(found, _Scratch) and tensor.dtype == torch.float32:
         return on_disk(tuple(tensor.shape), found.folder)
     return torch.empty_like(tensor, memory_format=torch.contiguous_format)
+
+
+def rows_of(tensor_FD: Tensor, rows_R: Tensor) -> Tensor:
+    """``[R, D]``: these rows; of a tensor that is mapped, some at a time, whose memory is given back."""
+    if not is_mapped(tensor_FD):
+        return tensor_FD[rows_R]
+    found_RD = tensor_FD.new_empty(rows_R.numel(), tensor_FD.shape[1])
+    for place in rows_R.argsort().split(ROWS_AT_ONCE):
+        found_RD[place] = tensor_FD[rows_R[place]]
+        let_go(tensor_FD)
+    return found_RD
+
+
+def put_rows(tensor_FD: Tensor, rows_R: Tensor, values_RD: Tensor) -> None:
+    """Write rows; to a tensor that is on disk, some at a time, whose memory is given back."""
+    if not is_mapped(tensor_FD):
+        tensor_FD[rows_R] = values_RD
+        return
+    for place in rows_R.argsort().split(ROWS_AT_ONCE):
+        tensor_FD[rows_R[place]] = values_RD[place]
+        let_go(tensor_FD)
 
 
 def is_mapped(tensor: Tensor) -> bool:

@@ -194,6 +194,16 @@ class StoresRowsBackwards(SignQuantizer):
         return super().unpack(packed).flip(0)
 
 
+class PacksByTheWhole(SignQuantizer):
+    """Says that it packs row by row, and stores how many rows there are."""
+
+    packs_by_row = True
+
+    def pack(self, weight_FD: Tensor) -> Packed:
+        packed = super().pack(weight_FD)
+        return Packed(packed.tensors, packed.shape, {**packed.layout, "rows": weight_FD.shape[0]})
+
+
 class BetterAtOnce(SignQuantizer):
     """Says that its scales are refined by a second level, which makes them worse."""
 
@@ -267,6 +277,7 @@ WRONG = [
     (quantizer(TakesAnyLayout), "declares"),
     (quantizer(UnpacksOtherRows), "rows"),
     (quantizer(StoresRowsBackwards), "first-rows"),
+    (quantizer(PacksByTheWhole), "some-rows"),
     (quantizer(BetterAtOnce), "precision"),
     (quantizer(StoresTooMuch), "packed-size"),
     (quantizer(HidesBytes), "packed-size"),

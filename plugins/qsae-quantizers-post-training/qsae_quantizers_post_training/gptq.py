@@ -9,7 +9,7 @@ from torch import Tensor
 
 from qsae_core import kernels
 from qsae_core.contracts import Calibration, SparseCodes, split_latents
-from qsae_core.reading import let_go
+from qsae_core.reading import let_go, put_rows, rows_of
 from qsae_quantizers_post_training import GptqConfig, MixedConfig, VectorConfig
 from qsae_quantizers_post_training.rtn import Rtn
 
@@ -63,10 +63,8 @@ def calibrated(
         if turn_F is not None:
             order_C = order_C[turn_F[latents_C][order_C].argsort(stable=True)]
         latents_C = latents_C[order_C]
-        rows_CD, H_CC = weight_FD[latents_C], _gram(codes, latents_C)
-        quantized[latents_C] = _compensated(rows_CD, latents_C, rounding, H_CC, config.damping)
-        let_go(weight_FD)
-        let_go(quantized)
+        rows_CD, H_CC = rows_of(weight_FD, latents_C), _gram(codes, latents_C)
+        put_rows(quantized, latents_C, _compensated(rows_CD, latents_C, rounding, H_CC, config.damping))
     return quantized if error(codes, weight_FD, quantized) < of_nearest else nearest(weight_FD)
 
 
