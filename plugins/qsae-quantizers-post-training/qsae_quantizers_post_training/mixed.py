@@ -209,7 +209,8 @@ def _lookup(packed: Packed, rows_R: Tensor) -> Lookup:
     # rows without bits have the scale 0: any point will do
     middle = 2 ** (MOST_BITS - 1)
     found = codes.new_full((rows_R.numel(), packed.shape[1]), middle)
-    for grid, some in _by_width(widths_R):
+    blocks = ((grid, some) for grid, rows in _by_width(widths_R) for some in rows.split(AT_ONCE))
+    for grid, some in blocks:  # a place takes eight times the byte that is there
         places = begins_R[some, None] + torch.arange(grid.n_bits * planes, device=codes.device)
         of_row = codes[places].view(some.numel(), grid.n_bits, planes).transpose(0, 1)
         steps = unpack_planes(of_row.contiguous(), packed.shape[1])
