@@ -75,7 +75,8 @@ HOW = f"""\
   rounded one on disk too.
 * Not so: `vector` learns its codebook from a whole matrix, and quantizers that are made for training (`ste`
   and the others) round a whole one, so that several float32 copies of a matrix are in memory; `--finetune`
-  and several rounds have them too. With these a bfloat16 SAE takes more than twice its file.
+  and several rounds have them too. With these a bfloat16 SAE takes more than twice its file; so it does with
+  `mixed`.
 * Below {4 * LARGE / 2**20:.0f} MiB a matrix nothing of this is done, since it takes time: Python and torch
   are the larger part there.
 """
