@@ -100,7 +100,9 @@ def test_rows_in_blocks_choose_multiply_and_measure_as_the_whole_matrix_in_float
     W = drawn(100, 32)
     quantizer = Rtn(RtnConfig(n_bits=4), (100, 32)) if kind == "rtn" else Half(HalfConfig(), (100, 32))
     packed = quantizer.pack(W)
-    rows, exact = PackedRows(packed, quantizer, "exact"), quantizer.unpack(packed).double()
+    assert PackedRows(packed, quantizer, "exact").blocks() is None  # it keeps floats, as a served one
+    rows = PackedRows(packed, quantizer, "exact", keeps_floats=False)
+    exact = quantizer.unpack(packed).double()
     assert rows.blocks() is not None
     x, bias, importance = drawn(7, 32, seed=1), drawn(100, seed=2), drawn(100, seed=3).abs()
     rule, activation = TopK(TopKConfig(k=5), 100), ReLU(ReLUConfig(), 100)

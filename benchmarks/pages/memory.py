@@ -66,7 +66,8 @@ HOW = f"""\
   read into memory.
 * Of matrices of that size, stored rows, 16-bit or packed, are widened some thousand at a time: where the k
   largest latents are kept, once for {TOKENS_AT_ONCE:,} tokens, block after block of latents; with other rules
-  once for some hundred, which is slower. A smaller encoder is kept as floats beside its packed form.
+  once for some hundred, which is slower. Smaller encoders, and all that `qsae_core.load` gives without
+  `map_large`, are kept as floats beside their packed form once they have been multiplied.
 * `qsae quantize` works on float32 weights. Those of such matrices are on disk, in files without a name in the
   folder of `--out`, or in the nearest one above it that is there, and gone with the process: as many bytes as
   the SAE has in float32, and for `gptq` and `mixed` the decoder's once or twice more, are free there while it

@@ -109,9 +109,11 @@ def load(
         arithmetic: ``exact``, or ``fast``: where no compiled kernel reads the packed codes, decode from one
             byte a weight with float32 sums whose rounding differs (relative error below 1e-6).
         kernels: compiled operations: ``auto``, ``none`` or a set's name; they hold for the whole process.
-        map_large: leave tensors of ``qsae_core.reading.LARGE`` entries and more in the file, which is to stay
-            as it is: they are read as they are used, and memory of those that are stored in 16 bits is given
-            back as they have been.
+        map_large: for a pass over large matrices (of ``qsae_core.reading.LARGE`` entries and more) in little
+            memory: tensors of that size stay in the file, which is to stay as it is, are read as they are
+            used, and memory of those that are stored in 16 bits is given back as they have been. No float
+            copy of a packed matrix is kept, so an encoder without a screen is unpacked for every batch: a
+            coder that serves token after token is loaded without it.
 
     Raises:
         ArtifactError: if nothing is there, a file is truncated or altered, or was made by a later format.
@@ -125,6 +127,8 @@ def load(
     activate_kernels(kernels, registry)
     coder = restored(folder, usable_description(folder, registry), level, registry, map_large=map_large)
     serve_with(coder, screen, arithmetic, where=str(folder))
+    for matrix in coder.matrices().values():
+        matrix.keeps_floats = not map_large
     return coder.to(place).eval()
 
 

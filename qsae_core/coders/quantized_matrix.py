@@ -31,6 +31,7 @@ class QuantizedMatrix(nn.Module):
         self.quantizing = True
         self.shape = (weight_FD.shape[0], weight_FD.shape[1])
         self.arithmetic: Arithmetic = "exact"
+        self.keeps_floats = True
         self._packed: Packed | None = None
         self._cache: tuple[int, Tensor] | None = None
         self._rows: tuple[int, Rows] | None = None
@@ -59,7 +60,7 @@ class QuantizedMatrix(nn.Module):
     def _stored_rows(self, packed: Packed) -> Rows:
         if self.quantizer.is_identity:
             return DenseRows(self.quantizer.unpack(packed))
-        return PackedRows(packed, self.quantizer, self.arithmetic)
+        return PackedRows(packed, self.quantizer, self.arithmetic, keeps_floats=self.keeps_floats)
 
     def forward(self) -> Tensor:
         """The whole matrix as the coder uses it, ``[F, D]`` floats; a packed one is unpacked at each call."""

@@ -71,10 +71,15 @@ class PackedRows(Rows):
         arithmetic: ``exact``: the bits that the unpacked float matrix gives. ``fast``: also torch's byte bag
             where no compiled operation is active; float32 sums in another order of rounding (relative error
             below 1e-6), from one byte a weight.
+        keeps_floats: ``dense`` keeps what it makes for the calls after it. Else a large matrix is unpacked
+            some rows at a time, each time that all of it is needed.
     """
 
-    def __init__(self, packed: Packed, quantizer: Quantizer, arithmetic: Arithmetic) -> None:
+    def __init__(
+        self, packed: Packed, quantizer: Quantizer, arithmetic: Arithmetic, *, keeps_floats: bool = True
+    ) -> None:
         super().__init__(packed.shape)
+        self._keeps_floats = keeps_floats
         self._packed, self._quantizer, self.arithmetic = packed, quantizer, arithmetic
         self._floats: Tensor | None = None
         self._lookup: _CompiledLookup | None = None
@@ -89,14 +94,13 @@ class PackedRows(Rows):
             self._bytes = byte_rows(*found)
 
     def dense(self) -> Tensor:
-        """All rows as float32, unpacked at the first call: a small encoder without a screen multiplies by
-        them."""
+        """All rows as float32, unpacked at the first call: an encoder without a screen multiplies by them."""
         if self._floats is None:
             self._floats = self._quantizer.unpack(self._packed)
         return self._floats
 
     def pre_activations(self, x_CD: Tensor, bias_F: Tensor, out_CF: Tensor) -> None:
-        """As Rows; floats of 16 bits and large matrices a few thousand rows at a time, which are not kept."""
+        """As Rows; floats of 16 bits, and large matrices of which none are kept, some rows at a time."""
         if not self._in_blocks:
             super().pre_activations(x_CD, bias_F, out_CF)
             return
@@ -105,12 +109,13 @@ class PackedRows(Rows):
             torch.addmm(bias_F[part], x_CD, rows_RD.T, out=out_CF[:, part])
 
     def blocks(self) -> Iterator[tuple[int, Tensor]] | None:
-        """Of a large matrix."""
+        """Of a large matrix of which no floats are kept."""
         return self._blocks() if self._is_large else None
 
     @property
     def _is_large(self) -> bool:
-        return self.shape[0] * self.shape[1] >= mapped.LARGE and self._floats is None
+        is_large = self.shape[0] * self.shape[1] >= mapped.LARGE
+        return is_large and not self._keeps_floats and self._floats is None
 
     def _takes_much(self, rows_R: Tensor) -> bool:
         return self._is_large and rows_R.numel() * self.shape[1] > mapped.LARGE // 4
