@@ -6,6 +6,7 @@ Shapes: D width of the input, E width of the output, F latents.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -159,7 +160,23 @@ def writable(dense: DenseForm, kind: str, where: str) -> tuple[DenseForm, Rule]:
             "topk" if dense.k is not None else "standard" if dense.activation == "relu" else dense.activation
         )
     rescales = dense.k is not None and dense.ranks_by_norm
+    if rescales:
+        dense = without_zero_atoms(dense)
     return dense, Rule(name, d_in, dense.n_latents, d_out, dense.subtracts_b_dec, dense.k, rescales)
+
+
+def without_zero_atoms(dense: DenseForm) -> DenseForm:
+    """The same function without atoms of norm 0, by which SAELens would divide: a latent that writes nothing
+    gets any direction, and an encoder that never fires."""
+    rows = dense.W_dec.split(ROWS_AT_ONCE)
+    zero_F = torch.cat([(part == 0).all(1) for part in rows])
+    for part in rows:
+        let_go(part)
+    if not bool(zero_F.any()):
+        return dense
+    W_enc, W_dec, b_enc = (t.clone() for t in (dense.W_enc, dense.W_dec, dense.b_enc))
+    W_enc[zero_F], b_enc[zero_F], W_dec[zero_F, 0] = 0.0, -1.0, 1.0
+    return replace(dense, W_enc=W_enc, W_dec=W_dec, b_enc=b_enc)
 
 
 def _refusal(dense: DenseForm, own_class: bool) -> str | None:

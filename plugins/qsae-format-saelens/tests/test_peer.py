@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import pathlib
@@ -82,6 +83,34 @@ def test_it_loads_every_form_that_is_written_and_computes_the_same(run_there, tm
         torch.testing.assert_close(latents, form.encode(x), rtol=1e-4, atol=1e-4, msg=name)
         reconstruction = form.reconstruct(x).float()
         torch.testing.assert_close(found["reconstruction"], reconstruction, rtol=1e-4, atol=1e-3, msg=name)
+
+
+def with_atoms_of_zeros():
+    """As an allocation of bits leaves them."""
+    form = forms()["TopK SAE that ranks by norm"]
+    W_dec = form.W_dec.clone()
+    W_dec[::3] = 0
+    return dataclasses.replace(form, W_dec=W_dec)
+
+
+def test_atoms_of_zeros_are_written_as_latents_that_never_fire(tmp_path):
+    form = with_atoms_of_zeros()
+    FORMAT.write(Checkpoint(form, "sae", PROVENANCE), tmp_path / "it")
+    read, x = FORMAT.read(tmp_path / "it").form, vectors(form)
+    assert (read.W_dec.norm(dim=1) > 0).all()
+    assert bool(form.encode(x).any())
+    torch.testing.assert_close(read.encode(x), form.encode(x), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(read.reconstruct(x), form.reconstruct(x), rtol=1e-6, atol=1e-6)
+
+
+def test_atoms_of_zeros_are_nothing_that_it_divides_by(run_there, tmp_path):
+    form = with_atoms_of_zeros()
+    FORMAT.write(Checkpoint(form, "sae", PROVENANCE), tmp_path / "it" / "checkpoint")
+    x = vectors(form)
+    save_file({"x": x.float()}, tmp_path / "it" / "x.safetensors")
+    run_there("write_golden.py", tmp_path, "--compute")
+    found = load_file(tmp_path / "it" / "expected.safetensors")
+    torch.testing.assert_close(found["reconstruction"], form.reconstruct(x).float(), rtol=1e-4, atol=1e-3)
 
 
 def test_it_loads_coders_that_were_trained_here(run_there, tmp_path, monkeypatch):
