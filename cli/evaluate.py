@@ -48,8 +48,8 @@ def _recorded(values: Mapping[str, Any]) -> list[Layer]:
 @click.option(
     "--out",
     type=click.Path(path_type=pathlib.Path, file_okay=False),
-    help="Where to keep all that was found, a folder an evaluation.  [default: of a run on its own data "
-    "RUN/evaluations; else nowhere]",
+    help="Where to keep all that was found, a folder an evaluation.  [default: of a run or an imported coder "
+    "on its own data PATH/evaluations; else nowhere]",
 )
 @click.option(
     "--overwrite",

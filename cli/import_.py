@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from qsae_core.contracts.coder import CoderShape
     from qsae_core.registry import Registry
 
-NAMES_DATA = {"use", "path", "text", "dataset"}
-"""Options of data sources that say which data it is, beside those that say how it is read."""
 Trained = Literal["unknown", "data", "elsewhere"]
 SCOPE = Scope(
     slots=("data",), lists=("metrics", "evaluate"), sections=(), needs_coder=False, config_file=False
@@ -68,13 +66,13 @@ def _origins(
     """What is recorded of the data that a coder of a configuration was trained on."""
     if trained_on == "elsewhere":
         return []
+    from qsae_core.artifact.imported import names_data
     from qsae_core.compose.compose import compose_data
     from qsae_core.errors import ConfigError
     from qsae_core.evaluation.fitting import check_shape
     from qsae_core.evaluation.measured_part import whole_origin
 
-    blocks = [layer.tree.get("data", {}) for layer in layers]
-    if not any(isinstance(block, str) or block.keys() & NAMES_DATA for block in blocks):
+    if not names_data(layers):
         raise ConfigError(
             "no data is chosen that it was trained on",
             where="--trained-on",

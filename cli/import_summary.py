@@ -86,13 +86,13 @@ def _places(sources: Sequence[Mapping[str, Any]]) -> str:
     written = _once(place for own in of_each for place in own.targets)
     model = of_each[0].model
     if model is None and not read and not written:
-        return "its files name no model, layer or site"
+        return "vectors: its files name no model, layer or site, and none is chosen"
     layers = _once(place.partition(".")[0] for place in (*read, *written))
     sides = (", ".join(_once(place.partition(".")[2] for place in side)) for side in (read, written))
     site = " -> ".join(filter(None, _once(sides)))
     where = f"layer{'s' if len(layers) > 1 else ''} {', '.join(layers)}, site {site}"
-    named = f"the model {model}" if model else "no model"
-    return f"its files name {named}, {where if layers else 'and no layer and site that qsae knows'}"
+    named = f"of the model {model}" if model else "of a model that is not named"
+    return f"vectors: {named}, {where if layers else 'of no layer and site that qsae knows'}"
 
 
 def _once(items: Iterable[str]) -> list[str]:

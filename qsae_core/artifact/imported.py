@@ -74,6 +74,10 @@ def read_checkpoint(
     return compose_checkpoint(open_checkpoint(place, registry, form), registry, str(place))
 
 
+NAMES_DATA = {"use", "path", "text", "dataset"}
+"""Options of data sources that say which data it is, beside those that say how it is read."""
+
+
 def import_checkpoint(
     path: str | os.PathLike[str],
     out: pathlib.Path,
@@ -134,6 +138,7 @@ def _imported(
         checkpoint = open_checkpoint(place, registry, form)
         coder = compose_checkpoint(checkpoint, registry, str(place))
         config, source = _described(checkpoint, place, form, shown, layers, registry, message)
+        source = _with_chosen_place(source, config, layers)
         origins = _origins(trained_on, config, coder)
         artifact.save(coder, out, config, registry, source | origins, fresh=True)
         return coder
@@ -230,7 +235,7 @@ def _described(
     config = resolve([made, *layers], registry)
     source = {**checkpoint.provenance.record(), IMPORTED: import_record(checkpoint, path, form, named)}
     named_by_files = "data" in checkpoint.components or checkpoint.provenance.model is not None
-    if not (named_by_files and "data" in tree) and not any("data" in layer.tree for layer in layers):
+    if not (named_by_files and "data" in tree) and not (names_data(layers) or names_model(layers)):
         source[NO_DATA] = True
         which = "--model, --layer and --site" if block is None else "--model, whose layer and site it names"
         message(
@@ -240,6 +245,30 @@ def _described(
     for note in checkpoint.notes:
         message(note)
     return config, source
+
+
+def names_data(layers: Sequence[Layer]) -> bool:
+    """Whether text or vectors were chosen, beside how they are read, and of which model."""
+    blocks = [layer.tree.get("data", {}) for layer in layers]
+    return any(isinstance(block, str) or block.keys() & NAMES_DATA for block in blocks)
+
+
+def _with_chosen_place(
+    source: Mapping[str, Any], config: RunConfig, layers: Sequence[Layer]
+) -> dict[str, Any]:
+    """``source`` with the model and places that were chosen where the files name none."""
+    if not names_model(layers):
+        return dict(source)
+    chosen = Provenance.of_data_block(config.to_dict()["data"])
+    if Provenance.of_record(source).sources:
+        chosen = Provenance(chosen.model)
+    return {**chosen.record(), **source}
+
+
+def names_model(layers: Sequence[Layer]) -> bool:
+    """Whether a language model was chosen."""
+    blocks = [layer.tree.get("data", {}) for layer in layers]
+    return any(isinstance(block, Mapping) and "model" in block for block in blocks)
 
 
 def _origins(

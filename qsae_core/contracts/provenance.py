@@ -8,6 +8,8 @@ from typing import Any
 
 MODEL, LAYER, SOURCE, TARGET = "model", "layer", "source_sites", "target_sites"
 CONTEXT, DATASET = "context", "dataset"
+USUAL_SITE = "resid_post"
+"""That ``lm`` reads where a layer alone is named."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,25 @@ class Provenance:
 
         sources, targets = (tuple(map(str, known(name, list) or ())) for name in (SOURCE, TARGET))
         return cls(known(MODEL, str), sources, targets, known(CONTEXT, int), known(DATASET, str))
+
+    @classmethod
+    def of_data_block(cls, block: Mapping[str, Any]) -> Provenance:
+        """Of options of the data source ``lm``, the other way round than ``data_block``: nothing where they
+        are of another source, and no places where they leave the layer open or name layers alone."""
+        if block.get("use") != "lm":
+            return cls()
+        model, site, target_site = (block.get(name) for name in ("model", "source_site", "target_site"))
+        layer, target_layer = block.get("source_layer"), block.get("target_layer")
+        if block.get("sites") is not None:
+            sources = tuple(block["sites"].split(","))
+            targets = tuple((block.get("target_sites") or block["sites"]).split(","))
+        elif None not in (layer, site, target_layer, target_site):
+            sources, targets = (f"{layer}.{site}",), (f"{target_layer}.{target_site}",)
+        elif block.get("layer") is not None:
+            sources = targets = (f"{block['layer']}.{block.get('site') or USUAL_SITE}",)
+        else:
+            return cls(model)
+        return cls(model, sources, targets)
 
     def record(self) -> dict[str, Any]:
         """JSON values of what is known, under the names that data sources use."""

@@ -150,12 +150,16 @@ def stored_coder(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def own_folder(path: pathlib.Path, config: RunConfig) -> pathlib.Path | None:
-    """Where a run keeps what its evaluations find, if ``path`` is a run's folder and the data are the run's
-    own; None elsewhere: what is found on other data is not the run's."""
+    """Where a run keeps what its evaluations find, or a stored coder that is in no run, if ``path`` is the
+    folder of one and the data are its own; None elsewhere: what is found on other data is not its own."""
     run = Run(path)
-    if not run.config_file.is_file() or not places.is_stored(run.final):
+    if run.config_file.is_file() and places.is_stored(run.final):
+        folder = run.final
+    elif places.is_stored(path) and not Run(path.resolve().parent.parent).config_file.is_file():
+        folder = path
+    else:
         return None
-    recorded = places.stored_description(run.final)["config"]
+    recorded = places.stored_description(folder)["config"]
     same = json.loads(json.dumps(config.to_dict()["data"])) == recorded["data"]
     return run.evaluations if same else None
 
@@ -179,7 +183,10 @@ def finished_entry(
     that of all together, and ``layers`` has one for each.
     """
     several = (folder / places.MEMBERS).is_file()
-    loaded: SparseCoder = (load_set if several else artifact.load)(folder, device=device, registry=registry)
+    where: dict[str, Any] = {"device": device, "registry": registry}
+    loaded: SparseCoder = (
+        load_set(folder, **where) if several else artifact.load(folder, **where, map_large=True)
+    )
     outcomes = evaluate_coder(loaded, data, config, registry, atom_errors, twin=twin, watch=watch)
     if isinstance(loaded, CoderSet):
         entry = set_entry(loaded, folder, outcomes)

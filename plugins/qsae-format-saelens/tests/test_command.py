@@ -53,7 +53,7 @@ def test_an_import_says_what_was_read(tmp_path):
     assert qsae(f"import {GOLDEN}/topk/checkpoint --out {tmp_path}/ours").splitlines() == [
         "topk: 24 latents, d=8, activation relu, sparsity topk (k = 4)",
         "format: saelens, weights in float32",
-        "its files name the model gpt2, layer 5, site resid_pre",
+        "vectors: of the model gpt2, layer 5, site resid_pre",
         f"artifact: {tmp_path}/ours",
     ]
 
@@ -69,7 +69,7 @@ def test_it_says_which_weights_have_which_type_and_that_no_place_is_named(tmp_pa
     said = qsae(f"import {tmp_path}/theirs --out {tmp_path}/ours").splitlines()
     assert said[1].startswith("format: saelens, weights in ")
     assert "bfloat16 (W_dec)" in said[1]
-    assert said[2] == "its files name no model, layer or site"
+    assert said[2] == "vectors: its files name no model, layer or site, and none is chosen"
 
 
 def test_of_a_folder_of_several_it_says_how_many_there_are_of_which_layers(tmp_path):
@@ -77,7 +77,7 @@ def test_of_a_folder_of_several_it_says_how_many_there_are_of_which_layers(tmp_p
     assert said[0].startswith(
         "2 coders, one for each of the layers sae_9, sae_10; of each, vanilla: 24 latents"
     )
-    assert said[2] == "its files name the model gpt2, layers 9, 10, site resid_post"
+    assert said[2] == "vectors: of the model gpt2, layers 9, 10, site resid_post"
 
 
 def test_of_packed_weights_it_says_the_format_and_the_quantizer(tmp_path, monkeypatch):
@@ -87,4 +87,4 @@ def test_of_packed_weights_it_says_the_format_and_the_quantizer(tmp_path, monkey
     qsae("export ours --format saelens-packed --out packed")
     said = qsae("import packed --out again").splitlines()
     assert said[1] == "format: saelens-packed, weights as qsae packs them (quantizer none)"
-    assert said[2] == "its files name the model gpt2, layer 5, site resid_pre"
+    assert said[2] == "vectors: of the model gpt2, layer 5, site resid_pre"
