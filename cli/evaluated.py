@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qsae_cli.options.recorded import model_flags
 from qsae_cli.output import print_json
 from qsae_core.config.layers import Layer
 from qsae_core.results.run import FLOAT_TWIN, MAIN, Run
@@ -148,6 +149,7 @@ def _print_found(asked: Asked, found: Evaluated, keeping: Keeping, beside: Mappi
     """A block for each evaluation, what was not evaluated and why, the coders, and where all of it is."""
     from qsae_cli.findings import print_layers, print_results
     from qsae_cli.summary import unavailable
+    from qsae_core.evaluation.evaluate import NO_MODEL
 
     entry = found.entry
     click.echo(f"{asked.path}: vectors of {entry['model']}, layer {entry['layer']}")
@@ -165,12 +167,17 @@ def _print_found(asked: Asked, found: Evaluated, keeping: Keeping, beside: Mappi
     if weighed and entry.get("atom_errors_from") == "float twin":
         click.echo("weight_error is of the float twin's atoms, which training moved too: see --save-float")
     keeping.closing(found.n_tokens)
-    if (following := _next(asked.path, keeping.kept)) is not None:
+    textless = any(NO_MODEL in sentence for sentence in sentences)
+    if (following := _next(asked.path, keeping.kept, textless)) is not None:
         click.echo(f"next: {following}")
 
 
-def _next(path: pathlib.Path, kept: pathlib.Path | None) -> str | None:
-    """The command that shows what a run has kept, if it is installed."""
+def _next(path: pathlib.Path, kept: pathlib.Path | None, textless: bool) -> str | None:
+    """The command that shows what a run has kept, if it is installed.
+
+    Args:
+        textless: the data have no language model.
+    """
     here = click.get_current_context()
     group = None if here.parent is None else here.parent.command
     commands = group.list_commands(here) if isinstance(group, click.Group) else []
@@ -178,7 +185,8 @@ def _next(path: pathlib.Path, kept: pathlib.Path | None) -> str | None:
     if "report" not in commands or kept != run.evaluations:
         return None
     sampled = any((place / "samples").is_dir() for place in (run.path, run.evaluations))
-    return f"qsae report {path}" if sampled else f"qsae samples {path}, then qsae report {path}"
+    model = f" {model_flags(path)}" if textless else ""
+    return f"qsae report {path}" if sampled else f"qsae samples {path}{model}, then qsae report {path}"
 
 
 def _results(outcomes: Mapping[str, Any]) -> dict[str, Any]:

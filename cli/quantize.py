@@ -37,6 +37,11 @@ def _recorded(values: Mapping[str, Any]) -> list[Layer]:
 @click.argument("path", type=click.Path(path_type=pathlib.Path))
 @click.option("--tokens", type=Count(), default=16384, show_default=True, help="Calibration.")
 @click.option(
+    "--eval-tokens",
+    type=Count(),
+    help="Held-out vectors that the coder is measured on, before and after.  [default: as in training]",
+)
+@click.option(
     "--rotate/--no-rotate", default=None, help="Rotate the coder first.  [default: where that is possible]"
 )
 @click.option("--finetune", type=click.Choice(["encoder"]), help="What then learns to use the new weights.")
@@ -86,6 +91,9 @@ def quantize(layers: list[Layer], **values: Any) -> None:
         "device": values["device"],
     }
     config = replace(config, run=config.run.model_copy(update=update))
+    if values["eval_tokens"] is not None:
+        train = config.train.model_copy(update={"eval_tokens": values["eval_tokens"]})
+        config = replace(config, train=train)
     from qsae_cli.pass_progress import EvaluationProgress
 
     def message(text: str) -> None:

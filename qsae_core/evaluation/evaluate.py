@@ -19,6 +19,8 @@ from qsae_core.evaluation.passes import run_passes, worked
 from qsae_core.evaluation.watch import Watch
 from qsae_core.kernels import partners
 
+NO_MODEL = "the data source has no language model behind its vectors"
+
 
 class Outcome(NamedTuple):
     """What came of one evaluation."""
@@ -141,7 +143,7 @@ def _started(evaluation: Evaluation, context: EvaluationContext, layer: int) -> 
 def refusal(evaluation: Evaluation, context: EvaluationContext) -> str | None:
     """Why an evaluation cannot run there: something that it observes is missing, or its own reason."""
     if "tokens" in evaluation.observes and context.data.language_model() is None:
-        return "the data source has no language model behind its vectors"
+        return NO_MODEL
     if "twin" in evaluation.observes and context.twin is None:
         return "there is no full-precision twin beside the coder"
     return evaluation.unavailable(context)

@@ -85,8 +85,17 @@ def check_shape(shape: CoderShape, data: DataSource, folder: pathlib.Path | None
     """
     if shape_of(data) != shape:
         raise DataError(
-            f"the data does not fit the coder: {shape_of(data)._asdict()} against {shape._asdict()}",
+            f"the data does not fit the coder: its vectors are {_widths(shape_of(data))}, and the coder's "
+            f"{_widths(shape)}",
             where=None if folder is None else str(folder),
-            next="choose the model, layer and site that the coder was trained on"
-            + ("" if folder is None else " (coder.json: config.data)"),
+            allowed="vectors of the model, layer and site that the coder is for",
+            next="choose them by --model, --layer and --site, or a file of such vectors by --data-path",
         )
+
+
+def _widths(shape: CoderShape) -> str:
+    sides = [
+        str(width) if layers == 1 else f"{width} in each of {layers} layers"
+        for width, layers in ((shape.d_in, shape.layers_in), (shape.d_out, shape.layers_out))
+    ]
+    return f"of width {' -> '.join(dict.fromkeys(sides))}"
