@@ -75,7 +75,7 @@ def test_what_is_said_and_in_which_order(run):
     assert any(line.startswith("full-precision twin") for line in lines[at[-1] :])
     assert lines[-2:] == [
         f"kept in {run}/evaluations",
-        f"next: qsae samples {run}, then qsae report {run}",
+        f"next: qsae samples {run} --model NAME --layer N --site SITE, then qsae report {run}",
     ]
     (run / "samples").mkdir()
     again = qsae("evaluate", run, "--eval", "sparsity").stdout.splitlines()

@@ -82,7 +82,9 @@ def show_latent(samples: Samples, number: int, most: int) -> None:
         if not examples:
             continue
         share = f"{(group - 1) / n_groups:.0%} to {group / n_groups:.0%} by rank, at least"
-        title = "strongest, one of a document" if group == 0 else f"{share} {latent.group_floors[group - 1]:.4g}"
+        title = (
+            "strongest, one of a document" if group == 0 else f"{share} {latent.group_floors[group - 1]:.4g}"
+        )
         click.echo(f"  {title}")
         for example in examples[:most]:
             click.echo(f"    {example.value:8.4g}  {_marked(example)}")
