@@ -7,6 +7,7 @@ import pathlib
 import shutil
 
 import pytest
+import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
@@ -42,6 +43,53 @@ def test_the_worked_example(tmp_path, monkeypatch):
     for name in ("cfg.json", "sae_weights.safetensors"):
         once_more = (tmp_path / "mine_once_more" / name).read_bytes()
         assert (tmp_path / "mine_saelens" / name).read_bytes() == once_more
+
+
+@pytest.fixture(scope="module")
+def placeless(tmp_path_factory):
+    """An SAE of the built-in model's vectors, whose files say nothing of it."""
+    folder = tmp_path_factory.mktemp("placeless")
+    generator = torch.Generator().manual_seed(0)
+    W_dec = torch.nn.functional.normalize(torch.randn(64, 256, generator=generator), dim=1)
+    tensors = {
+        "W_enc": W_dec.T.contiguous(),
+        "W_dec": W_dec,
+        "b_enc": torch.zeros(64),
+        "b_dec": torch.zeros(256),
+    }
+    save_file(tensors, folder / "sae_weights.safetensors")
+    cfg = {"architecture": "topk", "d_in": 256, "d_sae": 64, "k": 4, "dtype": "float32"}
+    (folder / "cfg.json").write_text(json.dumps(cfg))
+    return folder
+
+
+def test_a_place_that_is_chosen_is_recorded_and_stays(placeless, tmp_path, monkeypatch):
+    """Through quantizing on saved vectors too, and what is found of an imported coder is kept beside it."""
+    monkeypatch.chdir(tmp_path)
+    said = qsae(f"import {placeless} --out ours --model builtin --layer 2").splitlines()
+    assert said[2] == "vectors: of the model builtin, layer 2, site resid_post"
+    assert "kept in ours/evaluations" in qsae("evaluate ours --eval sparsity --tokens 512")
+    assert (tmp_path / "ours" / "evaluations" / "sparsity" / "result.json").is_file()
+    save_file(
+        {"x": torch.randn(600, 256, generator=torch.Generator().manual_seed(1))}, tmp_path / "x.safetensors"
+    )
+    qsae(
+        "quantize ours --quantizer rtn --n-bits 4 --tokens 128 --eval-tokens 16 --name it --data-path x.safetensors"
+    )
+    (run,) = (tmp_path / "results" / "it").glob("*/*")
+    source = json.loads((run / "checkpoints" / "final" / "coder.json").read_text())["source"]
+    assert (source["model"], source["source_sites"]) == ("builtin", ["2.resid_post"])
+    metrics = json.loads((run / "metrics.json").read_text())["coders"]["coder"]
+    assert metrics["evaluations"]["reconstruction"]["n_tokens"] == 16
+    refused = CliRunner().invoke(cli, ["samples", str(run)])
+    assert "--model builtin --layer 2 --site resid_post --text FOLDER" in refused.output
+
+
+def test_how_data_is_read_alone_chooses_none(placeless, tmp_path):
+    result = CliRunner().invoke(cli, f"import {placeless} --out {tmp_path}/ours --dtype bf16".split())
+    assert result.exit_code == 0, result.output
+    assert "no data was chosen for it" in result.output
+    assert "vectors: its files name no model, layer or site, and none is chosen" in result.output
 
 
 # --- what qsae import says of what SAELens wrote
