@@ -70,12 +70,10 @@ def test_a_place_that_is_chosen_is_recorded_and_stays(placeless, tmp_path, monke
     assert said[2] == "vectors: of the model builtin, layer 2, site resid_post"
     assert "kept in ours/evaluations" in qsae("evaluate ours --eval sparsity --tokens 512")
     assert (tmp_path / "ours" / "evaluations" / "sparsity" / "result.json").is_file()
-    save_file(
-        {"x": torch.randn(600, 256, generator=torch.Generator().manual_seed(1))}, tmp_path / "x.safetensors"
-    )
-    qsae(
-        "quantize ours --quantizer rtn --n-bits 4 --tokens 128 --eval-tokens 16 --name it --data-path x.safetensors"
-    )
+    x = torch.randn(600, 256, generator=torch.Generator().manual_seed(1))
+    save_file({"x": x}, tmp_path / "x.safetensors")
+    few = "--tokens 128 --eval-tokens 16"
+    qsae(f"quantize ours --quantizer rtn --n-bits 4 {few} --name it --data-path x.safetensors")
     (run,) = (tmp_path / "results" / "it").glob("*/*")
     source = json.loads((run / "checkpoints" / "final" / "coder.json").read_text())["source"]
     assert (source["model"], source["source_sites"]) == ("builtin", ["2.resid_post"])
