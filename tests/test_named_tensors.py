@@ -156,6 +156,9 @@ def test_the_format_of_a_path_is_the_one_that_recognizes_it(path, tmp_path):
     assert caught.value.next == "--format others"
     with pytest.raises(ArtifactError, match="of none of the installed formats"):
         format_of(tmp_path, formats(Theirs))
+    with pytest.raises(ArtifactError, match="but its folder is of theirs") as caught:
+        format_of(path / "w.safetensors", formats(Theirs))
+    assert caught.value.next == f"give the folder: {path}"
     with pytest.raises(ArtifactError, match="there is no such file or folder"):
         format_of(tmp_path / "nothing", formats(Theirs))
     with pytest.raises(ArtifactError, match="none of the installed") as caught:

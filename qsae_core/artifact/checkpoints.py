@@ -50,32 +50,41 @@ def format_of(path: pathlib.Path, registry: Registry) -> str:
     Raises:
         ArtifactError: if none does, or several do.
     """
-    names, known, unusable = registry.names("format"), [], {}
-    for name in names:
+    known, unusable = _recognizing(path, registry)
+    if len(known) == 1:
+        return known[0]
+    allowed = ", ".join(registry.names("format")) or "none, because no plugin with a format is installed"
+    allowed += "".join(f"; {name} cannot be used: {what}" for name, what in unusable.items())
+    unknown = "is of none of the installed formats"
+    if known:
+        what, further = f"is of several formats: {', '.join(known)}", f"--format {known[0]}"
+    elif not os.path.exists(path):  # pathlib's raises where a name is too long
+        what, further = "there is no such file or folder", "give a checkpoint's own file or folder"
+        allowed = "a path that is there, or an address: hf://user/repository/path"
+    elif path.is_file() and (of_folder := _recognizing(path.parent, registry)[0]):
+        what = f"{unknown}, but its folder is of {', '.join(of_folder)}"
+        further = f"give the folder: {path.parent}"
+    elif away := next(links_out(path), None):
+        what = f"{unknown}; {away} is a link out of it, and none of these is followed"
+        further = "copy the files that are linked to their places, or give the path that they are linked from"
+    else:
+        what, further = (
+            unknown,
+            "--format NAME says what is wrong with files of that format; else install the plugin of theirs",
+        )
+    raise ArtifactError(what, where=str(path), allowed=allowed, next=further)
+
+
+def _recognizing(path: pathlib.Path, registry: Registry) -> tuple[list[str], dict[str, str]]:
+    """The formats that recognize a path; of those that cannot be used, why."""
+    known, unusable = [], {}
+    for name in registry.names("format"):
         try:
             if compose_format(name, registry).recognizes(path):
                 known.append(name)
         except PluginError as error:
             unusable[name] = error.what
-    if len(known) == 1:
-        return known[0]
-    installed = ", ".join(names) or "none, because no plugin with a format is installed"
-    installed += "".join(f"; {name} cannot be used: {what}" for name, what in unusable.items())
-    if known:
-        what, further = f"is of several formats: {', '.join(known)}", f"--format {known[0]}"
-    elif not os.path.exists(path):  # pathlib's raises where a name is too long
-        what, further = "there is no such file or folder", "give a checkpoint's own file or folder"
-    elif away := next(links_out(path), None):
-        what = (
-            f"is of none of the installed formats; {away} is a link out of it, and none of these is followed"
-        )
-        further = "copy the files that are linked to their places, or give the path that they are linked from"
-    else:
-        what = "is of none of the installed formats"
-        further = (
-            "--format NAME says what is wrong with files of that format; else install the plugin of theirs"
-        )
-    raise ArtifactError(what, where=str(path), allowed=installed, next=further)
+    return known, unusable
 
 
 def members_of(path: pathlib.Path, registry: Registry, form: str) -> dict[str, pathlib.Path]:
