@@ -51,7 +51,7 @@ def run(settings: Settings) -> dict[str, Any]:
     np.save(folder / "states.npy", vectors.astype(np.float32))
     found: dict[str, Any] = {**sizes._asdict(), "files": {}, "commands": []}
     found["base"] = _measured([sys.executable, "-c", IMPORTS], "base", folder, settings)
-    for dtype in DTYPES:
+    for dtype in DTYPES[-1:] if settings.quick else DTYPES:
         spec = {**sizes._asdict(), "dtype": dtype, "seed": settings.seed, "out": f"{dtype}"}
         _measured([sys.executable, WRITER, json.dumps(spec)], f"write {dtype}", folder, settings)
         found["files"][dtype] = (folder / dtype / "sae_weights.safetensors").stat().st_size

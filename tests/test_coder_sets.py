@@ -312,7 +312,7 @@ def test_data_of_other_layers(trained, states, tmp_path):
     np.save(tmp_path / "two.npy", np.load(states)[:, :2])
     result = qsae(f"evaluate {trained} --data-path", tmp_path / "two.npy")
     assert result.exit_code != 0
-    assert "'layers_in': 2" in result.output
+    assert " in each of 2 layers, and the coder's of width " in result.output
 
 
 def test_one_pass_reads_the_data_once(trained, monkeypatch):

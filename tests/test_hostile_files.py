@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-INPUTS = {"FORMATS": 8000, "ARTIFACTS": 3000, "FIELDS": 1500}
+INPUTS = {"FORMATS": 8000, "ARTIFACTS": 3000, "FIELDS": 800}
 
 
 def read(what: str, inputs: int, seed: int) -> dict:

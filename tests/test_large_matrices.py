@@ -116,7 +116,7 @@ def test_rows_in_blocks_choose_multiply_and_measure_as_the_whole_matrix_in_float
     # sums of few rows, halves of the tokens at a time
     codes = SparseCodes.from_top_k(torch.tensor([[0, 99], [3, 4], [50, 2]]), drawn(3, 2, seed=4), 100)
     product = rows.product(codes, codes.values)
-    torch.testing.assert_close(product.double(), codes.to_dense().double() @ exact)
+    torch.testing.assert_close(product.double(), codes.to_dense().double() @ exact, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -223,10 +223,9 @@ print("peak", own, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-def test_quantizing_a_large_file_takes_less_than_twice_its_size(tmp_path, dtype):
-    # 131,072 latents of width 512: matrices as large as the least that counts as large
-    saelens_files(tmp_path / "sae", dtype, n_latents=131_072, width=512)
+def test_quantizing_a_large_file_takes_less_than_twice_its_size(tmp_path):
+    # of 16 bits, beside which one float32 copy is too much already, and as small as what counts as large
+    saelens_files(tmp_path / "sae", torch.bfloat16, n_latents=131_072, width=512)
     np.save(tmp_path / "states.npy", drawn(512, 512, seed=5).numpy())
     qsae("import", tmp_path / "sae", "--out", tmp_path / "coder")
     size = (tmp_path / "sae" / "sae_weights.safetensors").stat().st_size
