@@ -451,7 +451,9 @@ blocks = st.fixed_dictionaries(
         "sparsity": st.one_of(
             st.builds(lambda k: {"use": "topk", "k": k}, st.integers(1, 4096)),
             st.builds(
-                lambda k, d: {"use": "batchtopk", "k": k, "decay": d}, st.integers(1, 99), st.floats(0, 0.999)
+                lambda k, d: {"use": "batchtopk", "k": k, "decay": d},
+                st.integers(1, 99),
+                st.just(0.0) | st.floats(1e-30, 0.999),
             ),
         ),
         "quantizer": st.builds(lambda bits: {"use": "ste", "bits": bits}, st.lists(st.integers())),
