@@ -80,7 +80,7 @@ def _format(
 
 
 def _places(sources: Sequence[Mapping[str, Any]]) -> str:
-    """Of which model, layers and sites the vectors are, as far as the files say it."""
+    """Of which model, layers and sites the vectors are, as far as the files or options say it."""
     of_each = [Provenance.of_record(source) for source in sources]
     read = _once(place for own in of_each for place in own.sources)
     written = _once(place for own in of_each for place in own.targets)

@@ -113,9 +113,11 @@ class Keeping:
         if level is not None:
             return "since it is of one level"
         if not Run(self.path).config_file.is_file():
-            if Run(self.path.resolve().parent.parent).config_file.is_file():
-                return f"since {self.path} is no run's folder"
-            return "since this is not the data that is recorded for it"
+            from qsae_core.artifact.places import stands_alone
+
+            if stands_alone(self.path):
+                return "since this is not the data that is recorded for it"
+            return f"since {self.path} is no run's folder"
         if self._is_other_data:
             return "since the run was not trained on this, though it is where its data was"
         return "since these are not the run's own data"

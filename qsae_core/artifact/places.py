@@ -15,7 +15,7 @@ from qsae_core.artifact.description import DESCRIPTION, read_description
 from qsae_core.errors import ArtifactError
 from qsae_core.plugins.addresses import was_address
 from qsae_core.results.files import COPY, read_json
-from qsae_core.results.run import slug
+from qsae_core.results.run import Run, slug
 
 TENSORS = "coder.safetensors"
 MASTERS = "masters.safetensors"
@@ -153,6 +153,12 @@ def stored_folder(path: pathlib.Path) -> pathlib.Path:
 def is_stored(folder: pathlib.Path) -> bool:
     """Whether a coder, or one for each of several layers, is in a folder itself."""
     return any((folder / name).is_file() for name in (DESCRIPTION, MEMBERS))
+
+
+def stands_alone(folder: pathlib.Path) -> bool:
+    """Whether a coder, or one for each of several layers, is in a folder itself, and that is in no run
+    (``RUN/checkpoints/final``), as ``qsae import`` writes it."""
+    return is_stored(folder) and not Run(folder.resolve().parent.parent).config_file.is_file()
 
 
 def identity(folder: pathlib.Path) -> str:

@@ -155,7 +155,7 @@ def own_folder(path: pathlib.Path, config: RunConfig) -> pathlib.Path | None:
     run = Run(path)
     if run.config_file.is_file() and places.is_stored(run.final):
         folder = run.final
-    elif places.is_stored(path) and not Run(path.resolve().parent.parent).config_file.is_file():
+    elif places.stands_alone(path):
         folder = path
     else:
         return None

@@ -124,9 +124,7 @@ def _quantize(
             evaluations = entries(evaluate_coder(source, data, config, registry, watch=watch)[WHOLE])
             origin = made | {"of_masters": of_masters, "evaluations": evaluations}
             origin |= {"finetuning_rates": [found.rates for found in fitted]}
-            record: dict[str, Any] = {"model": data.model_name, "layer": data.layer}
-            tokens = method.tokens + method.n_steps * config.train.batch_size
-            record |= {"steps": method.n_steps, "tokens": tokens, "training_seconds": seconds}
+            record = _effort(data, config, method, seconds)
             write_json(run.metrics_file, record | {"quantized_from": origin, "coders": {"coder": entry}})
         return Run(_path(config, data, method))
     except TrainingError as error:
@@ -134,6 +132,13 @@ def _quantize(
         raise
     finally:
         opened.close()
+
+
+def _effort(data: DataSource, config: RunConfig, method: QuantizeConfig, seconds: float) -> dict[str, Any]:
+    """Of which vectors a coder is, and how many of them and how long making it took."""
+    tokens = method.tokens + method.n_steps * config.train.batch_size
+    made_in = {"steps": method.n_steps, "tokens": tokens, "training_seconds": seconds}
+    return {"model": data.model_name, "layer": data.layer, **made_in}
 
 
 def _shell(folder: pathlib.Path, config: RunConfig, registry: Registry) -> MatrixCoder:

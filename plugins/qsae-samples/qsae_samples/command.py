@@ -20,7 +20,7 @@ from qsae_cli.commands import (
 )
 from qsae_core import EvaluationConfig, Run
 from qsae_core.errors import ConfigError, DataError
-from qsae_core.runs import Layer, identity, is_stored, load_plugins, resolve, slug, stored_description
+from qsae_core.runs import Layer, identity, load_plugins, resolve, slug, stands_alone, stored_description
 from qsae_samples import SamplesConfig
 from qsae_samples.files import FILE
 from qsae_samples.samples import Samples
@@ -135,16 +135,11 @@ samples.add_command(show)
 
 
 def _folder(path: pathlib.Path, out: pathlib.Path | None) -> pathlib.Path:
-    if out is None and not Run(path).config_file.exists() and not _stands_alone(path):
+    if out is None and not Run(path).config_file.exists() and not stands_alone(path):
         raise ConfigError(
             "it is no run's folder, so where the samples go has to be said", where=str(path), next="--out DIR"
         )
     return out or path / FOLDER
-
-
-def _stands_alone(path: pathlib.Path) -> bool:
-    """Whether it is the folder of a stored coder, or of several, that is in no run."""
-    return is_stored(path) and not Run(path.resolve().parent.parent).config_file.exists()
 
 
 def _coders(found: Any, folder: pathlib.Path) -> list[tuple[pathlib.Path, str, Mapping[str, Any]]]:
