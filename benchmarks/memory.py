@@ -69,6 +69,7 @@ def _commands(dtype: str, sizes: Sizes) -> dict[str, list[str]]:
     coder, data = f"coder-{dtype}", ["--data", "tensors", "--data-path", "states.npy"]
     four = ["--quantizer.n-bits", "4", "--encoder-quantizer", "rtn", "--encoder-quantizer.n-bits", "4"]
     tokens = ["--tokens", str(sizes.calibration)]
+    of_four = f"results/rtn-{dtype}/tensors/0"
 
     def quantize(name: str) -> list[str]:
         return ["quantize", coder, *data, "--quantizer", name, *four, *tokens, "--name", f"{name}-{dtype}"]
@@ -78,7 +79,10 @@ def _commands(dtype: str, sizes: Sizes) -> dict[str, list[str]]:
         "evaluate": ["evaluate", coder, *data],
         "quantize, rtn": quantize("rtn"),
         "quantize, mixed": quantize("mixed"),
-        "evaluate, of 4 bits": ["evaluate", f"results/rtn-{dtype}/tensors/0", *data, "--no-compare-float"],
+        "evaluate, of 4 bits": ["evaluate", of_four, *data, "--no-compare-float"],
+        "report, of 4 bits": ["report", of_four, "--without-samples"],
+        "compare, of both": ["compare", of_four, f"results/mixed-{dtype}/tensors/0"],
+        "bench, of 4 bits": ["bench", of_four, "--batch", "1", "--batch", "64", "--repeats", "3"],
         "export": ["export", coder, "--format", "saelens", "--out", f"back-{dtype}"],
     }
 

@@ -112,7 +112,7 @@ def test_rows_in_blocks_choose_multiply_and_measure_as_the_whole_matrix_in_float
         ranking = pre if weights is None else pre * weights.double()
         wanted = ranking.topk(5).indices.sort(1).values
         assert codes.indices.view(7, 5).tolist() == wanted.tolist()
-        torch.testing.assert_close(codes.values.view(7, 5).double(), pre.gather(1, wanted).relu())
+        torch.testing.assert_close(codes.values.view(7, 5), pre.gather(1, wanted).relu().float())
     # sums of few rows, halves of the tokens at a time
     codes = SparseCodes.from_top_k(torch.tensor([[0, 99], [3, 4], [50, 2]]), drawn(3, 2, seed=4), 100)
     product = rows.product(codes, codes.values)

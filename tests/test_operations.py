@@ -81,6 +81,15 @@ def test_a_screen_finds_the_largest(kind, weighted):
     assert alone.shape == (1, 32)
 
 
+@pytest.mark.parametrize("kind", ["bf16", "int8"])
+def test_a_screen_of_blocks_is_that_of_the_whole_matrix(kind):
+    W = torch.randn(300, 96, generator=torch.Generator().manual_seed(1))
+    whole, in_blocks = kernels.Screen(kind, W), kernels.Screen(kind, iter(W.split(128)), 300)
+    assert all(map(torch.equal, whole.prepared, in_blocks.prepared))
+    with pytest.raises(ValueError, match="multiples of 64 rows"):
+        kernels.Screen(kind, iter(W.split(100)), 300)
+
+
 def test_an_int8_screen_is_for_the_cpu():
     with pytest.raises(ConfigError, match="runs on the CPU alone, and the coder is on meta"):
         kernels.Screen("int8", torch.empty(8, 4, device="meta"))

@@ -202,6 +202,13 @@ class MatrixCoder(CoderMatrices):
         the data's space, quantized as ``decode`` uses them."""
         return self.norm_out.inverse_direction(self.placed([m() for m in self.decoders().values()]))
 
+    def atoms_of(self, latents_U: Tensor) -> Tensor:
+        """As ``atoms``, of these latents alone where each atom is one row."""
+        if len(self.decoders()) != 1 or not self.places_rows:
+            return super().atoms_of(latents_U)
+        rows_UE = self.decoder_matrix().rows().take(latents_U)
+        return self.norm_out.inverse_direction(self.placed([rows_UE]))
+
     def placed(self, rows: Sequence[Tensor]) -> Tensor:
         """``[F, d_out]`` (``[F, L, d_out]``), normalised: rows of ``decoders`` as the atoms that they are;
         coders with several decoders override it."""

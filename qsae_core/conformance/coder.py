@@ -27,6 +27,7 @@ from qsae_core.conformance.verdicts import (
     CheckFailure,
     copy_of_state,
     expect,
+    expect_close,
     expect_equal,
     expect_finite,
     expect_same_state,
@@ -198,7 +199,8 @@ def _use(coder: MatrixCoder, batch: Batch, what: str) -> None:
 
 @RULES.each_case(
     "observation",
-    "atom_norms gives the norms of atoms(), code_levels levels of values; a metric can observe.",
+    "atom_norms gives the norms of atoms(), atoms_of rows of it, code_levels levels of values; a metric can "
+    "observe.",
 )
 def _observation(subject: Subject, case: Case) -> None:
     coder, batch = trained(subject, case, built(subject, Variant(case, {})))
@@ -215,6 +217,9 @@ def _observation(subject: Subject, case: Case) -> None:
         torch.allclose(atoms.norm(dim=-1), norms, rtol=1e-4, atol=1e-6),
         "atom_norms are not the norms of the rows of atoms().",
     )
+    some = torch.tensor([coder.n_latents - 1, 0, coder.n_latents // 2], device=atoms.device)
+    with torch.no_grad():
+        expect_close(coder.atoms_of(some), atoms[some], "atoms_of, beside rows of atoms()")
     _expect_levels(observation)
 
 

@@ -144,6 +144,11 @@ class SparseCoder(nn.Module, abc.ABC):
         """float32 ``[F, d_out]`` (``[F, L, d_out]`` where layers are normalised one by one): decoder rows in
         the data's space, quantized as ``decode`` uses them."""
 
+    def atoms_of(self, latents_U: Tensor) -> Tensor:
+        """float32 ``[U, d_out]`` (``[U, L, d_out]``): these rows of ``atoms()``. Coders that can make them
+        alone override it: of a large dictionary all are much memory."""
+        return self.atoms()[latents_U]
+
     @abc.abstractmethod
     def atom_norms(self) -> Tensor:
         """float32 ``[F]`` (``[F, L]``): norms of ``atoms()``, without building them."""

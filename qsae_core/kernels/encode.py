@@ -17,7 +17,7 @@ from qsae_core.kernels.precision import full_precision
 from qsae_core.kernels.processes import partners
 from qsae_core.kernels.products import sums_by_latent, transposed_product
 from qsae_core.kernels.rows import Matrix, Rows, as_rows
-from qsae_core.kernels.screening import Kind, candidates_for, rows_per_chunk
+from qsae_core.kernels.screening import Kind, candidates_for, chunk_buffer, rows_per_chunk
 
 TOKENS_AT_ONCE = 4096
 """Whose products with a block of a large matrix are held at once: 64 MiB of them."""
@@ -96,7 +96,7 @@ def _search(
         support = _support(indices_BK.sort(dim=1).values, rows.shape[0])
         return support, _exact(x_BD, rows, bias_F, support)
     for rows_CD in x_BD.split(chunk) if len(x_BD) else [x_BD]:
-        pre_CF = workspace("pre-activations", (rows_CD.shape[0], rows.shape[0]), rows_CD)
+        pre_CF = chunk_buffer("pre-activations", x_BD, rows.shape[0])[: len(rows_CD)]
         rows.pre_activations(rows_CD, bias_F, pre_CF)
         codes = rule.select(pre_CF if by_order else activation.candidates(pre_CF), importance_F)
         if rule.fixed_k is None and not ranks_batch:

@@ -134,8 +134,8 @@ class PackedRows(Rows):
                 yield first, narrow_FD[first:last].float()
                 mapped.let_go(narrow_FD)
 
-    def _whole_once(self) -> Tensor:
-        return self._quantizer.unpack(self._packed) if self._floats is None else self._floats
+    def _once(self) -> Tensor | Iterator[Tensor]:
+        return (rows_RD for _, rows_RD in self._blocks()) if self._floats is None else self._floats
 
     def take(self, rows_R: Tensor) -> Tensor:
         """Some rows as float32."""

@@ -81,11 +81,11 @@ class Rows(abc.ABC):
         """The matrix prepared for screening, made once."""
         if self._screen is None or self._screen.kind != kind:
             with torch.no_grad():
-                self._screen = Screen(kind, self._whole_once())
+                self._screen = Screen(kind, self._once(), self.shape[0])
         return self._screen
 
-    def _whole_once(self) -> Tensor:
-        """``[F, D]`` floats to make a screen of, which need not be kept for it."""
+    def _once(self) -> Tensor | Iterator[Tensor]:
+        """``[F, D]`` floats to make a screen of, or some rows after the others; not kept for it."""
         return self.dense().detach()
 
 

@@ -8,6 +8,7 @@ them. Its quality is its recall, the share of the true selection that is among t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -19,6 +20,8 @@ from qsae_core.kernels.top_k import top_k
 
 Kind = Literal["none", "bf16", "int8"]
 CHUNK_ENTRIES = 2**25
+BLOCK = 64
+"""Of so many rows each, blocks of a matrix can be prepared one after the other."""
 
 
 def candidates_for(kind: Kind, k: int) -> int:
@@ -35,26 +38,48 @@ class Screen:
 
     Args:
         kind: ``int8`` (rows and tokens rounded to 8 bits, each with a scale) or ``bf16``.
-        W_FD: the encoder as it is now; the screen keeps a copy of its own.
+        W_FD: the encoder as it is now, or some of its rows after the others, each time as many, a multiple of
+            64, and at most as many at last; the screen keeps a copy of its own.
+        n_latents: F, where W comes in blocks.
 
     Raises:
         ConfigError: for an int8 screen of a matrix that is not on the CPU.
     """
 
-    def __init__(self, kind: Kind, W_FD: Tensor) -> None:
-        if kind == "int8" and W_FD.device.type != "cpu":
+    def __init__(self, kind: Kind, W_FD: Tensor | Iterator[Tensor], n_latents: int = 0) -> None:
+        self.kind = kind
+        self.prepared: tuple[Tensor, ...] = ()
+        if isinstance(W_FD, Tensor):
+            self.prepared = self._of(W_FD)
+            return
+        # put where they stay: parts that are kept between blocks that go would leave memory in pieces
+        ends, first = list[int](), None
+        for rows_RD in W_FD:
+            first = first or len(rows_RD)
+            parts, n_blocks = self._of(rows_RD), -(-n_latents // first)
+            if not ends:
+                self.prepared = tuple(part.new_empty(n_blocks * len(part), *part.shape[1:]) for part in parts)
+                ends = [0] * len(parts)
+            elif first % BLOCK:
+                raise ValueError(f"blocks of a screen are multiples of {BLOCK} rows, the last one excepted")
+            for i, (whole, part) in enumerate(zip(self.prepared, parts, strict=True)):
+                whole[ends[i] : ends[i] + len(part)] = part
+                ends[i] += len(part)
+        self.prepared = tuple(whole[:end] for whole, end in zip(self.prepared, ends, strict=True))
+
+    def _of(self, rows_RD: Tensor) -> tuple[Tensor, ...]:
+        return (rows_RD.bfloat16(),) if self.kind == "bf16" else self._in_int8(rows_RD.contiguous())
+
+    def _in_int8(self, rows_RD: Tensor) -> tuple[Tensor, ...]:
+        if rows_RD.device.type != "cpu":
             raise ConfigError(
-                f"an int8 screen runs on the CPU alone, and the coder is on {W_FD.device.type}",
+                f"an int8 screen runs on the CPU alone, and the coder is on {rows_RD.device.type}",
                 where="screen",
                 allowed="bf16 or none",
             )
-        self.kind = kind
-        if kind == "bf16":
-            self.prepared: tuple[Tensor, ...] = (W_FD.bfloat16(),)
-        else:
-            W_FD = W_FD.contiguous()
-            self.prepared = current("screen_prepare", W_FD)(W_FD)
-            self._int8 = current("screen", W_FD)
+        self._int8 = current("screen", rows_RD)
+        prepared: tuple[Tensor, ...] = current("screen_prepare", rows_RD)(rows_RD)
+        return prepared
 
     def candidates(self, x_BD: Tensor, bias_F: Tensor, importance_F: Tensor | None, m: int) -> Tensor:
         """int32 ``[B, m]``: about the m latents of a token with the largest importance * pre-activation."""
@@ -65,7 +90,8 @@ class Screen:
 
 @operation
 def screen_prepare(W_FD: Tensor) -> tuple[Tensor, ...]:
-    """The int8 form of an encoder for ``screen``; what is in it is the implementation's own business."""
+    """The int8 form of an encoder for ``screen``; what is in it is the implementation's own business, but for
+    this: the forms of blocks of 64 rows, put behind one another, are that of all rows."""
     return _to_int8(W_FD)
 
 
@@ -78,10 +104,10 @@ def screen(
     chosen = []
     for rows_CD in x_BD.split(rows_per_chunk(codes_FD.shape[0])):
         tokens_CD, token_scale_C = _to_int8(rows_CD)
-        shape = (rows_CD.shape[0], codes_FD.shape[0])
-        product = workspace("screen int32", shape, x_BD, torch.int32)
+        product = chunk_buffer("screen int32", x_BD, codes_FD.shape[0], torch.int32)[: len(rows_CD)]
         torch._int_mm(tokens_CD, codes_FD.T, out=product)
-        scores_CF = torch.mul(product, scale_F, out=workspace("screen float", shape, x_BD))
+        scores_CF = chunk_buffer("screen float", x_BD, codes_FD.shape[0])[: len(rows_CD)]
+        torch.mul(product, scale_F, out=scores_CF)
         scores_CF.mul_(token_scale_C[:, None]).add_(bias_F)
         if importance_F is not None:
             scores_CF.mul_(importance_F)
@@ -93,7 +119,7 @@ def _screen_bf16(W_FD: Tensor, x_BD: Tensor, bias_F: Tensor, importance_F: Tenso
     chosen = []
     bias_F = bias_F.to(W_FD.dtype)
     for rows_CD in x_BD.split(rows_per_chunk(W_FD.shape[0])):
-        scores_CF = workspace("screen bf16", (rows_CD.shape[0], W_FD.shape[0]), W_FD)
+        scores_CF = chunk_buffer("screen bf16", x_BD, W_FD.shape[0], W_FD.dtype)[: len(rows_CD)]
         torch.addmm(bias_F, rows_CD.to(W_FD.dtype), W_FD.T, out=scores_CF)
         if importance_F is not None:
             scores_CF.mul_(importance_F)
@@ -104,6 +130,12 @@ def _screen_bf16(W_FD: Tensor, x_BD: Tensor, bias_F: Tensor, importance_F: Tenso
 def rows_per_chunk(n_latents: int) -> int:
     """How many rows of ``[B, F]`` are held at once: at most 2^25 entries, at least 64 rows."""
     return max(64, CHUNK_ENTRIES // max(1, n_latents))
+
+
+def chunk_buffer(name: str, x_BD: Tensor, n_latents: int, dtype: torch.dtype | None = None) -> Tensor:
+    """``[C, F]``: a workspace for the largest chunk of x. The last, smaller one takes the same: one of its
+    own size would have to be made anew for the next batch."""
+    return workspace(name, (min(rows_per_chunk(n_latents), len(x_BD)), n_latents), x_BD, dtype)
 
 
 def _to_int8(rows_RD: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.kernels.dispatch import OPERATIONS, only
+from qsae_core.kernels.screening import BLOCK
 from qsae_core.kernels.verification_fused import decoding, encoding, rotation
 from qsae_core.kernels.verification_inputs import Functions, Inputs, Sizes, differ
 
@@ -91,6 +92,9 @@ def _compression(f: Functions, given: Inputs) -> Iterator[str]:
 def _screening(f: Functions, given: Inputs) -> Iterator[str]:
     x, W = given.normal(given.batch, given.width), given.normal(given.latents, given.width)
     bias, importance = given.normal(2, given.latents)
+    in_blocks = zip(*map(f["screen_prepare"], W.split(BLOCK)), strict=True)
+    if not all(map(torch.equal, map(torch.cat, in_blocks), f["screen_prepare"](W))):
+        yield f"the forms of blocks of {BLOCK} rows are not that of the whole matrix"
     for weights in (None, importance.abs()):
         scores = (x @ W.T + bias) * (1.0 if weights is None else weights)
         exact = scores.topk(given.k, dim=1).indices

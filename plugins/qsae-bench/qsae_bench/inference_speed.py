@@ -5,6 +5,7 @@ Shapes: B tokens, D width, F latents, K entries a token.
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qsae_core.coders import LinearCoder, MatrixCoder
+from qsae_core.coders import LinearCoder, MatrixCoder, by_rows
 from qsae_core.contracts import Batch, CoderShape, SparseCodes
 from qsae_core.errors import ConfigError
 from qsae_core.kernels import Arithmetic, Kind, candidates_for
@@ -37,12 +38,14 @@ class PlainCoder:
     """
 
     def __init__(self, coder: LinearCoder) -> None:
-        norm_in, norm_out = coder.norm_in, coder.norm_out
-        rows = coder.W_enc()
+        norm_in, norm_out = (copy.deepcopy(norm).double() for norm in (coder.norm_in, coder.norm_out))
         self.k = coder.sparsity.fixed_k or 0
-        self.W_enc = norm_in.inverse_direction(rows) / norm_in.scale**2
-        self.b_enc = coder.encoder_bias(rows) - self.W_enc @ norm_in.mean
-        self.W_dec, self.b_dec = coder.atoms(), norm_out.inverse(coder.b_dec)
+        read = (lambda rows: norm_in.unrotated(rows) / norm_in.scale) if norm_in.changes else None
+        written = norm_out.inverse_direction if norm_out.changes else None
+        # a few rows at a time: beside what is measured there is one float32 copy of it, and no second one
+        self.W_enc, self.W_dec = by_rows(read, coder.W_enc).float(), by_rows(written, coder.W_dec).float()
+        self.b_dec = norm_out.inverse(coder.b_dec.double()).float()
+        self.b_enc = coder.b_enc - self.W_enc @ (self.b_dec if coder.subtract_b_dec else norm_in.mean.float())
         self.norms = None if coder.unit_norm_rows else self.W_dec.norm(dim=1)
         self.W_skip = None
         if coder.has_skip:

@@ -63,8 +63,11 @@ def calibrated(
         if turn_F is not None:
             order_C = order_C[turn_F[latents_C][order_C].argsort(stable=True)]
         latents_C = latents_C[order_C]
-        rows_CD, H_CC = rows_of(weight_FD, latents_C), _gram(codes, latents_C)
-        put_rows(quantized, latents_C, _compensated(rows_CD, latents_C, rounding, H_CC, config.damping))
+        # of two groups no two products are alive: they are the largest of what is in memory
+        rows_CD = _compensated(
+            rows_of(weight_FD, latents_C), latents_C, rounding, _gram(codes, latents_C), config.damping
+        )
+        put_rows(quantized, latents_C, rows_CD)
     return quantized if error(codes, weight_FD, quantized) < of_nearest else nearest(weight_FD)
 
 
@@ -76,7 +79,9 @@ def _compensated(
     damping: float,
 ) -> Tensor:
     """Rows rounded in order, in place; the error of each is spread over those still to come: at once over
-    those of its batch, and from the whole batch over the others, in one product. H is lost."""
+    those of its batch, and from the whole batch over the others, in one product. H is lost: LAPACK works on
+    columns, which a symmetric matrix has in its transpose, and then needs no copy of it."""
+    H_CC = H_CC.mT
     H_CC.diagonal().add_(damping * H_CC.diagonal().mean())
     torch.linalg.cholesky(H_CC, out=H_CC)
     torch.cholesky_inverse(H_CC, out=H_CC)

@@ -48,11 +48,12 @@ def logit_arrays(
         return {}
     some = TokenBatch(tokens.ids, tokens.counted, tokens.attention)
     site = last_site(model, some)
-    atoms_FD = context.coder.atoms()
+    coder = context.coder
+    latents_F = torch.arange(coder.n_latents, device=coder.device)
     ids, values, means, counts = [], [], [], []
-    zero_V = _predicted(model, some, site, torch.zeros_like(atoms_FD[:1]))[0]
-    for chunk in atoms_FD.split(POSITIONS):
-        found = (_predicted(model, some, site, chunk) - zero_V).cpu()
+    zero_V = _predicted(model, some, site, torch.zeros_like(coder.atoms_of(latents_F[:1])))[0]
+    for part in latents_F.split(POSITIONS):
+        found = (_predicted(model, some, site, coder.atoms_of(part)) - zero_V).cpu()
         n_shown = min(n, found.shape[1])
         raised, lowered = found.topk(n_shown), found.topk(n_shown, largest=False)
         ids.append(torch.stack([raised.indices, lowered.indices], 1))

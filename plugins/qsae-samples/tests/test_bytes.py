@@ -31,7 +31,9 @@ class Bytes(ToyLanguageModel):
 def test_raised_tokens_have_their_bytes() -> None:
     model = Bytes(16)
     data = SimpleNamespace(language_model=lambda: model, target_sites=(Site(0, "resid_post"),))
-    context: Any = SimpleNamespace(data=data, coder=SimpleNamespace(atoms=lambda: torch.randn(40, 16)))
+    atoms = torch.randn(40, 16)
+    coder = SimpleNamespace(n_latents=40, device=atoms.device, atoms_of=lambda some: atoms[some])
+    context: Any = SimpleNamespace(data=data, coder=coder)
     found = logit_arrays(context, model.contexts(1, seed=0), 9, Pieces(model.decode))
     assert dict(zip(found["logit_ids"].tolist(), unpacked(found["logit_bytes"]), strict=True))[1] == "e282"
     assert sorted(set(unpacked(found["logit_bytes"]))) == ["", "e282"]

@@ -18,7 +18,8 @@ from qsae_core.errors import DataError
 
 def context(model, atoms, site="resid_post"):
     data = SimpleNamespace(language_model=lambda: model, target_sites=(Site(0, site),))
-    return SimpleNamespace(data=data, coder=SimpleNamespace(atoms=lambda: atoms))
+    coder = SimpleNamespace(n_latents=len(atoms), device=atoms.device, atoms_of=lambda some: atoms[some])
+    return SimpleNamespace(data=data, coder=coder)
 
 
 @pytest.mark.parametrize("n_atoms", [3, 9, 100])

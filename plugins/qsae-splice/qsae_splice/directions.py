@@ -82,7 +82,7 @@ def _atom(path: pathlib.Path, rest: Sequence[str], place: str) -> Tensor:
     if int(number) >= coder.n_latents:
         raise ConfigError(f"there is no latent {number}", where=place, allowed=f"0 to {coder.n_latents - 1}")
     with torch.no_grad():
-        return coder.atoms()[int(number)].float().clone()
+        return coder.atoms_of(torch.tensor([int(number)], device=coder.device))[0].float().clone()
 
 
 def _row(path: pathlib.Path, rest: Sequence[str], place: str) -> Tensor:

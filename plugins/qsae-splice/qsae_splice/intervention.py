@@ -80,7 +80,7 @@ class Intervention:
         self.latents = tuple(dict.fromkeys(edit.latent for _, edit in of_latents))
         index_U = torch.tensor(self.latents, dtype=torch.int64, device=coder.device)
         with torch.no_grad():
-            atoms = coder.atoms()[index_U].clone()
+            atoms = coder.atoms_of(index_U).clone()
         self.atoms_ULD = atoms if atoms.dim() == 3 else atoms[:, None]
         self._column_F = torch.full((coder.n_latents,), -1, device=coder.device)
         self._column_F[index_U] = torch.arange(len(index_U), device=coder.device)

@@ -63,7 +63,7 @@ def rank_by_output(
         n_tokens: M.
     """
     index_C = torch.tensor(latents, device=coder.device)
-    atoms_CD = coder.atoms()[index_C]
+    atoms_CD = coder.atoms_of(index_C)
     lengths_C1 = atoms_CD.norm(dim=1, keepdim=True)
     if not bool(lengths_C1.all()):
         silent = [latents[i] for i in (lengths_C1[:, 0] == 0).nonzero()[:, 0].tolist()]

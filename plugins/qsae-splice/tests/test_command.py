@@ -117,7 +117,7 @@ def test_packed_atoms_move_by_their_quantization_error(packed, builtin) -> None:
     coder = load(packed)
     floats = load(packed)
     exact = coder.dictionary(quantized=False)
-    floats.atoms = lambda: exact  # the same codes, atoms as they were before quantization
+    floats.atoms_of = lambda latents: exact[latents]  # the same codes, atoms as they were before quantization
     ids = torch.tensor([[0, 317, 1151, 8]])
     batch = TokenBatch(ids, ids != 0, torch.ones_like(ids, dtype=torch.bool))
     seen = []
