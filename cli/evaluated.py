@@ -13,6 +13,7 @@ from qsae_cli.options.recorded import model_flags
 from qsae_cli.output import print_json
 from qsae_core.config.layers import Layer
 from qsae_core.results.run import FLOAT_TWIN, MAIN, Run
+from qsae_core.results.words import vectors_of
 
 if TYPE_CHECKING:
     from qsae_cli.keeping import Keeping
@@ -152,7 +153,7 @@ def _print_found(asked: Asked, found: Evaluated, keeping: Keeping, beside: Mappi
     from qsae_core.evaluation.evaluate import NO_MODEL
 
     entry = found.entry
-    click.echo(f"{asked.path}: vectors of {entry['model']}, layer {entry['layer']}")
+    click.echo(f"{asked.path}: vectors of {vectors_of(entry)}")
     whole = {name.replace("_", " "): _results(other.outcomes) for name, other in beside.items()}
     print_results(_results(found.outcomes), keeping.kept, beside=whole, unkept=keeping.unkept)
     print_layers({layer: _results(outcomes) for layer, outcomes in found.layers.items()}, keeping.kept)
@@ -214,7 +215,7 @@ def _print_levels(path: pathlib.Path, results: list[dict[str, Any]], as_json: bo
     from qsae_core.results.run import values_of
 
     first = results[0]
-    title = f"{path}: vectors of {first['model']}, layer {first['layer']}, level by level"
+    title = f"{path}: vectors of {vectors_of(first)}, level by level"
     print_coders([(f"level {r['level']}: {r['n_latents']:,} latents", r) for r in results], title)
     fvus = [values_of(result).get("fvu") for result in results]
     for number, (coarse, fine) in enumerate(itertools.pairwise(fvus), 2):

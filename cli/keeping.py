@@ -13,6 +13,7 @@ from qsae_core.evaluation.fuller import Stays, check_same_subject, fuller_ones
 from qsae_core.evaluation.watch import Subject
 from qsae_core.results.files import check_writable
 from qsae_core.results.run import Run
+from qsae_core.results.words import vectors_of
 
 if TYPE_CHECKING:
     from qsae_core.evaluation.run import Evaluated
@@ -50,7 +51,7 @@ class Keeping:
         more = ", in whole contexts, so a few more" if subject.in_contexts else ""
         click.echo(
             f"on {subject.n_tokens:,} tokens{more}, of {subject.measured['what']}: vectors of "
-            f"{subject.model}, layer {subject.layer}",
+            + vectors_of({"model": subject.model, "layer": subject.layer}),
             err=True,
         )
         if self.folder is not None and self.out is None and subject.is_other_data:

@@ -23,6 +23,7 @@ from qsae_core.plugins.records import load_plugins
 from qsae_core.results.files import read_json
 from qsae_core.results.quantized import check_trained
 from qsae_core.results.run import Run, slug
+from qsae_core.results.words import vectors_of
 
 if TYPE_CHECKING:
     from qsae_core.registry import Registry
@@ -110,7 +111,7 @@ def _show(run: Run, as_json: bool) -> None:
         return
     names = labels(run.record())
     coders = summary["coders"]
-    title = f"{run.path}: {summary['tokens']:,} tokens of {summary['model']}, layer {summary['layer']}"
+    title = f"{run.path}: {summary['tokens']:,} tokens of {vectors_of(summary)}"
     print_coders(rows_of(coders, names), title)
     for sentence in unavailable(coders["coder"]):
         click.echo(sentence)

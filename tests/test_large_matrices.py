@@ -23,6 +23,7 @@ from qsae_core.coders.quantized_matrix import packed_in_blocks
 from qsae_core.contracts import SparseCodes
 from qsae_core.kernels.packed_rows import PackedRows
 from qsae_core.reading import beside, is_mapped, let_go, on_disk, put_rows, rows_of, safetensors_in_memory
+from qsae_core.runs import twin_folder
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 WITH_LARGE = (
@@ -183,6 +184,19 @@ def test_a_large_coder_is_quantized_to_the_same_bits(imported, quantizer, reques
         return summary["coders"]["coder"]["evaluations"]["reconstruction"]["fvu"]
 
     assert fvu(after) == pytest.approx(fvu(before), rel=1e-5)
+
+
+def test_what_was_imported_in_16_bits_is_the_float_twin_too(imported):
+    quantized(imported, "rtn", "four")
+    run = imported / "results" / "four" / "tensors" / "0"
+    assert twin_folder(run / "checkpoints" / "final") == imported / "coder"
+    data = ["--data", "tensors", "--data-path", imported / "states.npy"]
+    qsae("evaluate", run, *data, "--eval", "quantization-error")
+    found = json.loads((run / "evaluations/quantization-error/result.json").read_text())
+    assert 0 < found["values"]["weight_nmse"] < 0.02
+    again = ["quantize", run, *data, "--quantizer", "rtn", "--out", imported / "results"]
+    done = CliRunner().invoke(cli, [str(argument) for argument in again])
+    assert f"quantize what it was made from: {imported / 'coder'}" in done.output
 
 
 def test_export_of_a_large_coder_gives_its_bytes_back(imported, all_large):

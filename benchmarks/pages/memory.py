@@ -39,7 +39,7 @@ in memory. *Times the file* is that over `sae_weights.safetensors`; GB are 10^9 
 
 `quantize` calibrates with {count(result["calibration"])} of {count(result["vectors"])} saved vectors; each
 more takes {4 * result["width"]:,} bytes, as many again while they are shuffled, and its codes. The coder
-of 4 bits is that of `rtn`. `bench` measures it beside its float32 weights, which are then in memory too: of a
+of 4 bits is that of `rtn`. `bench` measures it beside its float32 weights, which are in memory then: of a
 bfloat16 file these alone are twice its size.
 """
 
@@ -79,8 +79,7 @@ HOW = f"""\
   and the others) round a whole one, so that several float32 copies of a matrix are in memory; `--finetune`
   and several rounds have them too. With these a bfloat16 SAE takes more than twice its file.
 * Not so either: `quantization-error`, which compares whole matrices of two coders, and other evaluations of
-  every atom (`similarity`, `splitting`, `absorption`); they are not among those that run unless they are asked
-  for.
+  every atom (`similarity`, `splitting`, `absorption`); they run where they are asked for alone.
 * `qsae splice` makes the rows of the latents that it edits, and no others. Beside the coder, as
   `qsae_core.load` reads it, the language model and its activations are in memory.
 * Below {4 * LARGE / 2**20:.0f} MiB a matrix nothing of this is done, since it takes time: Python and torch

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from qsae_core.coders.normalization import Normalization
-from qsae_core.coders.quantized_matrix import QuantizedMatrix
+from qsae_core.coders.quantized_matrix import QuantizedMatrix, gathered
 from qsae_core.coders.quantized_values import QuantizedValues
 from qsae_core.component import name_of
 from qsae_core.contracts.activation import Activation
@@ -128,15 +128,7 @@ def by_rows(change: Callable[[Tensor], Tensor] | None, matrix: QuantizedMatrix) 
     if change is None:
         stored = matrix.floats()
         return _stored(matrix()) if stored is None else stored.cpu().contiguous()
-    changed, place = None, 0
-    for rows in matrix.blocks():
-        found = _stored(change(rows.double()))
-        if changed is None:  # as wide as what comes of them
-            changed = found.new_empty(matrix.shape[0], found.shape[1])
-        changed[place : place + len(found)] = found
-        place += len(found)
-    assert changed is not None
-    return changed
+    return gathered((_stored(change(rows.double())) for rows in matrix.blocks()), matrix.shape[0])
 
 
 def _stored(tensor: Tensor) -> Tensor:

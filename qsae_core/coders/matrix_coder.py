@@ -16,7 +16,7 @@ from qsae_core.coders import inputs, nesting, serving, splitting
 from qsae_core.coders.dense import no_dense_form
 from qsae_core.coders.matrices import CoderMatrices
 from qsae_core.coders.normalization import Normalization
-from qsae_core.coders.quantized_matrix import QuantizedMatrix
+from qsae_core.coders.quantized_matrix import QuantizedMatrix, gathered
 from qsae_core.coders.quantized_values import QuantizedValues
 from qsae_core.contracts.coder import AtomErrors, CoderShape, Parts
 from qsae_core.contracts.codes import SparseCodes
@@ -200,14 +200,22 @@ class MatrixCoder(CoderMatrices):
     def atoms(self) -> Tensor:
         """float32 ``[F, d_out]`` (``[F, L, d_out]`` where layers are normalised one by one): decoder rows in
         the data's space, quantized as ``decode`` uses them."""
-        return self.norm_out.inverse_direction(self.placed([m() for m in self.decoders().values()]))
+        if torch.is_grad_enabled() or not self._has_own_rows:
+            return self.norm_out.inverse_direction(self.placed([m() for m in self.decoders().values()]))
+        matrix = self.decoder_matrix()
+        parts = (self.norm_out.inverse_direction(self.placed([rows_RE])) for rows_RE in matrix.blocks())
+        return gathered(parts, matrix.shape[0])
 
     def atoms_of(self, latents_U: Tensor) -> Tensor:
         """As ``atoms``, of these latents alone where each atom is one row."""
-        if len(self.decoders()) != 1 or not self.places_rows:
+        if not self._has_own_rows:
             return super().atoms_of(latents_U)
         rows_UE = self.decoder_matrix().rows().take(latents_U)
         return self.norm_out.inverse_direction(self.placed([rows_UE]))
+
+    @property
+    def _has_own_rows(self) -> bool:
+        return self.places_rows and len(self.decoders()) == 1
 
     def placed(self, rows: Sequence[Tensor]) -> Tensor:
         """``[F, d_out]`` (``[F, L, d_out]``), normalised: rows of ``decoders`` as the atoms that they are;

@@ -240,6 +240,17 @@ def packed_in_blocks(quantizer: Quantizer, weight_FD: Tensor) -> Packed:
     return Packed(tensors, (weight_FD.shape[0], weight_FD.shape[1]), parts[0].layout)
 
 
+def gathered(parts: Iterator[Tensor], n_rows: int) -> Tensor:
+    """What is made of some rows after the others, one behind the other, without a second copy on the way."""
+    first = next(parts)
+    found, place = first.new_empty(n_rows, *first.shape[1:]), len(first)
+    found[:place] = first
+    for part in parts:
+        found[place : place + len(part)] = part
+        place += len(part)
+    return found
+
+
 @torch.no_grad()
 def normalize_rows_(weight_FD: Tensor) -> None:
     """Scale every row of a matrix to unit norm, in place; zero rows stay zero."""

@@ -17,7 +17,6 @@ from qsae_core.compose.compose import compose_evaluations
 from qsae_core.config.run import RunConfig
 from qsae_core.contracts.coder import AtomErrors, SparseCoder
 from qsae_core.contracts.dense import ROWS_AT_ONCE
-from qsae_core.kinds import QUANTIZER_SLOTS
 from qsae_core.results.run import FLOAT_TWIN, Run
 
 if TYPE_CHECKING:
@@ -54,17 +53,16 @@ def twin_folder(folder: pathlib.Path) -> pathlib.Path | None:
 
 
 def _quantized_from(folder: pathlib.Path) -> pathlib.Path | None:
-    """The float coder, or coders, of which a run's were made without training."""
+    """The float coder, or coders, of which a run's were made without training; of 32 or 16 bits, as no
+    others are quantized. Where these were the float masters of a quantized one, it is not they."""
     run = Run(folder.parent.parent)
     made = run.quantized_from if folder == run.final else None
-    if made is None or made["sha256"] is None:
+    if made is None or made["sha256"] is None or made["of_masters"] is not False:
         return None
     source = pathlib.Path(made["path"])
     if not places.is_stored(source) or places.identity(source) != made["sha256"]:
         return None
-    config = places.stored_description(source)["config"]
-    is_float = all(config.get(slot, {}).get("use", "none") == "none" for slot in QUANTIZER_SLOTS)
-    return source if is_float else None
+    return source
 
 
 @torch.no_grad()

@@ -15,6 +15,9 @@ STREAM = 2**31
 """Added to the seed (of which a generator takes 32 bits), so that random rows are not those with which a
 coder of the same seed began."""
 
+ROWS_AT_ONCE = 4096
+"""Whose norms and quotients are float64 at one time."""
+
 
 @torch.no_grad()
 def directions(coder: SparseCoder) -> Tensor:
@@ -32,8 +35,11 @@ def equal_layers(coder: SparseCoder, vectors: Tensor) -> Tensor:
 
 def unit_rows(rows_FD: Tensor) -> Tensor:
     """float32 ``[F, D]``; rows of zeros stay zero."""
-    norms_F1 = torch.linalg.vector_norm(rows_FD, dim=1, keepdim=True, dtype=torch.float64)
-    return (rows_FD / norms_F1.where(norms_F1 > 0, 1.0)).float()
+    found_FD = torch.empty_like(rows_FD, dtype=torch.float32)
+    for rows, found in zip(rows_FD.split(ROWS_AT_ONCE), found_FD.split(ROWS_AT_ONCE), strict=True):
+        norms_R1 = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
+        found.copy_(rows / norms_R1.where(norms_R1 > 0, 1.0))
+    return found_FD
 
 
 def random_directions(like_FD: Tensor, seed: int) -> Tensor:

@@ -14,7 +14,9 @@ from torch import Tensor
 from qsae_core.kernels.precision import full_precision
 
 ROWS_AT_ONCE = 1024
-"""Rows of a whose products with all of b are in memory at one time."""
+"""Rows that are worked on at one time."""
+PRODUCTS_AT_ONCE = 2**25
+"""Of rows of a with all rows of b, that are in memory at one time."""
 FEWEST = 8
 """A round of mutual pairs that finds fewer than one for so many rows that are left is the last one."""
 How = Literal["exact", "mutual"]
@@ -94,14 +96,21 @@ def cosines(a_ND: Tensor, b_MD: Tensor, rows_P: Tensor, columns_P: Tensor) -> Te
     return torch.cat(found)
 
 
+def rows_at_once(n: int) -> int:
+    """How many rows are multiplied with n others at one time: ``ROWS_AT_ONCE``, or as many as give 2^25
+    products where that is less."""
+    return max(1, min(ROWS_AT_ONCE, PRODUCTS_AT_ONCE // max(1, n)))
+
+
 @full_precision
 def _nearest(a_ND: Tensor, b_MD: Tensor, absolute: bool) -> tuple[Tensor, Tensor]:
     """int64 ``[N]`` and ``[M]``."""
     best_M = torch.full((len(b_MD),), -torch.inf, device=b_MD.device)
     of_b = torch.zeros(len(b_MD), dtype=torch.int64, device=b_MD.device)
     of_a = [of_b[:0]]
-    for start in range(0, len(a_ND), ROWS_AT_ONCE):
-        block = a_ND[start : start + ROWS_AT_ONCE] @ b_MD.T
+    at_once = rows_at_once(len(b_MD))
+    for start in range(0, len(a_ND), at_once):
+        block = a_ND[start : start + at_once] @ b_MD.T
         if absolute:
             block.abs_()
         of_a.append(block.max(1).indices)

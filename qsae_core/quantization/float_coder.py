@@ -14,6 +14,7 @@ from qsae_core.coders.quantized_values import QuantizedValues
 from qsae_core.compose.compose import compose_coder
 from qsae_core.contracts.coder import CoderShape
 from qsae_core.errors import ArtifactError, ConfigError
+from qsae_core.evaluation.beside import twin_folder
 from qsae_core.kinds import QUANTIZER_SLOTS
 from qsae_core.quantization.spaces import OF_QUANTIZERS
 
@@ -35,10 +36,16 @@ def float_coder(folder: pathlib.Path, device: str, registry: Registry) -> tuple[
             where=str(folder),
             allowed="a coder whose quantizers are all none, such as the float twin beside it, or one whose "
             "float masters were kept",
-            next="train with --save-float, or with --quantizer none --encoder-quantizer none "
-            "--code-quantizer none",
+            next=_instead(folder),
         )
     return source.to(device).eval(), masters is not None
+
+
+def _instead(folder: pathlib.Path) -> str:
+    source = twin_folder(folder)
+    if source is not None and source != folder:
+        return f"quantize what it was made from: {source}"
+    return "train with --save-float, or with --quantizer none --encoder-quantizer none --code-quantizer none"
 
 
 def _is_of_floats(coder: MatrixCoder) -> bool:

@@ -58,8 +58,8 @@ def quantize_artifact(
     """Quantize the float coder or the kept float masters at ``path`` with the config's, and write the run.
 
     The run is there when it is complete; until then what it replaces stays, and no part of it is seen.
-    ``quantized_from`` in its record: the float coder's path and the method; in its metrics also whether that
-    was the coder of the float masters, its evaluations on the same vectors, and ``finetuning_rates``: of each
+    ``quantized_from`` in its record: the float coder's path, whether it was that of the float masters there,
+    and the method; in its metrics also its evaluations on the same vectors, and ``finetuning_rates``: of each
     coder, the rate of each fine-tuning, or null where it was taken back.
 
     Raises:
@@ -105,6 +105,7 @@ def _quantize(
         begun, config = _begin(folders, shells, data, config, registry, method, message, device)
         made: dict[str, Any] = {"path": str(folder), "sha256": places.identity(folder)}
         made["method"] = method.model_dump(mode="json")
+        made["of_masters"] = all(one.of_masters for one in begun.values())
         with _open(config, data, method, folder, made) as run:
             started = time.perf_counter()
             fitted = _fit_all(begun, data, config, method, message)
@@ -113,7 +114,6 @@ def _quantize(
             errors = _errors(coder, fitted)
             sources = {layer: read_description(place)["source"] for layer, place in folders.items()}
             save_coder(coder, run.final, config, registry, data, made_of=sources)
-            of_masters = all(one.of_masters for one in begun.values())
             del coder, shells, begun  # matrices may be large: from here on the stored one is measured
             hand_back()
             source = as_one({layer: float_coder(p, device, registry)[0] for layer, p in folders.items()})
@@ -122,7 +122,7 @@ def _quantize(
             entry = finished_entry(run.final, run, data, config, registry, part=part, **options)
             hand_back()
             evaluations = entries(evaluate_coder(source, data, config, registry, watch=watch)[WHOLE])
-            origin = made | {"of_masters": of_masters, "evaluations": evaluations}
+            origin = made | {"evaluations": evaluations}
             origin |= {"finetuning_rates": [found.rates for found in fitted]}
             record = _effort(data, config, method, seconds)
             write_json(run.metrics_file, record | {"quantized_from": origin, "coders": {"coder": entry}})

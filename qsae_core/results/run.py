@@ -74,12 +74,13 @@ class Run:
     @property
     def quantized_from(self) -> dict[str, Any] | None:
         """How ``qsae quantize`` made it: ``path`` of the source, ``sha256`` (``artifact.places.identity``) of
-        that, ``method``; None for a trained one."""
+        that, ``method``, and ``of_masters``: whether it is of the float masters beside what is there; None
+        for a trained one."""
         for file in (self.config_file, self.metrics_file):  # the record of an older run does not say it
             tree = read_json(file) if file.exists() else None
             made = tree.get("quantized_from") if isinstance(tree, dict) else None
             if isinstance(made, dict):
-                return {key: made.get(key) for key in ("path", "sha256", "method")}
+                return {key: made.get(key) for key in ("path", "sha256", "method", "of_masters")}
         return None
 
     @property

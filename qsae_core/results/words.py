@@ -37,6 +37,13 @@ def coder_label(coder: str, quantizers: Mapping[str, str]) -> str:
     return f"{coder} ({', '.join(shown)})" if shown else coder
 
 
+def vectors_of(entry: Mapping[str, Any]) -> str:
+    """``smollm2, layer 9``; where what a data source calls its layer has no number, as of vectors from files,
+    ``states (tensors)``."""
+    model, layer = str(entry["model"]), str(entry["layer"])
+    return f"{model}, layer {layer}" if any(map(str.isdigit, layer)) else f"{model} ({layer})"
+
+
 def measured_on(entry: Mapping[str, Any]) -> str | None:
     """What a coder was measured on, and by how many vectors; from its entry of ``metrics.json``.
 

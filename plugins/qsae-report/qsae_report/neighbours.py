@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qsae_core.errors import ArtifactError
-from qsae_core.measuring import ROWS_AT_ONCE, nearest
+from qsae_core.measuring import nearest, rows_at_once
 
 N_NEIGHBOURS = 8
 """Latents that are named as nearest to one."""
@@ -48,8 +48,9 @@ def neighbours(rows_FD: Tensor) -> Neighbours:
     k = min(N_NEIGHBOURS, n - 1)
     which = torch.full((n, N_NEIGHBOURS), -1, dtype=torch.int32)
     cosines = torch.zeros(n, N_NEIGHBOURS)
-    for start in range(0, n, ROWS_AT_ONCE):
-        block = rows_FD[start : start + ROWS_AT_ONCE] @ rows_FD.T
+    at_once = rows_at_once(n)
+    for start in range(0, n, at_once):
+        block = rows_FD[start : start + at_once] @ rows_FD.T
         own = torch.arange(len(block))
         block[own, start + own] = -torch.inf
         found = block.topk(k, dim=1)

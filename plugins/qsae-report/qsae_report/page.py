@@ -78,7 +78,7 @@ def measure(subject: Subject) -> Measured:
     Raises:
         ArtifactError: if samples are of another coder, or a compared coder is of other vectors.
     """
-    rows = directions(load(subject.coder.folder))
+    rows = directions(load(subject.coder.folder, map_large=True))
     samples = subject.coder.samples
     if samples is not None and samples.n_latents != len(rows):
         raise ArtifactError(
@@ -87,7 +87,7 @@ def measure(subject: Subject) -> Measured:
             next=f"collect anew: qsae samples {subject.path}",
         )
     beside = {
-        coder.name: counterparts(rows, directions(load(coder.folder)), str(coder.folder))
+        coder.name: counterparts(rows, directions(load(coder.folder, map_large=True)), str(coder.folder))
         for coder in subject.beside
     }
     return Measured(len(rows), neighbours(rows), beside)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qsae_core.contracts import LanguageModel
-from qsae_samples.choice import group_floors
+from qsae_samples.choice import AT_ONCE, group_floors
 from qsae_samples.files import FULL, packed, spelled
 from qsae_samples.kept import POSITION_BITS
 from qsae_samples.logits import logit_arrays
@@ -46,7 +46,8 @@ def arrays_of(found: Surroundings) -> dict[str, Array]:
 
 
 def _of_latents(firings: Firings) -> dict[str, Array]:
-    top = (firings.histogram > 0).to(torch.int64).mul(torch.arange(BINS)).amax(1)
+    rows = firings.histogram.split(AT_ONCE)
+    top = torch.cat([(some > 0).to(torch.int64).mul(torch.arange(BINS)).amax(1) for some in rows])
     place = top[:, None] - torch.arange(SHOWN_BINS)
     counts = firings.histogram.gather(1, place.clamp_min(0)).where(place >= 0, 0)
     # what is weaker than all of these bins is in the last one

@@ -16,6 +16,8 @@ from qsae_samples.magnitudes import BINS, bin_of, lower_edge
 if TYPE_CHECKING:
     from qsae_samples.firings import Firings
 
+AT_ONCE = 8192
+"""Latents whose histograms are widened at one time."""
 TOP = 0
 """The group of the strongest; the parts by rank are 1 (the strongest of them) to Q."""
 
@@ -72,19 +74,24 @@ def group_of(histogram: Tensor, latent: Tensor, magnitude: Tensor, n_groups: int
         histogram: int ``[F, BINS]``.
     """
     bin_ = bin_of(magnitude)
-    counts = histogram.to(torch.int64)
-    stronger = counts.sum(1, keepdim=True) - counts.cumsum(1)
-    flat = latent * BINS + bin_
+    stronger, within, firings = torch.zeros(3, len(latent), dtype=torch.int64)
+    for first in range(0, len(histogram), AT_ONCE):
+        mine = ((latent >= first) & (latent < first + AT_ONCE)).nonzero()[:, 0]
+        counts, row = histogram[first : first + AT_ONCE].to(torch.int64), latent[mine] - first
+        n = counts.sum(1)
+        firings[mine], within[mine] = n[row], counts[row, bin_[mine]]
+        stronger[mine] = n[row] - counts.cumsum(1)[row, bin_[mine]]
     width = torch.log2(lower_edge(bin_ + 1) / lower_edge(bin_))
     above = 1 - (torch.log2(magnitude.double() / lower_edge(bin_)) / width).clamp(0, 1)
-    within = counts.view(-1)[flat]
-    rank = stronger.view(-1)[flat] + (above * within).minimum(within - 0.5)
-    share = rank / counts.sum(1)[latent].clamp_min(1)
+    rank = stronger + (above * within).minimum(within - 0.5)
+    share = rank / firings.clamp_min(1)
     return (share * n_groups).floor().clamp(0, n_groups - 1).to(torch.int64) + 1
 
 
 def group_floors(histogram: Tensor, n_groups: int) -> Tensor:
     """float32 ``[F, Q]``: the least magnitude of each part, likewise; NaN for a latent that never fires."""
+    if len(histogram) > AT_ONCE:
+        return torch.cat([group_floors(rows, n_groups) for rows in histogram.split(AT_ONCE)])
     counts = histogram.to(torch.float64)
     n = counts.sum(1, keepdim=True)
     at_least = counts.flip(1).cumsum(1)  # of bins from the strongest down
