@@ -101,6 +101,9 @@ def quantize(layers: list[Layer], **values: Any) -> None:
 
     with EvaluationProgress() as watch:
         run = quantize_artifact(values["path"], config, registry, method, message, watch)
+    encoder = config.components.get("encoder_quantizer")
+    if encoder is not None and encoder.use == "none":
+        message("qsae: note: the encoder's weights stay in 32 bits; --encoder-quantizer NAME does better")
     _show(run, as_json=values["as_json"])
     from qsae_cli.summary import check_failures
     from qsae_core.results.files import read_json
