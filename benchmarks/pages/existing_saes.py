@@ -16,6 +16,9 @@ from benchmarks.settings import Settings
 Result = dict[str, Any]
 KINDS = (KIND, OTHER_KIND)
 
+MODEL_FOLDER = """`smollm2` is a folder with SmolLM2-135M in Hugging Face's
+layout (`HuggingFaceTB/SmolLM2-135M` where the Hub can be reached)."""
+
 
 def render(settings: Settings, page: pathlib.Path) -> pathlib.Path | None:
     """Write the page; None without a result."""
@@ -74,7 +77,10 @@ def _commands(result: Result) -> str:
         ("Take it over. It says what was read, and where it now is:", imported),
         ("Round it, with saved hidden states for calibration (left out: the language model's own):", four),
     ]
-    parts = ["## Step by step\n", f"The SAE of {record['library']}; the others take the same commands.\n"]
+    parts = [
+        "## Step by step\n",
+        f"The SAE of {record['library']}; the others take the same commands. {MODEL_FOLDER}\n",
+    ]
     for sentence, call in lines:
         parts += [f"{sentence}\n", _shown(call), ""]
     parts += ["Measure it in the language model, on other documents:\n", f"    {four['evaluate']}\n"]
