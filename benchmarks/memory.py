@@ -80,7 +80,6 @@ def _commands(dtype: str, sizes: Sizes) -> dict[str, list[str]]:
         "quantize, rtn": quantize("rtn"),
         "quantize, mixed": quantize("mixed"),
         "evaluate, of 4 bits": ["evaluate", of_four, *data, "--no-compare-float"],
-        "report, of 4 bits": ["report", of_four, "--without-samples"],
         "compare, of both": ["compare", of_four, f"results/mixed-{dtype}/tensors/0"],
         "bench, of 4 bits": ["bench", of_four, "--batch", "1", "--batch", "64", "--repeats", "3"],
         "export": ["export", coder, "--format", "saelens", "--out", f"back-{dtype}"],
