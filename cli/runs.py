@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -45,10 +46,12 @@ STATUS_WIDTH = 40
 )
 @json_option
 def runs(out: pathlib.Path, as_json: bool) -> None:
-    """List the runs in a results folder, and where their coders are.
+    """List the runs in a results folder, and where their coders are; and coders there that are in no run, as
+    `qsae import` writes them.
 
-    A run whose config.json or metrics.json cannot be read is listed as damaged; a line on stderr says why.
+    One whose files cannot be read is listed as damaged; a line on stderr says why.
     """
+    from qsae_core.artifact.places import find_alone
     from qsae_core.results.run import find_runs
 
     if not os.path.isdir(out):  # pathlib's raises where a name is too long
@@ -56,6 +59,7 @@ def runs(out: pathlib.Path, as_json: bool) -> None:
             "there is no such results folder", where=str(out), next="qsae train --sae NAME, or --out DIR"
         )
     found = [_describe(run) for run in find_runs(out)]
+    found += [_describe_alone(folder) for folder in find_alone(out)]
     if as_json:
         print_json(found)
     elif not found:
@@ -70,12 +74,26 @@ def _describe(run: Run) -> dict[str, Any]:
 
     Its status is ``damaged`` where one of them cannot be read, and a note says why.
     """
-    entry: dict[str, Any] = dict.fromkeys(KEYS)
-    entry |= {"path": str(run.path), "artifact": str(run.final) if run.final.is_dir() else None}
-    for file, read in ((run.config_file, _recorded), (run.metrics_file, _measured)):
+    entry = {"path": str(run.path), "artifact": str(run.final) if run.final.is_dir() else None}
+    read = {run.config_file: lambda: _recorded(run), run.metrics_file: lambda: _measured(run)}
+    return _read(entry, read, "run")
+
+
+def _describe_alone(folder: pathlib.Path) -> dict[str, Any]:
+    """The same of a coder that is in no run, from what lies beside it."""
+    entry = {"path": str(folder), "artifact": str(folder)}
+    return _read(entry, {folder: lambda: _stored(folder)}, "coder")
+
+
+def _read(
+    entry: dict[str, Any], read: Mapping[pathlib.Path, Callable[[], dict[str, Any]]], what: str
+) -> dict[str, Any]:
+    """With what its files hold; damaged where one cannot be read."""
+    entry = dict.fromkeys(KEYS) | entry
+    for file, values in read.items():
         fault = None
         try:
-            found = read(run)
+            found = values()
             json.dumps(found, allow_nan=False)
             entry |= found
         except QsaeError as error:
@@ -84,16 +102,33 @@ def _describe(run: Run) -> dict[str, Any]:
             fault = f"does not hold what qsae writes there ({type(error).__name__}: {error})"
         if fault is not None:
             entry["status"] = "damaged"
-            click.echo(f"qsae: note: {file}: {fault}; the run is listed as damaged", err=True)
+            click.echo(f"qsae: note: {file}: {fault}; the {what} is listed as damaged", err=True)
     return entry
+
+
+def _slots(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {slot: record[slot]["use"] for slot in ("sae", "transcoder", *QUANTIZER_SLOTS) if slot in record}
+
+
+def _stored(folder: pathlib.Path) -> dict[str, Any]:
+    """From ``coder.json``, and from what ``qsae evaluate`` left beside it."""
+    from qsae_core.artifact.places import bytes_of, stored_description
+    from qsae_core.results.files import read_json
+    from qsae_core.results.run import Run
+
+    description = stored_description(folder)
+    results = sorted(Run(folder).evaluations.glob("*/result.json"))
+    evaluations = {file.parent.name: read_json(file)["values"] for file in results}
+    coder = {"artifact": {"bytes": bytes_of(folder)}, "evaluations": evaluations}
+    _numbers(coder)
+    status = "imported" if "imported_from" in description["source"] else "stored"
+    return {**_slots(description["config"]), "status": status, "coders": {"coder": coder}}
 
 
 def _recorded(run: Run) -> dict[str, Any]:
     """From ``config.json``."""
     record = run.record()
-    slots: dict[str, Any] = {
-        slot: record[slot]["use"] for slot in ("sae", "transcoder", *QUANTIZER_SLOTS) if slot in record
-    }
+    slots = _slots(record)
     status = record["status"]
     if not isinstance(status, str) or not slots.keys() & {"sae", "transcoder"}:
         raise ValueError("neither an SAE nor a transcoder, or no status")

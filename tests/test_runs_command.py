@@ -151,3 +151,21 @@ def test_a_long_status_leaves_the_table_narrow(results):
     (failed, _), table, _ = listed(results)
     assert len(failed["status"]) > 200
     assert f"  {failed['status'][:37]}...  topk" in table
+
+
+def test_coders_in_no_run_are_listed_behind_the_runs(results):
+    (run,) = results.glob("whole/*/*/")
+    shutil.rmtree(results / "broken")
+    alone = pathlib.Path(shutil.copytree(run / "checkpoints" / "final", results / "taken" / "over"))
+    shutil.copytree(run / "evaluations", alone / "evaluations")
+    (whole, over), table, said = listed(results)
+    assert (over["path"], over["artifact"], over["status"], said) == (str(alone), str(alone), "stored", "")
+    assert over["sae"] == whole["sae"] == "topk"
+    values = (entry["coders"]["coder"]["evaluations"]["reconstruction"]["fvu"] for entry in (whole, over))
+    assert next(values) == pytest.approx(next(values))
+    assert over["coders"]["coder"]["artifact"]["bytes"] == whole["coders"]["coder"]["artifact"]["bytes"]
+    assert table.splitlines()[-1].split()[:2] == [str(alone), "stored"]
+    (alone / "coder.json").write_text("{")
+    (_, over), _, said = listed(results)
+    assert over["status"] == "damaged"
+    assert said.endswith("the coder is listed as damaged\n")

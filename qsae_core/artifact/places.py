@@ -161,6 +161,26 @@ def stands_alone(folder: pathlib.Path) -> bool:
     return is_stored(folder) and not Run(folder.resolve().parent.parent).config_file.is_file()
 
 
+def find_alone(out: pathlib.Path) -> list[pathlib.Path]:
+    """Coders that stand alone below a results folder, no deeper than runs are, in the order of paths."""
+    found = {
+        file.parent
+        for depth in range(1, 4)
+        for name in (DESCRIPTION, MEMBERS)
+        for file in out.glob("*/" * depth + name)
+    }
+    alone = (folder for folder in found if stands_alone(folder) and not found & set(folder.parents))
+    return sorted(alone)
+
+
+def bytes_of(folder: pathlib.Path) -> int:
+    """Of the files of a stored coder, or of one for each of several layers."""
+    several = (folder / MEMBERS).is_file()
+    folders = member_folders(folder).values() if several else [folder]
+    files = [folder / MEMBERS] * several + [f / name for f in folders for name in (DESCRIPTION, TENSORS)]
+    return sum(file.stat().st_size for file in files)
+
+
 def identity(folder: pathlib.Path) -> str:
     """By which a stored coder, or one for each of several layers, is known again: of all their tensors.
 
