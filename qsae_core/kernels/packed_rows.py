@@ -72,7 +72,8 @@ class PackedRows(Rows):
             where no compiled operation is active; float32 sums in another order of rounding (relative error
             below 1e-6), from one byte a weight.
         keeps_floats: ``dense`` keeps what it makes for the calls after it. Else a large matrix is unpacked
-            some rows at a time, each time that all of it is needed.
+            some rows at a time, each time that all of it is needed, and has no compiled operations, which
+            read a copy of its codes.
     """
 
     def __init__(
@@ -84,6 +85,8 @@ class PackedRows(Rows):
         self._floats: Tensor | None = None
         self._lookup: _CompiledLookup | None = None
         self._bytes: Tensor | None = None
+        if self._is_large:  # the codes as bytes, and again as compiled operations read them
+            return
         found = quantizer.lookup(packed)
         if found is None or found.scales.dim() > 1:  # compiled operations and byte bags know a scale per row
             return
