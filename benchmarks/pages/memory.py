@@ -80,8 +80,8 @@ HOW = f"""\
   and several rounds have them too. With these a bfloat16 SAE takes more than twice its file.
 * Not so either: `quantization-error`, which compares whole matrices of two coders, and other evaluations of
   every atom (`similarity`, `splitting`, `absorption`); they run where they are asked for alone.
-* `qsae report` has the decoder's rows in float32 twice while it compares each with each, and as often those
-  of a float twin; with so many latents that takes minutes to tens of minutes.
+* `qsae report` has the decoder's rows in float32 while it compares each with each, and those of a float twin;
+  with so many latents that takes minutes to tens of minutes.
 * `qsae splice` makes the rows of the latents that it edits, and no others. Beside the coder, as
   `qsae_core.load` reads it, the language model and its activations are in memory.
 * Below {4 * LARGE / 2**20:.0f} MiB a matrix nothing of this is done, since it takes time: Python and torch

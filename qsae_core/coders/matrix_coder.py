@@ -200,7 +200,7 @@ class MatrixCoder(CoderMatrices):
     def atoms(self) -> Tensor:
         """float32 ``[F, d_out]`` (``[F, L, d_out]`` where layers are normalised one by one): decoder rows in
         the data's space, quantized as ``decode`` uses them."""
-        if torch.is_grad_enabled() or not self._has_own_rows:
+        if torch.is_grad_enabled() or not self.has_own_rows:
             return self.norm_out.inverse_direction(self.placed([m() for m in self.decoders().values()]))
         matrix = self.decoder_matrix()
         parts = (self.norm_out.inverse_direction(self.placed([rows_RE])) for rows_RE in matrix.blocks())
@@ -208,13 +208,14 @@ class MatrixCoder(CoderMatrices):
 
     def atoms_of(self, latents_U: Tensor) -> Tensor:
         """As ``atoms``, of these latents alone where each atom is one row."""
-        if not self._has_own_rows:
+        if not self.has_own_rows:
             return super().atoms_of(latents_U)
         rows_UE = self.decoder_matrix().rows().take(latents_U)
         return self.norm_out.inverse_direction(self.placed([rows_UE]))
 
     @property
-    def _has_own_rows(self) -> bool:
+    def has_own_rows(self) -> bool:
+        """Whether each atom is one row of a single decoder, so that ``atoms_of`` makes no others."""
         return self.places_rows and len(self.decoders()) == 1
 
     def placed(self, rows: Sequence[Tensor]) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from qsae_core.coders.matrix_coder import MatrixCoder
+from qsae_core.coders.quantized_matrix import gathered
 from qsae_core.contracts.coder import SparseCoder
 
 STREAM = 2**31
@@ -22,7 +23,11 @@ ROWS_AT_ONCE = 4096
 @torch.no_grad()
 def directions(coder: SparseCoder) -> Tensor:
     """float32 ``[F, D]``: decoder rows as they are served, made unit; rows of zeros stay zero."""
-    return unit_rows(equal_layers(coder, coder.atoms()))
+    if not isinstance(coder, MatrixCoder) or not coder.has_own_rows:
+        return unit_rows(equal_layers(coder, coder.atoms()))
+    latents_F = torch.arange(coder.n_latents, device=coder.device)
+    parts = (coder.atoms_of(some) for some in latents_F.split(ROWS_AT_ONCE))
+    return gathered((unit_rows(equal_layers(coder, atoms)) for atoms in parts), coder.n_latents)
 
 
 def equal_layers(coder: SparseCoder, vectors: Tensor) -> Tensor:
