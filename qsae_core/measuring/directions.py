@@ -16,7 +16,7 @@ STREAM = 2**31
 """Added to the seed (of which a generator takes 32 bits), so that random rows are not those with which a
 coder of the same seed began."""
 
-ROWS_AT_ONCE = 4096
+ROWS_AT_ONCE = 512
 """Whose norms and quotients are float64 at one time."""
 
 

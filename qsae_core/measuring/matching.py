@@ -15,7 +15,7 @@ from qsae_core.kernels.precision import full_precision
 
 ROWS_AT_ONCE = 1024
 """Rows that are worked on at one time."""
-PRODUCTS_AT_ONCE = 2**25
+PRODUCTS_AT_ONCE = 2**24
 """Of rows of a with all rows of b, that are in memory at one time."""
 FEWEST = 8
 """A round of mutual pairs that finds fewer than one for so many rows that are left is the last one."""
@@ -97,7 +97,7 @@ def cosines(a_ND: Tensor, b_MD: Tensor, rows_P: Tensor, columns_P: Tensor) -> Te
 
 
 def rows_at_once(n: int) -> int:
-    """How many rows are multiplied with n others at one time: ``ROWS_AT_ONCE``, or as many as give 2^25
+    """How many rows are multiplied with n others at one time: ``ROWS_AT_ONCE``, or as many as give 2^24
     products where that is less."""
     return max(1, min(ROWS_AT_ONCE, PRODUCTS_AT_ONCE // max(1, n)))
 
