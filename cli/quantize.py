@@ -101,9 +101,6 @@ def quantize(layers: list[Layer], **values: Any) -> None:
 
     with EvaluationProgress() as watch:
         run = quantize_artifact(values["path"], config, registry, method, message, watch)
-    encoder = config.components.get("encoder_quantizer")
-    if encoder is not None and encoder.use == "none":
-        message("qsae: note: the encoder's weights stay in 32 bits; --encoder-quantizer NAME does better")
     _show(run, as_json=values["as_json"])
     from qsae_cli.summary import check_failures
     from qsae_core.results.files import read_json
@@ -129,12 +126,14 @@ def _show(run: Any, as_json: bool) -> None:
     from qsae_core.results.run import values_of
     from qsae_core.results.words import rounds_atoms
 
-    summary = read_json(run.metrics_file)
+    summary, record = read_json(run.metrics_file), run.record()
+    if record.get("encoder_quantizer", {}).get("use") == "none":
+        note = "qsae: note: the encoder's weights stay in 32 bits; --encoder-quantizer NAME does better"
+        click.echo(note, err=True)
     if as_json:
         print_json({"path": str(run.path), **summary})
         return
     entry = summary["coders"]["coder"]
-    record = run.record()
     print_coders(rows_of(summary["coders"], labels(record)), str(run.path))
     made = summary["quantized_from"]
     before, after = values_of(made), values_of(entry)

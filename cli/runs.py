@@ -113,11 +113,12 @@ def _slots(record: Mapping[str, Any]) -> dict[str, Any]:
 def _stored(folder: pathlib.Path) -> dict[str, Any]:
     """From ``coder.json``, and from what ``qsae evaluate`` left beside it."""
     from qsae_core.artifact.places import bytes_of, stored_description
+    from qsae_core.evaluation.fuller import RESULT
     from qsae_core.results.files import read_json
     from qsae_core.results.run import Run
 
     description = stored_description(folder)
-    results = sorted(Run(folder).evaluations.glob("*/result.json"))
+    results = sorted(Run(folder).evaluations.glob(f"*/{RESULT}"))
     evaluations = {file.parent.name: read_json(file)["values"] for file in results}
     coder = {"artifact": {"bytes": bytes_of(folder)}, "evaluations": evaluations}
     _numbers(coder)
