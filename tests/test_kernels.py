@@ -139,7 +139,7 @@ def test_gradcheck_of_decode():
     assert torch.autograd.gradcheck(lambda v, w: kernels.decode(codes.with_values(v), w), (values, W_dec))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(batch=st.integers(1, 6), latents=st.integers(1, 40), keep=st.floats(0, 1), seed=st.integers(0, 99))
 def test_products_agree_with_dense_matrices_for_any_support(batch, latents, keep, seed):
     generator = torch.Generator().manual_seed(seed)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from qsae_core.errors import ArtifactError
 from qsae_core.kernels.packing import pack_planes, pack_trits, unpack_planes, unpack_trits
 
-unhurried = settings(deadline=None, max_examples=60)  # machines that run tests are busy
+examples = settings(max_examples=60)
 
 # --- bytes worked by hand
 
@@ -63,7 +63,7 @@ shapes = st.lists(st.integers(0, 4), max_size=2).flatmap(
 )
 
 
-@unhurried
+@examples
 @given(shapes, st.integers(0, 2**16))
 def test_trits_round_trip(shape, seed):
     trits = torch.randint(-1, 2, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.int8)
@@ -75,7 +75,7 @@ def test_trits_round_trip(shape, seed):
     assert torch.equal(restored, trits)
 
 
-@unhurried
+@examples
 @given(shapes, st.integers(1, 8), st.integers(0, 2**16))
 def test_planes_round_trip(shape, n_bits, seed):
     values = torch.randint(
@@ -88,7 +88,7 @@ def test_planes_round_trip(shape, n_bits, seed):
     assert torch.equal(restored, values)
 
 
-@unhurried
+@examples
 @given(st.integers(1, 30), st.integers(1, 8), st.data())
 def test_the_first_planes_are_the_most_significant_bits(width, n_bits, data):
     values = torch.tensor(data.draw(st.lists(st.integers(0, 2**n_bits - 1), min_size=width, max_size=width)))
@@ -97,7 +97,7 @@ def test_the_first_planes_are_the_most_significant_bits(width, n_bits, data):
         assert unpack_planes(planes[:kept], width).tolist() == (values >> (n_bits - kept)).tolist()
 
 
-@unhurried
+@examples
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 2**16))
 def test_a_row_is_decoded_alone(rows, width, seed):
     generator = torch.Generator().manual_seed(seed)

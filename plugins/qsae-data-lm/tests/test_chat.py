@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from qsae_data_lm import LmConfig
@@ -130,7 +130,6 @@ def test_contents_that_the_template_trims(
 
 
 @given(st.lists(st.text(alphabet="ab \n", max_size=5), min_size=1, max_size=5), st.data())
-@settings(deadline=None)
 def test_contents_are_found_however_they_are_stripped(contents: list[str], data: st.DataObject) -> None:
     literals = data.draw(
         st.lists(st.text(alphabet="a \n", max_size=3), min_size=len(contents) + 1, max_size=len(contents) + 1)

@@ -243,7 +243,7 @@ def files(*shapes: tuple[int, int]) -> list[TensorFile]:
 SHAPES = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 300)), min_size=1, max_size=4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SHAPES, st.integers(1, 200), st.floats(0.01, 0.9), st.integers(0, 5))
 def test_blocks_partition_the_rows(shapes: list[tuple[int, int]], size: int, share: float, seed: int) -> None:
     rows = sum(n * length for n, length in shapes)
@@ -257,7 +257,7 @@ def test_blocks_partition_the_rows(shapes: list[tuple[int, int]], size: int, sha
     assert all(stop - start <= size for start, stop in blocks.training + blocks.held_out)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(2, 3000), st.floats(0.01, 0.9), st.integers(0, 100))
 def test_the_share_that_is_held_out(count: int, share: float, seed: int) -> None:
     held = held_out_units(count, share, seed)
@@ -276,7 +276,7 @@ def test_the_share_of_the_rows(tmp_path: pathlib.Path) -> None:
     assert max(stop - start for start, stop in held) <= 2 * 1024
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SHAPES, SHAPES, st.integers(0, 200), st.floats(0.01, 0.9), st.integers(0, 5))
 def test_rows_stay_on_their_side_when_rows_and_files_are_appended(
     shapes: list[tuple[int, int]], further: list[tuple[int, int]], more: int, share: float, seed: int

@@ -122,7 +122,7 @@ def test_the_token_alone():
     assert one_hot(tokens).test.toarray().tolist() == [[0, 0], [1, 0], [0, 0]]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 2**31), st.integers(1, 5))
 def test_estimates_are_those_of_scikit_learn(seed, n_documents):
     generator = np.random.default_rng(seed)

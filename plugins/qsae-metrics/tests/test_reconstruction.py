@@ -211,7 +211,7 @@ def test_legacy_takes_the_mean_of_each_batch() -> None:
     assert "explained_variance_legacy" not in measure(x, x_hat)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**31), st.integers(2, 40), st.integers(1, 6), st.data())
 def test_values_do_not_depend_on_batches(seed: int, n: int, width: int, data: st.DataObject) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -223,7 +223,7 @@ def test_values_do_not_depend_on_batches(seed: int, n: int, width: int, data: st
         assert cut[name] == pytest.approx(value, rel=1e-11, abs=1e-13), name
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**31), st.floats(0.01, 100))
 def test_scale_and_order_change_nothing_relative(seed: int, scale: float) -> None:
     generator = torch.Generator().manual_seed(seed)

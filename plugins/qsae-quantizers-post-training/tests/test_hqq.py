@@ -52,7 +52,7 @@ def test_the_error_against_a_search_over_scales_and_zero_points(n_bits):
     assert ours.sum() < 1.12 * best.sum()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(1, 7), st.integers(1, 30), st.integers(0, 999), st.integers(1, 8))
 def test_it_is_stored_bit_for_bit(n_rows, width, seed, n_bits):
     generator = torch.Generator().manual_seed(seed)

@@ -89,7 +89,7 @@ def test_it_is_moved_and_loaded_with_its_widths():
     assert torch.equal(other.fake_quantize(weight), quantizer.fake_quantize(weight))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(1, 9), st.integers(1, 20), st.integers(0, 9999))
 def test_it_is_stored_bit_for_bit(n_rows, width, seed):
     generator = torch.Generator().manual_seed(seed)

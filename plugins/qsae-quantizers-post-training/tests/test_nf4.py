@@ -49,7 +49,7 @@ def test_blocks():
     assert packed.bits_per_weight == 4 + 16 / 8
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 9), st.integers(1, 40), st.integers(0, 999), st.sampled_from(["absmax", "best"]))
 def test_it_is_stored_bit_for_bit(n_rows, width, seed, scale):
     generator = torch.Generator().manual_seed(seed)

@@ -167,7 +167,7 @@ def test_codes_that_never_fire_calibrate_like_equal_ones():
     assert torch.equal(quantizer.calibrate(weight, silent), before)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data())
 def test_it_is_stored_bit_for_bit(data):
     """Odd shapes, rows of very different size, few distinct values, rows of zeros."""

@@ -28,7 +28,7 @@ from qsae_quantizers.twos_complement import TwosComplement
 from qsae_core.contracts.quantizer import Packed
 from qsae_core.errors import ArtifactError, ConfigError
 
-unhurried = settings(deadline=None, max_examples=30)
+examples = settings(max_examples=30)
 KINDS = {
     "lsq": (Lsq, LsqConfig),
     "ewgs": (Ewgs, EwgsConfig),
@@ -84,7 +84,7 @@ def matrices(draw, spread):
 
 
 @pytest.mark.parametrize("name", KINDS)
-@unhurried
+@examples
 @given(matrices(spread=30), st.data())
 def test_unpacked_is_what_evaluation_computes(name, sample, data):
     weight, granularity = sample
@@ -98,7 +98,7 @@ def test_unpacked_is_what_evaluation_computes(name, sample, data):
 
 
 @pytest.mark.parametrize("name", KINDS)
-@unhurried
+@examples
 @given(matrices(spread=3), st.data())
 def test_quantizing_twice_changes_no_bit(name, sample, data):
     weight, granularity = sample

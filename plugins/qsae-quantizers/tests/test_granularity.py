@@ -12,7 +12,7 @@ from qsae_quantizers.ste import Ste
 
 from qsae_core.errors import ConfigError
 
-unhurried = settings(deadline=None, max_examples=40)
+examples = settings(max_examples=40)
 OPTIONS = [{}, {"scale": "twn"}, {"scale": "absmean"}, {"grid": "binary"}, {"n_bits": 1}, {"n_bits": 3}]
 
 
@@ -35,7 +35,7 @@ def test_groups_by_hand():
     assert pairs.lookup(packed).scales.tolist() == [[2.0, 1.0], [4.0, 0.5]]
 
 
-@unhurried
+@examples
 @given(
     st.integers(1, 5),
     st.integers(1, 4),

@@ -16,7 +16,7 @@ from qsae_quantizers.ste import Ste
 from qsae_core.contracts.quantizer import Packed
 from qsae_core.errors import ArtifactError
 
-unhurried = settings(deadline=None, max_examples=60)
+examples = settings(max_examples=60)
 OPTIONS = [
     {"scale": "optimal"},
     {"scale": "absmean"},
@@ -97,7 +97,7 @@ def test_bits_per_weight_count_scales_and_padding(width, options, bits):
 # --- the same bits
 
 
-@unhurried
+@examples
 @given(matrices(spread=30), options)
 def test_unpacked_is_what_training_saw(weight, options):
     quantizer = Ste(SteConfig(**options), tuple(weight.shape)).eval()
@@ -107,7 +107,7 @@ def test_unpacked_is_what_training_saw(weight, options):
     assert same_bits(other.unpack(from_file), quantizer.fake_quantize(weight))
 
 
-@unhurried
+@examples
 @given(matrices(spread=4), options)
 def test_quantizing_twice_changes_no_bit(weight, options):
     quantizer = Ste(SteConfig(**options), tuple(weight.shape)).eval()
@@ -184,7 +184,7 @@ def test_beyond_the_range_of_scales_a_row_becomes_zero_not_garbage():
         assert same_bits(quantizer.fake_quantize(w_hat), w_hat)
 
 
-@unhurried
+@examples
 @given(st.lists(st.floats(2.0**-120, 2.0**120, width=32), min_size=1, max_size=5))
 def test_scales_keep_eleven_bits_and_round_trip(values):
     scale = torch.tensor(values)

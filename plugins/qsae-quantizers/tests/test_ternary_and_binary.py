@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from qsae_quantizers import SteConfig
 from qsae_quantizers.ste import Ste
 
-unhurried = settings(deadline=None, max_examples=40)
+examples = settings(max_examples=40)
 FLOAT16 = 2.0**-11  # relative error of a rounded scale
 
 
@@ -86,7 +86,7 @@ def test_a_ternary_row_keeps_its_scale_under_absmean():
 # --- exactness
 
 
-@unhurried
+@examples
 @given(st.integers(1, 7), st.sampled_from(["gauss", "laplace", "ties"]), st.integers(0, 10**6))
 def test_no_ternary_row_is_closer_than_the_optimal_one(width, kind, seed):
     generator = torch.Generator().manual_seed(seed)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from qsae_quantizers import TwosComplementConfig
 from qsae_quantizers.twos_complement import TwosComplement
 
-unhurried = settings(deadline=None, max_examples=40)
+examples = settings(max_examples=40)
 
 
 def made(shape, **options):
@@ -69,7 +69,7 @@ def least_error(row, n_bits):
     )
 
 
-@unhurried
+@examples
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(0, 10**6))
 def test_the_search_comes_close_to_all_assignments(width, n_bits, seed):
     row = torch.randn(width, generator=torch.Generator().manual_seed(seed))

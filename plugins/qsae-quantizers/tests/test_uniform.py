@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from qsae_quantizers import SteConfig
 from qsae_quantizers.ste import Ste
 
-unhurried = settings(deadline=None, max_examples=30)
+examples = settings(max_examples=30)
 FLOAT16 = 2.0**-11
 
 
@@ -58,7 +58,7 @@ def test_grid_lists_the_points():
 # --- the search
 
 
-@unhurried
+@examples
 @given(st.integers(1, 9), st.integers(0, 10**6))
 def test_no_two_bit_row_is_closer_than_the_optimal_one(width, seed):
     row = torch.randn(width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

@@ -216,7 +216,7 @@ names = st.text(st.characters(codec="utf-8"), max_size=90)
 numbers = st.one_of(st.none(), st.floats(-1e9, 1e9), st.floats(1e-9, 1))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.tuples(names, st.lists(numbers, min_size=1, max_size=6)), min_size=1, max_size=7),
     st.booleans(),

@@ -153,7 +153,7 @@ def test_hostile_names_are_text_and_nothing_else(name, themed):
         assert name.translate(lost) in [text.text for text in root.iter(f"{SVG}text")]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.text(max_size=40),
     st.lists(st.tuples(st.floats(), st.one_of(st.none(), st.floats()), st.one_of(st.none(), st.floats()))),

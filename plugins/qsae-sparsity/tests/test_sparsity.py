@@ -72,7 +72,7 @@ def test_k_must_be_positive():
         TopKConfig(k=0)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 6), st.integers(1, 24), st.data())
 def test_topk_chooses_for_each_token_alone(tokens, n_latents, data):
     k = data.draw(st.integers(1, n_latents))
