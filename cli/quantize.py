@@ -17,20 +17,19 @@ from qsae_cli.output import json_option, print_json
 from qsae_core.config.layers import Layer
 from qsae_core.config.settings import QuantizeConfig
 from qsae_core.errors import ConfigError
-from qsae_core.kinds import QUANTIZER_SLOTS
+from qsae_core.kinds import HALF, QUANTIZER_SLOTS, unquantized
 
 SCOPE = Scope(slots=(*QUANTIZER_SLOTS, "data"), lists=(), sections=(), needs_coder=False, config_file=False)
 
 
 def _recorded(values: Mapping[str, Any]) -> list[Layer]:
-    """The configuration that the coder was trained with, but for its quantizers."""
+    """The configuration that the coder was trained with, and what it has before quantizers are chosen."""
     found = recorded(values)
     if found is None:
         return []
     config, file = found
-    kept = {s: block for s, block in config.items() if s not in ("versions", *QUANTIZER_SLOTS)}
-    none = {slot: {"use": "none"} for slot in QUANTIZER_SLOTS if slot in config}
-    return [Layer(kept | none, file)]
+    kept = {name: block for name, block in config.items() if name not in ("versions", *QUANTIZER_SLOTS)}
+    return [Layer(kept, file), Layer(unquantized(config), file, fallback=True)]
 
 
 @click.command("quantize", cls=ConfiguredCommand, scope=SCOPE, base=_recorded)
@@ -72,7 +71,8 @@ def quantize(layers: list[Layer], **values: Any) -> None:
     check_data(values["path"], layers)
     registry = load_plugins().registry
     config = resolve(layers, registry)
-    chosen = [config.components[s].use for s in QUANTIZER_SLOTS if s in config.components]
+    given = {slot for layer in layers if not layer.fallback for slot in layer.tree}
+    chosen = [config.components[s].use for s in QUANTIZER_SLOTS if s in config.components and s in given]
     if all(name == "none" for name in chosen):
         raise ConfigError(
             "no quantizer is chosen",
@@ -127,8 +127,9 @@ def _show(run: Any, as_json: bool) -> None:
     from qsae_core.results.words import rounds_atoms
 
     summary, record = read_json(run.metrics_file), run.record()
-    if record.get("encoder_quantizer", {}).get("use") == "none":
-        note = "qsae: note: the encoder's weights stay in 32 bits; --encoder-quantizer NAME does better"
+    bits = {"none": 32, HALF: 16}.get(record.get("encoder_quantizer", {}).get("use"))
+    if bits is not None:
+        note = f"qsae: note: the encoder's weights stay in {bits} bits; --encoder-quantizer NAME does better"
         click.echo(note, err=True)
     if as_json:
         print_json({"path": str(run.path), **summary})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,8 @@ SLOTS: dict[str, Slot] = {
 CODER_SLOTS = ("sae", "transcoder")
 QUANTIZER_SLOTS = ("quantizer", "encoder_quantizer", "code_quantizer")
 """Slots whose default leaves weights or codes as they are."""
+HALF = "half"
+"""The quantizer that stores floats of 16 bits; what was imported in 16 bits has it, where it is installed."""
 PART_SLOTS = (*QUANTIZER_SLOTS, "activation", "sparsity")
 LIST_SLOTS = {"metrics": "metric", "evaluate": "evaluation", "trackers": "tracker"}
 """Places that take any number of components: config key -> kind."""
@@ -103,3 +107,14 @@ LIST_DEFAULTS: dict[str, tuple[str, ...]] = {
     "trackers": (),
 }
 """What stands there when nothing is chosen; a name that is not installed is left out with a note."""
+
+
+def unquantized(components: Mapping[str, Any]) -> dict[str, Any]:
+    """What quantizing begins with, instead of the quantizers of the coder: none; floats of 16 bits stay so.
+
+    Args:
+        components: slot -> block, of a resolved configuration.
+    """
+    slots = [slot for slot in QUANTIZER_SLOTS if slot in components]
+    used = {slot: components[slot] for slot in slots if components[slot]["use"] == HALF}
+    return {slot: used.get(slot, {"use": SLOTS[slot].default}) for slot in slots}

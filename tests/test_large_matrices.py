@@ -186,6 +186,34 @@ def test_a_large_coder_is_quantized_to_the_same_bits(imported, quantizer, reques
     assert fvu(after) == pytest.approx(fvu(before), rel=1e-5)
 
 
+def test_the_encoder_stays_in_the_type_of_its_file(imported):
+    data = ["--data", "tensors", "--data-path", imported / "states.npy", "--out", imported / "results"]
+    four = ["--quantizer", "rtn", "--quantizer.n-bits", 4, "--tokens", 256, "--no-rotate"]
+    before = load_file(imported / "coder" / "coder.safetensors")
+    name = next(name for name in before if name.startswith("W_enc"))
+    bits = before[name].element_size() * 8
+
+    done = CliRunner().invoke(cli, list(map(str, ["quantize", imported / "coder", *data, *four])))
+    assert f"the encoder's weights stay in {bits} bits; --encoder-quantizer NAME" in done.output
+    (file,) = imported.glob("results/*/tensors/0/checkpoints/final/coder.safetensors")
+    after = load_file(file)
+    assert after[name].dtype == before[name].dtype
+    assert torch.equal(after[name], before[name])
+
+    none = ["--encoder-quantizer", "none", "--name", "none"]  # what is chosen is taken
+    qsae("quantize", imported / "coder", *data, *four, *none)
+    plain = load_file(next(imported.glob("results/none/**/coder.safetensors")))
+    (wide,) = (tensor for key, tensor in plain.items() if key.startswith("W_enc"))
+    assert wide.dtype == torch.float32
+    assert torch.equal(wide, before[name].float())
+
+
+def test_a_copy_in_16_bits_is_no_quantizing(imported):
+    arguments = ["quantize", imported / "coder", "--data", "tensors", "--data-path", imported / "states.npy"]
+    done = CliRunner().invoke(cli, list(map(str, arguments)))
+    assert "no quantizer is chosen" in str(done.exception) + done.output
+
+
 def test_what_was_imported_in_16_bits_is_the_float_twin_too(imported):
     quantized(imported, "rtn", "four")
     run = imported / "results" / "four" / "tensors" / "0"

@@ -19,7 +19,7 @@ from qsae_core.contracts.cross_layer import CrossLayerForm, Form
 from qsae_core.contracts.dense import ROWS_AT_ONCE, DenseForm
 from qsae_core.contracts.format import Checkpoint
 from qsae_core.errors import ArtifactError, ConfigError, PluginError
-from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, QUANTIZER_SLOTS, SLOTS
+from qsae_core.kinds import CODER_SLOTS, HALF, PART_SLOTS, QUANTIZER_SLOTS, SLOTS
 from qsae_core.reading import let_go
 
 if TYPE_CHECKING:
@@ -95,13 +95,13 @@ def blocks(checkpoint: Checkpoint, registry: Registry) -> dict[str, dict[str, An
 def _stored_as(form: Form, registry: Registry) -> dict[str, dict[str, Any]]:
     """Slot -> quantizer that keeps a matrix in the 16-bit type in which the file has it; where none is
     installed, or several matrices are of several types, float32 holds them too."""
-    if "half" not in registry.names("quantizer"):
+    if HALF not in registry.names("quantizer"):
         return {}
     found = {}
     for slot, name in (("encoder_quantizer", "W_enc"), ("quantizer", "W_dec")):
         types = {tensor.dtype for key, tensor in form.tensors().items() if key.endswith(name)}
         if types in ({torch.bfloat16}, {torch.float16}):
-            found[slot] = {"use": "half", "dtype": str(types.pop()).removeprefix("torch.")}
+            found[slot] = {"use": HALF, "dtype": str(types.pop()).removeprefix("torch.")}
     return found
 
 

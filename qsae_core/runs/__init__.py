@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from qsae_core.evaluation.other_coder import load_other, load_other_float
     from qsae_core.evaluation.run import evaluate_artifact, recorded_config
     from qsae_core.evaluation.stored import load_result
-    from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, QUANTIZER_SLOTS, SLOTS
+    from qsae_core.kinds import CODER_SLOTS, PART_SLOTS, QUANTIZER_SLOTS, SLOTS, unquantized
     from qsae_core.launched import launched, machines
     from qsae_core.plugins.records import Plugins, load_plugins
     from qsae_core.quantization.run import quantize_artifact
@@ -115,6 +115,7 @@ __all__ = [
     "temporary_beside",
     "train",
     "twin_folder",
+    "unquantized",
     "values_of",
     "with_evaluated",
 ]
@@ -143,7 +144,7 @@ _FROM = {
     "evaluation.other_coder": ("load_other", "load_other_float"),
     "evaluation.run": ("evaluate_artifact", "recorded_config"),
     "evaluation.stored": ("load_result",),
-    "kinds": ("CODER_SLOTS", "PART_SLOTS", "QUANTIZER_SLOTS", "SLOTS"),
+    "kinds": ("CODER_SLOTS", "PART_SLOTS", "QUANTIZER_SLOTS", "SLOTS", "unquantized"),
     "launched": ("launched", "machines"),
     "plugins.records": ("Plugins", "load_plugins"),
     "quantization.run": ("quantize_artifact",),

@@ -12,13 +12,12 @@ from qsae_compare import sweep_file
 from qsae_core import CoderConfig, Run, RunConfig
 from qsae_core.errors import ConfigError, TrainingError
 from qsae_core.runs import (
-    QUANTIZER_SLOTS,
-    SLOTS,
     Layer,
     QuantizeConfig,
     resolve,
     slug,
     stored_description,
+    unquantized,
 )
 
 if TYPE_CHECKING:
@@ -96,8 +95,7 @@ def read_sweep(
 
 def _quantizers(chosen: Layer, source: RunConfig) -> list[Layer]:
     """What a quantized run has instead of the quantizers that its source was trained with."""
-    slots = [slot for slot in QUANTIZER_SLOTS if slot in source.components]
-    return [Layer({slot: {"use": SLOTS[slot].default} for slot in slots}, chosen.name), chosen]
+    return [Layer(unquantized(source.to_dict()), chosen.name, fallback=True), chosen]
 
 
 def _run_name(label: str, seed: int) -> str:
