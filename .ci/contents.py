@@ -19,7 +19,7 @@ COMPILED = (".c", ".h")
 MADE = re.compile(r"PKG-INFO|setup\.cfg|LICENSE|requirements\.txt|[\w-]+\.egg-info/.*")
 """What an sdist has beside what git has: what a backend adds, the license, and qsae-all's list."""
 CORE_IN_SDIST = ("qsae_core/", "cli/", "tests/")
-CORE_FILES = ("README.md", "LICENSE", "CHANGELOG.md", "MANIFEST.in", "pyproject.toml")
+CORE_FILES = ("README.md", "LICENSE", "CHANGELOG.md", "MANIFEST.in", "pyproject.toml", "conftest.py")
 
 
 def tracked(distribution: Distribution) -> set[str]:
