@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -101,7 +101,7 @@ def quantize(layers: list[Layer], **values: Any) -> None:
 
     with EvaluationProgress() as watch:
         run = quantize_artifact(values["path"], config, registry, method, message, watch)
-    _show(run, as_json=values["as_json"])
+    _show(run, given, as_json=values["as_json"])
     from qsae_cli.summary import check_failures
     from qsae_core.results.files import read_json
 
@@ -120,17 +120,17 @@ def _method(values: Mapping[str, Any]) -> QuantizeConfig:
     return method
 
 
-def _show(run: Any, as_json: bool) -> None:
+def _show(run: Any, given: Collection[str], as_json: bool) -> None:
     from qsae_cli.summary import labels, print_coders, rows_of
     from qsae_core.results.files import read_json
     from qsae_core.results.run import values_of
     from qsae_core.results.words import rounds_atoms
 
     summary, record = read_json(run.metrics_file), run.record()
-    bits = {"none": 32, HALF: 16}.get(record.get("encoder_quantizer", {}).get("use"))
-    if bits is not None:
-        note = f"qsae: note: the encoder's weights stay in {bits} bits; --encoder-quantizer NAME does better"
-        click.echo(note, err=True)
+    if "encoder_quantizer" in record and "encoder_quantizer" not in given:
+        bits = 16 if record["encoder_quantizer"]["use"] == HALF else 32
+        note = f"the encoder's weights stay in {bits} bits; --encoder-quantizer NAME quantizes them too"
+        click.echo(f"qsae: note: {note}", err=True)
     if as_json:
         print_json({"path": str(run.path), **summary})
         return
