@@ -206,6 +206,9 @@ def test_the_encoder_stays_in_the_type_of_its_file(imported):
     (wide,) = (tensor for key, tensor in plain.items() if key.startswith("W_enc"))
     assert wide.dtype == torch.float32
     assert torch.equal(wide, before[name].float())
+    record = imported / "results/none/tensors/0/config.json"
+    again = CliRunner().invoke(cli, ["train", "--config", str(record)])
+    assert "--encoder-quantizer none" in again.output + str(again.exception)
 
 
 def test_a_copy_in_16_bits_is_no_quantizing(imported):

@@ -42,17 +42,19 @@ def _made(layer: Layer) -> Mapping[str, Any] | None:
 
 
 def _command(made: Mapping[str, Any], tree: Mapping[str, Any]) -> str:
-    """``qsae quantize`` with all options of the record's quantizers, and those of the method that differ."""
-    quantizers = [word for slot in QUANTIZER_SLOTS for word in _of_slot(slot, tree.get(slot))]
-    if not quantizers:  # encoders that are fine-tuned alone
+    """``qsae quantize`` with all options of the record's quantizers, and those of the method that differ.
+
+    ``none`` is said too: where nothing is, a source of 16 bits stays so.
+    """
+    blocks = {slot: tree[slot] for slot in QUANTIZER_SLOTS if isinstance(tree.get(slot), Mapping)}
+    quantizers = [word for slot, block in blocks.items() for word in _of_slot(slot, block)]
+    if all(block.get("use", "none") == "none" for block in blocks.values()):  # fine-tuned encoders alone
         return "qsae compare --sweep FILE, with a block `quantized` that has quantizer: none"
     return shlex.join(["qsae", "quantize", str(made["path"]), *quantizers, *_of_method(made["method"])])
 
 
-def _of_slot(slot: str, block: Any) -> Iterator[str]:
-    if not isinstance(block, Mapping) or block.get("use", "none") == "none":
-        return
-    yield from (flag(slot), str(block["use"]))
+def _of_slot(slot: str, block: Mapping[str, Any]) -> Iterator[str]:
+    yield from (flag(slot), str(block.get("use", "none")))
     for option, value in block.items():
         if option != "use":
             said = yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...")

@@ -158,6 +158,14 @@ def test_runs_that_are_quantized_after_training(sweep):
     assert all(p.source is None for p in plan[:8])
 
 
+def test_a_matrix_of_16_bits_stays_so_beside_the_one_that_is_quantized(sweep):
+    half = "4bit: {quantizer: {use: half, dtype: float16}}"
+    text = SWEEP.replace("4bit: {quantizer: {use: ste, n_bits: 4}}", half).replace("\nseeds:", QUANTIZED)
+    rounded = sweep(text)[8].config.components
+    assert rounded["quantizer"].to_dict() == {"use": "half", "dtype": "float16"}
+    assert rounded["encoder_quantizer"].use == "rtn"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "place", "message"),
     [
